@@ -1,0 +1,1 @@
+//! Kernels and plans to machine code through Cranelift.

@@ -1,0 +1,1 @@
+//! The optc compiler driver: sessions, training runs, experiments and the command line.

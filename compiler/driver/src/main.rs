@@ -1,0 +1,2 @@
+//! The `optc` binary.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Text to syntax tree: parsing with recovery, name resolution, modules, formatting.

@@ -1,0 +1,1 @@
+//! Graph passes: differentiation by linearize and transpose, and simplification by rules.

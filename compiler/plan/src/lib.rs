@@ -1,0 +1,1 @@
+//! From graph to fused kernels to an execution plan with static memory.

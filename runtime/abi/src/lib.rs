@@ -1,0 +1,1 @@
+//! Element types, tensors, plans and the calling convention of kernels: the only meeting point of compiler and runtime.

@@ -1,0 +1,1 @@
+//! Runs plans: arena memory, thread pool, matrix products.

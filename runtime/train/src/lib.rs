@@ -1,0 +1,1 @@
+//! Data sources, batching, checkpoints, logs, plots and reports.

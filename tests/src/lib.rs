@@ -1,0 +1,1 @@
+//! Test harness: run-pass and compile-fail cases, snapshots and the tidy test.
