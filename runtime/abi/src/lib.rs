@@ -1,1 +1,9 @@
 //! Element types, tensors, plans and the calling convention of kernels: the only meeting point of compiler and runtime.
+
+pub mod dtype;
+pub mod philox;
+pub mod plan;
+pub mod tensor;
+
+pub use dtype::DType;
+pub use tensor::Tensor;

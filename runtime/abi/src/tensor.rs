@@ -1,0 +1,216 @@
+//! Host tensors: dense, row-major, 64-byte aligned.
+
+use crate::DType;
+use half::{bf16, f16};
+use std::alloc::{self, Layout};
+use std::fmt;
+use std::ptr::NonNull;
+
+/// Alignment of every buffer in bytes: a cache line and the widest vector.
+pub const ALIGN: usize = 64;
+
+/// A zero-initialized byte buffer aligned to [`ALIGN`].
+pub struct AlignedBytes {
+    ptr: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the buffer is owned and has no interior mutability.
+unsafe impl Send for AlignedBytes {}
+// SAFETY: shared access only reads.
+unsafe impl Sync for AlignedBytes {}
+
+impl AlignedBytes {
+    fn layout(len: usize) -> Layout {
+        Layout::from_size_align(len.max(1).next_multiple_of(ALIGN), ALIGN).expect("a buffer's size fits in isize")
+    }
+    /// `len` zero bytes.
+    pub fn zeroed(len: usize) -> Self {
+        let layout = Self::layout(len);
+        // SAFETY: the layout has non-zero size.
+        let raw = unsafe { alloc::alloc_zeroed(layout) };
+        let Some(ptr) = NonNull::new(raw) else { alloc::handle_alloc_error(layout) };
+        AlignedBytes { ptr, len }
+    }
+    /// The bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        // SAFETY: `ptr` is valid for `len` initialized bytes.
+        unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.len) }
+    }
+    /// The bytes, to change.
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        // SAFETY: `ptr` is valid for `len` bytes and uniquely borrowed.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.len) }
+    }
+    /// Address of the first byte.
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.ptr.as_ptr()
+    }
+}
+
+impl Drop for AlignedBytes {
+    fn drop(&mut self) {
+        // SAFETY: allocated with the same layout in `zeroed`.
+        unsafe { alloc::dealloc(self.ptr.as_ptr(), Self::layout(self.len)) }
+    }
+}
+
+impl Clone for AlignedBytes {
+    fn clone(&self) -> Self {
+        let mut copy = AlignedBytes::zeroed(self.len);
+        copy.as_mut_slice().copy_from_slice(self.as_slice());
+        copy
+    }
+}
+
+/// Rust types that are the storage of an element type.
+pub trait Element: Copy + 'static {
+    /// The element type stored so.
+    const DTYPE: DType;
+}
+macro_rules! element {
+    ($($t:ty => $d:ident),*) => { $(impl Element for $t { const DTYPE: DType = DType::$d; })* };
+}
+element!(f32 => F32, f64 => F64, bf16 => BF16, f16 => F16, i32 => I32, i64 => I64, u32 => U32, u8 => U8);
+
+/// A dense row-major array of rank 0 or more.
+#[derive(Clone)]
+pub struct Tensor {
+    /// Element type.
+    pub dtype: DType,
+    /// Extents, outermost first; empty for a scalar.
+    pub shape: Vec<usize>,
+    bytes: AlignedBytes,
+}
+
+impl Tensor {
+    /// All zeros.
+    pub fn zeros(dtype: DType, shape: &[usize]) -> Self {
+        let len: usize = shape.iter().product();
+        Tensor { dtype, shape: shape.to_vec(), bytes: AlignedBytes::zeroed(len * dtype.size()) }
+    }
+    /// From elements in row-major order. Panics if their number does not fit the shape.
+    pub fn from_slice<T: Element>(shape: &[usize], values: &[T]) -> Self {
+        assert_eq!(shape.iter().product::<usize>(), values.len(), "number of elements and shape");
+        let mut t = Tensor::zeros(T::DTYPE, shape);
+        t.as_mut_slice::<T>().copy_from_slice(values);
+        t
+    }
+    /// A scalar.
+    pub fn scalar<T: Element>(value: T) -> Self {
+        Tensor::from_slice(&[], &[value])
+    }
+    /// From f64 values converted (rounded, truncated, `!= 0`) to `dtype`.
+    pub fn from_f64(dtype: DType, shape: &[usize], values: &[f64]) -> Self {
+        assert_eq!(shape.iter().product::<usize>(), values.len(), "number of elements and shape");
+        let mut t = Tensor::zeros(dtype, shape);
+        for (i, &v) in values.iter().enumerate() {
+            t.set_f64(i, v);
+        }
+        t
+    }
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+    /// Whether it has no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// The raw bytes, little-endian elements.
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes.as_slice()
+    }
+    /// The raw bytes, to change.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        self.bytes.as_mut_slice()
+    }
+    /// Address of the first element; valid as long as the tensor lives and is not moved out of.
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.bytes.as_ptr()
+    }
+    /// The elements. Panics if `T` is not the storage type (`u8` also views `bool`).
+    pub fn as_slice<T: Element>(&self) -> &[T] {
+        self.assert_storage::<T>();
+        // SAFETY: the buffer is aligned to ALIGN and holds `len` elements of `T`'s layout.
+        unsafe { std::slice::from_raw_parts(self.bytes.as_ptr().cast(), self.len()) }
+    }
+    /// The elements, to change. Panics like [`Tensor::as_slice`].
+    pub fn as_mut_slice<T: Element>(&mut self) -> &mut [T] {
+        self.assert_storage::<T>();
+        // SAFETY: as in `as_slice`, and uniquely borrowed.
+        unsafe { std::slice::from_raw_parts_mut(self.bytes.as_ptr().cast(), self.len()) }
+    }
+    fn assert_storage<T: Element>(&self) {
+        let fits = T::DTYPE == self.dtype || (T::DTYPE == DType::U8 && self.dtype == DType::Bool);
+        assert!(fits, "elements are {}, not {}", self.dtype, T::DTYPE);
+    }
+    /// Element `i` (row-major) as f64 (64-bit integers beyond 2^53 are rounded).
+    pub fn get_f64(&self, i: usize) -> f64 {
+        match self.dtype {
+            DType::F32 => f64::from(self.as_slice::<f32>()[i]),
+            DType::F64 => self.as_slice::<f64>()[i],
+            DType::BF16 => self.as_slice::<bf16>()[i].to_f64(),
+            DType::F16 => self.as_slice::<f16>()[i].to_f64(),
+            DType::I32 => f64::from(self.as_slice::<i32>()[i]),
+            DType::I64 => self.as_slice::<i64>()[i] as f64,
+            DType::U32 => f64::from(self.as_slice::<u32>()[i]),
+            DType::U8 | DType::Bool => f64::from(self.as_slice::<u8>()[i]),
+        }
+    }
+    /// Sets element `i` (row-major), converting from f64.
+    pub fn set_f64(&mut self, i: usize, v: f64) {
+        match self.dtype {
+            DType::F32 => self.as_mut_slice::<f32>()[i] = v as f32,
+            DType::F64 => self.as_mut_slice::<f64>()[i] = v,
+            DType::BF16 => self.as_mut_slice::<bf16>()[i] = bf16::from_f64(v),
+            DType::F16 => self.as_mut_slice::<f16>()[i] = f16::from_f64(v),
+            DType::I32 => self.as_mut_slice::<i32>()[i] = v as i32,
+            DType::I64 => self.as_mut_slice::<i64>()[i] = v as i64,
+            DType::U32 => self.as_mut_slice::<u32>()[i] = v as u32,
+            DType::U8 => self.as_mut_slice::<u8>()[i] = v as u8,
+            DType::Bool => self.as_mut_slice::<u8>()[i] = u8::from(v != 0.0),
+        }
+    }
+    /// All elements as f64.
+    pub fn to_f64(&self) -> Vec<f64> {
+        (0..self.len()).map(|i| self.get_f64(i)).collect()
+    }
+    /// The same values as another element type.
+    pub fn cast(&self, dtype: DType) -> Tensor {
+        if dtype == self.dtype {
+            return self.clone();
+        }
+        Tensor::from_f64(dtype, &self.shape, &self.to_f64())
+    }
+    /// The same elements under another shape of equal size. Panics if the sizes differ.
+    pub fn reshaped(mut self, shape: &[usize]) -> Tensor {
+        assert_eq!(shape.iter().product::<usize>(), self.len(), "reshape keeps the number of elements");
+        self.shape = shape.to_vec();
+        self
+    }
+}
+
+/// Equality of type, shape and bits.
+impl PartialEq for Tensor {
+    fn eq(&self, other: &Self) -> bool {
+        self.dtype == other.dtype && self.shape == other.shape && self.bytes() == other.bytes()
+    }
+}
+impl Eq for Tensor {}
+
+impl std::hash::Hash for Tensor {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.dtype.hash(state);
+        self.shape.hash(state);
+        self.bytes().hash(state);
+    }
+}
+
+impl fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{:?}", self.dtype, self.shape)?;
+        let shown: Vec<String> = (0..self.len().min(8)).map(|i| self.get_f64(i).to_string()).collect();
+        write!(f, "({}{})", shown.join(", "), if self.len() > 8 { ", …" } else { "" })
+    }
+}
