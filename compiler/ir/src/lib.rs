@@ -1,1 +1,8 @@
 //! Scalar table, graph IR, kernel IR, verifiers, text form and the f64 reference interpreter.
+
+pub mod graph;
+pub mod kernel;
+pub mod scalar;
+
+pub use graph::{Graph, Node, NodeId, NodeTy, Op, Origin, Ty};
+pub use scalar::ScalarOp;
