@@ -1,1 +1,12 @@
-//! Runs plans: arena memory, thread pool, matrix products.
+//! Runs plans: arena memory, thread pool, matrix products, convolutions.
+//!
+//! Nothing here depends on the number of threads: work is cut into units by shape alone, and each unit's arithmetic is fixed.
+
+pub mod conv;
+pub mod gemm;
+pub mod lib_call;
+pub mod pool;
+pub mod program;
+
+pub use pool::Pool;
+pub use program::{Program, RunError};

@@ -1,0 +1,376 @@
+//! Convolutions and their transposes: patches of one image at a time, then a matrix product.
+
+use crate::gemm::Address;
+use crate::pool::Pool;
+use gemm::Parallelism;
+use optc_abi::DType;
+use optc_abi::plan::{Conv, ConvDims, ConvKind};
+
+/// A float type convolutions run in.
+trait Float: Copy + Send + Sync + 'static + std::ops::AddAssign {
+    const ZERO: Self;
+    const ONE: Self;
+}
+impl Float for f32 {
+    const ZERO: f32 = 0.0;
+    const ONE: f32 = 1.0;
+}
+impl Float for f64 {
+    const ZERO: f64 = 0.0;
+    const ONE: f64 = 1.0;
+}
+
+/// Runs a convolution call.
+///
+/// # Safety
+/// The addresses must be valid for the operands, result and scratch of the call; result and scratch overlap nothing else.
+pub unsafe fn run(pool: &Pool, conv: &Conv, lhs: *const u8, rhs: *const u8, out: *mut u8, scratch: *mut u8) {
+    match conv.dtype {
+        // SAFETY: forwarded.
+        DType::F64 => unsafe { run_typed::<f64>(pool, conv, lhs.cast(), rhs.cast(), out.cast(), scratch.cast()) },
+        // SAFETY: forwarded.
+        _ => unsafe { run_typed::<f32>(pool, conv, lhs.cast(), rhs.cast(), out.cast(), scratch.cast()) },
+    }
+}
+
+/// The parts' common facts: extents of one image.
+struct Geometry<'a> {
+    d: &'a ConvDims,
+    /// Elements of one image of x and y, and rows and columns of the patch matrix of one group.
+    x_image: usize,
+    y_image: usize,
+    rows: usize,
+    cols: usize,
+    group_in: usize,
+    group_out: usize,
+}
+
+unsafe fn run_typed<T: Float>(pool: &Pool, conv: &Conv, lhs: *const T, rhs: *const T, out: *mut T, scratch: *mut T) {
+    let d = &conv.dims;
+    let positions: usize = d.output.iter().product();
+    let taps: usize = d.filter.iter().product();
+    let g = Geometry {
+        d,
+        x_image: d.input.iter().product::<usize>() * d.in_channels,
+        y_image: positions * d.out_channels,
+        rows: positions,
+        cols: taps * (d.in_channels / d.groups),
+        group_in: d.in_channels / d.groups,
+        group_out: d.out_channels / d.groups,
+    };
+    let parts = d.parts();
+    let patch_len = positions * taps * d.in_channels;
+    let part_len = patch_len + d.filter_len();
+    let (lhs, rhs, result, scratch) = (Address(lhs.cast_mut()), Address(rhs.cast_mut()), Address(out), Address(scratch));
+    pool.run(parts, &|part| {
+        let images = part * d.batch / parts..(part + 1) * d.batch / parts;
+        // SAFETY: each part has its own scratch and its own images of the result (or its own partial filter gradient).
+        unsafe {
+            let patches = scratch.at((part * part_len) as isize);
+            let partial = patches.add(patch_len);
+            if conv.kind == ConvKind::FilterGrad {
+                std::slice::from_raw_parts_mut(partial, d.filter_len()).fill(T::ZERO);
+            }
+            for n in images {
+                let (x_at, y_at) = ((n * g.x_image) as isize, (n * g.y_image) as isize);
+                match conv.kind {
+                    ConvKind::Forward => {
+                        let y = result.at(y_at);
+                        for group in 0..d.groups {
+                            unfold(&g, group, lhs.at(x_at), patches);
+                            product(
+                                patches,
+                                g.cols,
+                                1,
+                                rhs.at((group * g.group_out) as isize),
+                                d.out_channels,
+                                1,
+                                y.add(group * g.group_out),
+                                d.out_channels,
+                                g.rows,
+                                g.group_out,
+                                g.cols,
+                                false,
+                            );
+                        }
+                    }
+                    ConvKind::FilterGrad => {
+                        for group in 0..d.groups {
+                            unfold(&g, group, lhs.at(x_at), patches);
+                            let dy = rhs.at(y_at).add(group * g.group_out);
+                            product(
+                                patches,
+                                1,
+                                g.cols,
+                                dy,
+                                d.out_channels,
+                                1,
+                                partial.add(group * g.group_out),
+                                d.out_channels,
+                                g.cols,
+                                g.group_out,
+                                g.rows,
+                                true,
+                            );
+                        }
+                    }
+                    ConvKind::InputGrad => {
+                        let dx = std::slice::from_raw_parts_mut(result.at(x_at), g.x_image);
+                        dx.fill(T::ZERO);
+                        for group in 0..d.groups {
+                            let (dy, w) = (lhs.at(y_at).add(group * g.group_out), rhs.at((group * g.group_out) as isize));
+                            product(dy, d.out_channels, 1, w, 1, d.out_channels, patches, g.cols, g.rows, g.cols, g.group_out, false);
+                            fold(&g, group, patches, dx);
+                        }
+                    }
+                }
+            }
+        }
+    });
+    if conv.kind == ConvKind::FilterGrad {
+        // SAFETY: all parts are done; partial results are combined in their order.
+        let dw = unsafe { std::slice::from_raw_parts_mut(out, d.filter_len()) };
+        dw.fill(T::ZERO);
+        for part in 0..parts {
+            // SAFETY: as above.
+            let partial = unsafe { std::slice::from_raw_parts(scratch.at((part * part_len + patch_len) as isize), d.filter_len()) };
+            dw.iter_mut().zip(partial).for_each(|(total, &x)| *total += x);
+        }
+    }
+}
+
+/// `c (+)= a b` with `a` m x k (strides ar, ac), `b` k x n (strides br, bc), `c` m x n (row stride cr, column stride 1).
+unsafe fn product<T: Float>(
+    a: *const T,
+    ar: usize,
+    ac: usize,
+    b: *const T,
+    br: usize,
+    bc: usize,
+    c: *mut T,
+    cr: usize,
+    m: usize,
+    n: usize,
+    k: usize,
+    accumulate: bool,
+) {
+    // SAFETY: the caller's matrices have these extents.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            c,
+            1,
+            cr as isize,
+            accumulate,
+            a,
+            ac as isize,
+            ar as isize,
+            b,
+            bc as isize,
+            br as isize,
+            if accumulate { T::ONE } else { T::ZERO },
+            T::ONE,
+            false,
+            false,
+            false,
+            Parallelism::None,
+        )
+    }
+}
+
+/// Visits every (patch row, tap, first element of x or none) of one image: `visit(row, tap, Some(offset of the pixel))`.
+fn taps(d: &ConvDims, visit: &mut dyn FnMut(usize, usize, Option<usize>)) {
+    let spatial = d.input.len();
+    let positions: usize = d.output.iter().product();
+    let filter: usize = d.filter.iter().product();
+    let (mut t, mut k) = (vec![0usize; spatial], vec![0usize; spatial]);
+    for row in 0..positions {
+        unravel(row, &d.output, &mut t);
+        for tap in 0..filter {
+            unravel(tap, &d.filter, &mut k);
+            let mut pixel = Some(0);
+            for axis in 0..spatial {
+                let at = (t[axis] * d.stride[axis] + k[axis] * d.dilation[axis]).checked_sub(d.pad_lo[axis]);
+                pixel = match (pixel, at) {
+                    (Some(p), Some(i)) if i < d.input[axis] => Some(p * d.input[axis] + i),
+                    _ => None,
+                };
+            }
+            visit(row, tap, pixel);
+        }
+    }
+}
+
+fn unravel(mut i: usize, extents: &[usize], out: &mut [usize]) {
+    for axis in (0..extents.len()).rev() {
+        out[axis] = i % extents[axis];
+        i /= extents[axis];
+    }
+}
+
+/// Writes the patch matrix of one image and group: a row per output position, `taps * channels` columns.
+unsafe fn unfold<T: Float>(g: &Geometry<'_>, group: usize, x: *const T, patches: *mut T) {
+    let (channels, first) = (g.group_in, group * g.group_in);
+    let d = g.d;
+    if let Some(run) = fast_run(d) {
+        // Along the last spatial axis the taps of a row of the filter are neighbors in memory: one copy for all of them.
+        let width = d.input[1] * channels;
+        for row in 0..d.output[0] {
+            for col in 0..d.output[1] {
+                for tap_row in 0..d.filter[0] {
+                    // SAFETY: without padding every tap lies inside the image, and the patch row has room for all taps.
+                    unsafe {
+                        let from = x.add((row * d.stride[0] + tap_row * d.dilation[0]) * width + col * d.stride[1] * channels);
+                        let to = patches.add((row * d.output[1] + col) * g.cols + tap_row * run);
+                        std::ptr::copy_nonoverlapping(from, to, run);
+                    }
+                }
+            }
+        }
+        return;
+    }
+    taps(d, &mut |row, tap, pixel| {
+        // SAFETY: the patch matrix has rows * cols elements and a pixel lies inside the image.
+        unsafe {
+            let to = patches.add(row * g.cols + tap * channels);
+            match pixel {
+                Some(p) => std::ptr::copy_nonoverlapping(x.add(p * d.in_channels + first), to, channels),
+                None => std::slice::from_raw_parts_mut(to, channels).fill(T::ZERO),
+            }
+        }
+    });
+}
+
+/// Elements that are contiguous in x and in a patch row, for plain two-dimensional convolutions without padding.
+fn fast_run(d: &ConvDims) -> Option<usize> {
+    let plain = d.input.len() == 2 && d.groups == 1 && d.dilation[1] == 1 && d.pad_lo.iter().chain(&d.pad_hi).all(|&p| p == 0);
+    plain.then(|| d.filter[1] * d.in_channels)
+}
+
+/// Adds a patch matrix back into an image: the transpose of [`unfold`].
+unsafe fn fold<T: Float>(g: &Geometry<'_>, group: usize, patches: *const T, dx: &mut [T]) {
+    let (channels, first) = (g.group_in, group * g.group_in);
+    let d = g.d;
+    let mut add = |at: usize, from: usize, len: usize| {
+        // SAFETY: the patch matrix has rows * cols elements.
+        let from = unsafe { std::slice::from_raw_parts(patches.add(from), len) };
+        dx[at..at + len].iter_mut().zip(from).for_each(|(total, &x)| *total += x);
+    };
+    if let Some(run) = fast_run(d) {
+        let width = d.input[1] * channels;
+        for row in 0..d.output[0] {
+            for col in 0..d.output[1] {
+                for tap_row in 0..d.filter[0] {
+                    let at = (row * d.stride[0] + tap_row * d.dilation[0]) * width + col * d.stride[1] * channels;
+                    add(at, (row * d.output[1] + col) * g.cols + tap_row * run, run);
+                }
+            }
+        }
+        return;
+    }
+    taps(d, &mut |row, tap, pixel| {
+        if let Some(p) = pixel {
+            add(p * d.in_channels + first, row * g.cols + tap * channels, channels);
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use optc_abi::plan::BufRef;
+
+    fn dims(
+        batch: usize,
+        channels: (usize, usize, usize),
+        size: [usize; 2],
+        filter: [usize; 2],
+        stride: usize,
+        dilation: usize,
+        pad: usize,
+    ) -> ConvDims {
+        let out = |s: usize, k: usize| (s + 2 * pad - dilation * (k - 1) - 1) / stride + 1;
+        ConvDims {
+            batch,
+            in_channels: channels.0,
+            out_channels: channels.1,
+            groups: channels.2,
+            input: size.to_vec(),
+            filter: filter.to_vec(),
+            output: vec![out(size[0], filter[0]), out(size[1], filter[1])],
+            stride: vec![stride; 2],
+            dilation: vec![dilation; 2],
+            pad_lo: vec![pad; 2],
+            pad_hi: vec![pad; 2],
+        }
+    }
+
+    /// The definition, term by term: calls `term(y, x, w)` with element offsets.
+    fn terms(d: &ConvDims, mut term: impl FnMut(usize, usize, usize)) {
+        let (gi, go) = (d.in_channels / d.groups, d.out_channels / d.groups);
+        for n in 0..d.batch {
+            taps(d, &mut |row, tap, pixel| {
+                let Some(p) = pixel else { return };
+                for o in 0..d.out_channels {
+                    for c in 0..gi {
+                        let y = (n * d.output.iter().product::<usize>() + row) * d.out_channels + o;
+                        let x = (n * d.input.iter().product::<usize>() + p) * d.in_channels + (o / go) * gi + c;
+                        term(y, x, (tap * gi + c) * d.out_channels + o);
+                    }
+                }
+            });
+        }
+    }
+
+    fn check(d: ConvDims) {
+        let value = |i: usize| ((i * 29 % 53) as f64 - 26.0) / 16.0;
+        let x: Vec<f64> = (0..d.input_len()).map(value).collect();
+        let w: Vec<f64> = (0..d.filter_len()).map(|i| value(i * 3 + 1)).collect();
+        let dy: Vec<f64> = (0..d.output_len()).map(|i| value(i * 5 + 2)).collect();
+        for kind in [ConvKind::Forward, ConvKind::InputGrad, ConvKind::FilterGrad] {
+            let (lhs, rhs, len) = match kind {
+                ConvKind::Forward => (&x, &w, d.output_len()),
+                ConvKind::InputGrad => (&dy, &w, d.input_len()),
+                ConvKind::FilterGrad => (&x, &dy, d.filter_len()),
+            };
+            let mut want = vec![0.0; len];
+            terms(&d, |y, ix, iw| match kind {
+                ConvKind::Forward => want[y] += x[ix] * w[iw],
+                ConvKind::InputGrad => want[ix] += dy[y] * w[iw],
+                ConvKind::FilterGrad => want[iw] += x[ix] * dy[y],
+            });
+            let whole = || BufRef::whole(0);
+            let conv = Conv { dtype: DType::F64, kind, dims: d.clone(), lhs: whole(), rhs: whole(), out: whole(), scratch: whole() };
+            let mut first: Option<Vec<f64>> = None;
+            for threads in [1, 3] {
+                let mut got = vec![f64::NAN; len];
+                let mut scratch = vec![f64::NAN; d.scratch_len()];
+                // SAFETY: the vectors have the lengths the call states.
+                unsafe {
+                    run(
+                        &Pool::new(threads),
+                        &conv,
+                        lhs.as_ptr().cast(),
+                        rhs.as_ptr().cast(),
+                        got.as_mut_ptr().cast(),
+                        scratch.as_mut_ptr().cast(),
+                    )
+                };
+                for (a, b) in got.iter().zip(&want) {
+                    assert!((a - b).abs() < 1e-9, "{kind:?} {d:?}: {a} and {b}");
+                }
+                assert!(first.get_or_insert_with(|| got.clone()).iter().zip(&got).all(|(a, b)| a.to_bits() == b.to_bits()));
+            }
+        }
+    }
+
+    #[test]
+    fn all_three_maps_follow_the_definition() {
+        check(dims(2, (3, 4, 1), [6, 5], [3, 2], 1, 1, 0));
+        check(dims(9, (1, 2, 1), [7, 7], [3, 3], 2, 1, 0));
+        check(dims(1, (2, 2, 1), [8, 7], [3, 3], 1, 2, 2));
+        check(dims(3, (4, 6, 2), [5, 5], [3, 3], 2, 1, 1));
+    }
+}

@@ -1,0 +1,216 @@
+//! A compiled plan bound to memory.
+
+use crate::gemm::PreparedGemm;
+use crate::pool::Pool;
+use crate::{conv, lib_call};
+use optc_abi::plan::{Conv, Instr, KernelFn, LibOp, Plan, PlanFn, RawCall, RuntimeTable, Status, status};
+use optc_abi::tensor::AlignedBytes;
+use optc_abi::{DType, Tensor};
+use std::any::Any;
+use std::cell::UnsafeCell;
+use std::ffi::c_void;
+use std::sync::Arc;
+
+/// What compiled code reaches through [`RuntimeTable::ctx`].
+struct Context {
+    pool: Arc<Pool>,
+    status: UnsafeCell<Status>,
+    gemms: Vec<PreparedGemm>,
+    convs: Vec<Conv>,
+    libs: Vec<(LibOp, DType)>,
+}
+
+/// Why a run did not give valid results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunError {
+    /// What the compiled code reported.
+    pub status: Status,
+    /// Source id, start and end of the spec text to blame, if known.
+    pub span: Option<(u32, u32, u32)>,
+}
+
+/// A compiled plan with its arena and the addresses of inputs and outputs.
+pub struct Program {
+    plan: Arc<Plan>,
+    entry: PlanFn,
+    context: Box<Context>,
+    bases: Vec<*mut u8>,
+    arena: AlignedBytes,
+    /// Keeps the machine code alive.
+    _code: Arc<dyn Any + Send + Sync>,
+}
+
+// SAFETY: the addresses in `bases` are only used while `run` borrows the program mutably; their owners answer for them (see `bind_input`).
+unsafe impl Send for Program {}
+
+impl Program {
+    /// Binds `entry`, compiled from `plan` and kept alive by `code`, to an arena of its own.
+    pub fn new(plan: Arc<Plan>, entry: PlanFn, code: Arc<dyn Any + Send + Sync>, pool: Arc<Pool>) -> Self {
+        let mut context = Context { pool, status: UnsafeCell::default(), gemms: Vec::new(), convs: Vec::new(), libs: Vec::new() };
+        plan.walk(&mut |instr| match instr {
+            Instr::Gemm(g) => context.gemms.push(PreparedGemm::new(g)),
+            Instr::Conv(c) => context.convs.push(c.clone()),
+            Instr::Lib { op, dtype, .. } => context.libs.push((op.clone(), *dtype)),
+            _ => {}
+        });
+        let arena = AlignedBytes::zeroed(plan.arena_bytes);
+        let mut bases = vec![std::ptr::null_mut(); 1 + plan.inputs.len() + plan.outputs.len() + plan.constants.len()];
+        bases[0] = arena.as_ptr();
+        let first = 1 + plan.inputs.len() + plan.outputs.len();
+        for (k, constant) in plan.constants.iter().enumerate() {
+            bases[first + k] = constant.as_ptr();
+        }
+        Program { plan, entry, context: Box::new(context), bases, arena, _code: code }
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Bytes of the arena.
+    pub fn arena_bytes(&self) -> usize {
+        self.arena.as_slice().len()
+    }
+
+    /// Binds input `k` to memory; it stays bound for later runs.
+    ///
+    /// # Safety
+    /// The memory must hold the input's elements, be aligned to [`optc_abi::tensor::ALIGN`], and stay valid and unshared during runs.
+    pub unsafe fn bind_input(&mut self, k: usize, address: *mut u8) {
+        self.bases[1 + k] = address;
+    }
+
+    /// Binds output `k` (one that aliases no input) to memory; it stays bound for later runs.
+    ///
+    /// # Safety
+    /// As for [`Program::bind_input`].
+    pub unsafe fn bind_output(&mut self, k: usize, address: *mut u8) {
+        self.bases[1 + self.plan.inputs.len() + k] = address;
+    }
+
+    /// Runs once on the bound memory.
+    ///
+    /// # Errors
+    /// An index out of range or a guarded scalar that is not finite.
+    ///
+    /// # Safety
+    /// Every input and every output that aliases no input must be bound to memory that is valid now.
+    pub unsafe fn run_bound(&mut self) -> Result<(), RunError> {
+        *self.context.status.get_mut() = Status { origin: -1, ..Status::default() };
+        let context: *mut Context = &mut *self.context;
+        let table = RuntimeTable {
+            ctx: context.cast::<c_void>(),
+            // SAFETY: the context outlives the call.
+            status: unsafe { (*context).status.get() },
+            parallel,
+            gemm: gemm_entry,
+            conv: conv_entry,
+            lib: lib_entry,
+        };
+        // SAFETY: the bases are as the compiled plan expects them.
+        let code = unsafe { (self.entry)(&table, self.bases.as_ptr()) };
+        let mut status = *self.context.status.get_mut();
+        if status.code == status::OK {
+            status.code = code;
+        }
+        if status.code == status::OK {
+            return Ok(());
+        }
+        let span = usize::try_from(status.origin).ok().and_then(|i| self.plan.origins.get(i)).copied();
+        Err(RunError { status, span })
+    }
+
+    /// Runs once on `inputs` (aliased ones are updated in place) and returns the outputs that alias no input, in order.
+    ///
+    /// # Errors
+    /// As for [`Program::run_bound`]. Panics if the number, types or shapes of the inputs are not the plan's (a compiler bug).
+    pub fn run(&mut self, inputs: &mut [Tensor]) -> Result<Vec<Tensor>, RunError> {
+        assert_eq!(inputs.len(), self.plan.inputs.len(), "number of inputs");
+        let plan = self.plan.clone();
+        for (k, (tensor, slot)) in inputs.iter().zip(&plan.inputs).enumerate() {
+            assert!(tensor.dtype == slot.dtype && tensor.shape == slot.shape, "input {} is {tensor:?}, not {slot:?}", slot.name);
+            // SAFETY: the tensor has the slot's type and shape and outlives the run.
+            unsafe { self.bind_input(k, tensor.as_ptr()) };
+        }
+        let mut results = Vec::new();
+        for (k, slot) in plan.outputs.iter().enumerate() {
+            if slot.alias.is_none() {
+                let tensor = Tensor::zeros(slot.dtype, &slot.shape);
+                // SAFETY: as above.
+                unsafe { self.bind_output(k, tensor.as_ptr()) };
+                results.push(tensor);
+            }
+        }
+        // SAFETY: everything was bound just now.
+        unsafe { self.run_bound() }.map(|()| results)
+    }
+}
+
+unsafe extern "C" fn parallel(ctx: *mut c_void, kernel: KernelFn, calls: *const RawCall, count: i64) {
+    // SAFETY: compiled code passes the table's context and `count` valid calls.
+    let (context, calls) = unsafe { (&*ctx.cast::<Context>(), std::slice::from_raw_parts(calls, count as usize)) };
+    let status = StatusCell(context.status.get());
+    let calls = Calls(calls);
+    if calls.0.len() == 1 {
+        let call = &calls.0[0];
+        let units = (call.range.max(0) as u64).div_ceil(call.grain.max(1) as u64);
+        context.pool.run(units as usize, &|unit| calls.run(0, unit as i64, kernel, &status));
+        return;
+    }
+    // Many calls: units are (call, part), found through running totals.
+    let mut ends = Vec::new();
+    let mut total = 0usize;
+    for call in calls.0 {
+        total += (call.range.max(0) as u64).div_ceil(call.grain.max(1) as u64) as usize;
+        ends.push(total);
+    }
+    context.pool.run(total, &|unit| {
+        let which = ends.partition_point(|&end| end <= unit);
+        let first = if which == 0 { 0 } else { ends[which - 1] };
+        calls.run(which, (unit - first) as i64, kernel, &status);
+    });
+}
+
+struct StatusCell(*mut Status);
+// SAFETY: kernels write it only to report an error; a race between two errors leaves one of them.
+unsafe impl Sync for StatusCell {}
+
+struct Calls<'a>(&'a [RawCall]);
+// SAFETY: the addresses are those of the running plan; units write disjoint memory.
+unsafe impl Sync for Calls<'_> {}
+
+impl Calls<'_> {
+    fn run(&self, which: usize, unit: i64, kernel: KernelFn, status: &StatusCell) {
+        let call = &self.0[which];
+        let grain = call.grain.max(1);
+        let (begin, end) = (unit * grain, ((unit + 1) * grain).min(call.range));
+        // SAFETY: compiled code prepared the arguments for this kernel.
+        unsafe { kernel(call.buffers, call.sizes, begin, end, status.0) }
+    }
+}
+
+unsafe extern "C" fn gemm_entry(ctx: *mut c_void, index: i64, a: *const u8, b: *const u8, c: *mut u8) {
+    // SAFETY: compiled code passes the table's context, an index of the plan and resolved addresses.
+    unsafe {
+        let context = &*ctx.cast::<Context>();
+        context.gemms[index as usize].run(&context.pool, a, b, c);
+    }
+}
+
+unsafe extern "C" fn conv_entry(ctx: *mut c_void, index: i64, lhs: *const u8, rhs: *const u8, out: *mut u8, scratch: *mut u8) {
+    // SAFETY: as in `gemm_entry`.
+    unsafe {
+        let context = &*ctx.cast::<Context>();
+        conv::run(&context.pool, &context.convs[index as usize], lhs, rhs, out, scratch);
+    }
+}
+
+unsafe extern "C" fn lib_entry(ctx: *mut c_void, index: i64, buffers: *const *mut u8) {
+    // SAFETY: as in `gemm_entry`.
+    unsafe {
+        let context = &*ctx.cast::<Context>();
+        let (op, dtype) = &context.libs[index as usize];
+        lib_call::run(op, *dtype, buffers);
+    }
+}
