@@ -1,5 +1,6 @@
 //! Matrix products through the `gemm` crate, cut into units by shape.
 
+use crate::narrow::{self, Narrow};
 use crate::pool::Pool;
 use gemm::Parallelism;
 use optc_abi::DType;
@@ -19,6 +20,8 @@ pub struct PreparedGemm {
     row_parts: usize,
     col_parts: usize,
     group: usize,
+    /// Few enough columns, in the right layout, for the kernel of [`narrow`].
+    narrow: bool,
 }
 
 impl PreparedGemm {
@@ -37,7 +40,12 @@ impl PreparedGemm {
                 col_parts = (call.n / UNIT_SIDE).clamp(1, wanted);
             }
         }
-        PreparedGemm { call: call.clone(), batches, row_parts, col_parts, group }
+        let narrow = call.dtype == DType::F32
+            && (1..=16).contains(&call.n)
+            && call.b.col_stride == 1
+            && call.c.col_stride == 1
+            && narrow::available();
+        PreparedGemm { call: call.clone(), batches, row_parts, col_parts, group, narrow }
     }
 
     /// Runs it.
@@ -75,6 +83,22 @@ impl PreparedGemm {
                 ia += rows.0 as isize * g.a.row_stride as isize;
                 ib += cols.0 as isize * g.b.col_stride as isize;
                 ic += rows.0 as isize * g.c.row_stride as isize + cols.0 as isize * g.c.col_stride as isize;
+                #[cfg(target_arch = "x86_64")]
+                if self.narrow {
+                    let shape = Narrow {
+                        m: rows.1,
+                        n: cols.1,
+                        k: g.k,
+                        a_row: g.a.row_stride as isize,
+                        a_col: g.a.col_stride as isize,
+                        b_row: g.b.row_stride as isize,
+                        c_row: g.c.row_stride as isize,
+                        accumulate: g.accumulate,
+                    };
+                    // SAFETY: as below; `narrow` is set for f32 on machines that have the instructions.
+                    unsafe { narrow::product(shape, a.at(ia).cast::<f32>(), b.at(ib).cast::<f32>(), c.at(ic).cast::<f32>()) };
+                    continue;
+                }
                 // SAFETY: the caller vouches for all elements the strides reach; units write disjoint parts of `c`.
                 unsafe {
                     gemm::gemm(
@@ -182,6 +206,8 @@ mod tests {
         check(300, 200, 150, 1, false);
         check(129, 513, 65, 1, true);
         check(64, 10, 32, 1, true);
+        check(31, 16, 32, 1, false);
+        check(13, 1, 5, 3, true);
         check(33, 17, 9, 40, false);
     }
 }
