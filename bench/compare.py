@@ -67,7 +67,7 @@ def optimizers(r, n=50_000_000):
     for line in r.run([binary]).splitlines():
         try:
             row = json.loads(line)
-            r.add("optimizer", row["name"].split("/")[-1] + "/one", "C loop", row["ms"])
+            r.add("optimizer", row["name"].split("/")[-1].split("(")[0] + "/one", "C loop", row["ms"])
         except (ValueError, KeyError):
             pass
     for name, item in rules.items():
