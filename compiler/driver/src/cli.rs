@@ -1,0 +1,225 @@
+//! The command line: what may be asked for.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Compiler and runner for `.opt` files: models, losses, optimizers and experiments, written the way a paper's algorithm box reads.
+#[derive(Debug, Parser)]
+#[command(
+    name = "optc",
+    version,
+    arg_required_else_help = true,
+    after_help = "\
+Examples:
+  optc run examples/digits.opt               train what the file trains
+  optc run examples/digits.opt lion_keeps_up run one experiment
+  optc test examples                         run every experiment, exit 1 if a check fails
+  optc explain examples/digits.opt --stage kernels
+  optc explain E0401                         what an error code means"
+)]
+pub struct Cli {
+    /// When to color messages.
+    #[arg(long, global = true, value_enum, default_value_t = When::Auto, value_name = "WHEN")]
+    pub color: When,
+    /// How to print errors and warnings.
+    #[arg(long, global = true, value_enum, default_value_t = MessageFormat::Human, value_name = "FORMAT")]
+    pub message_format: MessageFormat,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// When to use color.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum When {
+    /// If the output is a terminal.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// How messages are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MessageFormat {
+    /// With source lines.
+    Human,
+    /// One JSON object a line, on standard error.
+    Json,
+}
+
+/// Settings shared by commands that run something.
+#[derive(Clone, Debug, Default, Args)]
+pub struct RunOptions {
+    /// Override a setting of the trains that run, or a const: `steps=200`, `net.hidden=32`, `seed=1`. May be repeated.
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    pub set: Vec<String>,
+    /// Override the seed.
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Threads to use; all cores if absent. Results do not depend on it.
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    pub threads: usize,
+    /// Go on from the last checkpoint, bit for bit.
+    #[arg(long)]
+    pub resume: bool,
+    /// Write one self-contained HTML report.
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    /// Print no progress.
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// A command.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a train or an experiment (by default: the file's trains, or its experiments if it has none).
+    #[command(
+        after_help = "Examples:\n  optc run examples/digits.opt\n  optc run examples/digits.opt digits_mlp --set steps=200 --seed 3\n  optc run spec.opt my_experiment --report out.html"
+    )]
+    Run {
+        /// The spec.
+        file: PathBuf,
+        /// A train or experiment of it.
+        name: Option<String>,
+        /// Options.
+        #[command(flatten)]
+        options: RunOptions,
+    },
+    /// Check specs without running them.
+    #[command(after_help = "Examples:\n  optc check examples\n  optc check spec.opt --message-format json")]
+    Check {
+        /// Specs, or folders of specs.
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+    },
+    /// Run every experiment; exit status 1 if a check fails.
+    #[command(after_help = "Examples:\n  optc test examples\n  optc test examples/digits.opt lion_keeps_up")]
+    Test {
+        /// A spec, or a folder of specs.
+        path: PathBuf,
+        /// Only this experiment.
+        name: Option<String>,
+        /// Options.
+        #[command(flatten)]
+        options: RunOptions,
+    },
+    /// Show what the compiler makes of a spec, or what an error code means.
+    #[command(
+        after_help = "Examples:\n  optc explain E0401\n  optc explain spec.opt --stage graph\n  optc explain spec.opt my_train --stage kernels\n  optc explain --optimizer lion"
+    )]
+    Explain {
+        /// A spec, or an error code.
+        subject: Option<String>,
+        /// A train or function of the spec.
+        name: Option<String>,
+        /// Which stage to print.
+        #[arg(long, value_enum)]
+        stage: Option<Stage>,
+        /// The cost report of an optimizer: of the spec, or of the standard library.
+        #[arg(long, value_name = "NAME")]
+        optimizer: Option<String>,
+        /// List the parameters of the spec's trains with their paths and shapes.
+        #[arg(long)]
+        params: bool,
+        /// Override settings, as in `run`.
+        #[arg(long = "set", value_name = "NAME=VALUE")]
+        set: Vec<String>,
+    },
+    /// Draw a schedule.
+    #[command(after_help = "Examples:\n  optc plot spec.opt my_schedule --steps 1000 -o schedule.png")]
+    Plot {
+        /// The spec.
+        file: PathBuf,
+        /// A schedule of it, or of the standard library it imports; arguments in parentheses.
+        name: String,
+        /// How many steps to draw.
+        #[arg(long, default_value_t = 1000)]
+        steps: usize,
+        /// Where to write (`.png` or `.svg`).
+        #[arg(long, short, default_value = "schedule.png")]
+        output: PathBuf,
+    },
+    /// Format specs in place.
+    #[command(after_help = "Examples:\n  optc fmt examples\n  optc fmt --check spec.opt")]
+    Fmt {
+        /// Specs, or folders of specs.
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+        /// Change nothing; exit 1 if something would change.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Print the source of an item of the standard library.
+    #[command(after_help = "Examples:\n  optc show std.optim.lion\n  optc show std.optim")]
+    Show {
+        /// Its path.
+        path: String,
+    },
+    /// Time a spec: compile, first step, steps.
+    #[command(after_help = "Examples:\n  optc bench examples/digits.opt\n  optc bench bench/specs/gpt.opt --threads 1 --json")]
+    Bench {
+        /// The spec.
+        file: PathBuf,
+        /// A train of it.
+        name: Option<String>,
+        /// Seconds to measure for.
+        #[arg(long, default_value_t = 3.0)]
+        seconds: f64,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+        /// Threads to use; all cores if absent.
+        #[arg(long, default_value_t = 0, hide_default_value = true)]
+        threads: usize,
+        /// Override settings, as in `run`.
+        #[arg(long = "set", value_name = "NAME=VALUE")]
+        set: Vec<String>,
+        /// Time the step of this optimizer alone (of the spec or the standard library) on `--size` parameters.
+        #[arg(long, value_name = "NAME")]
+        optimizer: Option<String>,
+        /// Parameters of `--optimizer`.
+        #[arg(long, default_value_t = 50_000_000)]
+        size: usize,
+        /// Into how many tensors they are cut.
+        #[arg(long, default_value_t = 1)]
+        tensors: usize,
+    },
+    /// Start a project: a folder with a spec that runs.
+    #[command(after_help = "Examples:\n  optc new my_project && optc run my_project/main.opt")]
+    New {
+        /// The folder; must not exist or be empty.
+        folder: PathBuf,
+    },
+    /// Print a completion script for a shell.
+    #[command(after_help = "Examples:\n  optc completions bash > /etc/bash_completion.d/optc")]
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// A stage of the compiler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Stage {
+    /// Syntax tree.
+    Ast,
+    /// Resolved names.
+    Hir,
+    /// Types of items.
+    Types,
+    /// Graph as lowered and differentiated.
+    Graph,
+    /// Graph after simplification.
+    Simplified,
+    /// Fused kernels.
+    Kernels,
+    /// Execution plan and memory.
+    Plan,
+    /// Cranelift's intermediate code.
+    Clif,
+    /// Machine code.
+    Asm,
+}

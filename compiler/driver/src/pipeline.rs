@@ -1,0 +1,72 @@
+//! From a lowered graph to a program that runs: simplify, fuse and plan, generate code, bind memory.
+
+use optc_abi::plan::Plan;
+use optc_exec::{Pool, Program};
+use optc_ir::Graph;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How a graph is compiled.
+#[derive(Clone, Debug, Default)]
+pub struct CompileOptions {
+    /// Outputs that overwrite the memory of an input: (output, input).
+    pub alias: Vec<(usize, usize)>,
+    /// Index of a scalar output that must be finite before anything aliased is overwritten.
+    pub guard: Option<usize>,
+}
+
+/// How long each stage took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timings {
+    /// Graph to graph.
+    pub simplify: Duration,
+    /// Fusion, schedule, memory.
+    pub plan: Duration,
+    /// Machine code.
+    pub codegen: Duration,
+}
+
+impl Timings {
+    /// All stages.
+    pub fn total(&self) -> Duration {
+        self.simplify + self.plan + self.codegen
+    }
+}
+
+/// A graph after each stage, for those who want to look.
+pub struct Stages {
+    /// After simplification.
+    pub simplified: Graph,
+    /// Kernels and plan.
+    pub planned: optc_plan::Planned,
+}
+
+/// Simplifies and plans a graph.
+pub fn plan(graph: Graph, options: &CompileOptions, timings: &mut Timings) -> Stages {
+    let start = Instant::now();
+    let simplified = optc_mid::simplify::simplify(graph, &optc_mid::simplify::Config::default());
+    timings.simplify = start.elapsed();
+    let start = Instant::now();
+    let config = optc_plan::Config { alias: options.alias.clone(), guard: options.guard, ..optc_plan::Config::default() };
+    let planned = optc_plan::plan(&simplified, &config);
+    timings.plan = start.elapsed();
+    Stages { simplified, planned }
+}
+
+/// Compiles a graph to a program with memory of its own.
+///
+/// # Errors
+/// What the back end cannot do, in words (a compiler bug unless the machine is not supported).
+pub fn compile(graph: Graph, options: &CompileOptions, pool: &Arc<Pool>) -> Result<(Program, Timings), String> {
+    let mut timings = Timings::default();
+    let stages = plan(graph, options, &mut timings);
+    let start = Instant::now();
+    let optc_plan::Planned { plan, kernels } = stages.planned;
+    let kernels: Vec<optc_ir::kernel::Kernel> = kernels.into_iter().map(|k| k.kernel).collect();
+    let plan: Arc<Plan> = Arc::new(plan);
+    let code = optc_cranelift::compile(&kernels, &plan, &optc_cranelift::Config { threads: pool.threads(), ..Default::default() })
+        .map_err(|e| e.to_string())?;
+    let entry = code.entry;
+    timings.codegen = start.elapsed();
+    Ok((Program::new(plan, entry, Arc::new(code), pool.clone()), timings))
+}
