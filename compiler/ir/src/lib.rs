@@ -1,6 +1,8 @@
 //! Scalar table, graph IR, kernel IR, verifiers, text form and the f64 reference interpreter.
 
+pub mod build;
 pub mod graph;
+pub mod infer;
 pub mod kernel;
 pub mod scalar;
 
