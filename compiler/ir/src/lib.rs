@@ -1,6 +1,7 @@
 //! Scalar table, graph IR, kernel IR, verifiers, text form and the f64 reference interpreter.
 
 pub mod build;
+pub mod eval;
 pub mod graph;
 pub mod infer;
 pub mod kernel;

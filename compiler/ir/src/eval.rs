@@ -1,0 +1,228 @@
+//! The meaning of scalar operations: on f64 for floats, on i64 (wrapped to the element type) for integers and bools.
+
+use crate::scalar::ScalarOp;
+use optc_abi::DType;
+
+/// The value of a float operation; comparisons and tests give 1 or 0.
+///
+/// # Numerics
+/// Computed in f64 with the standard library or `libm`; results of f32 programs are rounded by the caller.
+pub fn eval_float(op: ScalarOp, x: &[f64]) -> f64 {
+    use ScalarOp::*;
+    let truth = |b: bool| f64::from(u8::from(b));
+    match op {
+        Add => x[0] + x[1],
+        Sub => x[0] - x[1],
+        Mul => x[0] * x[1],
+        Div => x[0] / x[1],
+        FloorDiv => (x[0] / x[1]).floor(),
+        Rem => rem(x[0], x[1]),
+        Min => min(x[0], x[1]),
+        Max => -min(-x[0], -x[1]),
+        Pow => x[0].powf(x[1]),
+        Atan2 => x[0].atan2(x[1]),
+        Neg => -x[0],
+        Abs => x[0].abs(),
+        Sign => sign(x[0]),
+        Floor => x[0].floor(),
+        Ceil => x[0].ceil(),
+        Round => x[0].round_ties_even(),
+        Trunc => x[0].trunc(),
+        Sqrt => x[0].sqrt(),
+        Rsqrt => 1.0 / x[0].sqrt(),
+        Cbrt => x[0].cbrt(),
+        Exp => x[0].exp(),
+        Exp2 => x[0].exp2(),
+        Expm1 => x[0].exp_m1(),
+        Log => x[0].ln(),
+        Log1p => x[0].ln_1p(),
+        Log2 => x[0].log2(),
+        Sin => x[0].sin(),
+        Cos => x[0].cos(),
+        Tan => x[0].tan(),
+        Asin => x[0].asin(),
+        Acos => x[0].acos(),
+        Atan => x[0].atan(),
+        Sinh => x[0].sinh(),
+        Cosh => x[0].cosh(),
+        Tanh => x[0].tanh(),
+        Asinh => libm::asinh(x[0]),
+        Acosh => libm::acosh(x[0]),
+        Atanh => libm::atanh(x[0]),
+        Sigmoid => sigmoid(x[0]),
+        Erf => libm::erf(x[0]),
+        Eq => truth(x[0] == x[1]),
+        Ne => truth(x[0] != x[1]),
+        Lt => truth(x[0] < x[1]),
+        Le => truth(x[0] <= x[1]),
+        IsFinite => truth(x[0].is_finite()),
+        IsNan => truth(x[0].is_nan()),
+        Select => {
+            if x[0] != 0.0 {
+                x[1]
+            } else {
+                x[2]
+            }
+        }
+        Fma => x[0].mul_add(x[1], x[2]),
+        And | Or | Xor | Not | Shl | Shr => panic!("compiler bug: {} of floats", op.name()),
+    }
+}
+
+/// 1 / (1 + e^-x) without overflow.
+fn sigmoid(x: f64) -> f64 {
+    if x >= 0.0 {
+        1.0 / (1.0 + (-x).exp())
+    } else {
+        let e = x.exp();
+        e / (1.0 + e)
+    }
+}
+
+fn sign(x: f64) -> f64 {
+    if x > 0.0 {
+        1.0
+    } else if x < 0.0 {
+        -1.0
+    } else {
+        x
+    }
+}
+
+/// The smaller, NaN if either is NaN, -0 below +0.
+fn min(a: f64, b: f64) -> f64 {
+    if a.is_nan() || b.is_nan() {
+        f64::NAN
+    } else if a == b {
+        if a.is_sign_negative() { a } else { b }
+    } else if a < b {
+        a
+    } else {
+        b
+    }
+}
+
+/// Remainder with the sign of the divisor.
+fn rem(a: f64, b: f64) -> f64 {
+    let r = a % b;
+    if r != 0.0 && (r < 0.0) != (b < 0.0) { r + b } else { r }
+}
+
+/// The value of an integer or bool operation, wrapped to `dtype` (the operands' type); comparisons give 1 or 0.
+pub fn eval_int(op: ScalarOp, dtype: DType, x: &[i64]) -> i64 {
+    use ScalarOp::*;
+    let bits = (dtype.size() * 8) as i64;
+    let signed = matches!(dtype, DType::I32 | DType::I64);
+    let truth = |b: bool| i64::from(b);
+    let value = match op {
+        Add => x[0].wrapping_add(x[1]),
+        Sub => x[0].wrapping_sub(x[1]),
+        Mul => x[0].wrapping_mul(x[1]),
+        FloorDiv if x[1] == 0 => 0,
+        FloorDiv => x[0].wrapping_div_euclid(x[1]) - i64::from(x[1] < 0 && x[0].wrapping_rem_euclid(x[1]) != 0),
+        Rem if x[1] == 0 => 0,
+        Rem => {
+            let r = x[0].wrapping_rem_euclid(x[1]);
+            if x[1] < 0 && r != 0 { r + x[1] } else { r }
+        }
+        Min => x[0].min(x[1]),
+        Max => x[0].max(x[1]),
+        Neg => x[0].wrapping_neg(),
+        Abs => x[0].wrapping_abs(),
+        Sign => x[0].signum(),
+        And => x[0] & x[1],
+        Or => x[0] | x[1],
+        Xor => x[0] ^ x[1],
+        Not if dtype == DType::Bool => 1 - x[0],
+        Not => !x[0],
+        Shl if !(0..bits).contains(&x[1]) => 0,
+        Shl => x[0].wrapping_shl(x[1] as u32),
+        Shr if !(0..bits).contains(&x[1]) => {
+            if signed && x[0] < 0 {
+                -1
+            } else {
+                0
+            }
+        }
+        Shr => x[0] >> x[1],
+        Eq => return truth(x[0] == x[1]),
+        Ne => return truth(x[0] != x[1]),
+        Lt => return truth(x[0] < x[1]),
+        Le => return truth(x[0] <= x[1]),
+        Select => {
+            if x[0] != 0 {
+                x[1]
+            } else {
+                x[2]
+            }
+        }
+        _ => panic!("compiler bug: {} of {dtype}", op.name()),
+    };
+    wrap(dtype, value)
+}
+
+/// An integer reduced to the range of `dtype`.
+pub fn wrap(dtype: DType, value: i64) -> i64 {
+    match dtype {
+        DType::I32 => i64::from(value as i32),
+        DType::U32 => i64::from(value as u32),
+        DType::U8 => i64::from(value as u8),
+        DType::Bool => value & 1,
+        _ => value,
+    }
+}
+
+/// A float rounded to the values of `dtype` (f64 for types that are no floats).
+pub fn round_to(dtype: DType, value: f64) -> f64 {
+    match dtype {
+        DType::F32 => f64::from(value as f32),
+        DType::BF16 => half::bf16::from_f64(value).to_f64(),
+        DType::F16 => half::f16::from_f64(value).to_f64(),
+        _ => value,
+    }
+}
+
+/// A float converted to an integer type: truncated, saturated, NaN gives 0; to bool `!= 0`.
+pub fn float_to_int(dtype: DType, value: f64) -> i64 {
+    match dtype {
+        DType::I32 => i64::from(value as i32),
+        DType::U32 => i64::from(value as u32),
+        DType::U8 => i64::from(value as u8),
+        DType::Bool => i64::from(value != 0.0),
+        _ => value as i64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn division_rounds_down_and_the_remainder_has_the_divisors_sign() {
+        for (a, b) in [(7, 2), (-7, 2), (7, -2), (-7, -2), (6, 3), (-6, 3)] {
+            let q = eval_int(ScalarOp::FloorDiv, DType::I32, &[a, b]);
+            let r = eval_int(ScalarOp::Rem, DType::I32, &[a, b]);
+            assert_eq!(q, (a as f64 / b as f64).floor() as i64);
+            assert_eq!(q * b + r, a);
+            assert_eq!(eval_float(ScalarOp::Rem, &[a as f64, b as f64]), r as f64);
+        }
+        assert_eq!(eval_int(ScalarOp::Rem, DType::I32, &[5, 0]), 0);
+    }
+
+    #[test]
+    fn extremes_know_nan_and_signed_zeros() {
+        assert!(eval_float(ScalarOp::Min, &[f64::NAN, 1.0]).is_nan() && eval_float(ScalarOp::Max, &[1.0, f64::NAN]).is_nan());
+        assert!(eval_float(ScalarOp::Min, &[0.0, -0.0]).is_sign_negative());
+        assert!(eval_float(ScalarOp::Max, &[-0.0, 0.0]).is_sign_positive());
+    }
+
+    #[test]
+    fn integers_wrap_and_shift_safely() {
+        assert_eq!(eval_int(ScalarOp::Add, DType::U8, &[250, 10]), 4);
+        assert_eq!(eval_int(ScalarOp::Mul, DType::U32, &[0xFFFF_FFFF, 0xFFFF_FFFF]), 1);
+        assert_eq!(eval_int(ScalarOp::Shl, DType::I32, &[1, 40]), 0);
+        assert_eq!(eval_int(ScalarOp::Shr, DType::I32, &[-8, 99]), -1);
+        assert_eq!(eval_int(ScalarOp::Not, DType::Bool, &[1]), 0);
+        assert_eq!(float_to_int(DType::I32, f64::NAN), 0);
+    }
+}
