@@ -1,1 +1,3 @@
-//! Text to syntax tree: parsing with recovery, name resolution, modules, formatting.
+//! Text to syntax tree: parsing with recovery, modules and imports, formatting; the embedded standard library.
+
+pub mod ast;
