@@ -6,6 +6,8 @@ pub mod graph;
 pub mod infer;
 pub mod kernel;
 pub mod scalar;
+pub mod verify;
 
 pub use graph::{Graph, Node, NodeId, NodeTy, Op, Origin, Ty};
 pub use scalar::ScalarOp;
+pub use verify::verify;
