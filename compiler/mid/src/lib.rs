@@ -1,1 +1,3 @@
 //! Graph passes: differentiation by linearize and transpose, and simplification by rules.
+
+pub mod simplify;
