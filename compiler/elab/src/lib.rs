@@ -1,1 +1,11 @@
-//! Staged evaluation of the syntax tree: checking with symbolic sizes, lowering to graphs, and the host script.
+//! The staged evaluator: syntax tree to diagnostics (check), graphs (lower) and values (host script).
+
+pub mod host;
+pub mod program;
+pub mod scope;
+pub mod value;
+
+pub use host::{HostEnv, RunResult};
+pub use program::TrainProgram;
+pub use scope::Scope;
+pub use value::Value;

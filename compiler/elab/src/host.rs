@@ -1,0 +1,151 @@
+//! What the host script needs from outside: files, compiled code, training runs, output. The driver implements [`HostEnv`]; nothing here touches files or devices.
+
+use crate::program::TrainProgram;
+use crate::value::Series;
+use indexmap::IndexMap;
+use optc_abi::Tensor;
+use optc_base::{Diagnostic, Span};
+use optc_ir::Graph;
+use std::sync::Arc;
+
+/// A data source asked for.
+#[derive(Clone, Debug)]
+pub struct SourceRequest {
+    /// `csv`, `idx`, `npy`, `text`.
+    pub kind: Arc<str>,
+    /// The path as written (relative to `from`).
+    pub path: Arc<str>,
+    /// Name of the file that asks.
+    pub from: Arc<str>,
+    /// Where it asks.
+    pub span: Span,
+}
+
+/// A loaded source.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// Its array.
+    pub tensor: Tensor,
+    /// The characters of a text source, by index.
+    pub vocabulary: Option<Arc<Vec<String>>>,
+}
+
+/// The fields of a data block, whole or one split.
+#[derive(Clone, Debug, Default)]
+pub struct DataTable {
+    /// The block's name (`digits`) or split (`digits.train`).
+    pub name: String,
+    /// Fields with one leading example axis of the same length.
+    pub fields: IndexMap<Arc<str>, Arc<Tensor>>,
+    /// Splits by name: example numbers in order. Empty for a split itself or a block without `split`.
+    pub splits: IndexMap<Arc<str>, Arc<Vec<usize>>>,
+    /// For a split: which examples of `fields` it has, in order; `None` means all.
+    pub rows: Option<Arc<Vec<usize>>>,
+}
+
+/// What a training run gives back.
+#[derive(Clone, Debug, Default)]
+pub struct RunResult {
+    /// `loss`, metrics and auxiliary values, in order of their first record.
+    pub series: IndexMap<String, Series>,
+    /// The final value of each slot of the program, in its order.
+    pub slots: Vec<Arc<Tensor>>,
+    /// The weights used in evaluation, one per model leaf (parameters and buffers), in slot order; equal to the slots where no `eval w` is given.
+    pub weights: Vec<Arc<Tensor>>,
+    /// Wall time of the training loop.
+    pub seconds: f64,
+    /// Whether it was interrupted (Ctrl-C).
+    pub interrupted: bool,
+}
+
+/// A cell of a table.
+#[derive(Clone, Debug)]
+pub enum Cell {
+    /// A number.
+    Number(f64),
+    /// Words.
+    Text(String),
+}
+
+/// A curve of a plot: one or several series (seeds), with its name.
+#[derive(Clone, Debug)]
+pub struct Curve {
+    /// In the legend.
+    pub name: String,
+    /// Points; several runs are shown as their mean and range.
+    pub runs: Vec<Series>,
+}
+
+/// Something the script shows or writes.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// `print`
+    Print(String),
+    /// `table`: column names, rows.
+    Table(Vec<String>, Vec<Vec<Cell>>),
+    /// `plot`
+    Plot {
+        /// Experiment it stands in, and which plot of it (from 0): names the file.
+        experiment: String,
+        /// Curves.
+        curves: Vec<Curve>,
+        /// Axis label.
+        x_label: String,
+        /// Axis label.
+        y_label: String,
+        /// Logarithmic axes.
+        log_x: bool,
+        /// Logarithmic axes.
+        log_y: bool,
+    },
+    /// `save "path", value`: named arrays (one without a name for a single array).
+    Save {
+        /// As written.
+        path: String,
+        /// Name of the file that asks.
+        from: Arc<str>,
+        /// What.
+        values: Vec<(String, Tensor)>,
+        /// Curves, where series are saved as a picture.
+        curves: Vec<Curve>,
+    },
+    /// `check`
+    Check {
+        /// The claim (or the text of the condition).
+        claim: String,
+        /// Whether it holds.
+        passed: bool,
+        /// What was found, for a failed check.
+        detail: String,
+        /// Where.
+        span: Span,
+    },
+}
+
+/// The outside world of the host script.
+pub trait HostEnv {
+    /// Runs a graph on inputs (compiled, cached by structure).
+    ///
+    /// # Errors
+    /// A run-time failure (an index out of range) with its place.
+    fn execute(&mut self, graph: &Graph, inputs: &[Arc<Tensor>]) -> Result<Vec<Tensor>, Diagnostic>;
+    /// Loads a data source (cached by path).
+    ///
+    /// # Errors
+    /// A missing or malformed file.
+    fn load(&mut self, request: &SourceRequest) -> Result<Loaded, Diagnostic>;
+    /// Cuts `n` examples into parts by fractions, after a permutation drawn from `seed` if there is one.
+    fn split(&mut self, n: usize, fractions: &[f64], seed: Option<u64>) -> Vec<Vec<usize>>;
+    /// Trains.
+    ///
+    /// # Errors
+    /// A NaN, a run-time failure, a checkpoint that cannot be written.
+    fn train(&mut self, program: TrainProgram) -> Result<RunResult, Diagnostic>;
+    /// Shows or writes something.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    fn output(&mut self, output: Output) -> Result<(), Diagnostic>;
+    /// Seconds since some fixed moment.
+    fn now(&mut self) -> f64;
+}

@@ -1,0 +1,156 @@
+//! A lowered `train` block: graphs and plain data; all the driver needs to train.
+
+use crate::host::DataTable;
+use optc_abi::DType;
+use optc_base::Span;
+use optc_ir::{Graph, Ty};
+use std::sync::Arc;
+
+/// What a slot holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SlotKind {
+    /// A trainable parameter.
+    Param,
+    /// A buffer of a model.
+    Buffer,
+    /// A state of the optimizer (of one leaf, or shared).
+    State,
+    /// The optimizer's step counter (i32 scalar, counts from 0).
+    Counter,
+}
+
+/// A persistent array of a run: read and overwritten by each step.
+#[derive(Clone, Debug)]
+pub struct Slot {
+    /// Unique name: `net.linear.0.w`, `optimizer.1.m.net.linear.0.w`, `optimizer.t`.
+    pub name: String,
+    /// Type.
+    pub ty: Ty,
+    /// What it is.
+    pub kind: SlotKind,
+}
+
+/// The examples a train or metric draws from.
+#[derive(Clone, Debug)]
+pub struct DataUse {
+    /// The table (a split).
+    pub table: Arc<DataTable>,
+    /// Names of the fields that are graph inputs, in order.
+    pub fields: Vec<Arc<str>>,
+    /// Element type and shape of one example of each.
+    pub example: Vec<Ty>,
+}
+
+/// One training step as a graph.
+///
+/// Inputs: all slots; then `[accumulate,] batch, …` arrays of each field of the data; then a key u32[2] made from the seed (low word, high word; the graph folds the step counter in, so draws differ from step to step);
+/// then the hyperparameters (f64 scalars); then the watched values (f32 scalars: last recorded loss and metrics).
+/// Outputs: all slots anew (aliased with their inputs); then the loss (f32 scalar); then the recorded scalars.
+#[derive(Clone, Debug)]
+pub struct StepProgram {
+    /// The graph.
+    pub graph: Graph,
+    /// Values of the hyperparameter inputs.
+    pub hyper: Vec<(String, f64)>,
+    /// Names of the watched inputs (`loss`, metric names).
+    pub watched: Vec<String>,
+    /// Names of the recorded outputs after the loss (auxiliary values and `metric` statements in bodies; metrics of the train without `on`).
+    pub recorded: Vec<String>,
+    /// For each recorded output: every how many steps it is recorded (1: each).
+    pub record_every: Vec<u64>,
+}
+
+/// A metric on a data set.
+#[derive(Clone, Debug)]
+pub struct MetricProgram {
+    /// Its name.
+    pub name: String,
+    /// Every how many steps (also after the last).
+    pub every: u64,
+    /// The data it sees.
+    pub data: DataUse,
+    /// Graphs by number of examples. Inputs: model leaves (parameters and buffers, in slot order; evaluation weights), fields with a leading axis of that many examples, key.
+    /// Outputs: for a streamed `mean`, the sum (f64 scalar) and the count (f64 scalar); otherwise the value (f64 scalar).
+    pub chunk: usize,
+    /// For `chunk` examples.
+    pub whole: Graph,
+    /// For the last, shorter chunk, if there is one.
+    pub rest: Option<Graph>,
+    /// Whether it is a streamed mean.
+    pub streamed: bool,
+}
+
+/// `checkpoint "dir" every n, keep = k`
+#[derive(Clone, Debug)]
+pub struct CheckpointSpec {
+    /// Folder, as written.
+    pub folder: String,
+    /// Every how many steps.
+    pub every: u64,
+    /// How many are kept.
+    pub keep: usize,
+}
+
+/// `log "dir", formats = […]`
+#[derive(Clone, Debug)]
+pub struct LogSpec {
+    /// Folder or file stem, as written.
+    pub path: String,
+    /// `csv`, `jsonl`, `tensorboard`.
+    pub formats: Vec<String>,
+}
+
+/// A lowered `train` block.
+#[derive(Clone, Debug)]
+pub struct TrainProgram {
+    /// The train's name.
+    pub name: String,
+    /// Name of the file it stands in (paths are relative to it).
+    pub file: Arc<str>,
+    /// Where it stands.
+    pub span: Span,
+    /// Persistent arrays.
+    pub slots: Vec<Slot>,
+    /// Input: a key u32[2] made from the seed, then the fields of the first batch if `init_needs_batch`. Outputs: the initial value of each slot.
+    pub init: Graph,
+    /// Initial values that replace outputs of `init` (`net.params = tree`), by slot.
+    pub given: Vec<(usize, Arc<optc_abi::Tensor>)>,
+    /// The step.
+    pub step: StepProgram,
+    /// Evaluation weights: inputs all slots, outputs one array per parameter and buffer; `None` if they are the slots themselves.
+    pub eval: Option<Graph>,
+    /// Training data; `None` for a loss of parameters alone.
+    pub data: Option<DataUse>,
+    /// Examples per batch (of one of `accumulate`).
+    pub batch: usize,
+    /// Batches per step.
+    pub accumulate: usize,
+    /// Whether examples are shuffled each epoch.
+    pub shuffle: bool,
+    /// Number of steps.
+    pub steps: u64,
+    /// Seed of initial values, shuffling and draws.
+    pub seed: u64,
+    /// Metrics with `on`.
+    pub metrics: Vec<MetricProgram>,
+    /// Checkpoints.
+    pub checkpoint: Option<CheckpointSpec>,
+    /// `resume`
+    pub resume: bool,
+    /// Logs.
+    pub log: Option<LogSpec>,
+    /// Stop after the step when this graph (inputs: watched values named in `stop_watched`, f32) gives true (bool scalar).
+    pub stop_when: Option<(Graph, Vec<String>)>,
+    /// Whether a NaN or infinite loss ends the run (`on nan { stop }`, the default) or is left to the optimizer.
+    pub stop_on_nan: bool,
+    /// Element type of the model's arithmetic (`precision bf16`).
+    pub precision: DType,
+}
+
+impl TrainProgram {
+    /// Positions of the model's leaves (parameters and buffers) among the slots.
+    pub fn leaves(&self) -> Vec<usize> {
+        let leaf = |kind| matches!(kind, SlotKind::Param | SlotKind::Buffer);
+        self.slots.iter().enumerate().filter(|(_, s)| leaf(s.kind)).map(|(i, _)| i).collect()
+    }
+}
