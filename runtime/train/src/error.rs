@@ -20,7 +20,7 @@ pub struct TrainError {
     /// The field of the row, from 1.
     pub column: Option<u64>,
     /// How to mend it.
-    pub help: Option<String>,
+    pub help: Option<Box<str>>,
     /// The operating system's error, where there is one.
     #[source]
     pub source: Option<std::io::Error>,
@@ -75,11 +75,11 @@ impl TrainError {
         };
         let help = match error.kind() {
             K::NotFound if code == "R0101" => Some(match nearest_sibling(path) {
-                Some(near) => format!("did you mean `{near}`? Paths are relative to the spec file"),
-                None => "paths are relative to the spec file".to_string(),
+                Some(near) => format!("did you mean `{near}`? Paths are relative to the spec file").into(),
+                None => "paths are relative to the spec file".into(),
             }),
-            K::PermissionDenied => Some("check the permissions of the file and its folder".to_string()),
-            K::StorageFull => Some("free some space on the disk".to_string()),
+            K::PermissionDenied => Some("check the permissions of the file and its folder".into()),
+            K::StorageFull => Some("free some space on the disk".into()),
             _ => None,
         };
         TrainError { help, source: Some(error), ..Self::new(code, format!("{what} the file: {reason}")).at(path) }
@@ -105,7 +105,7 @@ impl TrainError {
     /// The same error with a help line.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
+        self.help = Some(help.into().into_boxed_str());
         self
     }
 }
@@ -134,7 +134,8 @@ impl fmt::Display for TrainError {
 fn nearest_sibling(path: &Path) -> Option<String> {
     let wanted = path.file_name()?.to_str()?;
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut names: Vec<String> = std::fs::read_dir(parent).ok()?.take(1000).filter_map(|e| e.ok()?.file_name().into_string().ok()).collect();
+    let mut names: Vec<String> =
+        std::fs::read_dir(parent).ok()?.take(1000).filter_map(|e| e.ok()?.file_name().into_string().ok()).collect();
     names.sort();
     names.into_iter().map(|n| (distance(wanted, &n), n)).filter(|(d, _)| *d <= 1 + wanted.chars().count() / 4).min().map(|(_, n)| n)
 }

@@ -102,7 +102,9 @@ mod tests {
         }
         let base = of(100, 0, Purpose::Epoch(0));
         assert_eq!(base, of(100, 0, Purpose::Epoch(0)));
-        for other in [of(100, 1, Purpose::Epoch(0)), of(100, 1 << 32, Purpose::Epoch(0)), of(100, 0, Purpose::Epoch(1)), of(100, 0, Purpose::Split)] {
+        for other in
+            [of(100, 1, Purpose::Epoch(0)), of(100, 1 << 32, Purpose::Epoch(0)), of(100, 0, Purpose::Epoch(1)), of(100, 0, Purpose::Split)]
+        {
             assert_ne!(base, other);
         }
     }

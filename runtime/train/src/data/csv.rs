@@ -24,7 +24,11 @@ pub fn parse(bytes: &[u8]) -> Result<Tensor> {
             Ok(false) => break,
             Err(e) => return Err(TrainError::new("R0104", format!("malformed csv: {e}")).row(rows as u64 + 1)),
         }
-        let line = record.position().map_or(rows as u64 + 1, |p| p.line());
+        let line = record.position().map_or(rows as u64 + 1, |p| {
+            // The position is that of the empty lines skipped before the record.
+            let skipped = bytes[p.byte() as usize..].iter().take_while(|b| matches!(b, b'\r' | b'\n'));
+            p.line() + skipped.filter(|&&b| b == b'\n').count() as u64
+        });
         // A line of blanks only is trimmed to one empty field.
         if record.len() == 1 && record[0].is_empty() {
             continue;

@@ -45,9 +45,9 @@ const GZIP: [u8; 2] = [0x1f, 0x8b];
 pub fn parse(bytes: &[u8]) -> Result<Tensor> {
     if bytes.starts_with(&GZIP) {
         let mut plain = Vec::new();
-        MultiGzDecoder::new(bytes).read_to_end(&mut plain).map_err(|e| {
-            TrainError::new("R0108", format!("the gzip data are damaged or cut off: {e}")).help("download the file again")
-        })?;
+        MultiGzDecoder::new(bytes)
+            .read_to_end(&mut plain)
+            .map_err(|e| TrainError::new("R0108", format!("the gzip data are damaged or cut off: {e}")).help("download the file again"))?;
         return elements(&plain, header(&plain)?);
     }
     elements(bytes, header(bytes)?)

@@ -99,8 +99,11 @@ impl Header {
         let found = bytes.len() - start;
         if expected != Some(found) {
             let expected = expected.map_or("too many".to_string(), |n| n.to_string());
-            return Err(TrainError::new("R0107", format!("the header {shape:?} calls for {expected} bytes of elements, the file has {found}"))
-                .help("the file is cut off or damaged: write it again"));
+            return Err(TrainError::new(
+                "R0107",
+                format!("the header {shape:?} calls for {expected} bytes of elements, the file has {found}"),
+            )
+            .help("the file is cut off or damaged: write it again"));
         }
         Ok(Header { kind, size, big_endian: order == b'>' && size > 1, fortran, shape, start })
     }

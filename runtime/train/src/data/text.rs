@@ -53,7 +53,9 @@ impl Text {
             .map(|i| {
                 let id = ids.get_f64(i);
                 let known = if id >= 0.0 { self.vocab.get(id as usize) } else { None };
-                known.copied().ok_or_else(|| TrainError::new("R0112", format!("{id} is no index into a vocabulary of {}", self.vocab.len())))
+                known
+                    .copied()
+                    .ok_or_else(|| TrainError::new("R0112", format!("{id} is no index into a vocabulary of {}", self.vocab.len())))
             })
             .collect()
     }
