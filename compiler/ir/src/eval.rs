@@ -182,6 +182,26 @@ pub fn round_to(dtype: DType, value: f64) -> f64 {
     }
 }
 
+/// The float operation on values of `dtype`, rounded to it; comparisons and tests give 1 or 0.
+///
+/// # Numerics
+/// Sums, products, quotients and square roots are correctly rounded (f64 holds more than twice the digits of f32, so the second rounding does
+/// no harm); a fused multiply-add of f32 is done in f32, where it would.
+pub fn eval_typed(op: ScalarOp, dtype: DType, x: &[f64]) -> f64 {
+    if op == ScalarOp::Fma && dtype == DType::F32 {
+        return f64::from((x[0] as f32).mul_add(x[1] as f32, x[2] as f32));
+    }
+    round_to(dtype, eval_float(op, x))
+}
+
+/// An integer as a float of `dtype`, rounded once (f16 and bf16 by way of f32).
+pub fn int_to_float(dtype: DType, value: i64) -> f64 {
+    match dtype {
+        DType::F64 => value as f64,
+        _ => round_to(dtype, f64::from(value as f32)),
+    }
+}
+
 /// A float converted to an integer type: truncated, saturated, NaN gives 0; to bool `!= 0`.
 pub fn float_to_int(dtype: DType, value: f64) -> i64 {
     match dtype {

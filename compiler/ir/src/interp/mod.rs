@@ -1,0 +1,229 @@
+//! The reference interpreter of graphs: slow, plain, and the judge of everything else.
+//!
+//! Floats are computed in f64. With [`Rounding::Typed`] each node's result is rounded to its element type, as a program does; sums and products
+//! of reductions, matrix products and convolutions are rounded once at the end. With [`Rounding::Exact`] nothing is rounded, so that gradients
+//! of an f32 graph can be held against finite differences. Integers are computed in i64 and wrapped to their type.
+
+mod element;
+mod linear;
+mod movement;
+mod value;
+
+pub use value::{Data, Value};
+
+use crate::graph::{Graph, LoopOp, Node, NodeId, NodeTy, Op, Origin, Ty};
+use optc_abi::{DType, Tensor};
+use std::fmt;
+use std::rc::Rc;
+
+/// Whether results are rounded to their element type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Rounding {
+    /// After each node, to the node's element type.
+    #[default]
+    Typed,
+    /// Not at all: every float stays f64. Inputs of float type may be given as f64, and float results are given as f64.
+    Exact,
+}
+
+/// Why a graph could not be interpreted: wrong inputs, or a run-time error such as an index out of range.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InterpError {
+    /// What happened.
+    pub message: String,
+    /// Where the failing node comes from.
+    pub origin: Origin,
+}
+
+impl fmt::Display for InterpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+impl std::error::Error for InterpError {}
+
+/// The results of a graph on these inputs, rounded like a program.
+///
+/// # Errors
+/// If number or types of the inputs do not fit, or an index of a gather or scatter is out of range.
+pub fn interpret(graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>, InterpError> {
+    interpret_with(graph, inputs, Rounding::Typed)
+}
+
+/// The results of a graph on these inputs under a rounding mode.
+///
+/// # Errors
+/// As [`interpret`].
+pub fn interpret_with(graph: &Graph, inputs: &[Tensor], rounding: Rounding) -> Result<Vec<Tensor>, InterpError> {
+    let fail = |message: String| InterpError { message, origin: Origin::default() };
+    if inputs.len() != graph.inputs.len() {
+        return Err(fail(format!("{} inputs for a graph with {}", inputs.len(), graph.inputs.len())));
+    }
+    let mut args = Vec::with_capacity(inputs.len());
+    for (tensor, input) in inputs.iter().zip(&graph.inputs) {
+        let ty = graph.ty(input.node);
+        let widened = rounding == Rounding::Exact && ty.dtype.is_float() && tensor.dtype == DType::F64;
+        if tensor.shape[..] != ty.shape[..] || (tensor.dtype != ty.dtype && !widened) {
+            return Err(fail(format!("input `{}` is {}{:?}, not {ty}", input.name, tensor.dtype, tensor.shape)));
+        }
+        args.push(Rc::new(Value { ty: ty.clone(), data: Data::of(tensor) }));
+    }
+    let results = run(graph, &args, rounding)?;
+    Ok(results.iter().map(|value| value.to_tensor(rounding)).collect())
+}
+
+/// The value of one array operation (no loop, conditional, call or input) on given operands; what constant folding uses.
+///
+/// # Errors
+/// If an index of a gather or scatter is out of range.
+pub fn evaluate(op: &Op, operands: &[&Tensor], ty: &Ty) -> Result<Tensor, String> {
+    let values: Vec<Rc<Value>> =
+        operands.iter().map(|t| Rc::new(Value { ty: Ty::new(t.dtype, t.shape.iter().copied()), data: Data::of(t) })).collect();
+    Ok(array(op, &values, ty, Rounding::Typed)?.to_tensor(Rounding::Typed))
+}
+
+/// Results of a node: one, or those of a tuple.
+enum Slot {
+    One(Rc<Value>),
+    Many(Vec<Rc<Value>>),
+}
+
+fn run(graph: &Graph, args: &[Rc<Value>], rounding: Rounding) -> Result<Vec<Rc<Value>>, InterpError> {
+    let live = graph.live();
+    let mut uses = vec![0usize; graph.len()];
+    for id in graph.ids().filter(|id| live[id.index()]) {
+        for operand in &graph.node(id).operands {
+            uses[operand.index()] += 1;
+        }
+    }
+    for output in &graph.outputs {
+        uses[output.index()] += 1;
+    }
+    let mut slots: Vec<Option<Slot>> = (0..graph.len()).map(|_| None).collect();
+    for id in graph.ids() {
+        if !live[id.index()] {
+            continue;
+        }
+        let node = graph.node(id);
+        let slot = step(node, &slots, args, rounding).map_err(|e| match e {
+            Failure::Here(message) => InterpError { message, origin: graph.origin(id) },
+            Failure::Inside(error) => error,
+        })?;
+        slots[id.index()] = Some(slot);
+        // Memory of large graphs: a value is dropped after its last use.
+        for operand in &node.operands {
+            uses[operand.index()] -= 1;
+            if uses[operand.index()] == 0 {
+                slots[operand.index()] = None;
+            }
+        }
+    }
+    Ok(graph.outputs.iter().map(|o| one(&slots, *o)).collect())
+}
+
+enum Failure {
+    Here(String),
+    Inside(InterpError),
+}
+impl From<String> for Failure {
+    fn from(message: String) -> Self {
+        Failure::Here(message)
+    }
+}
+impl From<InterpError> for Failure {
+    fn from(error: InterpError) -> Self {
+        Failure::Inside(error)
+    }
+}
+
+fn one(slots: &[Option<Slot>], id: NodeId) -> Rc<Value> {
+    match &slots[id.index()] {
+        Some(Slot::One(value)) => value.clone(),
+        _ => panic!("compiler bug: node {id:?} has no array value"),
+    }
+}
+
+fn step(node: &Node, slots: &[Option<Slot>], args: &[Rc<Value>], rounding: Rounding) -> Result<Slot, Failure> {
+    let operands = || -> Vec<Rc<Value>> { node.operands.iter().map(|&o| one(slots, o)).collect() };
+    match &node.op {
+        Op::Input { index } => Ok(Slot::One(args[*index as usize].clone())),
+        Op::Result { index } => match &slots[node.operands[0].index()] {
+            Some(Slot::Many(values)) => Ok(Slot::One(values[*index].clone())),
+            _ => panic!("compiler bug: result of a node that is no tuple"),
+        },
+        Op::Loop(l) => Ok(Slot::Many(run_loop(l, &operands(), rounding)?)),
+        Op::Cond { then, otherwise } => {
+            let values = operands();
+            let branch = if values[0].ints()[0] != 0 { then } else { otherwise };
+            Ok(Slot::Many(run(branch, &values[1..], rounding)?))
+        }
+        Op::Call(c) => Ok(Slot::Many(run(&c.body, &operands(), rounding)?)),
+        op => {
+            let NodeTy::Array(ty) = &node.ty else { panic!("compiler bug: {op:?} with a tuple type") };
+            Ok(Slot::One(Rc::new(array(op, &operands(), ty, rounding)?)))
+        }
+    }
+}
+
+fn run_loop(l: &LoopOp, operands: &[Rc<Value>], rounding: Rounding) -> Result<Vec<Rc<Value>>, InterpError> {
+    let (trip, args) = match l.trip {
+        Some(n) => (n, operands),
+        None => (operands[0].ints()[0].max(0) as usize, &operands[1..]),
+    };
+    let (carried, rest) = args.split_at(l.carried);
+    let (scanned, invariant) = rest.split_at(l.scanned);
+    let mut carried = carried.to_vec();
+    let outputs = l.body.output_types();
+    let mut stacked: Vec<Value> = outputs[l.carried..]
+        .iter()
+        .map(|ty| Value::zeros(Ty::new(ty.dtype, std::iter::once(trip).chain(ty.shape.iter().copied()))))
+        .collect();
+    for pass in 0..trip {
+        let counter = if l.reverse { trip - 1 - pass } else { pass };
+        let mut inputs = vec![Rc::new(Value { ty: Ty::scalar(DType::I32), data: Data::Int(vec![counter as i64]) })];
+        inputs.append(&mut carried);
+        inputs.extend(scanned.iter().map(|x| Rc::new(x.row(counter))));
+        inputs.extend_from_slice(invariant);
+        let mut results = run(&l.body, &inputs, rounding)?;
+        for (stack, row) in stacked.iter_mut().zip(results.drain(l.carried..)) {
+            stack.set_row(counter, &row);
+        }
+        carried = results;
+    }
+    carried.extend(stacked.into_iter().map(Rc::new));
+    Ok(carried)
+}
+
+fn array(op: &Op, x: &[Rc<Value>], ty: &Ty, rounding: Rounding) -> Result<Value, String> {
+    let mut value = match op {
+        Op::Const(t) => Value { ty: ty.clone(), data: Data::of(t) },
+        Op::StopGradient | Op::Reshape => Value { ty: ty.clone(), data: x[0].data.clone() },
+        Op::Iota { .. } | Op::Broadcast { .. } | Op::Permute { .. } | Op::Slice { .. } | Op::Pad { .. } | Op::Flip { .. } => {
+            movement::rearrange(op, x, ty)
+        }
+        Op::Concat { .. } | Op::Window { .. } => movement::rearrange(op, x, ty),
+        Op::Gather { axis } => movement::gather(&x[0], &x[1], *axis, ty)?,
+        Op::Scatter { axis, mode } => movement::scatter(&x[0], &x[1], &x[2], *axis, *mode, rounding)?,
+        Op::Map(s) => element::map(*s, x, ty),
+        Op::Cast => element::cast(&x[0], ty),
+        Op::Bitcast => element::bitcast(&x[0], ty),
+        Op::Reduce { kind, axes } => element::reduce(*kind, &x[0], axes, ty),
+        Op::Scan { kind, axis, reverse } => element::scan(*kind, &x[0], *axis, *reverse, ty),
+        Op::ArgReduce { max, axis } => element::arg_reduce(*max, &x[0], *axis, ty),
+        Op::ArgSort { axis, descending } => element::arg_sort(&x[0], *axis, *descending, ty),
+        Op::RandomBits => element::random_bits(&x[0], ty),
+        Op::RandomFold { place } => element::random_fold(&x[0], &x[1], *place, ty),
+        Op::Dot(dims) => linear::dot(&x[0], &x[1], dims, ty),
+        Op::Conv { kind, dims } => linear::conv(*kind, dims, &x[0], &x[1], ty),
+        Op::Input { .. } | Op::Loop(_) | Op::Cond { .. } | Op::Call(_) | Op::Result { .. } => {
+            panic!("compiler bug: {op:?} is no array operation")
+        }
+    };
+    if rounding == Rounding::Typed {
+        value.round();
+    }
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests;
