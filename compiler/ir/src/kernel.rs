@@ -2,7 +2,7 @@
 //!
 //! A kernel's meaning does not depend on the back end. In particular a reduction over a [`LoopKind::Vector`] loop has a fixed order:
 //! there are [`LANES`] virtual lanes; element `j` of the loop is combined into lane `j % LANES` (lane values start at the operation's
-//! identity), and after the loop the lanes are combined pairwise (`l` with `l + LANES / 2`, then `LANES / 4`, …, 1) and the result is then
+//! identity: +0 for sums, -inf for maxima, …), and after the loop the lanes are combined pairwise (`l` with `l + LANES / 2`, then `LANES / 4`, …, 1) and the result is then
 //! combined into the accumulator's previous value (accumulator first). Maximum and minimum, whose order does not matter, may be done in any way.
 //! Reductions over serial loops go in order. So the interpreter of kernels, Cranelift, LLVM and GPU emulation agree bit for bit on exact operations.
 

@@ -6,10 +6,14 @@ pub mod graph;
 pub mod infer;
 pub mod interp;
 pub mod kernel;
+pub mod kernel_interp;
+pub mod kernel_verify;
 pub mod scalar;
 pub mod verify;
 
 pub use graph::{Graph, Node, NodeId, NodeTy, Op, Origin, Ty};
 pub use interp::{interpret, interpret_with};
+pub use kernel_interp::{run_kernel, run_kernel_on};
+pub use kernel_verify::verify_kernel;
 pub use scalar::ScalarOp;
 pub use verify::verify;

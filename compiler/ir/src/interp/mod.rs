@@ -9,6 +9,8 @@ mod linear;
 mod movement;
 mod value;
 
+pub(crate) use element::{float_bits, float_from_bits};
+pub use element::{float_identity, int_identity, step_of};
 pub use value::{Data, Value};
 
 use crate::graph::{Graph, LoopOp, Node, NodeId, NodeTy, Op, Origin, Ty};

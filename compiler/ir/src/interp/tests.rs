@@ -34,11 +34,11 @@ fn count(n: usize) -> Vec<f32> {
 #[test]
 fn movement() {
     let x = f(&[2, 3], &count(6));
-    let t = ok(&[x.clone()], |g, x| g.permute(x[0], &[1, 0], O));
+    let t = ok(std::slice::from_ref(&x), |g, x| g.permute(x[0], &[1, 0], O));
     assert_eq!(t, f(&[3, 2], &[0., 3., 1., 4., 2., 5.]));
-    let t = ok(&[x.clone()], |g, x| g.slice(x[0], &[0, 0], &[2, 3], &[1, 2], O));
+    let t = ok(std::slice::from_ref(&x), |g, x| g.slice(x[0], &[0, 0], &[2, 3], &[1, 2], O));
     assert_eq!(t, f(&[2, 2], &[0., 2., 3., 5.]));
-    let t = ok(&[x.clone()], |g, x| g.op(Op::Flip { axes: [1].into_iter().collect() }, &[x[0]], O));
+    let t = ok(std::slice::from_ref(&x), |g, x| g.op(Op::Flip { axes: [1].into_iter().collect() }, &[x[0]], O));
     assert_eq!(t, f(&[2, 3], &[2., 1., 0., 5., 4., 3.]));
     let t = ok(&[f(&[2], &[1., 2.]), f(&[], &[9.])], |g, x| g.pad(x[0], x[1], &[1], &[0], &[2], O));
     assert_eq!(t, f(&[5], &[9., 1., 9., 9., 2.]));
@@ -56,11 +56,14 @@ fn movement() {
 fn reductions_scans_and_searches() {
     let nan = f32::NAN;
     let x = f(&[2, 3], &[1., 5., 2., 4., nan, 6.]);
-    let t = ok(&[x.clone()], |g, x| g.reduce(ReduceOp::Max, x[0], &[1], O));
+    let t = ok(std::slice::from_ref(&x), |g, x| g.reduce(ReduceOp::Max, x[0], &[1], O));
     assert!(t.get_f64(0) == 5. && t.get_f64(1).is_nan());
-    assert_eq!(ok(&[x.clone()], |g, x| g.op(Op::ArgReduce { max: true, axis: 1 }, &[x[0]], O)), i(&[2], &[1, 1]));
-    assert_eq!(ok(&[x.clone()], |g, x| g.op(Op::ArgReduce { max: false, axis: 0 }, &[x[0]], O)), i(&[3], &[0, 1, 0]));
-    assert_eq!(ok(&[x.clone()], |g, x| g.op(Op::ArgSort { axis: 1, descending: false }, &[x[0]], O)), i(&[2, 3], &[0, 2, 1, 0, 2, 1]));
+    assert_eq!(ok(std::slice::from_ref(&x), |g, x| g.op(Op::ArgReduce { max: true, axis: 1 }, &[x[0]], O)), i(&[2], &[1, 1]));
+    assert_eq!(ok(std::slice::from_ref(&x), |g, x| g.op(Op::ArgReduce { max: false, axis: 0 }, &[x[0]], O)), i(&[3], &[0, 1, 0]));
+    assert_eq!(
+        ok(std::slice::from_ref(&x), |g, x| g.op(Op::ArgSort { axis: 1, descending: false }, &[x[0]], O)),
+        i(&[2, 3], &[0, 2, 1, 0, 2, 1])
+    );
     assert_eq!(ok(&[x], |g, x| g.op(Op::ArgSort { axis: 1, descending: true }, &[x[0]], O)), i(&[2, 3], &[1, 2, 0, 1, 2, 0]));
     let t = ok(&[f(&[2, 2], &[1., 2., 3., 4.])], |g, x| g.op(Op::Scan { kind: ReduceOp::Sum, axis: 0, reverse: true }, &[x[0]], O));
     assert_eq!(t, f(&[2, 2], &[4., 6., 3., 4.]));
@@ -206,7 +209,7 @@ fn conditionals_run_one_branch() {
 #[test]
 fn draws_follow_philox() {
     let key = Tensor::from_slice(&[2], &[5u32, 6]);
-    let t = ok(&[key.clone()], |g, x| g.op_as(Op::RandomBits, &[x[0]], Ty::new(DType::U32, [3, 2]), O));
+    let t = ok(std::slice::from_ref(&key), |g, x| g.op_as(Op::RandomBits, &[x[0]], Ty::new(DType::U32, [3, 2]), O));
     let (first, second) = (optc_abi::philox::philox4x32([5, 6], [0; 4]), optc_abi::philox::philox4x32([5, 6], [1, 0, 0, 0]));
     assert_eq!(t, Tensor::from_slice(&[3, 2], &[first[0], first[1], first[2], first[3], second[0], second[1]]));
     let t = ok(&[key, Tensor::scalar(7u32)], |g, x| g.op(Op::RandomFold { place: 3 }, &[x[0], x[1]], O));
