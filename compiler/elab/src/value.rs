@@ -128,6 +128,9 @@ pub struct ModelValue {
     pub params: Option<Value>,
     /// For instances made by `shared`: the path of the instance.
     pub shared_path: Option<Arc<str>>,
+    /// Name of the model in a `train` block: stands in front of its leaves' paths where initial values and buffers are recorded; an unbound model with a label draws its
+    /// parameters within [`crate::Evaluator::initialize`].
+    pub label: Option<Arc<str>>,
     /// Where it was made.
     pub span: Span,
 }
