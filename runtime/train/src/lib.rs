@@ -1,12 +1,23 @@
 //! Data sources, batching, checkpoints, logs, plots and reports: everything around compiled programs that needs files or formats.
 
+pub mod atomic;
 pub mod batch;
+pub mod checkpoint;
 pub mod data;
 pub mod error;
+pub mod log;
+pub mod progress;
+pub mod report;
 pub mod series;
 pub mod split;
+pub mod table;
+pub mod tfevents;
 
 pub use batch::Batches;
+pub use checkpoint::{Checkpoint, Checkpoints};
 pub use data::{Column, DataSet, Text};
 pub use error::{Result, TrainError};
+pub use log::{Format, Logger};
+pub use progress::Progress;
 pub use series::Series;
+pub use table::{Cell, Table};
