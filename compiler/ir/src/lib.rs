@@ -9,6 +9,7 @@ pub mod kernel;
 pub mod kernel_interp;
 pub mod kernel_verify;
 pub mod scalar;
+pub mod text;
 pub mod verify;
 
 pub use graph::{Graph, Node, NodeId, NodeTy, Op, Origin, Ty};
