@@ -25,6 +25,15 @@ pub struct IxVar {
     pub span: Span,
 }
 
+/// One place of the left-hand side `y[…, i, j]`.
+#[derive(Clone, Debug)]
+pub enum IxLeft {
+    /// An index.
+    Var(IxVar),
+    /// `...`: the leading axes that the body leaves unnamed.
+    Ellipsis(Span),
+}
+
 /// An expression over indices.
 #[derive(Clone, Debug)]
 pub struct IxExpr {

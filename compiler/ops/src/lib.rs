@@ -2,13 +2,26 @@
 //!
 //! The same function checks (dimensions may be symbols, nothing is emitted) and lowers (dimensions are numbers, nodes are appended to the graph on top of the stack in [`Cx`]).
 
+pub mod arith;
+pub mod builtin;
 pub mod cx;
 pub mod dim;
+pub mod dim_arith;
+pub mod dim_solve;
 pub mod error;
+pub mod index;
 pub mod ixpr;
+pub mod notation;
 pub mod value;
 
+pub use arith::{BinOp, UnOp, array_literal, binary, broadcast_to, cast, materialize, unary};
+pub use builtin::{builtin_names, call, constant, is_builtin};
 pub use cx::Cx;
 pub use dim::{Dim, Symbol};
+pub use dim_arith::Fit;
+pub use dim_solve::{Bindings, substitute, unify};
 pub use error::OpError;
+pub use index::{index, index_update};
+pub use ixpr::{IxExpr, IxId, IxKind, IxLeft, IxVar};
+pub use notation::{indexed, reduce_indexed};
 pub use value::{Arg, Array, Ix, LevelId, Val};
