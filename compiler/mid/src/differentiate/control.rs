@@ -324,23 +324,17 @@ struct OwnRule {
     reads: Vec<usize>,
 }
 
-/// Rules may list only the float results among their cotangents and only the float operands among their outputs.
 fn own_rule(rule: &Graph, body: &Graph, on: &[bool], wanted: &[bool], o: Origin) -> OwnRule {
-    let (operands, results) = (body.input_types(), body.output_types());
-    let floats = |types: &[Ty]| -> Vec<usize> { (0..types.len()).filter(|&i| types[i].dtype.is_float()).collect() };
-    let plain = operands.len() + results.len();
-    let cotangents = if rule.inputs.len() == plain + results.len() { (0..results.len()).collect() } else { floats(&results) };
-    let outputs = if rule.outputs.len() == operands.len() { (0..operands.len()).collect() } else { floats(&operands) };
+    let plain = body.inputs.len() + body.outputs.len();
     assert!(
-        rule.inputs.len() == plain + cotangents.len() && rule.outputs.len() == outputs.len(),
+        rule.inputs.len() == plain + body.outputs.len() && rule.outputs.len() == body.inputs.len(),
         "compiler bug: a reverse rule of the wrong arity"
     );
     let mut g = Graph::new();
     let mut args: Vec<NodeId> = rule.inputs[..plain].iter().map(|i| g.input(i.name.clone(), rule.ty(i.node).clone(), o)).collect();
     let reads = args.clone();
     let mut seeds = Vec::new();
-    for (j, &k) in cotangents.iter().enumerate() {
-        let input = &rule.inputs[plain + j];
+    for (k, input) in rule.inputs[plain..].iter().enumerate() {
         let ty = rule.ty(input.node).clone();
         if wanted[k] {
             let seed = g.input(input.name.clone(), ty, o);
@@ -351,7 +345,7 @@ fn own_rule(rule: &Graph, body: &Graph, on: &[bool], wanted: &[bool], o: Origin)
         }
     }
     let all = g.inline(rule, &args, "");
-    g.outputs = outputs.iter().zip(&all).filter(|(i, _)| on[**i]).map(|(_, &out)| out).collect();
+    g.outputs = all.iter().zip(on).filter(|(_, on)| **on).map(|(&out, _)| out).collect();
     let live = g.live();
     let reads: Vec<(usize, NodeId)> = reads.into_iter().enumerate().filter(|(_, id)| live[id.index()]).collect();
     let inputs: Vec<NodeId> = reads.iter().map(|(_, id)| *id).chain(seeds).collect();

@@ -99,7 +99,7 @@ pub fn checkpoint(name: &str, f: Arc<Graph>) -> Result<CallOp, DiffError> {
     let types = f.input_types();
     let wrt: Vec<usize> = (0..types.len()).filter(|&i| types[i].dtype.is_float()).collect();
     let derivative = vjp(&f, &wrt)?;
-    // A rule is also given the results, which this one does not read.
+    // A rule is also given the results, which this one does not read, and has a cotangent for everything, floats or not.
     let mut rule = Graph::new();
     let mut args = Vec::new();
     for (i, input) in f.inputs.iter().enumerate() {
@@ -108,11 +108,19 @@ pub fn checkpoint(name: &str, f: Arc<Graph>) -> Result<CallOp, DiffError> {
     for (k, &out) in f.outputs.iter().enumerate() {
         rule.input(format!("result{k}"), f.ty(out).clone(), f.origin(out));
     }
-    for input in &derivative.inputs[f.inputs.len()..] {
-        args.push(rule.input(input.name.clone(), derivative.ty(input.node).clone(), derivative.origin(input.node)));
+    for (k, &out) in f.outputs.iter().enumerate() {
+        let ct = rule.input(format!("ct{k}"), f.ty(out).clone(), derived(f.origin(out)));
+        if f.ty(out).dtype.is_float() {
+            args.push(ct);
+        }
     }
     let results = rule.inline(&derivative, &args, "");
-    rule.outputs = results[f.outputs.len()..].to_vec();
+    let mut cotangents = results[f.outputs.len()..].iter().copied();
+    for (input, ty) in f.inputs.iter().zip(&types) {
+        let cotangent = if ty.dtype.is_float() { cotangents.next() } else { None };
+        let cotangent = cotangent.unwrap_or_else(|| rule.splat(ty, 0.0, derived(f.origin(input.node))));
+        rule.outputs.push(cotangent);
+    }
     Ok(CallOp { name: name.to_string(), body: f, vjp: Some(Arc::new(rule)) })
 }
 

@@ -1,6 +1,9 @@
 //! Derivatives against central differences in f64, forward against reverse mode, at first and second order.
 
 mod arrays;
+mod control;
+mod lean;
+mod loops;
 mod scalars;
 
 use super::{jvp, vjp};
