@@ -114,15 +114,14 @@ impl Linearizer {
                 origin: if span == Default::default() { origin } else { Origin { span, via: "" } },
             });
         }
-        // The loop itself, which now also stacks what the linear one needs.
-        let body = if kept.saved.is_empty() {
-            l.body.clone()
-        } else {
-            Arc::new(extract(&g, &lin.inputs, &[&lin.outputs[..], &kept.saved].concat()))
-        };
+        // The loop itself, which now also stacks what the linear one needs and it does not stack anyway.
+        let own = |id: &NodeId| (l.carried..results).find(|&k| lin.outputs[k] == *id);
+        let extra: Vec<NodeId> = kept.saved.iter().copied().filter(|id| own(id).is_none()).collect();
+        let body = if extra.is_empty() { l.body.clone() } else { Arc::new(extract(&g, &lin.inputs, &[&lin.outputs[..], &extra].concat())) };
         let op = LoopOp { trip: l.trip, reverse: l.reverse, carried: l.carried, scanned: l.scanned, body };
         let mut values = self.g.loop_results(op, &[&trip[..], x].concat(), origin);
-        let stacks = values.split_off(results);
+        let mut new = values.split_off(results).into_iter();
+        let stacks: Vec<NodeId> = kept.saved.iter().filter_map(|id| own(id).map(|k| values[k]).or_else(|| new.next())).collect();
         // The linear loop.
         let position = |id: NodeId| lin.inputs.iter().position(|&i| i == id).expect("a free residual is an input");
         let free_scanned: Vec<usize> = kept.free.iter().map(|&id| position(id)).filter(|i| scans.contains(i)).collect();
@@ -199,51 +198,60 @@ impl Linearizer {
             }
             return Ok((values, tangents));
         }
-        // Both branches hand over their residuals in shared places, by type; what a branch does not fill holds zeros.
-        let mut slots: Vec<Ty> = Vec::new();
-        let mut fills: Vec<Vec<Option<NodeId>>> = Vec::new();
+        // Both branches hand over their residuals in shared places: results that there are anyway, and new ones by type. What a branch does not fill
+        // holds zeros.
+        let mut slots: Vec<Slot> = Vec::new();
+        let mut fills: Vec<Vec<Option<NodeId>>> = vec![Vec::new(); 2];
         let mut free: Vec<usize> = Vec::new();
-        for (b, roots) in branches.iter().zip(&tangent_outputs) {
+        for (side, (b, roots)) in branches.iter().zip(&tangent_outputs).enumerate() {
             let linear = depends(&b.g, b.input_tangents.iter().flatten().copied());
             let kept = choose(&b.g, &linear, roots, |_| Access::Varying, Policy { hoist: false, keep_nothing: false });
             free.extend(b.inputs.iter().enumerate().filter(|(_, id)| kept.free.contains(id)).map(|(i, _)| i));
-            let mut fill: Vec<Option<NodeId>> = vec![None; slots.len()];
             for id in kept.saved {
-                let ty = b.g.ty(id);
-                let slot = (0..slots.len()).find(|&s| fill[s].is_none() && slots[s] == *ty);
-                match slot {
-                    Some(s) => fill[s] = Some(id),
-                    None => {
-                        slots.push(ty.clone());
-                        fill.push(Some(id));
-                    }
-                }
+                let wanted = match b.outputs.iter().position(|&out| out == id) {
+                    Some(k) => Slot::Result(k),
+                    None => Slot::New(b.g.ty(id).clone()),
+                };
+                let place = (0..slots.len()).find(|&s| fills[side].get(s).is_none_or(|f| f.is_none()) && slots[s] == wanted);
+                let place = place.unwrap_or_else(|| {
+                    slots.push(wanted);
+                    slots.len() - 1
+                });
+                let fill = &mut fills[side];
+                fill.resize(fill.len().max(place + 1), None);
+                fill[place] = Some(id);
             }
-            fills.push(fill);
         }
         free.sort_unstable();
         free.dedup();
-        let mut values = if slots.is_empty() {
+        fills.iter_mut().for_each(|fill| fill.resize(slots.len(), None));
+        let new: Vec<(usize, &Ty)> =
+            slots.iter().enumerate().filter_map(|(s, slot)| if let Slot::New(ty) = slot { Some((s, ty)) } else { None }).collect();
+        let mut values = if new.is_empty() {
             self.g.cond_results(pred, then.clone(), otherwise.clone(), args, origin)
         } else {
             let [a, b] = [0, 1].map(|side| {
                 let b = &mut branches[side];
                 let mut outputs = b.outputs.clone();
-                for (s, ty) in slots.iter().enumerate() {
-                    let filled = fills[side].get(s).copied().flatten();
-                    outputs.push(filled.unwrap_or_else(|| b.g.splat(ty, 0.0, o)));
-                }
+                outputs.extend(new.iter().map(|&(s, ty)| fills[side][s].unwrap_or_else(|| b.g.splat(ty, 0.0, o))));
                 Arc::new(extract(&b.g, &b.inputs, &outputs))
             });
             self.g.cond_results(pred, a, b, args, origin)
         };
-        let residuals = values.split_off(wanted.len());
+        let mut added = values.split_off(wanted.len()).into_iter();
+        let residuals: Vec<NodeId> = slots
+            .iter()
+            .filter_map(|slot| match slot {
+                Slot::Result(k) => Some(values[*k]),
+                Slot::New(_) => added.next(),
+            })
+            .collect();
         let [a, b] = [0, 1].map(|side| {
             let b = &mut branches[side];
             let mut inputs: Vec<NodeId> = free.iter().map(|&i| b.inputs[i]).collect();
-            for (s, ty) in slots.iter().enumerate() {
-                let filled = fills[side].get(s).copied().flatten();
-                inputs.push(filled.unwrap_or_else(|| b.g.input("unused", ty.clone(), o)));
+            for (fill, &residual) in fills[side].iter().zip(&residuals) {
+                let ty = self.g.ty(residual).clone();
+                inputs.push(fill.unwrap_or_else(|| b.g.input("unused", ty, o)));
             }
             inputs.extend(b.input_tangents.iter().flatten());
             Arc::new(extract(&b.g, &inputs, &tangent_outputs[side]))
@@ -314,6 +322,15 @@ impl Linearizer {
         }
         Ok((values, tangents))
     }
+}
+
+/// A place in which branches hand over a residual.
+#[derive(PartialEq, Eq)]
+enum Slot {
+    /// A result of the conditional itself.
+    Result(usize),
+    /// One more result.
+    New(Ty),
 }
 
 /// A reverse rule cut down to what one use needs: inputs are the operands and results it reads, then the cotangents of the wanted results;

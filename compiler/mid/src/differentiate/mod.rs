@@ -71,11 +71,23 @@ pub fn jvp(f: &Graph, wrt: &[usize]) -> Result<Graph, DiffError> {
 /// The values once, with the residuals of loops stacked, and about twice the work of `f` for the cotangents.
 pub fn vjp(f: &Graph, wrt: &[usize]) -> Result<Graph, DiffError> {
     let floats = float_outputs(f);
-    let Linearized { mut g, inputs, input_tangents, mut outputs, output_tangents } = linearize(f, &marked(f, wrt)?, &floats, Mode::Split)?;
+    let of: Vec<usize> = (0..floats.len()).filter(|&k| floats[k]).collect();
+    vjp_of(f, wrt, &of)
+}
+
+/// As [`vjp`], with cotangents for the (float) outputs in `of` only: the others are constants as far as the derivative goes, and cost nothing.
+///
+/// # Errors
+/// As [`vjp`].
+pub fn vjp_of(f: &Graph, wrt: &[usize], of: &[usize]) -> Result<Graph, DiffError> {
+    let floats = float_outputs(f);
+    assert!(of.iter().all(|&k| floats[k]), "compiler bug: a cotangent for an output that is no float");
+    let needed: Vec<bool> = (0..floats.len()).map(|k| of.contains(&k)).collect();
+    let Linearized { mut g, inputs, input_tangents, mut outputs, output_tangents } = linearize(f, &marked(f, wrt)?, &needed, Mode::Split)?;
     let linear = depends(&g, input_tangents.iter().flatten().copied());
     let mut all = inputs;
     let mut seeds = Vec::new();
-    for k in (0..floats.len()).filter(|&k| floats[k]) {
+    for &k in of {
         let (ty, origin) = (g.ty(outputs[k]).clone(), derived(g.origin(outputs[k])));
         let ct = g.input(format!("ct{k}"), ty, origin);
         all.push(ct);

@@ -52,28 +52,34 @@ pub fn choose(g: &Graph, linear: &[bool], roots: &[NodeId], access: impl Fn(usiz
         }
     }
     let mut worst: Vec<Access> = Vec::with_capacity(g.len());
-    let mut at_hand = vec![false; g.len()];
-    let mut saved = vec![false; g.len()];
     for id in g.ids() {
         let node = g.node(id);
-        let class = match node.op {
+        worst.push(match node.op {
             Op::Input { .. } if is_linear(id) => Access::Carried,
             Op::Input { index } => access(index as usize),
             _ => node.operands.iter().map(|o| worst[o.index()]).fold(Access::Invariant, worse),
-        };
-        worst.push(class);
-        if is_linear(id) {
-            continue;
-        }
-        let ready = match class {
-            Access::Invariant if policy.hoist => true,
-            Access::Carried => cheap(&node.op) && node.operands.iter().all(|o| at_hand[o.index()]),
-            _ if policy.keep_nothing || matches!(node.op, Op::Input { .. } | Op::Const(_) | Op::Iota { .. }) => true,
-            _ => cheap(&node.op) && node.operands.iter().all(|o| at_hand[o.index()]),
-        };
-        saved[id.index()] = wanted[id.index()] && !ready;
-        at_hand[id.index()] = ready || wanted[id.index()];
+        });
     }
+    let mut hand = Hand { g, linear, worst: &worst, policy, saved: vec![false; g.len()], ready: vec![false; g.len()] };
+    hand.update();
+    for id in g.ids().filter(|id| wanted[id.index()]) {
+        if !hand.ready[id.index()] {
+            let pick = hand.source(id);
+            hand.saved[pick.index()] = true;
+            hand.update();
+        }
+    }
+    // What was kept early may by now follow from what was kept later.
+    for id in g.ids() {
+        if hand.saved[id.index()] {
+            hand.saved[id.index()] = false;
+            hand.update();
+            if g.ids().any(|id| wanted[id.index()] && !hand.ready[id.index()]) {
+                hand.saved[id.index()] = true;
+            }
+        }
+    }
+    let saved = hand.saved;
     let hoists = |id: NodeId| {
         // A gather may fail, and would do so even if the loop made no pass.
         policy.hoist && !(policy.keep_nothing && fallible(g, id)) && worst[id.index()] == Access::Invariant && !trivial(g, id)
@@ -91,6 +97,60 @@ pub fn choose(g: &Graph, linear: &[bool], roots: &[NodeId], access: impl Fn(usiz
         }
     }
     out
+}
+
+/// What the linear part can get at, given what is kept.
+struct Hand<'a> {
+    g: &'a Graph,
+    linear: &'a [bool],
+    worst: &'a [Access],
+    policy: Policy,
+    saved: Vec<bool>,
+    ready: Vec<bool>,
+}
+
+impl Hand<'_> {
+    /// Computes `ready` anew.
+    fn update(&mut self) {
+        for id in self.g.ids() {
+            let k = id.index();
+            let node = self.g.node(id);
+            let simple = || cheap(&node.op) && node.operands.iter().all(|o| self.ready[o.index()]);
+            let ready = match self.worst[k] {
+                _ if self.linear[k] => false,
+                _ if self.saved[k] => true,
+                Access::Invariant if self.policy.hoist => true,
+                Access::Carried => simple(),
+                _ => self.policy.keep_nothing || matches!(node.op, Op::Input { .. } | Op::Const(_) | Op::Iota { .. }) || simple(),
+            };
+            self.ready[k] = ready;
+        }
+    }
+
+    /// The value to keep for the sake of `id`: that from which it follows by cheap work, if there is just one and it is no larger. So the derivative
+    /// `z (1 - z)` of a sigmoid keeps z, which other derivatives need too.
+    fn source(&self, id: NodeId) -> NodeId {
+        let mut missing = vec![false; id.index() + 1];
+        missing[id.index()] = true;
+        let mut sources = Vec::new();
+        for k in self.g.ids().rev().filter(|k| k.index() <= id.index()) {
+            if !missing[k.index()] {
+                continue;
+            }
+            if cheap(&self.g.node(k).op) {
+                for o in self.g.node(k).operands.iter().filter(|o| !self.ready[o.index()]) {
+                    missing[o.index()] = true;
+                }
+            } else {
+                sources.push(k);
+            }
+        }
+        let bytes = |id: NodeId| self.g.ty(id).len() * self.g.ty(id).dtype.size();
+        match sources[..] {
+            [one] if bytes(one) <= bytes(id) => one,
+            _ => id,
+        }
+    }
 }
 
 fn worse(a: Access, b: Access) -> Access {

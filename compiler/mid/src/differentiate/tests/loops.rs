@@ -256,3 +256,19 @@ fn an_embedding_in_a_loop_scatters_into_its_running_sum() {
         }
     }
 }
+
+#[test]
+fn what_a_loop_stacks_anyway_is_not_stacked_twice() {
+    // h <- tanh(h + s), every h stacked: the derivative needs h alone.
+    let body = body(&[&[2], &[2]], |g, _, x| {
+        let sum = g.map(Add, &[x[0], x[1]], O);
+        let next = g.map(Tanh, &[sum], O);
+        vec![next, next]
+    });
+    let mut b = Build::new();
+    let (h, s) = (b.input(&[2]), b.input(&[4, 2]));
+    let results = b.g.loop_results(LoopOp { trip: Some(4), reverse: false, carried: 1, scanned: 1, body }, &[h, s], O);
+    let f = b.finish(&results);
+    check(&f, &[0, 1], &point(&[&[2], &[4, 2]]));
+    assert_eq!(loops(&vjp(&f, &[0, 1]).unwrap())[0], (1, 1, 1));
+}
