@@ -23,5 +23,6 @@ pub use error::{Result, TrainError};
 pub use log::{Format, Logger};
 pub use plot::{Line, Plot};
 pub use progress::Progress;
+pub use report::Report;
 pub use series::Series;
 pub use table::{Cell, Table};
