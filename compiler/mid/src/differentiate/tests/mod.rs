@@ -4,6 +4,7 @@ mod arrays;
 mod control;
 mod lean;
 mod loops;
+mod random;
 mod scalars;
 
 use super::{jvp, vjp};
