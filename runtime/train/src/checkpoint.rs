@@ -359,6 +359,53 @@ mod tests {
         }
     }
 
+    /// Folder that the process started by the next test writes to.
+    const KILLED: &str = "OPTC_TEST_KILLED_WRITER";
+
+    #[test]
+    #[ignore = "started by a_killed_writer_loses_nothing"]
+    fn writer_until_killed() {
+        let Some(dir) = std::env::var_os(KILLED) else { return };
+        let all = Checkpoints::new(Path::new(&dir), Some(2));
+        let mut c = sample(0);
+        c.tensors.insert("large".into(), Tensor::zeros(DType::F32, &[200_000]));
+        let first = all.latest().unwrap().0.map_or(0, |(_, c)| c.meta.step);
+        for step in first + 1.. {
+            c.meta.step = step;
+            all.save(&c).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_killed_writer_loses_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let all = Checkpoints::new(dir.path(), None);
+        let mut reached = 0;
+        for round in 0..6 {
+            let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "checkpoint::tests::writer_until_killed", "--ignored"])
+                .env(KILLED, dir.path())
+                .stdout(std::process::Stdio::null())
+                .spawn()
+                .unwrap();
+            let seen = |n: u64| all.list().unwrap().last().is_some_and(|(m, _)| *m > n);
+            let start = std::time::Instant::now();
+            while !seen(reached) && start.elapsed().as_secs() < 20 {
+                std::thread::sleep(std::time::Duration::from_micros(300));
+            }
+            // Another place in the cycle of writing, flushing and renaming each time.
+            std::thread::sleep(std::time::Duration::from_micros(1700 * round));
+            child.kill().unwrap();
+            child.wait().unwrap();
+            let (latest, warnings) = all.latest().unwrap();
+            assert!(warnings.is_empty(), "{warnings:?}");
+            let number = all.list().unwrap().last().unwrap().0;
+            assert_eq!(latest.unwrap().1.meta.step, number, "checkpoint and step count alike here");
+            assert!(number > reached);
+            reached = number;
+        }
+    }
+
     #[test]
     fn a_foreign_safetensors_file_is_no_checkpoint() {
         let dir = tempfile::tempdir().unwrap();

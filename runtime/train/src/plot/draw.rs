@@ -317,7 +317,8 @@ impl<DB: DrawingBackend> Canvas<'_, DB> {
         let (left, top) = corners.into_iter().min_by_key(hidden).expect("there are four corners");
         let frame = Frame { left, top, right: left + w, bottom: top + h };
         self.rect(frame, RGBColor(255, 255, 255).mix(0.88).filled())?;
-        self.rect(frame, ShapeStyle { color: GRID.to_rgba(), filled: false, stroke_width: self.scale as u32 })?;
+        let outline = [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0), (0.0, 0.0)].map(|p| frame.point(p));
+        self.line(&outline, GRID, 1.0)?;
         for (i, name) in names.iter().enumerate() {
             let cy = top + 15.5 + 21.0 * i as f64;
             if i < LEGEND {
