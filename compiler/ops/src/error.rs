@@ -1,10 +1,15 @@
 //! What an operation says when its operands do not fit.
 
 use optc_base::{Code, Diagnostic, Span};
+use std::ops::{Deref, DerefMut};
 
 /// A mistake in the use of an operation, before it has a place: the elaborator knows the span of the call.
 #[derive(Clone, Debug, PartialEq)]
-pub struct OpError {
+pub struct OpError(Box<Facts>);
+
+/// What an [`OpError`] knows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Facts {
     /// Its code (E03xx types, E04xx shapes, E05xx values, E07xx not yet supported).
     pub code: Code,
     /// One sentence.
@@ -21,10 +26,25 @@ pub struct OpError {
     pub help: Option<String>,
 }
 
+/// The result of an operation.
+pub type Res<T> = Result<T, OpError>;
+
+impl Deref for OpError {
+    type Target = Facts;
+    fn deref(&self) -> &Facts {
+        &self.0
+    }
+}
+impl DerefMut for OpError {
+    fn deref_mut(&mut self) -> &mut Facts {
+        &mut self.0
+    }
+}
+
 impl OpError {
     /// An error with a message.
     pub fn new(code: &'static str, message: impl Into<String>) -> OpError {
-        OpError {
+        OpError(Box::new(Facts {
             code: Code(code),
             message: message.into(),
             at: None,
@@ -32,7 +52,7 @@ impl OpError {
             labels: Vec::new(),
             notes: Vec::new(),
             help: None,
-        }
+        }))
     }
     /// A fact.
     pub fn note(mut self, note: impl Into<String>) -> OpError {
@@ -49,16 +69,22 @@ impl OpError {
         (self.at, self.label) = (Some(span), label.into());
         self
     }
+    /// Another place involved.
+    pub fn label(mut self, span: Span, label: impl Into<String>) -> OpError {
+        self.labels.push((span, label.into()));
+        self
+    }
     /// The diagnostic, blaming `call` unless a narrower place is known.
     pub fn diagnostic(self, call: Span) -> Diagnostic {
-        let mut d = Diagnostic::error(self.code, self.at.unwrap_or(call), self.message).at(self.label);
-        for (span, text) in self.labels {
+        let facts = *self.0;
+        let mut d = Diagnostic::error(facts.code, facts.at.unwrap_or(call), facts.message).at(facts.label);
+        for (span, text) in facts.labels {
             d = d.label(span, text);
         }
-        for note in self.notes {
+        for note in facts.notes {
             d = d.note(note);
         }
-        match self.help {
+        match facts.help {
             Some(help) => d.help(help),
             None => d,
         }

@@ -9,9 +9,14 @@ pub mod dim;
 pub mod dim_arith;
 pub mod dim_solve;
 pub mod error;
+mod fold;
 pub mod index;
 pub mod ixpr;
+mod matmul;
+mod meet;
 pub mod notation;
+mod prim;
+mod show;
 pub mod value;
 
 pub use arith::{BinOp, UnOp, array_literal, binary, broadcast_to, cast, materialize, unary};
