@@ -3,6 +3,7 @@
 use super::activity::{loop_active, loop_needed};
 use super::cut::{depends, derived, extract};
 use super::linearize::{Linearizer, Mode, Results, linearize};
+use super::replay::replayed;
 use super::residual::{Access, Policy, choose};
 use super::{DiffError, vjp};
 use optc_ir::graph::{CallOp, Graph, LoopOp, NodeId, Op, Origin, Ty};
@@ -105,14 +106,16 @@ impl Linearizer {
         };
         let policy = Policy { hoist: l.trip != Some(0), keep_nothing: l.trip.is_none() };
         let kept = choose(&g, &linear, &tangent_outputs, access, policy);
-        if let (None, Some(&first)) = (l.trip, kept.saved.first()) {
-            let span = g.origin(first).span;
-            return Err(DiffError {
-                message: "the gradient through this loop needs values of every pass, and the number of passes is known only at run time; \
-                          give the loop a fixed number of passes"
-                    .into(),
-                origin: if span == Default::default() { origin } else { Origin { span, via: "" } },
-            });
+        if l.trip.is_none() && !kept.saved.is_empty() {
+            let values = self.g.loop_results(l.clone(), &[&trip, x].concat(), origin);
+            let inner = [&lin.inputs[..], &tangent_in(1..1 + l.carried), &tangent_in(invs.clone())].concat();
+            let body = Arc::new(replayed(l, &extract(&g, &inner, &tangent_outputs), carried.len(), o));
+            let args = [&trip[..], &starts, &trip, x, &invariant_tangents].concat();
+            let op = LoopOp { trip: None, reverse: l.reverse, carried: carried.len(), scanned: 0, body };
+            for (&k, result) in carried.iter().zip(self.g.loop_results(op, &args, o)) {
+                tangents[k] = Some(result);
+            }
+            return Ok((values, tangents));
         }
         // The loop itself, which now also stacks what the linear one needs and it does not stack anyway.
         let own = |id: &NodeId| (l.carried..results).find(|&k| lin.outputs[k] == *id);

@@ -5,7 +5,7 @@
 //! nodes backward. Every result is an ordinary graph, so derivatives of derivatives need nothing of their own.
 //!
 //! A loop is split in two for reverse mode: the loop itself, which also stacks what its linear part needs (`residual`), and a linear loop, which is
-//! transposed into one that runs backward. A conditional likewise hands its branches' residuals to a linear conditional.
+//! transposed into one that runs backward; with a run-time number of passes it computes values anew instead (`replay`). A conditional likewise hands its branches' residuals to a linear conditional.
 //!
 //! Tangents that are zero are never built, and cotangents are summed in a fixed order (`cotangent`).
 
@@ -14,6 +14,7 @@ mod control;
 mod cotangent;
 mod cut;
 mod linearize;
+mod replay;
 mod residual;
 pub mod scalar;
 #[cfg(test)]
@@ -48,7 +49,7 @@ impl std::error::Error for DiffError {}
 /// tangent per float output, in order, zeros where none.
 ///
 /// # Errors
-/// If `wrt` names an input that is not a float or names one twice, or if a call's own reverse rule cannot itself be differentiated in reverse.
+/// If `wrt` names an input that is not a float or names one twice.
 pub fn jvp(f: &Graph, wrt: &[usize]) -> Result<Graph, DiffError> {
     let floats = float_outputs(f);
     let Linearized { mut g, inputs, input_tangents, mut outputs, output_tangents } = linearize(f, &marked(f, wrt)?, &floats, Mode::Joint)?;
@@ -65,10 +66,11 @@ pub fn jvp(f: &Graph, wrt: &[usize]) -> Result<Graph, DiffError> {
 /// cotangent per index in `wrt` (float inputs), zeros where no output depends on it.
 ///
 /// # Errors
-/// If `wrt` names an input that is not a float or names one twice, or if a loop with a run-time number of passes would have to remember its values.
+/// If `wrt` names an input that is not a float or names one twice.
 ///
 /// # Cost
-/// The values once, with the residuals of loops stacked, and about twice the work of `f` for the cotangents.
+/// The values once, with the residuals of loops stacked, and about twice the work of `f` for the cotangents. A loop with a run-time number of passes
+/// has nowhere to stack: unless it is linear in what it carries, its cotangents take work quadratic in the number of passes.
 pub fn vjp(f: &Graph, wrt: &[usize]) -> Result<Graph, DiffError> {
     let floats = float_outputs(f);
     let of: Vec<usize> = (0..floats.len()).filter(|&k| floats[k]).collect();

@@ -13,7 +13,7 @@ use optc_ir::graph::{Axes, DotDims, Graph, Node, NodeId, NodeTy, Op, Origin, Red
 const LONGEST_UNROLLED_WINDOW: usize = 16;
 
 /// Appends the transpose of the nodes marked `linear` to `g`: given cotangents of nodes (`seeds`: node, contribution), gives those of `targets`
-/// (none where zero).
+/// (none where zero), which are inputs.
 pub fn transpose(
     g: &mut Graph,
     linear: Vec<bool>,
@@ -49,7 +49,9 @@ pub fn transpose(
         let ty = t.g.ty(id).clone();
         let ct = total(t.g, &ty, contributions.into_iter().map(|(_, c)| c).collect(), o);
         let Some(ct) = ct else { continue };
-        if let Some(k) = targets.iter().position(|&target| target == id) {
+        if let Op::Input { .. } = node.op
+            && let Some(k) = targets.iter().position(|&target| target == id)
+        {
             found[k] = Some(ct);
         }
         t.array(&node, ct, o);

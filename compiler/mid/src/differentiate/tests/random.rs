@@ -40,7 +40,7 @@ impl Gen {
         use ScalarOp::*;
         let axis = self.below(2);
         let tame = |g: &mut Graph, x: NodeId| g.map(Tanh, &[x], O);
-        match self.below(if depth > 0 { 22 } else { 18 }) {
+        match self.below(if depth > 0 { 23 } else { 18 }) {
             0 => g.map(Sin, &[x], O),
             1 => g.map(Sigmoid, &[x], O),
             2 => g.map(Add, &[x, y], O),
@@ -130,6 +130,22 @@ impl Gen {
                 let which = self.below(3);
                 results[which]
             }
+            20 => {
+                // The number of passes as a run-time value.
+                let mut body = Graph::new();
+                let i = body.input("i", Ty::scalar(DType::I32), O);
+                let (a, w) = (body.input("a", ty(), O), body.input("w", ty(), O));
+                let i = body.cast(i, DType::F64, O);
+                let i = body.broadcast(i, &[], &SHAPE, O);
+                let i = body.map(Sigmoid, &[i], O);
+                let mut inner = vec![a, w, i];
+                self.grow(&mut body, &mut inner, 4, depth - 1);
+                let next = self.pick(&inner);
+                body.outputs = vec![tame(&mut body, next)];
+                let trip = g.scalar(DType::I32, 3.0, O);
+                let op = LoopOp { trip: None, reverse: self.below(2) == 0, carried: 1, scanned: 0, body: Arc::new(body) };
+                g.loop_results(op, &[trip, x, y], O)[0]
+            }
             _ => {
                 let mut branch = || {
                     let mut b = Graph::new();
@@ -173,6 +189,17 @@ fn second_derivatives() {
         let (f, at) = program(seed);
         check(&f, &[0, 1, 2], &at);
     }
+}
+
+#[test]
+fn a_gradient_is_a_few_times_as_large_as_its_program() {
+    let mut generator = Gen { noise: Noise::new(3) };
+    let mut g = Graph::new();
+    let mut pool: Vec<NodeId> = (0..3).map(|k| g.input(format!("x{k}"), ty(), O)).collect();
+    generator.grow(&mut g, &mut pool, 1000, 0);
+    g.outputs = pool;
+    let reverse = vjp(&g, &[0, 1, 2]).unwrap();
+    assert!(reverse.len() < 6 * g.len(), "{} nodes from {}", reverse.len(), g.len());
 }
 
 #[test]
