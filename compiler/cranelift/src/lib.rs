@@ -1,20 +1,48 @@
 //! Kernels and plans to machine code through Cranelift.
+//!
+//! Kernels and the plan's entry are compiled independently of each other (in parallel when there are many) and refer to each other only
+//! through a table of addresses. Vector loops run four lanes at a time in 128-bit registers; the math functions of f32 are polynomials over
+//! an interface of lanes.
 
+mod access;
+mod emit;
+mod entry;
+mod helpers;
+mod hoist;
+mod isa;
+mod kernel;
+mod lanes;
+mod memory;
+mod ops;
+mod vecmath;
+#[cfg(test)]
+mod vecmath_tests;
+
+use cranelift_codegen::Context;
+use cranelift_codegen::control::ControlPlane;
+use cranelift_codegen::ir::{Function, UserFuncName};
+use cranelift_codegen::isa::OwnedTargetIsa;
+use cranelift_frontend::FunctionBuilderContext;
+use cranelift_jit::{JITBuilder, JITModule};
+use cranelift_module::{Linkage, Module, ModuleReloc};
 use optc_abi::plan::{Plan, PlanFn};
 use optc_ir::kernel::Kernel;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// How code is made.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
     /// Threads of the pool the plan will run on; with 1 kernels are called directly, without the pool.
     pub threads: usize,
+    /// Threads that compile.
+    pub compile_threads: usize,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Config { threads: 1 }
+        Config { threads: 1, compile_threads: std::thread::available_parallelism().map_or(1, |n| n.get().min(8)) }
     }
 }
 
@@ -33,22 +61,147 @@ impl std::error::Error for Error {}
 pub struct Compiled {
     /// The whole plan as one function.
     pub entry: PlanFn,
+    /// Bytes of machine code.
+    pub code_bytes: usize,
+    module: Option<JITModule>,
+    /// Addresses of the kernels, read by the entry.
+    _kernels: Box<[usize]>,
+    _statics: entry::Statics,
+}
+
+// SAFETY: the code and its tables are never written after `compile`; the module is touched only to free it.
+unsafe impl Send for Compiled {}
+// SAFETY: as above.
+unsafe impl Sync for Compiled {}
+
+impl Drop for Compiled {
+    fn drop(&mut self) {
+        if let Some(module) = self.module.take() {
+            // SAFETY: whoever runs the entry keeps this value alive.
+            unsafe { module.free_memory() }
+        }
+    }
+}
+
+/// Kernels below this number are not worth another compiling thread.
+const KERNELS_PER_THREAD: usize = 8;
+
+/// One function's machine code.
+struct Code {
+    bytes: Vec<u8>,
+    align: u64,
+    relocs: Vec<ModuleReloc>,
+}
+
+fn assemble(isa: &OwnedTargetIsa, context: &mut Context) -> Result<Code, Error> {
+    let compiled = context
+        .compile(&**isa, &mut ControlPlane::default())
+        .map_err(|e| Error(format!("{}\n{}", cranelift_codegen::print_errors::pretty_error(&e.func, e.inner), "in a kernel")))?;
+    let bytes = compiled.buffer.data().to_vec();
+    let align = u64::from(compiled.buffer.alignment);
+    let relocs = compiled.buffer.relocs().to_vec();
+    let relocs = relocs.iter().map(|r| ModuleReloc::from_mach_reloc(r, &context.func, cranelift_module::FuncId::from_u32(0))).collect();
+    Ok(Code { bytes, align, relocs })
+}
+
+fn kernel_function(kernel: &Kernel, isa: &OwnedTargetIsa, features: isa::Features, frontend: &mut FunctionBuilderContext) -> Function {
+    let mut func = Function::with_name_signature(UserFuncName::default(), kernel::signature(isa.default_call_conv()));
+    kernel::build(kernel, features, &mut func, frontend);
+    func
+}
+
+/// Compiles all kernels; the order of results is that of the kernels.
+fn compile_kernels(kernels: &[Kernel], isa: &OwnedTargetIsa, features: isa::Features, threads: usize) -> Result<Vec<Code>, Error> {
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<Vec<(usize, Code)>, Error> {
+        let (mut frontend, mut context) = (FunctionBuilderContext::new(), Context::new());
+        let mut done = Vec::new();
+        loop {
+            let i = next.fetch_add(1, Ordering::Relaxed);
+            let Some(kernel) = kernels.get(i) else { return Ok(done) };
+            context.clear();
+            context.func = kernel_function(kernel, isa, features, &mut frontend);
+            done.push((i, assemble(isa, &mut context)?));
+        }
+    };
+    let helpers = (kernels.len() / KERNELS_PER_THREAD).min(threads.saturating_sub(1));
+    let mut all = std::thread::scope(|scope| -> Result<Vec<(usize, Code)>, Error> {
+        let others: Vec<_> = (0..helpers).map(|_| scope.spawn(work)).collect();
+        let mut all = work()?;
+        for other in others {
+            all.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+        }
+        Ok(all)
+    })?;
+    all.sort_by_key(|(i, _)| *i);
+    Ok(all.into_iter().map(|(_, code)| code).collect())
 }
 
 /// Compiles kernels and the plan that calls them.
 ///
 /// # Errors
 /// If Cranelift does not support this machine.
-pub fn compile(_kernels: &[Kernel], _plan: &Arc<Plan>, _config: &Config) -> Result<Compiled, Error> {
-    Err(Error("code generation is not available in this build".to_string()))
+pub fn compile(kernels: &[Kernel], plan: &Arc<Plan>, config: &Config) -> Result<Compiled, Error> {
+    let (isa, features) = isa::target()?;
+    let mut codes = compile_kernels(kernels, &isa, features, config.compile_threads)?;
+    let mut table = vec![0usize; kernels.len().max(1)].into_boxed_slice();
+    let mut context = Context::new();
+    context.func = Function::with_name_signature(UserFuncName::default(), entry::signature(isa.default_call_conv()));
+    let mut frontend = FunctionBuilderContext::new();
+    let statics = entry::build(plan, table.as_ptr() as usize, config.threads == 1, features, &mut context.func, &mut frontend);
+    codes.push(assemble(&isa, &mut context)?);
+    let code_bytes = codes.iter().map(|c| c.bytes.len()).sum();
+    let call_conv = isa.default_call_conv();
+    let mut module = JITModule::new(JITBuilder::with_isa(isa, cranelift_module::default_libcall_names()));
+    let trouble = |e: cranelift_module::ModuleError| Error(e.to_string());
+    let mut ids = Vec::new();
+    for (i, code) in codes.iter().enumerate() {
+        let signature = if i < kernels.len() { kernel::signature(call_conv) } else { entry::signature(call_conv) };
+        let id = module.declare_function(&format!("f{i}"), Linkage::Local, &signature).map_err(trouble)?;
+        module.define_function_bytes(id, code.align, &code.bytes, &code.relocs).map_err(trouble)?;
+        ids.push(id);
+    }
+    module.finalize_definitions().map_err(trouble)?;
+    for (slot, &id) in table.iter_mut().zip(&ids[..kernels.len()]) {
+        *slot = module.get_finalized_function(id) as usize;
+    }
+    let entry = module.get_finalized_function(ids[kernels.len()]);
+    // SAFETY: the function was built with the signature of `PlanFn`.
+    let entry = unsafe { std::mem::transmute::<*const u8, PlanFn>(entry) };
+    Ok(Compiled { entry, code_bytes, module: Some(module), _kernels: table, _statics: statics })
+}
+
+/// Calls `show` on every function (kernels, then the entry) before it is compiled.
+fn each_function(kernels: &[Kernel], plan: &Plan, mut show: impl FnMut(String, Function, &OwnedTargetIsa)) -> Result<(), Error> {
+    let (isa, features) = isa::target()?;
+    let mut frontend = FunctionBuilderContext::new();
+    for (i, kernel) in kernels.iter().enumerate() {
+        show(format!("kernel {i}"), kernel_function(kernel, &isa, features, &mut frontend), &isa);
+    }
+    let mut func = Function::with_name_signature(UserFuncName::default(), entry::signature(isa.default_call_conv()));
+    entry::build(plan, 0, true, features, &mut func, &mut frontend);
+    show("entry".to_string(), func, &isa);
+    Ok(())
 }
 
 /// Cranelift's intermediate form of every kernel and of the plan's entry, as text.
-pub fn clif(kernels: &[Kernel], _plan: &Plan) -> String {
-    format!("; {} kernels\n", kernels.len())
+pub fn clif(kernels: &[Kernel], plan: &Plan) -> String {
+    let mut text = String::new();
+    let done = each_function(kernels, plan, |name, func, _| text.push_str(&format!("; {name}\n{}\n", func.display())));
+    done.map_or_else(|e| e.to_string(), |()| text)
 }
 
 /// Machine code of every kernel and of the plan's entry, as text.
-pub fn asm(kernels: &[Kernel], _plan: &Plan) -> String {
-    format!("; {} kernels\n", kernels.len())
+pub fn asm(kernels: &[Kernel], plan: &Plan) -> String {
+    let mut text = String::new();
+    let done = each_function(kernels, plan, |name, func, isa| {
+        let mut context = Context::for_function(func);
+        context.set_disasm(true);
+        let listing = match context.compile(&**isa, &mut ControlPlane::default()) {
+            Ok(code) => code.vcode.clone().unwrap_or_default(),
+            Err(e) => cranelift_codegen::print_errors::pretty_error(&e.func, e.inner),
+        };
+        text.push_str(&format!("; {name}\n{listing}\n"));
+    });
+    done.map_or_else(|e| e.to_string(), |()| text)
 }

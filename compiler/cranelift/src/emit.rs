@@ -1,0 +1,321 @@
+//! Typed building blocks on top of Cranelift's builder: constants, selections, calls, 128-bit lanes.
+
+use crate::helpers;
+use crate::isa::Features;
+use crate::lanes::{Lanes, Rare};
+use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
+use cranelift_codegen::ir::{self, AbiParam, Endianness, InstBuilder, MemFlagsData, Type, Value, types};
+use cranelift_frontend::FunctionBuilder;
+use optc_abi::DType;
+use optc_ir::scalar::ScalarOp;
+
+/// A function under construction.
+pub(crate) struct Emit<'f> {
+    pub(crate) b: FunctionBuilder<'f>,
+    pub(crate) features: Features,
+    signatures: Vec<((Vec<Type>, Option<Type>), ir::SigRef)>,
+}
+
+/// Flags of ordinary accesses: they never trap; alignment is that of the elements only.
+pub(crate) fn plain() -> MemFlagsData {
+    MemFlagsData::new().with_notrap()
+}
+
+/// Cranelift's type of a scalar value of this element type: bool is I8 (0 or 1), u8 is I32 (zero-extended).
+pub(crate) fn scalar_type(dtype: DType) -> Type {
+    match dtype {
+        DType::F32 | DType::BF16 | DType::F16 => types::F32,
+        DType::F64 => types::F64,
+        DType::I32 | DType::U32 | DType::U8 => types::I32,
+        DType::I64 => types::I64,
+        DType::Bool => types::I8,
+    }
+}
+
+/// Cranelift's type of a vector unit: four 32-bit lanes (bool: masks) or two 64-bit lanes.
+pub(crate) fn vector_type(dtype: DType) -> Type {
+    match dtype {
+        DType::F32 | DType::BF16 | DType::F16 => types::F32X4,
+        DType::F64 => types::F64X2,
+        DType::I64 => types::I64X2,
+        _ => types::I32X4,
+    }
+}
+
+impl<'f> Emit<'f> {
+    pub(crate) fn new(b: FunctionBuilder<'f>, features: Features) -> Self {
+        Emit { b, features, signatures: Vec::new() }
+    }
+
+    /// An integer constant of a scalar type.
+    pub(crate) fn int(&mut self, ty: Type, x: i64) -> Value {
+        let masked = match ty.bits() {
+            64 => x,
+            bits => x & ((1i64 << bits) - 1),
+        };
+        self.b.ins().iconst(ty, masked)
+    }
+
+    /// An integer constant in every lane of `ty`, or of a scalar `ty`.
+    pub(crate) fn int_of(&mut self, ty: Type, x: i64) -> Value {
+        if !ty.is_vector() {
+            return self.int(ty, x);
+        }
+        let lane = x.to_le_bytes();
+        let bytes = (ty.lane_bits() / 8) as usize;
+        self.vector_const(ty, &lane[..bytes])
+    }
+
+    fn vector_const(&mut self, ty: Type, lane: &[u8]) -> Value {
+        let bytes: Vec<u8> = lane.iter().copied().cycle().take(16).collect();
+        let handle = self.b.func.dfg.constants.insert(bytes.into());
+        self.b.ins().vconst(ty, handle)
+    }
+
+    /// A vector of I32X4 with these lanes.
+    pub(crate) fn lanes_const(&mut self, lanes: [i32; 4]) -> Value {
+        let bytes: Vec<u8> = lanes.iter().flat_map(|x| x.to_le_bytes()).collect();
+        self.vector_const(types::I32X4, &bytes)
+    }
+
+    /// A float constant of a scalar or vector type.
+    pub(crate) fn float_of(&mut self, ty: Type, x: f64) -> Value {
+        match (ty.is_vector(), ty.lane_type() == types::F64) {
+            (false, false) => self.b.ins().f32const(x as f32),
+            (false, true) => self.b.ins().f64const(x),
+            (true, false) => self.vector_const(ty, &(x as f32).to_le_bytes()),
+            (true, true) => self.vector_const(ty, &x.to_le_bytes()),
+        }
+    }
+
+    /// The same bits as another type of the same size.
+    pub(crate) fn bits(&mut self, ty: Type, x: Value) -> Value {
+        if self.b.func.dfg.value_type(x) == ty {
+            return x;
+        }
+        self.b.ins().bitcast(ty, MemFlagsData::new().with_endianness(Endianness::Little), x)
+    }
+
+    /// The type of a value.
+    pub(crate) fn type_of(&self, x: Value) -> Type {
+        self.b.func.dfg.value_type(x)
+    }
+
+    /// `a` where `mask` (a scalar truth value, or lanes of ones) is set, else `b`.
+    pub(crate) fn select(&mut self, mask: Value, a: Value, b: Value) -> Value {
+        let ty = self.type_of(a);
+        if !ty.is_vector() {
+            return self.b.ins().select(mask, a, b);
+        }
+        let mask = self.bits(ty, mask);
+        if self.features.x86 { self.b.ins().blendv(mask, a, b) } else { self.b.ins().bitselect(mask, a, b) }
+    }
+
+    /// Calls the function at `address`.
+    pub(crate) fn call(&mut self, address: usize, arguments: &[Value], result: Option<Type>) -> Option<Value> {
+        let key = (arguments.iter().map(|&x| self.type_of(x)).collect::<Vec<_>>(), result);
+        let signature = match self.signatures.iter().find(|(k, _)| *k == key) {
+            Some((_, s)) => *s,
+            None => {
+                let mut s = ir::Signature::new(self.b.func.signature.call_conv);
+                s.params.extend(key.0.iter().map(|&t| AbiParam::new(t)));
+                s.returns.extend(result.map(AbiParam::new));
+                let s = self.b.import_signature(s);
+                self.signatures.push((key, s));
+                s
+            }
+        };
+        let callee = self.int(types::I64, address as i64);
+        let call = self.b.ins().call_indirect(signature, callee, arguments);
+        result.map(|_| self.b.inst_results(call)[0])
+    }
+
+    /// x + constant.
+    pub(crate) fn add_const(&mut self, x: Value, c: i64) -> Value {
+        if c == 0 {
+            return x;
+        }
+        let ty = self.type_of(x);
+        let c = self.int(ty, c);
+        self.b.ins().iadd(x, c)
+    }
+
+    /// x * constant, for I64.
+    pub(crate) fn mul_const(&mut self, x: Value, c: i64) -> Value {
+        if c == 1 {
+            return x;
+        }
+        let c = self.int(types::I64, c);
+        self.b.ins().imul(x, c)
+    }
+
+    /// Compares integers.
+    pub(crate) fn icmp(&mut self, cc: IntCC, a: Value, b: Value) -> Value {
+        self.b.ins().icmp(cc, a, b)
+    }
+
+    /// A shift by a constant, also of vectors.
+    pub(crate) fn shift(&mut self, x: Value, bits: i64, kind: Shift) -> Value {
+        let n = self.int(types::I32, bits);
+        match kind {
+            Shift::Left => self.b.ins().ishl(x, n),
+            Shift::Logical => self.b.ins().ushr(x, n),
+            Shift::Arithmetic => self.b.ins().sshr(x, n),
+        }
+    }
+
+    /// Applies a scalar function to each lane of vectors of one lane count.
+    pub(crate) fn by_lane(&mut self, arguments: &[Value], result: Type, mut f: impl FnMut(&mut Self, &[Value]) -> Value) -> Value {
+        let count = result.lane_count() as u8;
+        let mut out = self.int_of(if result.lane_bits() == 64 { types::I64X2 } else { types::I32X4 }, 0);
+        out = self.bits(result, out);
+        for lane in 0..count {
+            let parts: Vec<Value> = arguments.iter().map(|&x| self.b.ins().extractlane(x, lane)).collect();
+            let y = f(self, &parts);
+            out = self.b.ins().insertlane(out, y, lane);
+        }
+        out
+    }
+
+    /// A math function of f32 lanes.
+    pub(crate) fn vector_math(&mut self, op: ScalarOp, x: &[Value]) -> Option<Value> {
+        use crate::vecmath as m;
+        Some(match op {
+            ScalarOp::Exp => m::exp(self, x[0]),
+            ScalarOp::Exp2 => m::exp2(self, x[0]),
+            ScalarOp::Expm1 => m::expm1(self, x[0]),
+            ScalarOp::Log => m::log(self, x[0]),
+            ScalarOp::Log2 => m::log2(self, x[0]),
+            ScalarOp::Log1p => m::log1p(self, x[0]),
+            ScalarOp::Tanh => m::tanh(self, x[0]),
+            ScalarOp::Sigmoid => m::sigmoid(self, x[0]),
+            ScalarOp::Erf => m::erf(self, x[0]),
+            ScalarOp::Sin => m::sin(self, x[0]),
+            ScalarOp::Cos => m::cos(self, x[0]),
+            ScalarOp::Tan => m::tan(self, x[0]),
+            ScalarOp::Sinh => m::sinh(self, x[0]),
+            ScalarOp::Cosh => m::cosh(self, x[0]),
+            ScalarOp::Rsqrt => m::rsqrt(self, x[0]),
+            ScalarOp::Pow => m::pow(self, x[0], x[1]),
+            _ => return None,
+        })
+    }
+
+    fn as_float(&mut self, x: Value) -> Value {
+        self.bits(types::F32X4, x)
+    }
+    fn as_int(&mut self, x: Value) -> Value {
+        self.bits(types::I32X4, x)
+    }
+}
+
+/// Kinds of shifts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shift {
+    Left,
+    Logical,
+    Arithmetic,
+}
+
+macro_rules! float2 {
+    ($($name:ident $ins:ident)*) => { $(
+        fn $name(&mut self, a: Value, b: Value) -> Value {
+            let (a, b) = (self.as_float(a), self.as_float(b));
+            self.b.ins().$ins(a, b)
+        }
+    )* };
+}
+macro_rules! int2 {
+    ($($name:ident $ins:ident)*) => { $(
+        fn $name(&mut self, a: Value, b: Value) -> Value {
+            let (a, b) = (self.as_int(a), self.as_int(b));
+            self.b.ins().$ins(a, b)
+        }
+    )* };
+}
+
+impl Lanes for Emit<'_> {
+    type V = Value;
+    fn f(&mut self, x: f32) -> Value {
+        self.vector_const(types::F32X4, &x.to_le_bytes())
+    }
+    fn i(&mut self, x: i32) -> Value {
+        self.int_of(types::I32X4, x.into())
+    }
+    float2! { add fadd sub fsub mul fmul div fdiv }
+    int2! { iadd iadd isub isub and band or bor xor bxor }
+    fn sqrt(&mut self, a: Value) -> Value {
+        let a = self.as_float(a);
+        self.b.ins().sqrt(a)
+    }
+    fn fma(&mut self, a: Value, b: Value, c: Value) -> Value {
+        let (a, b, c) = (self.as_float(a), self.as_float(b), self.as_float(c));
+        if self.features.fma {
+            return self.b.ins().fma(a, b, c);
+        }
+        let address = helpers::f32_address(ScalarOp::Fma);
+        self.by_lane(&[a, b, c], types::F32X4, |e, x| e.call(address, x, Some(types::F32)).expect("has a result"))
+    }
+    fn trunc(&mut self, a: Value) -> Value {
+        let a = self.as_float(a);
+        self.b.ins().trunc(a)
+    }
+    fn nearest(&mut self, a: Value) -> Value {
+        let a = self.as_float(a);
+        self.b.ins().nearest(a)
+    }
+    fn shl(&mut self, a: Value, bits: u8) -> Value {
+        let a = self.as_int(a);
+        self.shift(a, bits.into(), Shift::Left)
+    }
+    fn sar(&mut self, a: Value, bits: u8) -> Value {
+        let a = self.as_int(a);
+        self.shift(a, bits.into(), Shift::Arithmetic)
+    }
+    fn lt(&mut self, a: Value, b: Value) -> Value {
+        let (a, b) = (self.as_float(a), self.as_float(b));
+        self.b.ins().fcmp(FloatCC::LessThan, a, b)
+    }
+    fn eq(&mut self, a: Value, b: Value) -> Value {
+        let (a, b) = (self.as_float(a), self.as_float(b));
+        self.b.ins().fcmp(FloatCC::Equal, a, b)
+    }
+    fn ieq(&mut self, a: Value, b: Value) -> Value {
+        let (a, b) = (self.as_int(a), self.as_int(b));
+        self.icmp(IntCC::Equal, a, b)
+    }
+    fn select(&mut self, mask: Value, a: Value, b: Value) -> Value {
+        let (a, b) = (self.as_float(a), self.as_float(b));
+        Emit::select(self, mask, a, b)
+    }
+    fn to_float(&mut self, a: Value) -> Value {
+        let a = self.as_int(a);
+        self.b.ins().fcvt_from_sint(types::F32X4, a)
+    }
+    fn to_int(&mut self, a: Value) -> Value {
+        let a = self.as_float(a);
+        if self.features.x86 { self.b.ins().x86_cvtt2dq(types::I32X4, a) } else { self.b.ins().fcvt_to_sint_sat(types::I32X4, a) }
+    }
+    fn patch(&mut self, mask: Value, value: Value, x: Value, rare: Rare) -> Value {
+        let (mask, value, x) = (self.as_int(mask), self.as_float(value), self.as_float(x));
+        let op = match rare {
+            Rare::Sin => ScalarOp::Sin,
+            Rare::Cos => ScalarOp::Cos,
+            Rare::Tan => ScalarOp::Tan,
+        };
+        let (slow, after) = (self.b.create_block(), self.b.create_block());
+        self.b.set_cold_block(slow);
+        self.b.append_block_param(after, types::F32X4);
+        let any = self.b.ins().vany_true(mask);
+        self.b.ins().brif(any, slow, &[], after, &[value.into()]);
+        self.b.switch_to_block(slow);
+        self.b.seal_block(slow);
+        let address = helpers::f32_address(op);
+        let exact = self.by_lane(&[x], types::F32X4, |e, x| e.call(address, x, Some(types::F32)).expect("has a result"));
+        let exact = Emit::select(self, mask, exact, value);
+        self.b.ins().jump(after, &[exact.into()]);
+        self.b.switch_to_block(after);
+        self.b.seal_block(after);
+        self.b.block_params(after)[0]
+    }
+}

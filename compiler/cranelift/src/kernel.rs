@@ -1,0 +1,608 @@
+//! One kernel to one function: loops, accumulators, element addresses.
+
+use crate::emit::{Emit, scalar_type, vector_type};
+use crate::helpers;
+use crate::hoist::{Hoisted, Node, hoist};
+use crate::isa::Features;
+use crate::ops::Val;
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::{self, AbiParam, InstBuilder, StackSlot, StackSlotData, StackSlotKind, Value, types};
+use cranelift_codegen::isa::CallConv;
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
+use optc_abi::DType;
+use optc_ir::graph::ReduceOp;
+use optc_ir::kernel::{AccId, AccOp, AxisId, Expr, Extent, Kernel, LANES, Literal, LoopKind, Stmt};
+use optc_ir::scalar::ScalarOp;
+
+/// Lanes of one group.
+pub(crate) const GROUP: usize = 4;
+/// Groups of one pass of an unrolled loop; together they are the virtual lanes.
+const GROUPS: usize = LANES / GROUP;
+/// Statements up to which a loop without accumulators is unrolled.
+const UNROLL: usize = 10;
+
+/// Signature of a kernel.
+pub(crate) fn signature(call_conv: CallConv) -> ir::Signature {
+    let mut s = ir::Signature::new(call_conv);
+    s.params.extend([AbiParam::new(types::I64); 5]);
+    s
+}
+
+/// Where a vector loop's accumulators are while a group is emitted.
+#[derive(Clone, Copy)]
+pub(crate) enum Lanes {
+    /// In registers, this group of them; so many lanes of the group are real.
+    Group { group: usize, count: usize },
+    /// In memory, the group at the loop's position.
+    Stored,
+}
+
+/// What the vector axis is while a group is emitted.
+#[derive(Clone, Copy)]
+pub(crate) struct Position {
+    pub(crate) axis: AxisId,
+    /// Index of the first lane is `start + add`.
+    pub(crate) start: Value,
+    pub(crate) add: i64,
+    pub(crate) lanes: Lanes,
+}
+
+struct VectorAcc {
+    acc: AccId,
+    /// Registers of each group.
+    parts: Vec<Vec<Variable>>,
+    /// Memory form, where a loop of run-time length needs one.
+    slot: Option<StackSlot>,
+}
+
+/// State of one kernel's emission.
+pub(crate) struct Builder<'k, 'f> {
+    pub(crate) e: Emit<'f>,
+    pub(crate) kernel: &'k Kernel,
+    pub(crate) dtypes: Vec<DType>,
+    pub(crate) buffers: Vec<Value>,
+    pub(crate) sizes: Vec<Value>,
+    status: Value,
+    begin: Value,
+    end: Value,
+    pub(crate) axes: Vec<Option<Value>>,
+    values: Vec<Option<Val>>,
+    accs: Vec<Variable>,
+    pub(crate) position: Option<Position>,
+    /// The vector axis whose scalar tail is being emitted.
+    tail_axis: Option<AxisId>,
+    vector_accs: Vec<VectorAcc>,
+}
+
+/// Fills `func` (with the signature of a kernel) with the kernel's code.
+pub(crate) fn build(kernel: &Kernel, features: Features, func: &mut ir::Function, context: &mut FunctionBuilderContext) {
+    let mut b = FunctionBuilder::new(func, context);
+    let entry = b.create_block();
+    b.append_block_params_for_function_params(entry);
+    b.switch_to_block(entry);
+    b.seal_block(entry);
+    let params = b.block_params(entry).to_vec();
+    let Hoisted { body, dtypes } = hoist(kernel);
+    let mut e = Emit::new(b, features);
+    let flags = crate::emit::plain().with_readonly();
+    let buffers = (0..kernel.buffers.len()).map(|i| e.b.ins().load(types::I64, flags, params[0], 8 * i as i32)).collect();
+    let sizes = (0..kernel.sizes).map(|i| e.b.ins().load(types::I64, flags, params[1], 8 * i as i32)).collect();
+    let mut k = Builder {
+        kernel,
+        dtypes,
+        buffers,
+        sizes,
+        begin: params[2],
+        end: params[3],
+        status: params[4],
+        axes: vec![None; kernel.axes],
+        values: vec![None; kernel.values],
+        accs: Vec::new(),
+        position: None,
+        tail_axis: None,
+        vector_accs: Vec::new(),
+        e,
+    };
+    for acc in &kernel.accs {
+        let var = k.e.b.declare_var(scalar_type(acc.dtype));
+        let zero = k.zero(acc.dtype);
+        k.e.b.def_var(var, zero);
+        k.accs.push(var);
+    }
+    k.nodes(&body);
+    k.e.b.ins().return_(&[]);
+    k.e.b.finalize(features.frontend);
+}
+
+/// The scalar operation that combines two values of a reduction.
+fn combine_op(op: ReduceOp) -> ScalarOp {
+    match op {
+        ReduceOp::Sum => ScalarOp::Add,
+        ReduceOp::Prod => ScalarOp::Mul,
+        ReduceOp::Max => ScalarOp::Max,
+        ReduceOp::Min => ScalarOp::Min,
+        ReduceOp::And => ScalarOp::And,
+        ReduceOp::Or => ScalarOp::Or,
+    }
+}
+
+/// The value that changes nothing when combined.
+fn identity(op: ReduceOp, dtype: DType) -> Literal {
+    let (least, most) = match dtype {
+        DType::I32 => (i64::from(i32::MIN), i64::from(i32::MAX)),
+        DType::I64 => (i64::MIN, i64::MAX),
+        DType::U32 => (0, i64::from(u32::MAX)),
+        DType::U8 => (0, 255),
+        _ => (0, 1),
+    };
+    match (op, dtype.is_float()) {
+        (ReduceOp::Sum, true) => Literal::Float(0.0),
+        (ReduceOp::Prod, true) => Literal::Float(1.0),
+        (ReduceOp::Max, true) => Literal::Float(f64::NEG_INFINITY),
+        (ReduceOp::Min, true) => Literal::Float(f64::INFINITY),
+        (ReduceOp::Sum | ReduceOp::Or, _) => Literal::Int(0),
+        (ReduceOp::Prod | ReduceOp::And, _) => Literal::Int(1),
+        (ReduceOp::Max, _) => Literal::Int(least),
+        (ReduceOp::Min, _) => Literal::Int(most),
+    }
+}
+
+/// The accumulators updated in a block without loops.
+fn updated(body: &[Node]) -> Vec<AccId> {
+    let mut found = Vec::new();
+    for node in body {
+        if let Node::Leaf(Stmt::Update { acc, .. }) = node
+            && !found.contains(acc)
+        {
+            found.push(*acc);
+        }
+    }
+    found
+}
+
+impl Builder<'_, '_> {
+    fn zero(&mut self, dtype: DType) -> Value {
+        self.literal(dtype, Literal::Int(0))
+    }
+
+    fn literal(&mut self, dtype: DType, literal: Literal) -> Value {
+        let ty = scalar_type(dtype);
+        match literal {
+            Literal::Float(x) if dtype.is_float() => self.e.float_of(ty, x),
+            Literal::Int(n) if dtype.is_float() => self.e.float_of(ty, n as f64),
+            Literal::Int(n) => self.e.int(ty, n),
+            Literal::Float(x) => self.e.int(ty, x as i64),
+        }
+    }
+
+    fn nodes(&mut self, nodes: &[Node]) {
+        for node in nodes {
+            match node {
+                Node::Leaf(stmt) => self.stmt(stmt),
+                Node::For { axis, extent, kind, before, body } => self.a_loop(*axis, *extent, *kind, before, body),
+            }
+        }
+    }
+
+    fn a_loop(&mut self, axis: AxisId, extent: Extent, kind: LoopKind, before: &[Stmt], body: &[Node]) {
+        let after = self.e.b.create_block();
+        match (kind, extent) {
+            (LoopKind::Parallel, _) => {
+                let (begin, end) = (self.begin, self.end);
+                self.when(IntCC::SignedLessThan, begin, end, after);
+                before.iter().for_each(|s| self.stmt(s));
+                self.counted(axis, begin, end, 1, |k| k.nodes(body));
+            }
+            (_, Extent::Const(n)) if n <= 0 => {}
+            _ => {
+                let zero = self.e.int(types::I64, 0);
+                let n = match extent {
+                    Extent::Const(n) => self.e.int(types::I64, n),
+                    Extent::Size(s) => {
+                        let n = self.sizes[s];
+                        self.when(IntCC::SignedLessThan, zero, n, after);
+                        n
+                    }
+                };
+                before.iter().for_each(|s| self.stmt(s));
+                match (kind, extent) {
+                    (LoopKind::Vector, Extent::Const(n)) => self.vector_const(axis, n, body),
+                    (LoopKind::Vector, Extent::Size(_)) => self.vector_sized(axis, n, body),
+                    (_, Extent::Const(1)) => {
+                        self.axes[axis] = Some(zero);
+                        self.nodes(body);
+                    }
+                    _ => self.counted(axis, zero, n, 1, |k| k.nodes(body)),
+                }
+            }
+        }
+        self.e.b.ins().jump(after, &[]);
+        self.e.b.switch_to_block(after);
+        self.e.b.seal_block(after);
+    }
+
+    /// Goes on in a new block if the comparison holds, else at `otherwise`.
+    fn when(&mut self, cc: IntCC, a: Value, b: Value, otherwise: ir::Block) {
+        let next = self.e.b.create_block();
+        let holds = self.e.icmp(cc, a, b);
+        self.e.b.ins().brif(holds, next, &[], otherwise, &[]);
+        self.e.b.switch_to_block(next);
+        self.e.b.seal_block(next);
+    }
+
+    /// A loop from `from` up to `to`, at least one pass, the axis growing by `step`.
+    fn counted(&mut self, axis: AxisId, from: Value, to: Value, step: i64, body: impl FnOnce(&mut Self)) {
+        let (head, done) = (self.e.b.create_block(), self.e.b.create_block());
+        let at = self.e.b.append_block_param(head, types::I64);
+        self.e.b.ins().jump(head, &[from.into()]);
+        self.e.b.switch_to_block(head);
+        self.axes[axis] = Some(at);
+        body(self);
+        let next = self.e.add_const(at, step);
+        let more = self.e.icmp(IntCC::SignedLessThan, next, to);
+        self.e.b.ins().brif(more, head, &[next.into()], done, &[]);
+        self.e.b.seal_block(head);
+        self.e.b.switch_to_block(done);
+        self.e.b.seal_block(done);
+    }
+
+    /// Emits the body for four lanes (or fewer) at `start + add`.
+    fn group(&mut self, axis: AxisId, start: Value, add: i64, lanes: Lanes, body: &[Node]) {
+        self.position = Some(Position { axis, start, add, lanes });
+        self.nodes(body);
+        self.position = None;
+    }
+
+    fn vector_const(&mut self, axis: AxisId, n: i64, body: &[Node]) {
+        let n = n as usize;
+        self.open_accs(body, false);
+        let unrolled = !self.vector_accs.is_empty() || body.len() <= UNROLL;
+        let per_pass = if unrolled { LANES } else { GROUP };
+        let main = n / per_pass * per_pass;
+        let zero = self.e.int(types::I64, 0);
+        let pass = |k: &mut Self, at: Value, first: usize, count: usize| {
+            for group in 0..count.div_ceil(GROUP) {
+                let add = first + group * GROUP;
+                let real = (count - group * GROUP).min(GROUP);
+                k.group(axis, at, add as i64, Lanes::Group { group, count: real }, body);
+            }
+        };
+        if main > per_pass {
+            let to = self.e.int(types::I64, main as i64);
+            self.counted(axis, zero, to, per_pass as i64, |k| {
+                let at = k.axes[axis].expect("the loop has set its axis");
+                pass(k, at, 0, per_pass);
+            });
+        } else if main == per_pass {
+            pass(self, zero, 0, per_pass);
+        }
+        if main < n {
+            pass(self, zero, main, n - main);
+        }
+        self.close_accs();
+    }
+
+    fn vector_sized(&mut self, axis: AxisId, n: Value, body: &[Node]) {
+        self.open_accs(body, true);
+        let unrolled = !self.vector_accs.is_empty() || body.len() <= UNROLL;
+        let zero = self.e.int(types::I64, 0);
+        // Positions reached by whole passes, then by whole groups.
+        let whole = self.e.int(types::I64, -(LANES as i64));
+        let whole = self.e.b.ins().band(n, whole);
+        let grouped = self.e.int(types::I64, -(GROUP as i64));
+        let grouped = self.e.b.ins().band(n, grouped);
+        let mut at = zero;
+        if unrolled {
+            let after = self.e.b.create_block();
+            self.when(IntCC::SignedLessThan, at, whole, after);
+            self.counted(axis, at, whole, LANES as i64, |k| {
+                let at = k.axes[axis].expect("the loop has set its axis");
+                for group in 0..GROUPS {
+                    k.group(axis, at, (group * GROUP) as i64, Lanes::Group { group, count: GROUP }, body);
+                }
+            });
+            self.e.b.ins().jump(after, &[]);
+            self.e.b.switch_to_block(after);
+            self.e.b.seal_block(after);
+            at = whole;
+        }
+        self.spill_accs();
+        let after = self.e.b.create_block();
+        self.when(IntCC::SignedLessThan, at, grouped, after);
+        self.counted(axis, at, grouped, GROUP as i64, |k| {
+            let at = k.axes[axis].expect("the loop has set its axis");
+            k.group(axis, at, 0, Lanes::Stored, body);
+        });
+        self.e.b.ins().jump(after, &[]);
+        self.e.b.switch_to_block(after);
+        self.e.b.seal_block(after);
+        let after = self.e.b.create_block();
+        self.when(IntCC::SignedLessThan, grouped, n, after);
+        // One by one, in scalar code.
+        self.tail_axis = Some(axis);
+        self.counted(axis, grouped, n, 1, |k| k.nodes(body));
+        self.tail_axis = None;
+        self.e.b.ins().jump(after, &[]);
+        self.e.b.switch_to_block(after);
+        self.e.b.seal_block(after);
+        self.refill_accs();
+        self.close_accs();
+    }
+
+    fn units(dtype: DType) -> usize {
+        if dtype.size() == 8 { 2 } else { 1 }
+    }
+
+    fn reduce_op(&self, acc: AccId) -> ReduceOp {
+        match self.kernel.accs[acc].op {
+            AccOp::Reduce(op) => op,
+            AccOp::Assign => panic!("compiler bug: a vector loop assigns accumulator {acc}"),
+        }
+    }
+
+    fn open_accs(&mut self, body: &[Node], in_memory: bool) {
+        for acc in updated(body) {
+            let (dtype, op) = (self.kernel.accs[acc].dtype, self.reduce_op(acc));
+            let start = self.literal(dtype, identity(op, dtype));
+            let start = self.e.spread(Val::One(start), dtype).units()[0];
+            let mut parts = Vec::new();
+            for _ in 0..GROUPS {
+                let group: Vec<Variable> = (0..Self::units(dtype)).map(|_| self.e.b.declare_var(vector_type(dtype))).collect();
+                group.iter().for_each(|&v| self.e.b.def_var(v, start));
+                parts.push(group);
+            }
+            let slot = in_memory.then(|| {
+                let bytes = (LANES * Self::units(dtype) * 4) as u32;
+                self.e.b.create_sized_stack_slot(StackSlotData::new(StackSlotKind::ExplicitSlot, bytes, 4))
+            });
+            self.vector_accs.push(VectorAcc { acc, parts, slot });
+        }
+    }
+
+    fn acc_registers(&self) -> Vec<(StackSlot, i32, Variable)> {
+        let mut all = Vec::new();
+        for a in &self.vector_accs {
+            let Some(slot) = a.slot else { continue };
+            for (i, &var) in a.parts.iter().flatten().enumerate() {
+                all.push((slot, 16 * i as i32, var));
+            }
+        }
+        all
+    }
+
+    fn spill_accs(&mut self) {
+        for (slot, offset, var) in self.acc_registers() {
+            let x = self.e.b.use_var(var);
+            self.e.b.ins().stack_store(types::I64, x, slot, offset);
+        }
+    }
+
+    fn refill_accs(&mut self) {
+        for (slot, offset, var) in self.acc_registers() {
+            let ty = {
+                let x = self.e.b.use_var(var);
+                self.e.type_of(x)
+            };
+            let x = self.e.b.ins().stack_load(types::I64, ty, slot, offset);
+            self.e.b.def_var(var, x);
+        }
+    }
+
+    /// Combines the lanes pairwise and the result with the accumulator's previous value.
+    fn close_accs(&mut self) {
+        for VectorAcc { acc, parts, .. } in std::mem::take(&mut self.vector_accs) {
+            let dtype = self.kernel.accs[acc].dtype;
+            let op = combine_op(self.reduce_op(acc));
+            let mut level: Vec<Val> = Vec::new();
+            for group in &parts {
+                let units: Vec<Value> = group.iter().map(|&v| self.e.b.use_var(v)).collect();
+                level.push(if let [x, y] = units[..] { Val::Pair([x, y]) } else { Val::Four(units[0]) });
+            }
+            while level.len() > 1 {
+                let half = level.len() / 2;
+                level = (0..half).map(|i| self.e.map(op, dtype, &[level[i], level[i + half]])).collect();
+            }
+            let mut lanes: Vec<Val> = (0..GROUP).map(|i| Val::One(self.e.lane(level[0], dtype, i))).collect();
+            while lanes.len() > 1 {
+                let half = lanes.len() / 2;
+                lanes = (0..half).map(|i| self.e.map(op, dtype, &[lanes[i], lanes[i + half]])).collect();
+            }
+            let old = Val::One(self.e.b.use_var(self.accs[acc]));
+            let new = self.e.map(op, dtype, &[old, lanes[0]]);
+            self.e.b.def_var(self.accs[acc], new.units()[0]);
+        }
+    }
+
+    fn stmt(&mut self, stmt: &Stmt) {
+        match stmt {
+            Stmt::For { .. } => panic!("compiler bug: a loop among plain statements"),
+            Stmt::Let { value, dtype, expr } => {
+                let v = self.expr(*dtype, expr);
+                self.values[*value] = Some(v);
+            }
+            Stmt::Init { acc, value } => {
+                let v = self.one(*value);
+                self.e.b.def_var(self.accs[*acc], v);
+            }
+            Stmt::Update { acc, value } => self.update(*acc, self.value(*value)),
+            Stmt::Store { buffer, index, value } => self.store(*buffer, index, *value),
+        }
+    }
+
+    pub(crate) fn value(&self, id: usize) -> Val {
+        self.values[id].unwrap_or_else(|| panic!("compiler bug: value {id} is used before its definition"))
+    }
+
+    fn one(&self, id: usize) -> Value {
+        match self.value(id) {
+            Val::One(x) => x,
+            _ => panic!("compiler bug: value {id} must be a scalar here"),
+        }
+    }
+
+    fn update(&mut self, acc: AccId, value: Val) {
+        let dtype = self.kernel.accs[acc].dtype;
+        let op = match self.kernel.accs[acc].op {
+            AccOp::Reduce(op) => combine_op(op),
+            AccOp::Assign => {
+                let Val::One(x) = value else { panic!("compiler bug: lanes assigned to accumulator {acc}") };
+                self.e.b.def_var(self.accs[acc], x);
+                return;
+            }
+        };
+        let Some(i) = self.vector_accs.iter().position(|a| a.acc == acc) else {
+            let old = Val::One(self.e.b.use_var(self.accs[acc]));
+            let new = self.e.map(op, dtype, &[old, value]);
+            self.e.b.def_var(self.accs[acc], new.units()[0]);
+            return;
+        };
+        match self.position {
+            Some(Position { lanes: Lanes::Group { group, count }, .. }) => {
+                let parts = self.vector_accs[i].parts[group].clone();
+                let units: Vec<Value> = parts.iter().map(|&v| self.e.b.use_var(v)).collect();
+                let old = if let [x, y] = units[..] { Val::Pair([x, y]) } else { Val::Four(units[0]) };
+                let mut new = self.e.map(op, dtype, &[old, value]);
+                if count < GROUP {
+                    let real: [i32; 4] = std::array::from_fn(|lane| if lane < count { -1 } else { 0 });
+                    let mask = Val::Four(self.e.lanes_const(real));
+                    new = self.e.map(ScalarOp::Select, dtype, &[mask, new, old]);
+                }
+                for (&var, &x) in parts.iter().zip(new.units()) {
+                    self.e.b.def_var(var, x);
+                }
+            }
+            Some(Position { lanes: Lanes::Stored, start, .. }) => {
+                let address = self.acc_address(i, start);
+                let old = match Self::units(dtype) {
+                    2 => Val::Pair([0, 16].map(|at| self.e.b.ins().load(vector_type(dtype), crate::emit::plain(), address, at))),
+                    _ => Val::Four(self.e.b.ins().load(vector_type(dtype), crate::emit::plain(), address, 0)),
+                };
+                let new = self.e.map(op, dtype, &[old, value]);
+                for (u, &x) in new.units().iter().enumerate() {
+                    self.e.b.ins().store(crate::emit::plain(), x, address, 16 * u as i32);
+                }
+            }
+            None => {
+                // The scalar tail of a vector loop: one lane in memory, in lane form.
+                let Val::One(x) = value else { panic!("compiler bug: lanes in scalar code") };
+                let at = self.tail_position();
+                let address = self.acc_address(i, at);
+                let ty = vector_type(dtype).lane_type();
+                let stored = self.e.b.ins().load(ty, crate::emit::plain(), address, 0);
+                let old = if dtype == DType::Bool {
+                    let zero = self.e.int(ty, 0);
+                    self.e.icmp(IntCC::NotEqual, stored, zero)
+                } else {
+                    stored
+                };
+                let new = self.e.map(op, dtype, &[Val::One(old), Val::One(x)]).units()[0];
+                let new = self.e.lane_form(new, dtype);
+                self.e.b.ins().store(crate::emit::plain(), new, address, 0);
+            }
+        }
+    }
+
+    /// Address of the lane at `position % LANES` of an accumulator in memory.
+    fn acc_address(&mut self, i: usize, position: Value) -> Value {
+        let acc = &self.vector_accs[i];
+        let slot = acc.slot.unwrap_or_else(|| panic!("compiler bug: accumulator {} has no memory", acc.acc));
+        let bytes = 4 * Self::units(self.kernel.accs[acc.acc].dtype) as i64;
+        let base = self.e.b.ins().stack_addr(types::I64, slot, 0);
+        let mask = self.e.int(types::I64, LANES as i64 - 1);
+        let lane = self.e.b.ins().band(position, mask);
+        let offset = self.e.mul_const(lane, bytes);
+        self.e.b.ins().iadd(base, offset)
+    }
+
+    fn tail_position(&self) -> Value {
+        self.tail_axis.and_then(|a| self.axes[a]).unwrap_or_else(|| panic!("compiler bug: no vector loop is open"))
+    }
+
+    fn expr(&mut self, dtype: DType, expr: &Expr) -> Val {
+        match expr {
+            Expr::Const(literal) => Val::One(self.literal(dtype, *literal)),
+            Expr::Axis(axis) => self.axis(dtype, *axis),
+            Expr::Load { buffer, index, guard } => self.load(*buffer, index, *guard),
+            Expr::Map(op, x) => {
+                let operand = self.dtypes[x[if *op == ScalarOp::Select { 1 } else { 0 }]];
+                let x: Vec<Val> = x.iter().map(|&v| self.value(v)).collect();
+                self.e.map(*op, operand, &x)
+            }
+            Expr::Cast(x) => {
+                let (from, x) = (self.dtypes[*x], self.value(*x));
+                self.e.cast(from, dtype, x)
+            }
+            Expr::Bitcast(x) => {
+                let x = self.value(*x);
+                self.e.bitcast(dtype, x)
+            }
+            Expr::Acc(acc) => Val::One(self.e.b.use_var(self.accs[*acc])),
+            Expr::Philox { key, counter, word } => {
+                let (key, counter) = (key.map(|v| self.value(v)), counter.map(|v| self.value(v)));
+                self.e.philox(key, counter, *word)
+            }
+            Expr::CheckedIndex { index, extent, origin } => self.checked(*index, *extent, *origin),
+        }
+    }
+
+    fn axis(&mut self, dtype: DType, axis: AxisId) -> Val {
+        match self.position {
+            Some(p) if p.axis == axis => {
+                let first = self.e.add_const(p.start, p.add);
+                if dtype == DType::I64 {
+                    let v = self.e.b.ins().splat(types::I64X2, first);
+                    let pair = [[0u64, 1], [2, 3]].map(|[a, b]| {
+                        let words = [a, b].map(|x| x as i32);
+                        let c = self.e.lanes_const([words[0], 0, words[1], 0]);
+                        let c = self.e.bits(types::I64X2, c);
+                        self.e.b.ins().iadd(v, c)
+                    });
+                    return Val::Pair(pair);
+                }
+                let first = self.e.b.ins().ireduce(types::I32, first);
+                let v = self.e.b.ins().splat(types::I32X4, first);
+                let steps = self.e.lanes_const([0, 1, 2, 3]);
+                let v = self.e.b.ins().iadd(v, steps);
+                let whole = if dtype == DType::U8 { DType::I32 } else { dtype };
+                self.e.cast(whole, dtype, Val::Four(v))
+            }
+            _ => {
+                let x = self.axes[axis].unwrap_or_else(|| panic!("compiler bug: axis {axis} is used outside its loop"));
+                self.e.cast(DType::I64, dtype, Val::One(x))
+            }
+        }
+    }
+
+    fn checked(&mut self, index: usize, extent: i64, origin: u32) -> Val {
+        let (dtype, x) = (self.dtypes[index], self.value(index));
+        let zero = Val::One(self.literal(dtype, Literal::Int(0)));
+        let last = Val::One(self.literal(dtype, Literal::Int(extent - 1)));
+        let low = self.e.map(ScalarOp::Max, dtype, &[x, zero]);
+        let inside = self.e.map(ScalarOp::Min, dtype, &[low, last]);
+        let differs = self.e.map(ScalarOp::Ne, dtype, &[inside, x]);
+        let (bad, after) = (self.e.b.create_block(), self.e.b.create_block());
+        self.e.b.set_cold_block(bad);
+        let any = match differs {
+            Val::One(d) => d,
+            _ => self.e.b.ins().vany_true(differs.units()[0]),
+        };
+        self.e.b.ins().brif(any, bad, &[], after, &[]);
+        self.e.b.switch_to_block(bad);
+        self.e.b.seal_block(bad);
+        let lanes = match (x, self.position) {
+            (Val::One(_), _) | (_, None) => 1,
+            (_, Some(Position { lanes: Lanes::Group { count, .. }, .. })) => count,
+            _ => GROUP,
+        };
+        let (extent, origin) = (self.e.int(types::I64, extent), self.e.int(types::I64, origin.into()));
+        for lane in 0..lanes {
+            let i = self.e.lane(x, dtype, lane);
+            let i = self.e.cast(dtype, DType::I64, Val::One(i)).units()[0];
+            self.e.call(helpers::report as *const () as usize, &[self.status, i, extent, origin], None);
+        }
+        self.e.b.ins().jump(after, &[]);
+        self.e.b.switch_to_block(after);
+        self.e.b.seal_block(after);
+        inside
+    }
+}
