@@ -107,8 +107,10 @@ impl<'f> Emit<'f> {
         if !ty.is_vector() {
             return self.b.ins().select(mask, a, b);
         }
-        let mask = self.bits(ty, mask);
-        if self.features.x86 { self.b.ins().blendv(mask, a, b) } else { self.b.ins().bitselect(mask, a, b) }
+        let lanes = if ty.lane_bits() == 64 { types::I64X2 } else { types::I32X4 };
+        let (mask, a, b) = (self.bits(lanes, mask), self.bits(lanes, a), self.bits(lanes, b));
+        let y = if self.features.x86 { self.b.ins().blendv(mask, a, b) } else { self.b.ins().bitselect(mask, a, b) };
+        self.bits(ty, y)
     }
 
     /// Calls the function at `address`.
@@ -180,7 +182,7 @@ impl<'f> Emit<'f> {
     /// A math function of f32 lanes.
     pub(crate) fn vector_math(&mut self, op: ScalarOp, x: &[Value]) -> Option<Value> {
         use crate::vecmath as m;
-        Some(match op {
+        let y = match op {
             ScalarOp::Exp => m::exp(self, x[0]),
             ScalarOp::Exp2 => m::exp2(self, x[0]),
             ScalarOp::Expm1 => m::expm1(self, x[0]),
@@ -198,7 +200,8 @@ impl<'f> Emit<'f> {
             ScalarOp::Rsqrt => m::rsqrt(self, x[0]),
             ScalarOp::Pow => m::pow(self, x[0], x[1]),
             _ => return None,
-        })
+        };
+        Some(self.as_float(y))
     }
 
     fn as_float(&mut self, x: Value) -> Value {
@@ -288,11 +291,11 @@ impl Lanes for Emit<'_> {
         let (a, b) = (self.as_float(a), self.as_float(b));
         Emit::select(self, mask, a, b)
     }
-    fn to_float(&mut self, a: Value) -> Value {
+    fn float_of_int(&mut self, a: Value) -> Value {
         let a = self.as_int(a);
         self.b.ins().fcvt_from_sint(types::F32X4, a)
     }
-    fn to_int(&mut self, a: Value) -> Value {
+    fn int_of_float(&mut self, a: Value) -> Value {
         let a = self.as_float(a);
         if self.features.x86 { self.b.ins().x86_cvtt2dq(types::I32X4, a) } else { self.b.ins().fcvt_to_sint_sat(types::I32X4, a) }
     }

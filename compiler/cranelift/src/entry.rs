@@ -19,6 +19,7 @@ const INLINE_COPY: usize = 64;
 /// What the entry's code refers to by address and must live as long as it.
 #[derive(Default)]
 pub(crate) struct Statics {
+    #[expect(clippy::vec_box, reason = "the code holds addresses of the tables")]
     pub(crate) tables: Vec<Box<CallTable>>,
     pub(crate) sizes: Vec<Box<[i64]>>,
 }
@@ -197,7 +198,7 @@ impl Entry<'_, '_> {
         let code = self.e.b.ins().load(types::I64, plain().with_readonly(), table, 0);
         let still = calls.iter().all(|c| c.buffers.iter().all(|b| b.steps.is_empty()));
         if calls.len() > SPELLED_OUT && still {
-            self.from_table(code, calls);
+            self.table_call(code, calls);
             return;
         }
         for call in calls.iter().filter(|c| c.range > 0) {
@@ -227,7 +228,7 @@ impl Entry<'_, '_> {
     }
 
     /// Many argument sets: a helper resolves the addresses of a prepared table.
-    fn from_table(&mut self, code: Value, calls: &[KernelCall]) {
+    fn table_call(&mut self, code: Value, calls: &[KernelCall]) {
         let table = Box::new(CallTable {
             buffers: calls
                 .iter()

@@ -1,12 +1,14 @@
 //! Functions that generated code calls: rare math, error reports, and kernels with many argument sets.
 
+#[cfg(test)]
 use crate::lanes::Rare;
 use optc_abi::plan::{KernelFn, RawCall, RuntimeTable, Status, status};
 use optc_ir::eval::eval_float;
 use optc_ir::scalar::ScalarOp;
 use std::cell::RefCell;
 
-/// A rare f32 function, correctly rounded from f64.
+/// A rare f32 function, correctly rounded from f64: what the compiled slow path computes.
+#[cfg(test)]
 pub(crate) fn rare(function: Rare, x: f32) -> f32 {
     let x = f64::from(x);
     (match function {

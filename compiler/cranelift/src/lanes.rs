@@ -44,9 +44,9 @@ pub(crate) trait Lanes {
     /// a where the mask is set, else b.
     fn select(&mut self, mask: Self::V, a: Self::V, b: Self::V) -> Self::V;
     /// i32 to f32.
-    fn to_float(&mut self, a: Self::V) -> Self::V;
+    fn float_of_int(&mut self, a: Self::V) -> Self::V;
     /// f32 with an integral value to i32; any value where it is out of range or NaN.
-    fn to_int(&mut self, a: Self::V) -> Self::V;
+    fn int_of_float(&mut self, a: Self::V) -> Self::V;
     /// `value`, but `rare(x)` in the lanes where the mask is set, which happens seldom.
     fn patch(&mut self, mask: Self::V, value: Self::V, x: Self::V, rare: Rare) -> Self::V;
 

@@ -96,7 +96,7 @@ struct Code {
 fn assemble(isa: &OwnedTargetIsa, context: &mut Context) -> Result<Code, Error> {
     let compiled = context
         .compile(&**isa, &mut ControlPlane::default())
-        .map_err(|e| Error(format!("{}\n{}", cranelift_codegen::print_errors::pretty_error(&e.func, e.inner), "in a kernel")))?;
+        .map_err(|e| Error(format!("{}\n{}", cranelift_codegen::print_errors::pretty_error(e.func, e.inner), "in a kernel")))?;
     let bytes = compiled.buffer.data().to_vec();
     let align = u64::from(compiled.buffer.alignment);
     let relocs = compiled.buffer.relocs().to_vec();
@@ -199,7 +199,7 @@ pub fn asm(kernels: &[Kernel], plan: &Plan) -> String {
         context.set_disasm(true);
         let listing = match context.compile(&**isa, &mut ControlPlane::default()) {
             Ok(code) => code.vcode.clone().unwrap_or_default(),
-            Err(e) => cranelift_codegen::print_errors::pretty_error(&e.func, e.inner),
+            Err(e) => cranelift_codegen::print_errors::pretty_error(e.func, e.inner),
         };
         text.push_str(&format!("; {name}\n{listing}\n"));
     });

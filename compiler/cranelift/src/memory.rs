@@ -17,7 +17,7 @@ impl Emit<'_> {
             }
             DType::F16 => {
                 let n = self.b.ins().uload16(types::I32, plain(), address, offset);
-                self.from_half(n)
+                self.widen_half(n)
             }
             DType::U8 => self.b.ins().uload8(types::I32, plain(), address, offset),
             _ => self.b.ins().load(scalar_type(dtype), plain(), address, offset),
@@ -39,7 +39,7 @@ impl Emit<'_> {
             }
             DType::F16 => {
                 let n = self.b.ins().uload16x4(plain(), address, offset);
-                Val::Four(self.from_half(n))
+                Val::Four(self.widen_half(n))
             }
             DType::U8 | DType::Bool => {
                 let n = self.b.ins().load(types::I32, plain(), address, offset);
@@ -57,7 +57,7 @@ impl Emit<'_> {
     pub(crate) fn store_scalar(&mut self, dtype: DType, value: Value, address: Value, offset: i32) {
         match dtype {
             DType::BF16 | DType::F16 => {
-                let n = if dtype == DType::BF16 { self.to_bfloat(value) } else { self.to_half(value) };
+                let n = if dtype == DType::BF16 { self.round_bfloat(value) } else { self.round_half(value) };
                 self.b.ins().istore16(plain(), n, address, offset);
             }
             DType::U8 => {
@@ -78,7 +78,7 @@ impl Emit<'_> {
             }
             (DType::BF16 | DType::F16, _) => {
                 let v = value.units()[0];
-                let n = if dtype == DType::BF16 { self.to_bfloat(v) } else { self.to_half(v) };
+                let n = if dtype == DType::BF16 { self.round_bfloat(v) } else { self.round_half(v) };
                 let n = self.b.ins().unarrow(n, n);
                 let n = self.bits(types::I64X2, n);
                 let n = self.b.ins().extractlane(n, 0);
@@ -107,7 +107,7 @@ impl Emit<'_> {
     }
 
     /// The bits of bf16 nearest to an f32 (ties to even), in the low half of 32 bits.
-    fn to_bfloat(&mut self, x: Value) -> Value {
+    fn round_bfloat(&mut self, x: Value) -> Value {
         let ty = self.int_type_like(x);
         let n = self.bits(ty, x);
         let high = self.shift(n, 16, Shift::Logical);
@@ -124,7 +124,7 @@ impl Emit<'_> {
     }
 
     /// The bits of f16 nearest to an f32 (ties to even), in the low half of 32 bits. After Giesen.
-    fn to_half(&mut self, x: Value) -> Value {
+    fn round_half(&mut self, x: Value) -> Value {
         let (ty, float) = (self.int_type_like(x), self.type_of(x));
         let n = self.bits(ty, x);
         let sign_mask = self.int_of(ty, 0x8000_0000);
@@ -160,7 +160,7 @@ impl Emit<'_> {
     }
 
     /// f32 of the f16 bits in 32-bit integers. After Giesen.
-    fn from_half(&mut self, n: Value) -> Value {
+    fn widen_half(&mut self, n: Value) -> Value {
         let ty = self.type_of(n);
         let float = if ty.is_vector() { types::F32X4 } else { types::F32 };
         let body_mask = self.int_of(ty, 0x7FFF);

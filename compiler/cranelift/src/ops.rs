@@ -272,10 +272,7 @@ impl Emit<'_> {
         }
         let lanes: Vec<Value> = x.iter().map(|&s| self.b.ins().splat(types::F32X4, s)).collect();
         match self.vector_math(op, &lanes) {
-            Some(v) => {
-                let v = self.bits(types::F32X4, v);
-                self.b.ins().extractlane(v, 0)
-            }
+            Some(v) => self.b.ins().extractlane(v, 0),
             None => self.call(helpers::f32_address(op), x, Some(types::F32)).expect("has a result"),
         }
     }

@@ -9,7 +9,7 @@ const LN2_HI: f32 = 0.693_359_4;
 const LN2_LO: f32 = -2.121_944_4e-4;
 
 /// (e^x - 1 - x) / x^2 near 0 after Cephes.
-const EXP_TAIL: [f32; 6] = [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1];
+const EXP_TAIL: [f32; 6] = [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1];
 const EXP2_TAIL: [f32; 6] = [1.535_336_2e-4, 1.339_887_4e-3, 9.618_437e-3, 5.550_332_6e-2, 2.402_264_7e-1, 6.931_472e-1];
 
 /// x brought into lo..=hi; NaN stays.
@@ -38,7 +38,7 @@ fn reduce_exp<L: Lanes>(l: &mut L, x: L::V) -> (L::V, L::V) {
     let (hi, lo) = (l.f(-LN2_HI), l.f(-LN2_LO));
     let r = l.fma(k, hi, x);
     let r = l.fma(k, lo, r);
-    (l.to_int(k), r)
+    (l.int_of_float(k), r)
 }
 
 /// e^x * 2^shift.
@@ -74,12 +74,12 @@ pub(crate) fn exp2<L: Lanes>(l: &mut L, x: L::V) -> L::V {
     let x = clamp(l, x, -151.0, 129.0);
     let k = l.nearest(x);
     let r = l.sub(x, k);
-    let k = l.to_int(k);
+    let k = l.int_of_float(k);
     exp2_parts(l, k, r)
 }
 
 pub(crate) fn expm1<L: Lanes>(l: &mut L, x: L::V) -> L::V {
-    let c = clamp(l, x, -18.0, 89.5);
+    let c = clamp(l, x, -18.0, 88.9);
     let (k, r) = reduce_exp(l, c);
     let q = l.poly(r, &EXP_TAIL);
     let rr = l.mul(r, r);
@@ -114,7 +114,7 @@ fn split<L: Lanes>(l: &mut L, x: L::V) -> (L::V, L::V) {
     let fewer = l.and(denormal, fewer);
     let e = l.iadd(e, fewer);
     let minus = l.f(-1.0);
-    (l.to_float(e), l.add(m, minus))
+    (l.float_of_int(e), l.add(m, minus))
 }
 
 /// log's values at zero, negative numbers, infinity and NaN.
@@ -142,7 +142,7 @@ fn log_tail<L: Lanes>(l: &mut L, f: L::V) -> (L::V, L::V) {
             -1.666_805_8e-1,
             2.000_071_5e-1,
             -2.499_999_4e-1,
-            3.333_333_1e-1,
+            3.333_333e-1,
         ],
     );
     let z = l.mul(f, f);
@@ -210,11 +210,11 @@ pub(crate) fn tanh<L: Lanes>(l: &mut L, x: L::V) -> L::V {
     let two = l.f(-2.0);
     let q = l.div(two, d);
     let large = l.add(q, one);
-    let sign = l.sign(x);
-    let large = l.or(large, sign);
     let bound = l.f(0.625);
     let is_large = l.lt(bound, a);
-    l.select(is_large, large, small)
+    let y = l.select(is_large, large, small);
+    let sign = l.sign(x);
+    l.or(y, sign)
 }
 
 pub(crate) fn sigmoid<L: Lanes>(l: &mut L, x: L::V) -> L::V {
@@ -242,7 +242,7 @@ pub(crate) fn erf<L: Lanes>(l: &mut L, x: L::V) -> L::V {
     let u = l.fma_c(u, t, 2.425_462_2e-2);
     let r = l.fma(r, tt, u);
     let r = l.fma_c(r, t, -1.067_778_8e-1);
-    let r = l.fma_c(r, t, -6.348_466_9e-1);
+    let r = l.fma_c(r, t, -6.348_467e-1);
     let r = l.fma_c(r, t, -1.287_175_1e-1);
     let zero = l.f(0.0);
     let minus = l.sub(zero, t);
@@ -274,7 +274,7 @@ fn reduce_angle<L: Lanes>(l: &mut L, x: L::V) -> (L::V, L::V, L::V) {
     let r = l.fma(k, c, r);
     let c = l.f(1.715_124_5e-15);
     let r = l.fma(k, c, r);
-    (l.to_int(k), r, rare)
+    (l.int_of_float(k), r, rare)
 }
 
 fn sin_poly<L: Lanes>(l: &mut L, r: L::V) -> L::V {
@@ -287,6 +287,14 @@ fn sin_poly<L: Lanes>(l: &mut L, r: L::V) -> L::V {
 fn cos_poly<L: Lanes>(l: &mut L, r: L::V) -> L::V {
     let s = l.mul(r, r);
     l.poly(s, &[2.446_770_7e-5, -1.388_773e-3, 4.166_665_7e-2, -0.5, 1.0])
+}
+
+/// x itself where it is so small that its sine and tangent round to it (and zeros keep their sign), else y.
+fn keep_small<L: Lanes>(l: &mut L, x: L::V, y: L::V) -> L::V {
+    let a = l.abs(x);
+    let bound = l.f(2.0f32.powi(-13));
+    let small = l.lt(a, bound);
+    l.select(small, x, y)
 }
 
 /// sin of an angle `quarters` quarter turns ahead.
@@ -303,12 +311,12 @@ fn sine<L: Lanes>(l: &mut L, x: L::V, quarters: i32, rare: Rare) -> L::V {
     let flip = l.and(k, two);
     let flip = l.shl(flip, 30);
     let y = l.xor(y, flip);
-    // The sine keeps the sign of a zero by itself: r = x there.
     l.patch(far, y, x, rare)
 }
 
 pub(crate) fn sin<L: Lanes>(l: &mut L, x: L::V) -> L::V {
-    sine(l, x, 0, Rare::Sin)
+    let y = sine(l, x, 0, Rare::Sin);
+    keep_small(l, x, y)
 }
 
 pub(crate) fn cos<L: Lanes>(l: &mut L, x: L::V) -> L::V {
@@ -326,7 +334,8 @@ pub(crate) fn tan<L: Lanes>(l: &mut L, x: L::V) -> L::V {
     let top = l.select(odd, flipped, s);
     let bottom = l.select(odd, s, c);
     let y = l.div(top, bottom);
-    l.patch(far, y, x, Rare::Tan)
+    let y = l.patch(far, y, x, Rare::Tan);
+    keep_small(l, x, y)
 }
 
 pub(crate) fn cosh<L: Lanes>(l: &mut L, x: L::V) -> L::V {
@@ -413,7 +422,7 @@ pub(crate) fn pow<L: Lanes>(l: &mut L, x: L::V, y: L::V) -> L::V {
     let k = l.nearest(th);
     let r = l.sub(th, k);
     let r = l.add(r, tl);
-    let k = l.to_int(k);
+    let k = l.int_of_float(k);
     let p = exp2_parts(l, k, r);
     // |x| = 1, negative bases, exponent zero, NaN.
     let is_one = l.eq(a, one);

@@ -81,10 +81,10 @@ impl Lanes for Plain {
     fn select(&mut self, m: u32, a: u32, b: u32) -> u32 {
         (a & m) | (b & !m)
     }
-    fn to_float(&mut self, a: u32) -> u32 {
+    fn float_of_int(&mut self, a: u32) -> u32 {
         (a as i32 as f32).to_bits()
     }
-    fn to_int(&mut self, a: u32) -> u32 {
+    fn int_of_float(&mut self, a: u32) -> u32 {
         f(a) as i32 as u32
     }
     fn patch(&mut self, m: u32, value: u32, x: u32, rare: Rare) -> u32 {

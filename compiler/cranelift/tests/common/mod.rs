@@ -1,0 +1,148 @@
+//! Runs kernels both ways: compiled and by the reference interpreter.
+#![allow(dead_code)]
+
+use optc_abi::plan::{BufRef, BufferDecl, Instr, KernelCall, Place, Plan, SlotDecl};
+use optc_abi::{DType, Tensor};
+use optc_cranelift::{Config, compile};
+use optc_exec::{Pool, Program};
+use optc_ir::kernel::{Acc, AccOp, Access, BufferParam, Expr, Extent, Index, Kernel, Literal, LoopKind, Stmt};
+use optc_ir::kernel_interp::run_kernel_on;
+use std::sync::Arc;
+
+/// A plan whose inputs are the tensors and whose code is given.
+pub fn plan_over(tensors: &[Tensor], code: Vec<Instr>) -> Plan {
+    Plan {
+        buffers: tensors.iter().enumerate().map(|(k, t)| BufferDecl { dtype: t.dtype, len: t.len(), place: Place::Input(k) }).collect(),
+        arena_bytes: 64,
+        inputs: tensors
+            .iter()
+            .enumerate()
+            .map(|(k, t)| SlotDecl { name: format!("x{k}"), dtype: t.dtype, shape: t.shape.clone(), alias: None })
+            .collect(),
+        code,
+        origins: vec![(0, 0, 0); 64],
+        ..Plan::default()
+    }
+}
+
+/// Compiles and runs a plan on tensors; gives the error code.
+pub fn run_plan(kernels: &[Kernel], plan: Plan, tensors: &mut [Tensor], threads: usize) -> Result<(), optc_exec::RunError> {
+    let plan = Arc::new(plan);
+    let config = Config { threads, ..Config::default() };
+    let code = compile(kernels, &plan, &config).expect("compiles");
+    let entry = code.entry;
+    let mut program = Program::new(plan, entry, Arc::new(code), Pool::new(threads));
+    program.run(tensors).map(|_| ())
+}
+
+/// The extent of the kernel's parallel loop, 1 if there is none.
+pub fn range_of(kernel: &Kernel, sizes: &[i64]) -> i64 {
+    kernel
+        .body
+        .iter()
+        .find_map(|s| match s {
+            Stmt::For { extent, kind: LoopKind::Parallel, .. } => Some(match extent {
+                Extent::Const(n) => *n,
+                Extent::Size(s) => sizes[*s],
+            }),
+            _ => None,
+        })
+        .unwrap_or(1)
+}
+
+/// Runs a kernel compiled.
+pub fn run_compiled(kernel: &Kernel, tensors: &mut [Tensor], sizes: &[i64], threads: usize) -> Result<(), optc_exec::RunError> {
+    let call = KernelCall {
+        buffers: (0..tensors.len()).map(BufRef::whole).collect(),
+        sizes: sizes.to_vec(),
+        range: range_of(kernel, sizes),
+        grain: 1,
+    };
+    let plan = plan_over(tensors, vec![Instr::Kernel { kernel: 0, calls: vec![call] }]);
+    run_plan(std::slice::from_ref(kernel), plan, tensors, threads)
+}
+
+/// Whether two tensors have the same bits; NaNs of any kind are equal.
+pub fn same(a: &Tensor, b: &Tensor) -> bool {
+    a == b
+        || a.dtype.is_float()
+            && a.len() == b.len()
+            && (0..a.len()).all(|i| {
+                let (x, y) = (a.get_f64(i), b.get_f64(i));
+                x.to_bits() == y.to_bits() || x.is_nan() && y.is_nan()
+            })
+}
+
+/// Runs a kernel compiled, with 1, 2 and 3 threads, and interpreted; everything must agree bit for bit.
+pub fn check(kernel: &Kernel, tensors: &[Tensor], sizes: &[i64]) {
+    let mut want = tensors.to_vec();
+    let status = run_kernel_on(kernel, &mut want, sizes).unwrap_or_else(|e| panic!("interpreter: {e}\n{kernel:#?}"));
+    for threads in [1, 2, 3] {
+        let mut got = tensors.to_vec();
+        let result = run_compiled(kernel, &mut got, sizes, threads);
+        let code = result.err().map_or(0, |e| e.status.code);
+        assert_eq!(code, status.code, "status of {kernel:#?}");
+        for (i, (a, b)) in got.iter().zip(&want).enumerate() {
+            if !same(a, b) {
+                let at = (0..a.len()).find(|&j| a.get_f64(j).to_bits() != b.get_f64(j).to_bits());
+                let text = optc_ir::text::print_kernel("k", kernel);
+                panic!("buffer {i}, element {at:?}: compiled\n{:?}\ninterpreted\n{:?}\n{text}", a.to_f64(), b.to_f64());
+            }
+        }
+    }
+}
+
+pub fn at(axes: &[(usize, i64)]) -> Index {
+    Index { axes: axes.to_vec(), ..Index::default() }
+}
+pub fn read(dtype: DType) -> BufferParam {
+    BufferParam { dtype, access: Access::Read }
+}
+pub fn write(dtype: DType) -> BufferParam {
+    BufferParam { dtype, access: Access::Write }
+}
+pub fn bind(value: usize, dtype: DType, expr: Expr) -> Stmt {
+    Stmt::Let { value, dtype, expr }
+}
+pub fn load(buffer: usize, index: Index) -> Expr {
+    Expr::Load { buffer, index, guard: None }
+}
+pub fn lit(x: f64) -> Expr {
+    Expr::Const(Literal::Float(x))
+}
+pub fn int(x: i64) -> Expr {
+    Expr::Const(Literal::Int(x))
+}
+pub fn reduce(dtype: DType, op: optc_ir::graph::ReduceOp) -> Acc {
+    Acc { dtype, op: AccOp::Reduce(op) }
+}
+
+/// A small generator of pseudo-random numbers.
+pub struct Rng(pub u64);
+
+impl Rng {
+    pub fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) as usize) % n
+    }
+    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())]
+    }
+    /// A tensor with plain and special values.
+    pub fn tensor(&mut self, dtype: DType, n: usize) -> Tensor {
+        let special = [0.0, -0.0, 1.0, -1.0, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, 1e-40, 65504.0, 3e9, -3e9, 1e-6];
+        let values: Vec<f64> = (0..n)
+            .map(|_| {
+                let x = (self.below(2001) as f64 - 1000.0) / 37.0;
+                match (self.below(8), dtype) {
+                    (_, DType::Bool) => self.below(2) as f64,
+                    (0, _) => self.pick(&special),
+                    (_, d) if d.is_float() => x,
+                    (1, _) => x * 1e8,
+                    _ => x.trunc(),
+                }
+            })
+            .collect();
+        Tensor::from_f64(dtype, &[n], &values)
+    }
+}
