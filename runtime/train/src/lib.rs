@@ -6,6 +6,7 @@ pub mod checkpoint;
 pub mod data;
 pub mod error;
 pub mod log;
+pub mod pages;
 pub mod plot;
 pub mod png;
 pub mod progress;

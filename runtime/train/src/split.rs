@@ -45,8 +45,22 @@ pub fn permute(n: usize, seed: u64, purpose: Purpose, out: &mut Vec<usize>) {
 ///
 /// With the cumulated fractions `c_1, c_2, …`, part `k` is what lies between `round(rows * c_(k-1))` and `round(rows * c_k)` (halves
 /// up); so parts whose fractions sum to 1 hold every example once. If the sum is less, the rest is left out. `R0113` if a fraction is
-/// not in (0, 1], the sum exceeds 1, or a part gets no example.
+/// not in (0, 1], the sum exceeds 1, a part gets no example, or a name occurs twice.
 pub fn cut(rows: usize, fractions: &[Fraction], seed: Option<u64>) -> Result<IndexMap<String, Vec<usize>>> {
+    let (names, fractions): (Vec<&str>, Vec<f64>) = fractions.iter().map(|(name, f)| (name.as_str(), *f)).unzip();
+    if let Some(twice) = names.iter().enumerate().find(|(i, n)| names[..*i].contains(n)) {
+        return Err(TrainError::new("R0113", format!("`{}` occurs twice in the split", twice.1)));
+    }
+    let parts = cut_named(rows, &fractions, seed, &|i| format!("`{}`", names[i]))?;
+    Ok(names.into_iter().map(str::to_string).zip(parts).collect())
+}
+
+/// As [`cut`], for parts without names.
+pub fn parts(rows: usize, fractions: &[f64], seed: Option<u64>) -> Result<Vec<Vec<usize>>> {
+    cut_named(rows, fractions, seed, &|i| format!("part {}", i + 1))
+}
+
+fn cut_named(rows: usize, fractions: &[f64], seed: Option<u64>, name: &dyn Fn(usize) -> String) -> Result<Vec<Vec<usize>>> {
     let fail = |m: String| Err(TrainError::new("R0113", m));
     if rows > u32::MAX as usize {
         return fail(format!("{rows} examples are too many to shuffle (the limit is 2^32 - 1)"));
@@ -56,11 +70,11 @@ pub fn cut(rows: usize, fractions: &[Fraction], seed: Option<u64>) -> Result<Ind
         Some(seed) => permute(rows, seed, Purpose::Split, &mut order),
         None => order.extend(0..rows),
     }
-    let mut parts = IndexMap::new();
+    let mut parts = Vec::new();
     let (mut sum, mut from) = (0.0, 0);
-    for (name, fraction) in fractions {
-        if !(*fraction > 0.0 && *fraction <= 1.0) {
-            return fail(format!("the fraction of `{name}` is {fraction}, not between 0 and 1"));
+    for (i, &fraction) in fractions.iter().enumerate() {
+        if !(fraction > 0.0 && fraction <= 1.0) {
+            return fail(format!("the fraction of {} is {fraction}, not between 0 and 1", name(i)));
         }
         sum += fraction;
         if sum > 1.0 + 1e-9 {
@@ -69,11 +83,9 @@ pub fn cut(rows: usize, fractions: &[Fraction], seed: Option<u64>) -> Result<Ind
         // 0.7 + 0.2 + 0.1 is not 1 in floating point.
         let to = if sum > 1.0 - 1e-9 { rows } else { (rows as f64 * sum + 1e-9).round() as usize };
         if to <= from {
-            return fail(format!("`{name}` gets no example: {fraction} of {rows}"));
+            return fail(format!("{} gets no example: {fraction} of {rows}", name(i)));
         }
-        if parts.insert(name.clone(), order[from..to].to_vec()).is_some() {
-            return fail(format!("`{name}` occurs twice in the split"));
-        }
+        parts.push(order[from..to].to_vec());
         from = to;
     }
     Ok(parts)
@@ -83,7 +95,7 @@ pub fn cut(rows: usize, fractions: &[Fraction], seed: Option<u64>) -> Result<Ind
 mod tests {
     use super::*;
 
-    fn parts(rows: usize, fractions: &[(&str, f64)], seed: Option<u64>) -> Result<Vec<Vec<usize>>> {
+    fn named(rows: usize, fractions: &[(&str, f64)], seed: Option<u64>) -> Result<Vec<Vec<usize>>> {
         let fractions: Vec<Fraction> = fractions.iter().map(|(n, f)| (n.to_string(), *f)).collect();
         Ok(cut(rows, &fractions, seed)?.into_values().collect())
     }
@@ -137,13 +149,14 @@ mod tests {
 
     #[test]
     fn parts_hold_every_example_once() {
-        let p = parts(1797, &[("train", 0.8), ("test", 0.2)], Some(0)).unwrap();
+        let p = named(1797, &[("train", 0.8), ("test", 0.2)], Some(0)).unwrap();
         assert_eq!((p[0].len(), p[1].len()), (1438, 359));
         let mut all = p.concat();
         all.sort_unstable();
         assert_eq!(all, (0..1797).collect::<Vec<_>>());
-        assert_eq!(parts(10, &[("a", 0.7), ("b", 0.2), ("c", 0.1)], None).unwrap(), [vec![0, 1, 2, 3, 4, 5, 6], vec![7, 8], vec![9]]);
-        assert_eq!(parts(10, &[("a", 0.25)], None).unwrap()[0].len(), 3);
+        assert_eq!(named(10, &[("a", 0.7), ("b", 0.2), ("c", 0.1)], None).unwrap(), [vec![0, 1, 2, 3, 4, 5, 6], vec![7, 8], vec![9]]);
+        assert_eq!(named(10, &[("a", 0.25)], None).unwrap()[0].len(), 3);
+        assert_eq!(parts(1797, &[0.8, 0.2], Some(0)).unwrap(), p);
     }
 
     #[test]
@@ -151,7 +164,7 @@ mod tests {
         let cases: [&[(&str, f64)]; 6] =
             [&[("a", 0.8), ("b", 0.3)], &[("a", 0.0)], &[("a", f64::NAN)], &[("a", -1.0)], &[("a", 0.01)], &[("a", 0.5), ("a", 0.5)]];
         for case in cases {
-            assert_eq!(parts(10, case, None).unwrap_err().code, "R0113", "{case:?}");
+            assert_eq!(named(10, case, None).unwrap_err().code, "R0113", "{case:?}");
         }
     }
 }

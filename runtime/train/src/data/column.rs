@@ -43,6 +43,12 @@ impl From<Tensor> for Column {
     }
 }
 
+impl From<Arc<Tensor>> for Column {
+    fn from(t: Arc<Tensor>) -> Self {
+        Column::Memory(t)
+    }
+}
+
 impl Column {
     /// Element type.
     pub fn dtype(&self) -> DType {

@@ -1,0 +1,148 @@
+//! What each error code means, with cause and remedy: the pages that `optc explain R0103` prints.
+
+/// The page of a code: a title and paragraphs in Markdown. None for a code that is not ours.
+pub fn page(code: &str) -> Option<String> {
+    let (_, title) = crate::error::CODES.iter().find(|(c, _)| *c == code)?;
+    let (_, text) = PAGES.iter().find(|(c, _)| *c == code)?;
+    Some(format!("{code}: {title}\n\n{text}\n"))
+}
+
+const PAGES: &[(&str, &str)] = &[
+    (
+        "R0101",
+        "A file that the spec names, or a checkpoint, could not be opened or read. Paths are relative to the spec file, not to the folder\n\
+         the command runs in:\n\n    let table = csv(\"data/digits.csv\")    # next to the spec, in the folder data\n\n\
+         Check the spelling and that you may read the file.",
+    ),
+    (
+        "R0102",
+        "A result, log, checkpoint or report could not be written. Files are first written under a temporary name in the same folder and\n\
+         then renamed, so the folder itself must be writable. Look for a full disk, a missing permission, or a file where a folder is\n\
+         expected. The old file, if there was one, is untouched.",
+    ),
+    (
+        "R0103",
+        "A csv source is a matrix: every row needs as many numbers as the first one.\n\n    1, 2, 3\n    4, 5          <- two columns\n\n\
+         The row in the message is the line of the file. Empty lines are skipped.",
+    ),
+    (
+        "R0104",
+        "A csv source holds numbers only, separated by commas, without a header line. `nan` and `inf` are numbers; an empty field is not.\n\n\
+         \x20   height, weight    <- remove the header\n    1.80, 75\n    1.65, unknown     <- write nan\n\n\
+         Encode words as numbers first, and replace other separators by commas.",
+    ),
+    (
+        "R0105",
+        "A data source or data set has no examples at all: an empty file, an array with an extent of 0, or a data block without fields.",
+    ),
+    (
+        "R0106",
+        "The IDX format (the files of MNIST) starts with two zero bytes, a code for the element type (8 for bytes, 9, 11 to 14 for others)\n\
+         and the number of dimensions. The file given starts otherwise. Files compressed with gzip are recognized; zip archives and tar\n\
+         files must be unpacked first. A web page saved under the name of the file is a common cause.",
+    ),
+    (
+        "R0107",
+        "The header of an IDX or npy file says how many elements follow, and the file has another size. It was cut off while it was\n\
+         downloaded or copied, or something was appended. Download or write it again.",
+    ),
+    ("R0108", "A file starts like gzip data but cannot be unpacked: it is cut off, or bytes were changed. Download it again."),
+    (
+        "R0109",
+        "An npy file starts with the bytes \\x93NUMPY, a version and a header that names type, order and shape. The file given does not, or\n\
+         its header is damaged. Write it with `numpy.save(\"name.npy\", array)`.",
+    ),
+    (
+        "R0110",
+        "The file's element type has no counterpart here. Supported are truth values, integers up to 64 bits and floats of 16, 32 and 64\n\
+         bits (bfloat16 in safetensors). Complex numbers, strings, objects and structured types are not. Convert first:\n\n\
+         \x20   numpy.save(\"name.npy\", array.astype(numpy.float32))",
+    ),
+    (
+        "R0111",
+        "A text source is read as UTF-8. The message names the line and the byte in the line where it is not. Convert the file, for example\n\n\
+         \x20   iconv -f latin1 -t utf-8 old.txt > new.txt",
+    ),
+    (
+        "R0112",
+        "The vocabulary of a text source is the sorted list of the characters that occur in it. A character to encode, or an index to decode,\n\
+         is not among them.",
+    ),
+    (
+        "R0113",
+        "The fractions of a split are numbers above 0 whose sum is at most 1, each large enough to get an example:\n\n\
+         \x20   split train = 0.8, test = 0.2, seed = 0\n\n\
+         With the cumulated fractions c1, c2, …, a part is what lies between round(N c) of its neighbors; what is left over is not used.",
+    ),
+    (
+        "R0114",
+        "A batch has at least one example and at most as many as the data it is drawn from. Shuffled batches drop what is left over at the end\n\
+         of an epoch; batches in order go on from the start. `batch = all` takes everything.",
+    ),
+    ("R0115", "All fields of a data block share their first axis, which counts the examples. Two fields differ in its extent."),
+    (
+        "R0116",
+        "A checkpoint (a safetensors file) is cut off, a checksum in it is wrong, or it was written by another program or a newer version.\n\
+         Checkpoints are written under a temporary name and renamed when complete, so that a crash cannot cause this. When resuming, a\n\
+         damaged checkpoint is skipped and the one before it is used.",
+    ),
+    (
+        "R0117",
+        "A checkpoint holds other parameters or states than the train needs: the model, its sizes or the optimizer changed since it was\n\
+         written. The message lists names, types and shapes that differ. Undo the change, name another folder, or train without `resume`.",
+    ),
+    (
+        "R0118",
+        "A log that should be continued after `resume` has other columns than what is recorded now, or is no log. Log to another folder or\n\
+         move the old file away.",
+    ),
+    (
+        "R0119",
+        "A plot shows finite numbers, on a logarithmic axis positive ones. None of the values given is. An empty series is recorded when a\n\
+         train ends before its first `every` step; a loss that is NaN from the start is another cause.",
+    ),
+    ("R0120", "`save` chooses the format by the extension: .png, .svg, .npy, .npz, .csv, .json or .safetensors. Plots are .png or .svg."),
+    (
+        "R0121",
+        "The value has no form in the format of the extension. An npy file holds one array; npz and safetensors hold trees of arrays; csv\n\
+         holds tables, vectors and matrices; png and svg hold plots, series and vectors, png also images of [height, width] or\n\
+         [height, width, channels]; json holds anything but plots.",
+    ),
+    (
+        "R0122",
+        "An npz file is a zip archive of npy files. The file given is no zip archive, is damaged, or uses encryption or sizes beyond 4 GiB.\n\
+         Write it with `numpy.savez`.",
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::CODES;
+
+    #[test]
+    fn every_code_has_a_page_and_no_other() {
+        assert!(PAGES.iter().map(|p| p.0).eq(CODES.iter().map(|c| c.0)));
+        assert!(page("R0104").unwrap().starts_with("R0104: a field of a csv file is not a number\n\nA csv source"));
+        assert_eq!(page("E0101"), None);
+    }
+
+    #[test]
+    fn every_code_that_is_raised_is_listed() {
+        let mut raised = std::collections::BTreeSet::new();
+        for entry in
+            ["src", "src/data", "src/plot"].iter().flat_map(|d| std::fs::read_dir(format!("{}/{d}", env!("CARGO_MANIFEST_DIR"))).unwrap())
+        {
+            let path = entry.unwrap().path();
+            if path.is_dir() || path.ends_with("pages.rs") || path.ends_with("error.rs") {
+                continue;
+            }
+            let source = std::fs::read_to_string(&path).unwrap();
+            for (at, _) in source.match_indices("TrainError::new(\"R") {
+                raised.insert(source[at + 17..at + 22].to_string());
+            }
+        }
+        assert!(raised.len() > 15);
+        assert!(raised.iter().all(|code| CODES.iter().any(|(c, _)| c == code)), "{raised:?}");
+    }
+}
