@@ -13,6 +13,7 @@ mod activity;
 mod control;
 mod cotangent;
 mod cut;
+mod fission;
 mod linearize;
 mod replay;
 mod residual;

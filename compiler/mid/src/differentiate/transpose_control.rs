@@ -4,13 +4,15 @@ use super::DiffError;
 use super::activity::loop_needed;
 use super::cotangent::Contribution;
 use super::cut::{depends, extract, reach};
+use super::fission::{self, PassSum};
 use super::transpose::{Transposer, transpose};
 use optc_ir::graph::{CallOp, Graph, LoopOp, NodeId, Origin, Ty};
+use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
 impl Transposer<'_> {
     /// A linear loop runs backward: cotangents of carried values are carried from the last pass to the first, those of invariants are added up over
-    /// the passes in that order, those of scanned slices are stacked.
+    /// the passes in that order (or after the loop, see `fission`), those of scanned slices are stacked.
     pub(super) fn loop_node(&mut self, l: &LoopOp, operands: &[NodeId], cts: &[Option<NodeId>], o: Origin) -> Result<(), DiffError> {
         let offset = usize::from(l.trip.is_none());
         let args = &operands[offset..];
@@ -46,7 +48,7 @@ impl Transposer<'_> {
         let targets: Vec<NodeId> =
             carried.iter().map(|k| 1 + k).chain(invs.iter().copied()).chain(scans.iter().copied()).map(input).collect();
         let found = transpose(&mut b, linear, seeds, &targets)?;
-        let outputs: Vec<NodeId> = targets
+        let found: Vec<NodeId> = targets
             .iter()
             .zip(found)
             .map(|(&target, ct)| {
@@ -54,11 +56,29 @@ impl Transposer<'_> {
                 ct.unwrap_or_else(|| b.splat(&ty, 0.0, o))
             })
             .collect();
+        let (carried_out, rest) = found.split_at(carried.len());
+        let (sums_out, scans_out) = rest.split_at(invs.len());
+
+        // Sums over the passes that are better taken after the loop.
+        let mut outer_of: FxHashMap<NodeId, NodeId> =
+            (first_scan..first_inv).filter(|&i| !is_linear(i)).map(|i| (input(i), args[i - 1])).collect();
+        outer_of.extend(stacked_cts.iter().copied().zip(stacked.iter().filter_map(|&k| cts[k])));
+        let (late, late_stacks) = if l.trip.is_some() {
+            let pass_sums: Vec<PassSum> =
+                sums.iter().zip(sums_out).map(|(&before, &after)| PassSum { ty: b.ty(before).clone(), before, after }).collect();
+            fission::choose(&b, &pass_sums, |id| outer_of.contains_key(&id))
+        } else {
+            (vec![None; sums.len()], Vec::new())
+        };
+        let early: Vec<usize> = (0..invs.len()).filter(|&j| late[j].is_none()).collect();
+        let pick = |from: &[NodeId]| -> Vec<NodeId> { early.iter().map(|&j| from[j]).collect() };
+
+        let outputs = [carried_out, &pick(sums_out), scans_out, &late_stacks].concat();
         let live = reach(&b, &outputs, |_| false);
         let reads = |from: usize, to: usize| -> Vec<usize> { (from..to).filter(|&i| !is_linear(i) && live[input(i).index()]).collect() };
         let (read_scans, read_invs) = (reads(first_scan, first_inv), reads(first_inv, l.body.inputs.len()));
         let inputs_of = |at: &[usize]| -> Vec<NodeId> { at.iter().map(|&i| input(i)).collect() };
-        let inner = [&[input(0)][..], &ct_inputs, &sums, &inputs_of(&read_scans), &stacked_cts, &inputs_of(&read_invs)].concat();
+        let inner = [&[input(0)][..], &ct_inputs, &pick(&sums), &inputs_of(&read_scans), &stacked_cts, &inputs_of(&read_invs)].concat();
         let body = Arc::new(extract(&b, &inner, &outputs));
 
         let mut outer: Vec<NodeId> = operands[..offset].to_vec();
@@ -66,8 +86,8 @@ impl Transposer<'_> {
             let ty = self.g.ty(args[k]).clone();
             outer.push(cts[k].unwrap_or_else(|| self.g.splat(&ty, 0.0, o)));
         }
-        for &i in &invs {
-            let ty = self.g.ty(args[i - 1]).clone();
+        for &j in &early {
+            let ty = self.g.ty(args[invs[j] - 1]).clone();
             outer.push(self.g.splat(&ty, 0.0, o));
         }
         outer.extend(read_scans.iter().map(|&i| args[i - 1]));
@@ -76,15 +96,23 @@ impl Transposer<'_> {
         let op = LoopOp {
             trip: l.trip,
             reverse: !l.reverse,
-            carried: carried.len() + invs.len(),
+            carried: carried.len() + early.len(),
             scanned: read_scans.len() + stacked.len(),
             body,
         };
         let results = self.g.loop_results(op, &outer, o);
-        let receivers: Vec<NodeId> =
-            carried.iter().copied().chain(invs.iter().map(|i| i - 1)).chain(scans.iter().map(|i| i - 1)).map(|k| args[k]).collect();
-        for (receiver, ct) in receivers.into_iter().zip(results) {
+        let summed = early.iter().map(|&j| invs[j] - 1);
+        let receivers: Vec<NodeId> = carried.iter().copied().chain(summed).chain(scans.iter().map(|i| i - 1)).map(|k| args[k]).collect();
+        let (direct, late_results) = results.split_at(receivers.len());
+        for (receiver, &ct) in receivers.into_iter().zip(direct) {
             self.whole(receiver, ct);
+        }
+        outer_of.extend(late_stacks.into_iter().zip(late_results.iter().copied()));
+        for (j, terms) in late.iter().enumerate() {
+            for term in terms.iter().flatten() {
+                let ct = fission::over_all_passes(self.g, term, |id| outer_of[&id], o);
+                self.whole(args[invs[j] - 1], ct);
+            }
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use super::{Build, Noise, O, check, first_order, gradient};
 use crate::differentiate::vjp;
 use optc_abi::{DType, Tensor};
 use optc_ir::ScalarOp::{Add, Mul, Sin, Tanh};
-use optc_ir::graph::{Graph, LoopOp, NodeId, Op, ReduceOp, Ty};
+use optc_ir::graph::{DotDims, Graph, LoopOp, NodeId, Op, ReduceOp, Ty};
 use std::sync::Arc;
 
 /// A body with an f64 input of each given shape after the counter.
@@ -273,4 +273,44 @@ fn what_a_loop_stacks_anyway_is_not_stacked_twice() {
     let f = b.finish(&results);
     check(&f, &[0, 1], &point(&[&[2], &[4, 2]]));
     assert_eq!(loops(&vjp(&f, &[0, 1]).unwrap())[0], (1, 1, 1));
+}
+
+/// h <- tanh(h u + x w + v), all h stacked; inputs h [B, H], x [T, B, D], u [H, H], w [D, H], v [H].
+fn recurrent_layer(t: usize, b: usize, d: usize, h: usize) -> Graph {
+    let product = || DotDims { lhs_contract: [1].as_slice().into(), rhs_contract: [0].as_slice().into(), ..DotDims::default() };
+    let body = body(&[&[b, h], &[b, d], &[h, h], &[d, h], &[h]], |g, _, x| {
+        let (hu, xw) = (g.dot(x[0], x[2], product(), O), g.dot(x[1], x[3], product(), O));
+        let sum = g.map(Add, &[hu, xw], O);
+        let v = g.broadcast(x[4], &[1], &[b, h], O);
+        let sum = g.map(Add, &[sum, v], O);
+        let next = g.map(Tanh, &[sum], O);
+        vec![next, next]
+    });
+    let mut build = Build::new();
+    let inputs = [vec![b, h], vec![t, b, d], vec![h, h], vec![d, h], vec![h]].map(|s| build.input(&s));
+    let results = build.g.loop_results(LoopOp { trip: Some(t), reverse: false, carried: 1, scanned: 1, body }, &inputs, O);
+    build.finish(&results)
+}
+
+#[test]
+fn weights_of_a_recurrent_layer_are_multiplied_once_after_the_loop() {
+    let f = recurrent_layer(3, 1, 3, 4);
+    let shapes = f.input_types();
+    let shapes: Vec<&[usize]> = shapes.iter().map(|t| &t.shape[..]).collect();
+    check(&f, &[0, 1, 2, 3, 4], &point(&shapes));
+    let reverse = vjp(&f, &[0, 1, 2, 3, 4]).unwrap();
+    // The loop stacks h and the carried h; backward it carries the cotangent of h and stacks that of x and that of the sum.
+    assert_eq!(loops(&reverse), [(1, 1, 2), (1, 2, 2)]);
+    let products = reverse.ids().filter(|&id| matches!(reverse.node(id).op, Op::Dot(_))).count();
+    assert_eq!(products, 2, "u and w");
+}
+
+#[test]
+fn a_large_batch_adds_its_weights_up_in_the_loop() {
+    let f = recurrent_layer(2, 20, 2, 2);
+    let shapes = f.input_types();
+    let shapes: Vec<&[usize]> = shapes.iter().map(|t| &t.shape[..]).collect();
+    first_order(&f, &[2, 3, 4], &point(&shapes), "layer");
+    let reverse = vjp(&f, &[2, 3, 4]).unwrap();
+    assert!(reverse.ids().all(|id| !matches!(reverse.node(id).op, Op::Dot(_))));
 }
