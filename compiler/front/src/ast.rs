@@ -83,12 +83,14 @@ impl Item {
 /// An import.
 #[derive(Clone, Debug)]
 pub enum Import {
-    /// `import std.optim.adamw`, `import std.optim.{lion, sam}`: path segments in front, and the names taken.
+    /// `import std.optim.adamw`, `import std.optim.{lion, sam}`: path segments in front, and the names taken. `import std.optim as o` takes a whole folder.
     Std {
         /// `std`, `optim`.
         path: Vec<Name>,
         /// `adamw`; or `lion`, `sam`.
         names: Vec<Name>,
+        /// The name after `as`.
+        alias: Option<Name>,
     },
     /// `import "file.opt"`, `import "file.opt" as l`.
     File {
@@ -373,7 +375,7 @@ pub enum ExprKind {
     None,
     /// A string with interpolations.
     Str(Vec<StrPart>),
-    /// A name.
+    /// A name. `...` as an argument of a call (`reshape(x, n, ...)`) is the name "...".
     Name(Arc<str>),
     /// An element type or `float` as a value (`zeros([N], float)`).
     DType(ElemType),
@@ -789,15 +791,19 @@ pub enum BlockEntry {
 }
 
 /// A setting: one word, values, clauses, options.
+///
+/// Special forms: `stop when c` has the clause `when` and no value; `on nan { stop }` the values `nan` and a block; `task t { steps = 300 }` the value
+/// [`ExprKind::Run`], `strategy s { islands = 4 }` a call with named arguments; in `space` and `control`, `require e` and `forbid e` are clauses.
 #[derive(Clone, Debug)]
 pub struct Setting {
     /// `steps`, `data`, `model`, …
     pub word: Name,
-    /// `name = value` right after the word (`model net = mlp()`, `metric accuracy = e`, `optimizer gen = …, disc = …`), or one value without a name.
+    /// `name = value` right after the word (`model net = mlp()`, `metric accuracy = e`, `optimizer gen = …, disc = …`, `split train = 0.8, seed = 0`: all of them,
+    /// up to the first clause), or one value without a name.
     pub values: Vec<(Option<Name>, Expr)>,
     /// `on e`, `over s in 0..3`, `every 100`, `when c`, `times 5`, `stored bf16`, `within e`.
     pub clauses: Vec<Clause>,
-    /// `, name = value` options.
+    /// `, name = value` options: those after a value without a name, or after a clause.
     pub options: Vec<(Name, Expr)>,
     /// All of it.
     pub span: Span,
@@ -808,7 +814,7 @@ pub struct Setting {
 pub struct Clause {
     /// `on`, `over`, `every`, `when`, …
     pub word: Name,
-    /// `seed` of `over seed in 0..3`.
+    /// `seed` of `over seed in 0..3`, `disc` of `disc every 5`.
     pub variable: Option<Name>,
     /// Its value, if it takes one.
     pub value: Option<Expr>,

@@ -2,5 +2,7 @@
 
 pub mod ast;
 pub mod modules;
+pub mod parse;
 
 pub use modules::{Def, FileLoader, ItemRef, Module, ModuleId, Program};
+pub use parse::parse;
