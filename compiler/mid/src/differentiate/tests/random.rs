@@ -1,11 +1,13 @@
 //! Random programs, with loops and conditionals inside each other.
 
-use super::{Noise, O, check, first_order};
+use super::{Noise, O, check, first_order, near};
 use crate::differentiate::vjp;
+use crate::simplify::{Config, simplify};
 use optc_abi::{DType, Tensor};
 use optc_ir::ScalarOp;
 use optc_ir::graph::{DotDims, Graph, LoopOp, NodeId, Op, ReduceOp, ScatterMode, Ty};
 use optc_ir::interp::interpret;
+use optc_ir::verify::verify;
 use std::sync::Arc;
 
 /// The shape of most values.
@@ -188,6 +190,23 @@ fn second_derivatives() {
     for seed in 100..125 {
         let (f, at) = program(seed);
         check(&f, &[0, 1, 2], &at);
+    }
+}
+
+#[test]
+fn simplification_keeps_gradients() {
+    for seed in 200..240 {
+        let (f, at) = program(seed);
+        let cts: Vec<Tensor> = f.outputs.iter().map(|_| Noise::new(1).tensor(&SHAPE, -1.0, 1.0)).collect();
+        let reverse = vjp(&f, &[0, 1, 2]).unwrap();
+        let point = [&at[..], &cts].concat();
+        let plain = interpret(&reverse, &point).unwrap();
+        let simple = simplify(reverse, &Config::default());
+        verify(&simple).unwrap_or_else(|e| panic!("program {seed}: {e}"));
+        for (a, b) in plain.iter().zip(interpret(&simple, &point).unwrap()) {
+            let close = a.to_f64().iter().zip(b.to_f64()).all(|(a, b)| near(*a, b, 1e-9));
+            assert!(close, "program {seed}: {:?} and simplified {:?}", a.to_f64(), b.to_f64());
+        }
     }
 }
 

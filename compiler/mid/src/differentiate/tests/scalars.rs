@@ -2,10 +2,12 @@
 
 use super::{Build, Noise, check, gradient, vector};
 use crate::differentiate::scalar::has_partial;
+use crate::differentiate::vjp;
 use optc_abi::DType;
-use optc_ir::ScalarOp;
 use optc_ir::graph::Graph;
 use optc_ir::scalar::{Class, TABLE};
+use optc_ir::verify::verify;
+use optc_ir::{ScalarOp, Ty};
 
 /// A range on which each operand of an operation is smooth.
 fn range(op: ScalarOp, position: usize) -> (f64, f64) {
@@ -126,4 +128,20 @@ fn conversions_between_floats_pass_and_others_do_not() {
     let f = b.finish(&[z]);
     let found = gradient(&f, &[0], &[vector(&[1.5, 2.5, -3.5])], &[vector(&[1.0, 1.0, 1.0])]);
     assert_eq!(found, [[1.0, 2.0, -3.0]]);
+}
+
+#[test]
+fn derivatives_keep_the_element_type() {
+    for dtype in [DType::F32, DType::BF16, DType::F16] {
+        for row in TABLE.iter().filter(|r| matches!(r.class, Class::Float | Class::Number)) {
+            let mut g = Graph::new();
+            let x: Vec<_> = (0..row.arity).map(|_| g.input("x", Ty::new(dtype, [2]), super::O)).collect();
+            let z = g.map(row.op, &x, super::O);
+            g.outputs = vec![z];
+            let all: Vec<usize> = (0..x.len()).collect();
+            let reverse = vjp(&g, &all).unwrap();
+            verify(&reverse).unwrap();
+            assert!(reverse.output_types().iter().all(|t| t.dtype == dtype), "{}", row.name);
+        }
+    }
 }
