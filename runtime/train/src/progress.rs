@@ -56,7 +56,8 @@ impl Progress {
         let bar = if mode == Mode::Bar { ProgressBar::new(total) } else { ProgressBar::hidden() };
         if mode == Mode::Bar {
             bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(20));
-            let style = ProgressStyle::with_template("{prefix:.bold} {bar:28.cyan/dim} {pos}/{len}  {msg}").expect("the template is valid");
+            let style =
+                ProgressStyle::with_template("{prefix:.bold} {bar:20.cyan/dim} {pos}/{len}  {wide_msg}").expect("the template is valid");
             bar.set_style(style.progress_chars("━╸─"));
             bar.set_prefix(name.to_string());
             bar.set_position(first);

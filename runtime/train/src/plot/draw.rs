@@ -254,7 +254,16 @@ impl<DB: DrawingBackend> Canvas<'_, DB> {
         }
         self.line(&[f.point((0.0, 1.0)), f.point((0.0, 0.0)), f.point((1.0, 0.0))], SOFT, 1.2)?;
         let (middle, center) = ((f.left + f.right) / 2.0, (f.top + f.bottom) / 2.0);
-        self.text(&plot.title, (f.left, 16.0), Look { size: 17.0, color: INK, bold: true, upright: false }, HPos::Left, VPos::Top)?;
+        let (mut title, mut look) = (plot.title.clone(), Look { size: 17.0, color: INK, bold: true, upright: false });
+        while self.width(&title, look) > f.right - f.left {
+            if look.size > 13.0 {
+                look.size -= 1.0;
+            } else {
+                let shorter = title.chars().count().saturating_sub(4);
+                title = title.chars().take(shorter).chain(['…']).collect();
+            }
+        }
+        self.text(&title, (f.left, 16.0), look, HPos::Left, VPos::Top)?;
         let axis = Look { size: 14.0, color: INK, ..LABEL };
         self.text(&plot.x_label, (middle, HEIGHT as f64 - 12.0), axis, HPos::Center, VPos::Bottom)?;
         self.text(&plot.y_label, (12.0, center), Look { upright: true, ..axis }, HPos::Center, VPos::Top)
@@ -280,7 +289,7 @@ impl<DB: DrawingBackend> Canvas<'_, DB> {
             if path.len() > 1 {
                 self.line(&path, color, 2.0)?;
             }
-            if path.len() == 1 || (pieces.len() == 1 && path.len() <= 25) {
+            if path.len() == 1 || points.len() <= 25 {
                 for &p in &path {
                     self.dot(p, 3.2, color)?;
                 }

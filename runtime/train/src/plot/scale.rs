@@ -102,8 +102,13 @@ fn power(m: i64, e: i64) -> String {
     if (0..=4).contains(&e) {
         return (m * 10i64.pow(e as u32)).to_string();
     }
-    let digits: String = e
-        .to_string()
+    scientific(&format!("{m}e{e}"))
+}
+
+/// `2.50e-8` as `2.5·10⁻⁸`.
+fn scientific(text: &str) -> String {
+    let (mantissa, exponent) = text.split_once('e').unwrap_or((text, "0"));
+    let exponent: String = exponent
         .chars()
         .map(|c| match c {
             '-' => '⁻',
@@ -113,7 +118,11 @@ fn power(m: i64, e: i64) -> String {
             c => char::from_u32(0x2070 + c.to_digit(10).unwrap_or(0)).unwrap_or(c),
         })
         .collect();
-    if m == 1 { format!("10{digits}") } else { format!("{m}·10{digits}") }
+    match trim(mantissa.replace('-', "−")).as_str() {
+        "1" => format!("10{exponent}"),
+        "−1" => format!("−10{exponent}"),
+        m => format!("{m}·10{exponent}"),
+    }
 }
 
 /// Multiples of 1, 2, 2.5 or 5 times a power of ten between two ends, with labels that show just the digits needed.
@@ -134,8 +143,8 @@ fn linear(low: f64, high: f64, wanted: usize) -> Vec<(f64, String)> {
             let label = if v == 0.0 {
                 "0".to_string()
             } else if largest >= 1e7 || step < 1e-5 {
-                let text = format!("{v:.*e}", (extra + (v.abs().log10().floor() - exponent)).clamp(0.0, 6.0) as usize);
-                text.replace('-', "−")
+                let digits = (extra + (v.abs().log10() + 1e-9).floor() - exponent).clamp(0.0, 6.0) as usize;
+                scientific(&format!("{v:.digits$e}"))
             } else if largest >= 1e4 && step >= 100.0 {
                 format!("{}k", trim(format!("{:.*}", (3.0 - exponent + extra).clamp(0.0, 2.0) as usize, v / 1e3))).replace('-', "−")
             } else {
@@ -245,6 +254,8 @@ mod tests {
         assert_eq!(labels(true, 0.1, 10.0), ["0.1", "0.2", "0.5", "1", "2", "5", "10"]);
         assert_eq!(labels(true, 1e-8, 1e-5), ["10⁻⁸", "10⁻⁷", "10⁻⁶", "10⁻⁵"]);
         assert!(labels(true, 0.5, 0.6).len() >= 3);
+        assert_eq!(labels(false, -1e-7, 1e-7), ["−10⁻⁷", "−5·10⁻⁸", "0", "5·10⁻⁸", "10⁻⁷"]);
+        assert_eq!(labels(false, 0.0, 1e-7), ["0", "2·10⁻⁸", "4·10⁻⁸", "6·10⁻⁸", "8·10⁻⁸", "10⁻⁷"]);
     }
 
     #[test]
