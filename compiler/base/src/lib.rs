@@ -2,8 +2,11 @@
 
 pub mod diag;
 pub mod id;
+pub mod nearest;
+pub mod pages;
 pub mod source;
 
 pub use diag::{Code, Diagnostic, Label, Severity};
 pub use id::{Id, IdVec};
+pub use nearest::nearest;
 pub use source::{SourceId, SourceMap, Span};

@@ -145,7 +145,8 @@ impl<'a> Builder<'a> {
             match part {
                 crate::ast::StrPart::Text(t) => out.push_str(&t),
                 crate::ast::StrPart::Expr(..) => {
-                    self.error(codes::STRING, span, "no `{…}` can stand in this string").help = Some("write `{{` and `}}` for braces".into());
+                    self.error(codes::STRING, span, "no `{…}` can stand in this string").help =
+                        Some("write `{{` and `}}` for braces".into());
                 }
             }
         }

@@ -153,7 +153,13 @@ impl Builder<'_> {
             && at.start > lhs.span.end
             && rhs.span.start == at.end
         {
-            let help = format!("write `{} (-{})`, or `-{} {}`", self.slice(lhs.span), self.slice(rhs.span), self.slice(lhs.span), self.slice(rhs.span));
+            let help = format!(
+                "write `{} (-{})`, or `-{} {}`",
+                self.slice(lhs.span),
+                self.slice(rhs.span),
+                self.slice(lhs.span),
+                self.slice(rhs.span)
+            );
             let head = lhs.span;
             let error = self.error(codes::REDUCTION, at.to(rhs.span), "the operand of a reduction cannot start with `-`");
             error.secondary.push(Label { span: head, message: "of this reduction".into() });

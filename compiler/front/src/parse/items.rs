@@ -274,7 +274,8 @@ impl Builder<'_> {
 
     fn setting(&mut self, pair: P<'_>) -> Setting {
         let span = self.span(&pair);
-        let mut setting = Setting { word: Name { text: Arc::from(""), span }, values: Vec::new(), clauses: Vec::new(), options: Vec::new(), span };
+        let mut setting =
+            Setting { word: Name { text: Arc::from(""), span }, values: Vec::new(), clauses: Vec::new(), options: Vec::new(), span };
         let mut first = true;
         for p in pair.into_inner() {
             let at = self.span(&p);

@@ -116,7 +116,8 @@ impl Builder<'_> {
         match plain.parse::<i64>() {
             Ok(value) => self.make(ExprKind::Int(value), span),
             Err(_) => {
-                self.error(codes::NUMBER, span, "the number does not fit into 64 bits").help = Some(format!("write `{plain}.0` for a float"));
+                self.error(codes::NUMBER, span, "the number does not fit into 64 bits").help =
+                    Some(format!("write `{plain}.0` for a float"));
                 self.make(ExprKind::Error, span)
             }
         }

@@ -42,7 +42,11 @@ impl Builder<'_> {
         let span = self.span(&pair);
         match pair.as_rule() {
             Rule::let_stmt => {
-                let kind = if pair.clone().into_inner().next().is_some_and(|p| p.as_rule() == Rule::kw_const) { LetKind::Const } else { LetKind::Let };
+                let kind = if pair.clone().into_inner().next().is_some_and(|p| p.as_rule() == Rule::kw_const) {
+                    LetKind::Const
+                } else {
+                    LetKind::Let
+                };
                 self.binding(pair, kind, false)
             }
             Rule::var_stmt => self.binding(pair, LetKind::Var, false),

@@ -1,0 +1,58 @@
+//! Embeds the standard library: the text of every file of `stdlib/`, and the names of its items.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+    println!("cargo::rerun-if-changed={}", folder.display());
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            files(&path, found);
+        } else if path.extension().is_some_and(|e| e == "opt") {
+            found.push(path);
+        }
+    }
+}
+
+/// Names of the items of a file: the second word of lines that start with a word of items.
+fn items(text: &str) -> Vec<&str> {
+    let words = ["fn", "layer", "model", "loss", "schedule", "optimizer", "const", "type", "data", "train", "experiment"];
+    let mut names = Vec::new();
+    for line in text.lines() {
+        let line = line.strip_prefix("host ").unwrap_or(line);
+        let Some((word, rest)) = line.split_once(' ') else { continue };
+        if words.contains(&word) {
+            let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+            names.push(&rest[..end]);
+        }
+    }
+    names
+}
+
+fn main() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../stdlib");
+    let root = root.canonicalize().unwrap_or(root);
+    let mut found = Vec::new();
+    files(&root, &mut found);
+    found.sort();
+    let mut out = String::from("&[\n");
+    for path in found {
+        println!("cargo::rerun-if-changed={}", path.display());
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        let relative = path.strip_prefix(&root).unwrap_or(&path);
+        let folder = relative.parent().map(|p| p.to_string_lossy().replace('/', ".")).unwrap_or_default();
+        let name = format!("std/{}", relative.to_string_lossy());
+        let _ = writeln!(
+            out,
+            "    StdFile {{ folder: {:?}, name: {name:?}, items: &{:?}, text: include_str!({:?}) }},",
+            format!("std.{folder}"),
+            items(&text),
+            path.display().to_string()
+        );
+    }
+    out.push_str("]\n");
+    let target = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("stdlib.rs");
+    std::fs::write(target, out).expect("OUT_DIR can be written");
+}
