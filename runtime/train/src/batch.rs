@@ -42,6 +42,10 @@ impl Batches {
     pub fn batch(&self) -> usize {
         self.batch
     }
+    /// Whether every batch is the whole data set in order, so that it needs to be copied only once.
+    pub fn is_whole(&self) -> bool {
+        self.batch == self.rows
+    }
     /// Number of examples.
     pub fn rows(&self) -> usize {
         self.rows
@@ -64,8 +68,10 @@ impl Batches {
     pub fn indices(&mut self, k: u64) -> &[usize] {
         let Some(seed) = self.shuffle else {
             let first = (k as u128 * self.batch as u128 % self.rows as u128) as usize;
-            self.current.clear();
-            self.current.extend((first..self.rows).chain(0..first).take(self.batch));
+            if self.current.first() != Some(&first) {
+                self.current.clear();
+                self.current.extend((first..self.rows).chain(0..first).take(self.batch));
+            }
             return &self.current;
         };
         let per_epoch = (self.rows / self.batch) as u64;
@@ -119,7 +125,9 @@ mod tests {
 
     #[test]
     fn the_whole_set_keeps_its_order() {
-        assert_eq!(Batches::new(3, 3, Some(1)).unwrap().indices(5), [0, 1, 2]);
+        let mut all = Batches::new(3, 3, Some(1)).unwrap();
+        assert!(all.is_whole() && !Batches::new(3, 2, None).unwrap().is_whole());
+        assert_eq!(all.indices(5), [0, 1, 2]);
     }
 
     #[test]
