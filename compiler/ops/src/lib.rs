@@ -2,12 +2,17 @@
 //!
 //! The same function checks (dimensions may be symbols, nothing is emitted) and lowers (dimensions are numbers, nodes are appended to the graph on top of the stack in [`Cx`]).
 
+mod args;
 pub mod arith;
 pub mod builtin;
+mod conv;
+mod create;
 pub mod cx;
 pub mod dim;
 pub mod dim_arith;
 pub mod dim_solve;
+mod einsum;
+mod elementwise;
 pub mod error;
 mod fold;
 pub mod index;
@@ -15,12 +20,16 @@ pub mod ixpr;
 mod matmul;
 mod meet;
 pub mod notation;
+mod order;
 mod prim;
+mod random;
+mod reduce;
+mod shape_ops;
 mod show;
 pub mod value;
 
 pub use arith::{BinOp, UnOp, array_literal, binary, broadcast_to, cast, materialize, unary};
-pub use builtin::{builtin_names, call, constant, is_builtin};
+pub use builtin::{builtin_names, call, constant, is_builtin, parameters};
 pub use cx::Cx;
 pub use dim::{Dim, Symbol};
 pub use dim_arith::Fit;
@@ -29,4 +38,5 @@ pub use error::OpError;
 pub use index::{index, index_update};
 pub use ixpr::{IxExpr, IxId, IxKind, IxLeft, IxVar};
 pub use notation::{indexed, reduce_indexed};
+pub use shape_ops::transposed;
 pub use value::{Arg, Array, Ix, LevelId, Val};

@@ -39,9 +39,6 @@ impl Meet {
     pub(crate) fn is_weak(self) -> bool {
         matches!(self, Meet::WeakFloat | Meet::WeakInt)
     }
-    pub(crate) fn is_compile_time(self) -> bool {
-        matches!(self, Meet::Float | Meet::Int | Meet::Bool)
-    }
 }
 
 /// Whether a value is, or holds, something unknown.
