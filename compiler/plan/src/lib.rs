@@ -1,8 +1,33 @@
 //! From graph to fused kernels to an execution plan with static memory.
+//!
+//! The stages: `net` (the planner's node list), `rows` and `group` (which nodes share a kernel), `stage`, `emit` and `build` (kernels),
+//! `dot` (matrix products on memory as it lies), `block` and `schedule` (instructions and their order, who writes where), `seq` (small
+//! kernels become one), `memory` (the arena).
 
-use optc_abi::plan::Plan;
+mod block;
+mod build;
+mod dot;
+mod emit;
+mod group;
+mod index;
+mod lin;
+mod memory;
+mod net;
+mod print;
+mod rows;
+mod schedule;
+mod stage;
+mod store;
+mod tidy;
+
+pub use print::print;
+
+use block::{Target, plan_block};
+use net::Net;
+use optc_abi::plan::{BufRef, BufferDecl, Instr, Place, Plan, SlotDecl};
 use optc_ir::Graph;
 use optc_ir::kernel::NamedKernel;
+use store::{Buffer, Store};
 
 /// How a graph is planned.
 #[derive(Clone, Debug, Default)]
@@ -23,7 +48,70 @@ pub struct Planned {
 }
 
 /// Fuses and schedules a verified graph. Panics only if the graph breaks its invariants (a compiler bug).
-pub fn plan(graph: &Graph, _config: &Config) -> Planned {
-    assert!(graph.is_empty(), "compiler bug: planning of {} nodes is not there yet", graph.len());
-    Planned::default()
+pub fn plan(graph: &Graph, config: &Config) -> Planned {
+    let mut store = Store::default();
+    let alias = |output: usize| config.alias.iter().find(|a| a.0 == output).map(|a| a.1);
+    let types = graph.input_types();
+    let external = |store: &mut Store, dtype, len, place| {
+        BufRef::whole(store.buffer(Buffer { dtype, len, place: Some(place), forward: None, within: None }))
+    };
+    let inputs: Vec<BufRef> = types.iter().enumerate().map(|(k, ty)| external(&mut store, ty.dtype, ty.len(), Place::Input(k))).collect();
+    let mut targets = Vec::new();
+    for (k, ty) in graph.output_types().iter().enumerate() {
+        let memory = match alias(k) {
+            Some(i) => inputs[i].clone(),
+            None => external(&mut store, ty.dtype, ty.len(), Place::Output(k)),
+        };
+        targets.push(Target { memory, alias: alias(k) });
+    }
+    let net = Net::new(graph);
+    let mut code = plan_block(&mut store, &net, &inputs, &targets, config.guard, None);
+    memory::resolve(&store, &mut code);
+    let (offsets, arena_bytes) = memory::place(&store, &mut code);
+    let mut plan = Plan { arena_bytes, origins: std::mem::take(&mut store.origins.table), ..Plan::default() };
+    for (k, ty) in types.iter().enumerate() {
+        let name = graph.inputs[k].name.clone();
+        plan.inputs.push(SlotDecl { name, dtype: ty.dtype, shape: ty.shape.to_vec(), alias: None });
+    }
+    for (k, ty) in graph.output_types().iter().enumerate() {
+        let name = alias(k).map_or_else(|| format!("out{k}"), |i| graph.inputs[i].name.clone());
+        plan.outputs.push(SlotDecl { name, dtype: ty.dtype, shape: ty.shape.to_vec(), alias: alias(k) });
+    }
+    // Buffers in use get their final numbers; inputs and outputs keep one each.
+    let mut number = vec![usize::MAX; store.buffers.len()];
+    for (b, buffer) in store.buffers.iter().enumerate() {
+        let place = buffer.place.or(offsets[b].map(Place::Arena));
+        if let (Some(place), None) = (place, &buffer.forward) {
+            number[b] = plan.buffers.len();
+            plan.buffers.push(BufferDecl { dtype: buffer.dtype, len: buffer.len, place });
+        }
+    }
+    plan.constants = std::mem::take(&mut store.constants);
+    let mut kernel_number = vec![usize::MAX; store.kernels.len()];
+    let mut kernels = Vec::new();
+    renumber(&mut code, &number, &mut kernel_number, &mut kernels, &store.kernels);
+    plan.code = code;
+    Planned { plan, kernels }
+}
+
+/// Gives buffers and kernels their final numbers, in order of first use.
+fn renumber(code: &mut [Instr], buffers: &[usize], numbers: &mut [usize], kernels: &mut Vec<NamedKernel>, all: &[NamedKernel]) {
+    for instr in code {
+        memory::references(instr, &mut |place| place.buffer = buffers[place.buffer]);
+        match instr {
+            Instr::Kernel { kernel, .. } => {
+                if numbers[*kernel] == usize::MAX {
+                    numbers[*kernel] = kernels.len();
+                    kernels.push(all[*kernel].clone());
+                }
+                *kernel = numbers[*kernel];
+            }
+            Instr::Loop { body, .. } => renumber(body, buffers, numbers, kernels, all),
+            Instr::Cond { then, otherwise, .. } => {
+                renumber(then, buffers, numbers, kernels, all);
+                renumber(otherwise, buffers, numbers, kernels, all);
+            }
+            _ => {}
+        }
+    }
 }

@@ -1,0 +1,287 @@
+//! The order of units of work, and which of them write where.
+
+use crate::block::Settled;
+use crate::net::{N, Net};
+use crate::store::Store;
+use optc_abi::plan::{BufRef, Instr};
+use optc_ir::Op;
+use rustc_hash::{FxHashMap, FxHashSet};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+/// A node a unit reads.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Read {
+    pub node: N,
+    /// Which argument set of the unit.
+    pub call: usize,
+    /// Only at the element that is written in the same pass.
+    pub aligned: bool,
+    /// Time of the last read.
+    pub last: usize,
+}
+
+/// A node a unit writes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Write {
+    pub node: N,
+    pub call: usize,
+    /// Time of the first write.
+    pub first: usize,
+}
+
+/// Instructions that run together.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Unit {
+    pub code: Vec<Instr>,
+    pub reads: Vec<Read>,
+    pub writes: Vec<Write>,
+    /// Position in the original program.
+    pub key: usize,
+    /// A flat kernel, which may be one of several argument sets.
+    pub flat: bool,
+    pub ns: f64,
+}
+
+impl Unit {
+    pub fn new(key: usize) -> Unit {
+        Unit { key, ..Unit::default() }
+    }
+}
+
+/// An output written to its place by the unit that computes it.
+#[derive(Clone, Debug)]
+pub(crate) struct Claim {
+    pub node: N,
+    pub unit: usize,
+    /// The input whose memory is overwritten.
+    pub input: Option<N>,
+    pub memory: BufRef,
+    pub bytes: usize,
+}
+
+/// Dependencies between units through nodes, without repetition.
+fn data_edges(net: &Net, units: &[Unit]) -> Vec<Vec<usize>> {
+    let mut producer = vec![usize::MAX; net.nodes.len()];
+    for (u, unit) in units.iter().enumerate() {
+        unit.writes.iter().for_each(|w| producer[w.node] = u);
+    }
+    let mut next: Vec<Vec<usize>> = vec![Vec::new(); units.len()];
+    let mut marked = vec![usize::MAX; units.len()];
+    for (u, unit) in units.iter().enumerate() {
+        for read in &unit.reads {
+            let p = producer[read.node];
+            if p != usize::MAX && p != u && marked[p] != u {
+                marked[p] = u;
+                next[p].push(u);
+            }
+        }
+    }
+    next
+}
+
+/// Unites flat kernels of one code that stand equally far from the end, so that none depends on another: one instruction with several
+/// argument sets.
+fn unite(net: &Net, units: Vec<Unit>, claims: &mut [Claim]) -> Vec<Unit> {
+    let next = data_edges(net, &units);
+    let mut height = vec![0usize; units.len()];
+    let mut degree = vec![0usize; units.len()];
+    next.iter().flatten().for_each(|&v| degree[v] += 1);
+    let mut todo: Vec<usize> = (0..units.len()).filter(|&u| degree[u] == 0).collect();
+    let mut at = 0;
+    while at < todo.len() {
+        for &v in &next[todo[at]] {
+            degree[v] -= 1;
+            if degree[v] == 0 {
+                todo.push(v);
+            }
+        }
+        at += 1;
+    }
+    assert!(todo.len() == units.len(), "compiler bug: kernels that wait for each other");
+    for &u in todo.iter().rev() {
+        height[u] = next[u].iter().map(|&v| height[v] + 1).max().unwrap_or(0);
+    }
+    let mut first: FxHashMap<(usize, usize), usize> = FxHashMap::default();
+    let mut out: Vec<Unit> = Vec::new();
+    let mut moved = vec![0; units.len()];
+    for (u, unit) in units.into_iter().enumerate() {
+        let kernel = match (&unit.code[..], unit.flat) {
+            ([Instr::Kernel { kernel, .. }], true) => Some(*kernel),
+            _ => None,
+        };
+        let same = kernel.and_then(|k| first.get(&(k, height[u])).copied());
+        let Some(target) = same else {
+            if let Some(k) = kernel {
+                first.insert((k, height[u]), out.len());
+            }
+            moved[u] = out.len();
+            out.push(unit);
+            continue;
+        };
+        moved[u] = target;
+        let into = &mut out[target];
+        let call = into.writes.iter().map(|w| w.call + 1).max().unwrap_or(1);
+        into.reads.extend(unit.reads.iter().map(|r| Read { call, ..*r }));
+        into.writes.extend(unit.writes.iter().map(|w| Write { call, ..*w }));
+        into.key = into.key.max(unit.key);
+        into.ns += unit.ns;
+        if let (Instr::Kernel { calls, .. }, Some(Instr::Kernel { calls: more, .. })) = (&mut into.code[0], unit.code.into_iter().next()) {
+            calls.extend(more);
+        }
+    }
+    claims.iter_mut().for_each(|c| c.unit = moved[c.unit]);
+    out
+}
+
+/// Orders the units; returns their instructions and the copies left for the end. Forwards the memory of results.
+pub(crate) fn order(store: &mut Store, net: &Net, units: Vec<Unit>, settled: Settled, places: &[Option<BufRef>]) -> (Vec<Instr>, Vec<Instr>) {
+    let Settled { mut claims, mut copies, guard } = settled;
+    let mut units = unite(net, units, &mut claims);
+    // Argument sets of one instruction run in any order: none may overwrite what another reads.
+    let mut readers: FxHashMap<N, Vec<(usize, usize)>> = FxHashMap::default();
+    for claim in &claims {
+        if let Some(input) = claim.input {
+            readers.entry(input).or_default();
+        }
+    }
+    for (u, unit) in units.iter().enumerate() {
+        for read in &unit.reads {
+            if let Some(list) = readers.get_mut(&read.node) {
+                list.push((u, read.call));
+            }
+        }
+    }
+    let place = |n: N| places[n].clone().expect("compiler bug: an output without memory");
+    let give_up = |claim: &Claim, copies: &mut Vec<Instr>| {
+        copies.push(Instr::Copy { src: place(claim.node), dst: claim.memory.clone(), bytes: claim.bytes });
+    };
+    claims.retain(|claim| {
+        let Some(input) = claim.input else { return true };
+        let unit = &units[claim.unit];
+        let call = unit.writes.iter().find(|w| w.node == claim.node).map_or(0, |w| w.call);
+        let clear = readers[&input].iter().all(|&(u, c)| u != claim.unit || c == call);
+        if !clear {
+            give_up(claim, &mut copies);
+        }
+        clear
+    });
+    // Results that only overwrite inputs wait until the rest is done.
+    for claim in claims.iter().filter(|c| c.input.is_some()) {
+        let unit = &mut units[claim.unit];
+        unit.key = unit.key.max(net.nodes.len() + claim.node);
+    }
+    let mut guard_unit = usize::MAX;
+    if let Some((node, instr)) = guard {
+        let mut unit = Unit::new(node);
+        unit.reads.push(Read { node, call: 0, aligned: false, last: 0 });
+        unit.code.push(instr);
+        guard_unit = units.len();
+        units.push(unit);
+    }
+    let mut next: Vec<Vec<(usize, usize)>> =
+        data_edges(net, &units).into_iter().map(|list| list.into_iter().map(|v| (v, usize::MAX)).collect()).collect();
+    for (c, claim) in claims.iter().enumerate() {
+        let Some(input) = claim.input else { continue };
+        let mut before: Vec<usize> = readers[&input].iter().map(|&(u, _)| u).filter(|&u| u != claim.unit).collect();
+        if guard_unit != usize::MAX {
+            before.push(guard_unit);
+        }
+        before.sort_unstable();
+        before.dedup();
+        before.into_iter().for_each(|u| next[u].push((claim.unit, c)));
+    }
+    let mut degree = vec![0usize; units.len()];
+    next.iter().flatten().for_each(|&(v, _)| degree[v] += 1);
+    let mut ready: BinaryHeap<Reverse<(usize, usize)>> =
+        (0..units.len()).filter(|&u| degree[u] == 0).map(|u| Reverse((units[u].key, u))).collect();
+    let mut given_up = vec![false; claims.len()];
+    let mut done = vec![false; units.len()];
+    let mut sequence = Vec::with_capacity(units.len());
+    while sequence.len() < units.len() {
+        let Some(Reverse((_, u))) = ready.pop() else {
+            // Units wait for each other because of memory: one result gets memory of its own and is copied at the end.
+            let c = (0..claims.len())
+                .find(|&c| !given_up[c] && claims[c].input.is_some() && !done[claims[c].unit])
+                .unwrap_or_else(|| panic!("compiler bug: kernels that wait for each other"));
+            given_up[c] = true;
+            give_up(&claims[c], &mut copies);
+            for u in (0..units.len()).filter(|&u| !done[u]) {
+                for &(v, label) in &next[u] {
+                    if label == c {
+                        degree[v] -= 1;
+                        if degree[v] == 0 {
+                            ready.push(Reverse((units[v].key, v)));
+                        }
+                    }
+                }
+            }
+            continue;
+        };
+        done[u] = true;
+        sequence.push(u);
+        for &(v, label) in &next[u] {
+            if label != usize::MAX && given_up[label] {
+                continue;
+            }
+            degree[v] -= 1;
+            if degree[v] == 0 {
+                ready.push(Reverse((units[v].key, v)));
+            }
+        }
+    }
+    for (claim, gone) in claims.iter().zip(&given_up) {
+        if !gone {
+            let own = place(claim.node);
+            store.buffers[own.buffer].forward = Some(claim.memory.clone());
+        }
+    }
+    reuse(store, net, &units, &sequence, places);
+    let mut code = Vec::new();
+    for u in sequence {
+        code.append(&mut units[u].code);
+    }
+    (code, copies)
+}
+
+/// Lets results take the memory of arrays that are read for the last time, element by element, by the unit that writes them.
+fn reuse(store: &mut Store, net: &Net, units: &[Unit], sequence: &[usize], places: &[Option<BufRef>]) {
+    let mut last_use: FxHashMap<N, usize> = FxHashMap::default();
+    for (position, &u) in sequence.iter().enumerate() {
+        units[u].reads.iter().for_each(|r| drop(last_use.insert(r.node, position)));
+    }
+    net.outputs.iter().for_each(|&o| drop(last_use.insert(o, usize::MAX)));
+    let mut taken: FxHashSet<N> = FxHashSet::default();
+    for (position, &u) in sequence.iter().enumerate() {
+        let unit = &units[u];
+        for write in &unit.writes {
+            let Some(own) = places[write.node].as_ref() else { continue };
+            if store.buffers[own.buffer].forward.is_some() {
+                continue;
+            }
+            let mine = &net.nodes[write.node].ty;
+            let found = unit.reads.iter().find(|r| {
+                let theirs = &net.nodes[r.node].ty;
+                r.call == write.call
+                    && r.aligned
+                    && r.last < write.first
+                    && last_use.get(&r.node) == Some(&position)
+                    && theirs.len() == mine.len()
+                    && theirs.dtype.size() == mine.dtype.size()
+                    && !taken.contains(&r.node)
+                    && !matches!(net.nodes[r.node].op, Op::Input { .. } | Op::Const(_))
+                    && unit.reads.iter().filter(|o| o.node == r.node).all(|o| o.call == write.call && o.aligned && o.last < write.first)
+            });
+            let Some(read) = found else { continue };
+            let Some(theirs) = places[read.node].as_ref() else { continue };
+            let root = store.resolve(theirs);
+            let buffer = &store.buffers[root.buffer];
+            let same_life = buffer.within == store.buffers[own.buffer].within;
+            if buffer.place.is_some() || !same_life || root.offset != 0 || !root.steps.is_empty() || root.buffer == own.buffer {
+                continue;
+            }
+            taken.insert(read.node);
+            store.buffers[own.buffer].forward = Some(theirs.clone());
+        }
+    }
+}

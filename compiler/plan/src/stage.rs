@@ -1,0 +1,650 @@
+//! From a fused group to a kernel: which members are stages with loops, in which phase of a row each runs, and the loops themselves.
+//!
+//! A kernel works row by row. Within a row there are phases; a stage runs in a later phase than the stages it depends on, unless it uses
+//! exactly the element computed in the same pass of the same loop. Members that are no stages are computed where they are used.
+
+use crate::emit::{Emitter, Origins, Slot, value_type};
+use crate::group::Grouping;
+use crate::index::Idx;
+use crate::lin::{Lin, Misfit};
+use crate::net::{CHUNK, N, Net, identity};
+use crate::rows::{Class, cost, edge_rows};
+use optc_abi::DType;
+use optc_ir::Op;
+use optc_ir::ScalarOp;
+use optc_ir::graph::ReduceOp;
+use optc_ir::kernel::{AccId, AccOp, Access, Expr, Extent, Kernel, LoopKind, ValueId};
+use rustc_hash::{FxHashMap, FxHashSet};
+use std::collections::BTreeMap;
+
+/// Nanoseconds of one element operation, for the choice of units of work.
+pub(crate) const NS_PER_OP: f64 = 0.12;
+/// Nanoseconds one unit of work should take at least.
+pub(crate) const UNIT_NS: f64 = 25_000.0;
+/// Elements of one row of an elementwise kernel that make its loops worth their overhead.
+const ROW: usize = 512;
+/// Vector lanes below which the other loop order is better for a reduction.
+const NARROW: usize = 8;
+
+/// One use of a kernel's code, before memory is known.
+#[derive(Clone, Debug)]
+pub(crate) struct CallShape {
+    pub sizes: Vec<i64>,
+    pub range: i64,
+    pub grain: i64,
+    /// Rows of [`CHUNK`] elements before this call's first one.
+    pub skip: usize,
+}
+
+/// A kernel with what its buffers stand for.
+pub(crate) struct Emitted {
+    pub kernel: Kernel,
+    pub slots: Vec<Slot>,
+    pub scratch: Vec<(DType, usize)>,
+    pub calls: Vec<CallShape>,
+    /// Elements of the arrays of a flat kernel; 0 for others.
+    pub flat: usize,
+    /// Estimated time of one run on one thread.
+    pub ns: f64,
+    /// For each buffer: whether an output may overwrite it in place, given the time of its last load; and the time of its first store.
+    pub aligned: Vec<bool>,
+    pub times: Vec<(usize, usize)>,
+    pub name: String,
+    /// The node whose origin stands for the kernel.
+    pub main: N,
+}
+
+/// How a stage runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Stores one value per element of its space.
+    Store,
+    /// Combines all elements of the row to one value.
+    Total(ReduceOp),
+    /// Has loops of its own.
+    Own,
+}
+
+struct Stage {
+    node: N,
+    kind: Kind,
+    /// Elements of its index space.
+    space: usize,
+    phase: usize,
+    /// Members computed in the same pass, in order.
+    inline: Vec<N>,
+}
+
+/// Alternating runs of kept and reduced axes; extents of 1 go.
+fn runs(shape: &[usize], reduced: impl Fn(usize) -> bool) -> Vec<(usize, bool)> {
+    let mut out: Vec<(usize, bool)> = Vec::new();
+    for (axis, &extent) in shape.iter().enumerate().filter(|(_, e)| **e > 1) {
+        match out.last_mut() {
+            Some((e, r)) if *r == reduced(axis) => *e *= extent,
+            _ => out.push((extent, reduced(axis))),
+        }
+    }
+    out
+}
+
+/// Emits the kernel of a group.
+pub(crate) fn emit_group(net: &Net, grouping: &Grouping, group: usize, origins: &mut Origins) -> Emitted {
+    let g = &grouping.groups[group];
+    let mut stages = stages(net, grouping, group);
+    let work: usize = g.members.iter().map(|&m| (1 + cost(net, m)) * space_of(net, m)).sum();
+    let ns = work as f64 * NS_PER_OP;
+    let mut e = Emitter::new(net, grouping, Some(group), origins);
+    let main = *g.members.iter().max_by_key(|&&m| (cost(net, m) * space_of(net, m), m)).expect("a group has members");
+    let name = name(net, &g.members, main);
+    if let Some(size) = g.flat {
+        assign_phases(net, grouping, group, 1, &mut stages);
+        return flat_kernel(e, &stages, size, ns, name, main);
+    }
+    let rows = choose_rows(net, &stages, g.rows, ns);
+    assign_phases(net, grouping, group, rows, &mut stages);
+    let row = if rows > 1 {
+        let axis = e.b.open(Extent::Const(rows as i64), LoopKind::Parallel);
+        e.row_axis = Some(axis);
+        Lin::axis(axis)
+    } else {
+        Lin::default()
+    };
+    let mut phases: BTreeMap<(usize, usize, usize), Vec<&Stage>> = BTreeMap::new();
+    for (position, stage) in stages.iter().enumerate() {
+        // Stages of one phase and space share a loop; a stage with loops of its own stands alone.
+        let alone = if stage.kind == Kind::Own { position + 1 } else { 0 };
+        phases.entry((stage.phase, stage.space, alone)).or_default().push(stage);
+    }
+    for bucket in phases.values() {
+        let done = match bucket[..] {
+            [one] if one.kind == Kind::Own => e.own_loops(one.node, rows, &row),
+            _ => e.shared_loop(bucket, rows, &row),
+        };
+        if let Err(misfit) = done {
+            panic!("compiler bug: no loop owns the axis of {misfit:?}");
+        }
+    }
+    if rows > 1 {
+        e.b.close();
+    }
+    let grain = if ns <= 2.0 * UNIT_NS { rows } else { ((UNIT_NS * rows as f64 / ns).ceil() as usize).clamp(1, rows) };
+    let calls = vec![CallShape { sizes: Vec::new(), range: rows as i64, grain: grain as i64, skip: 0 }];
+    finish(e, calls, 0, ns, name, main)
+}
+
+/// Packs up.
+pub(crate) fn finish(e: Emitter<'_>, calls: Vec<CallShape>, flat: usize, ns: f64, name: String, main: N) -> Emitted {
+    let times = e.b.times.clone();
+    let aligned = e.unaligned.iter().map(|u| !u).collect();
+    Emitted { kernel: e.b.finish(), slots: e.slots, scratch: e.scratch, calls, flat, ns, aligned, times, name, main }
+}
+
+fn space_of(net: &Net, n: N) -> usize {
+    match net.nodes[n].op {
+        Op::Reduce { .. } | Op::ArgReduce { .. } => net.len_of(net.nodes[n].operands[0]),
+        _ => net.len_of(n),
+    }
+}
+
+/// A short description: the most expensive operations and the shape of the main one.
+fn name(net: &Net, members: &[N], main: N) -> String {
+    let mut words: Vec<(usize, &'static str)> = Vec::new();
+    for &m in members {
+        let word = match &net.nodes[m].op {
+            Op::Map(s) => s.name(),
+            Op::Reduce { kind, .. } => match kind {
+                ReduceOp::Sum => "sum",
+                ReduceOp::Prod => "prod",
+                ReduceOp::Max => "max",
+                ReduceOp::Min => "min",
+                ReduceOp::And => "all",
+                ReduceOp::Or => "any",
+            },
+            Op::ArgReduce { .. } => "argreduce",
+            Op::Scan { .. } => "scan",
+            Op::Gather { .. } => "gather",
+            Op::RandomBits => "random",
+            Op::Concat { .. } => "concat",
+            Op::Cast => "cast",
+            _ => "copy",
+        };
+        if !words.iter().any(|w| w.1 == word) {
+            words.push((cost(net, m) + usize::from(matches!(net.nodes[m].op, Op::Reduce { .. })) * 10, word));
+        }
+    }
+    words.sort_by_key(|w| std::cmp::Reverse(w.0));
+    let words: Vec<&str> = words.into_iter().take(3).map(|w| w.1).collect();
+    let main = if let Op::Reduce { .. } = net.nodes[main].op { net.nodes[main].operands[0] } else { main };
+    let dims: Vec<String> = net.nodes[main].ty.shape.iter().map(|d| d.to_string()).collect();
+    if dims.is_empty() { words.join("_") } else { format!("{}.{}", words.join("_"), dims.join("x")) }
+}
+
+/// The members that need loops, in topological order.
+fn stages(net: &Net, grouping: &Grouping, group: usize) -> Vec<Stage> {
+    let g = &grouping.groups[group];
+    let is_stage = |m: &&N| grouping.stored[**m] || grouping.class[**m] == Class::Staged;
+    g.members
+        .iter()
+        .filter(is_stage)
+        .map(|&node| Stage { node, kind: Kind::Own, space: space_of(net, node), phase: 0, inline: Vec::new() })
+        .collect()
+}
+
+/// Decides how each stage runs for this number of rows, and when.
+fn assign_phases(net: &Net, grouping: &Grouping, group: usize, rows: usize, stages: &mut [Stage]) {
+    let index: FxHashMap<N, usize> = stages.iter().enumerate().map(|(i, s)| (s.node, i)).collect();
+    for i in 0..stages.len() {
+        let node = stages[i].node;
+        stages[i].kind = match &net.nodes[node].op {
+            Op::Reduce { kind, axes } => {
+                let shape = &net.nodes[net.nodes[node].operands[0]].ty.shape;
+                let inner = runs(shape, |a| axes.contains(&a));
+                let single = net.nodes[node].partial || net.len_of(node) == rows;
+                let kept_first = inner.iter().skip_while(|r| !r.1).all(|r| r.1);
+                if single && kept_first { Kind::Total(*kind) } else { Kind::Own }
+            }
+            _ if grouping.class[node] == Class::Elem => Kind::Store,
+            _ => Kind::Own,
+        };
+        let (deps, inline) = dependencies(net, grouping, group, &index, node, stages[i].space);
+        let mut phase = 0;
+        for (dep, local) in deps {
+            let other = &stages[dep];
+            let same_pass = local && other.kind == Kind::Store && other.space == stages[i].space && stages[i].kind != Kind::Own;
+            phase = phase.max(other.phase + usize::from(!same_pass));
+        }
+        stages[i].phase = phase;
+        stages[i].inline = inline;
+    }
+}
+
+/// The stages a stage's expression reaches (and whether at the same element), and the members it computes at the same element.
+fn dependencies(
+    net: &Net,
+    grouping: &Grouping,
+    group: usize,
+    index: &FxHashMap<N, usize>,
+    node: N,
+    space: usize,
+) -> (Vec<(usize, bool)>, Vec<N>) {
+    let mut deps = Vec::new();
+    let mut inline = Vec::new();
+    let mut seen: FxHashSet<(N, bool)> = FxHashSet::default();
+    let mut todo: Vec<(N, bool)> = Vec::new();
+    let step = |n: N, local: bool, todo: &mut Vec<(N, bool)>| {
+        for (k, &o) in net.nodes[n].operands.iter().enumerate() {
+            let rows = if n == node && matches!(net.nodes[n].op, Op::Reduce { .. }) { space } else { edge_rows(net, n, k) };
+            todo.push((o, local && rows == space && net.len_of(o) == space));
+        }
+    };
+    step(node, true, &mut todo);
+    while let Some((n, local)) = todo.pop() {
+        if !seen.insert((n, local)) {
+            continue;
+        }
+        if let Some(&stage) = index.get(&n) {
+            deps.push((stage, local));
+            continue;
+        }
+        let here = grouping.group_of[n] == Some(group);
+        let loaded = match grouping.class[n] {
+            Class::Leaf | Class::Apart => true,
+            Class::View => false,
+            _ => !here && grouping.stored[n],
+        };
+        if loaded {
+            continue;
+        }
+        if local && grouping.class[n] == Class::Elem {
+            inline.push(n);
+        }
+        step(n, local, &mut todo);
+    }
+    inline.sort_unstable();
+    (deps, inline)
+}
+
+/// How many rows a kernel's parallel loop has. Elementwise kernels want long rows; kernels with stages that need whole rows take them.
+fn choose_rows(net: &Net, stages: &[Stage], rows: usize, ns: f64) -> usize {
+    let elementwise = stages.iter().all(|s| !matches!(net.nodes[s.node].op, Op::Reduce { .. } | Op::ArgReduce { .. } | Op::Scan { .. }));
+    if !elementwise {
+        return rows;
+    }
+    if ns <= 2.0 * UNIT_NS {
+        return 1;
+    }
+    let Some(widest) = stages.iter().max_by_key(|s| s.space) else { return 1 };
+    let size = widest.space;
+    let mut best = 1;
+    let mut product = 1;
+    for &extent in &net.nodes[widest.node].ty.shape {
+        product *= extent;
+        if rows % product == 0 && size / product >= ROW {
+            best = product;
+        }
+    }
+    if best >= 8 {
+        return best;
+    }
+    let found = (4 * ROW..64 * ROW).find(|n| size % n == 0 && rows % (size / n) == 0);
+    found.map_or(best, |n| size / n)
+}
+
+/// A kernel on whole arrays in order, of a size known when it is called.
+fn flat_kernel(mut e: Emitter<'_>, stages: &[Stage], size: usize, ns: f64, name: String, main: N) -> Emitted {
+    e.b.kernel.sizes = 1;
+    // The number of chunks is the call's; the extent here only says that it is not known.
+    let chunk = e.b.open(Extent::Size(1), LoopKind::Parallel);
+    e.b.kernel.sizes = 2;
+    e.row_axis = Some(chunk);
+    let accs: Vec<Option<AccId>> = stages.iter().map(|s| e.total(s)).collect();
+    let i = e.b.open(Extent::Size(0), LoopKind::Vector);
+    let at = Lin::axis(chunk).scaled(CHUNK as i64).add_scaled(&Lin::axis(i), 1);
+    let order: Vec<&Stage> = stages.iter().collect();
+    if e.pass(&order, &accs, &at, size).is_err() {
+        panic!("compiler bug: a flat kernel with an index that is not flat");
+    }
+    e.b.close();
+    e.results(&order, &accs, &Lin::axis(chunk));
+    e.b.close();
+    let (full, rest) = (size / CHUNK, size % CHUNK);
+    let grain = (UNIT_NS * full as f64 / ns).ceil().clamp(1.0, 64.0) as i64;
+    let mut calls = Vec::new();
+    if full > 0 {
+        calls.push(CallShape { sizes: vec![CHUNK as i64, full as i64], range: full as i64, grain, skip: 0 });
+    }
+    if rest > 0 {
+        calls.push(CallShape { sizes: vec![rest as i64, 1], range: 1, grain: 1, skip: full });
+    }
+    finish(e, calls, size, ns, name, main)
+}
+
+/// The binary operation of a reduction.
+pub(crate) fn combine(kind: ReduceOp) -> ScalarOp {
+    match kind {
+        ReduceOp::Sum => ScalarOp::Add,
+        ReduceOp::Prod => ScalarOp::Mul,
+        ReduceOp::Max => ScalarOp::Max,
+        ReduceOp::Min => ScalarOp::Min,
+        ReduceOp::And => ScalarOp::And,
+        ReduceOp::Or => ScalarOp::Or,
+    }
+}
+
+impl Emitter<'_> {
+    /// A new accumulator at its identity, in the present loop.
+    fn accumulator(&mut self, kind: ReduceOp, dtype: DType) -> AccId {
+        let acc = self.b.acc(value_type(dtype), AccOp::Reduce(kind));
+        let start = identity(kind, dtype);
+        let start = self.b.literal(value_type(dtype), start, start as i64);
+        self.b.init(acc, start);
+        acc
+    }
+
+    fn total(&mut self, stage: &Stage) -> Option<AccId> {
+        let Kind::Total(kind) = stage.kind else { return None };
+        Some(self.accumulator(kind, self.net.nodes[stage.node].ty.dtype))
+    }
+
+    /// One pass over an element: all values first, then what changes memory.
+    fn pass(&mut self, stages: &[&Stage], accs: &[Option<AccId>], at: &Lin, space: usize) -> Result<(), Misfit> {
+        self.here = Some((at.clone(), space));
+        let mut values: Vec<ValueId> = Vec::with_capacity(stages.len());
+        for stage in stages {
+            for &m in &stage.inline {
+                self.emit(m, &Idx::Flat(at.clone()), None)?;
+            }
+            values.push(match stage.kind {
+                Kind::Store => self.emit_stage(stage.node, at)?,
+                _ => self.emit(self.net.nodes[stage.node].operands[0], &Idx::Flat(at.clone()), None)?,
+            });
+        }
+        for ((stage, acc), value) in stages.iter().zip(accs).zip(values) {
+            match acc {
+                Some(acc) => self.b.update(*acc, value),
+                None => {
+                    let buffer = self.buffer(Slot::Node(stage.node), Access::Write);
+                    self.b.store(buffer, at, value);
+                }
+            }
+        }
+        self.here = None;
+        Ok(())
+    }
+
+    /// After a loop: totals become values of the row, stored arrays can be loaded.
+    fn results(&mut self, stages: &[&Stage], accs: &[Option<AccId>], row: &Lin) {
+        for (stage, acc) in stages.iter().zip(accs) {
+            match acc {
+                Some(acc) => {
+                    let value = self.b.read(*acc);
+                    self.row_values.insert(stage.node, value);
+                    if self.grouping.stored[stage.node] {
+                        let buffer = self.buffer(Slot::Node(stage.node), Access::Write);
+                        self.b.store(buffer, row, value);
+                    }
+                }
+                None => {
+                    self.in_memory.insert(stage.node, Slot::Node(stage.node));
+                }
+            }
+        }
+    }
+
+    /// The loop of several stages over one index space.
+    fn shared_loop(&mut self, stages: &[&Stage], rows: usize, row: &Lin) -> Result<(), Misfit> {
+        let space = stages[0].space;
+        let inner = space / rows;
+        let accs: Vec<Option<AccId>> = stages.iter().map(|s| self.total(s)).collect();
+        self.nest(&[inner], LoopKind::Vector, &mut |e, at| {
+            let at = row.scaled(inner as i64).add_scaled(&at[0], 1);
+            e.pass(stages, &accs, &at, space)
+        })?;
+        self.results(stages, &accs, row);
+        Ok(())
+    }
+
+    /// Memory for a stage's result: its own, or this kernel's.
+    fn result_slot(&mut self, n: N) -> Slot {
+        if self.grouping.stored[n] || self.group.is_none() {
+            return Slot::Node(n);
+        }
+        self.scratch.push((value_type(self.net.nodes[n].ty.dtype), self.net.len_of(n)));
+        Slot::Scratch(self.scratch.len() - 1)
+    }
+
+    /// The loops of a stage that shares none.
+    fn own_loops(&mut self, n: N, rows: usize, row: &Lin) -> Result<(), Misfit> {
+        let slot = self.result_slot(n);
+        let node = &self.net.nodes[n];
+        let x = node.operands.first().copied();
+        match &node.op {
+            Op::Reduce { kind, axes } => self.reduction(n, *kind, axes, slot, rows, row)?,
+            Op::Scan { kind, axis, reverse } => self.scan(n, *kind, *axis, *reverse, slot, rows, row)?,
+            Op::ArgReduce { max, axis } => self.search(n, *max, *axis, slot, rows, row)?,
+            Op::Concat { axis } => self.concat(n, *axis, slot, rows, row)?,
+            Op::RandomBits => self.random(n, x.expect("a key"), slot, rows, row)?,
+            op => panic!("compiler bug: {op:?} has no loops of its own"),
+        }
+        self.in_memory.insert(n, slot);
+        Ok(())
+    }
+
+    fn reduction(&mut self, n: N, kind: ReduceOp, axes: &[usize], slot: Slot, rows: usize, row: &Lin) -> Result<(), Misfit> {
+        let x = self.net.nodes[n].operands[0];
+        let dtype = self.net.nodes[n].ty.dtype;
+        let mut runs = runs(&self.net.nodes[x].ty.shape, |a| axes.contains(&a));
+        if rows > 1 {
+            runs[0].0 /= rows;
+        }
+        let total: usize = runs.iter().map(|r| r.0).product();
+        let buffer = self.buffer(slot, Access::Write);
+        // Positions in the operand and the result from the positions in the runs.
+        let place = |at: &[Lin]| -> (Lin, Lin) {
+            let (mut from, mut to) = (row.clone(), row.clone());
+            for (&(extent, reduced), lin) in runs.iter().zip(at) {
+                from = from.scaled(extent as i64).add_scaled(lin, 1);
+                if !reduced {
+                    to = to.scaled(extent as i64).add_scaled(lin, 1);
+                }
+            }
+            (from, to)
+        };
+        let kept: Vec<usize> = runs.iter().filter(|r| !r.1).map(|r| r.0).collect();
+        let reduced: Vec<usize> = runs.iter().filter(|r| r.1).map(|r| r.0).collect();
+        let last = runs.last().copied().unwrap_or((1, true));
+        if last.1 || last.0 < NARROW || total / last.0 < 2 {
+            return self.nest(&kept, LoopKind::Serial, &mut |e, outer| {
+                let acc = e.accumulator(kind, dtype);
+                let mut result = Lin::default();
+                e.nest(&reduced, LoopKind::Vector, &mut |e, inner| {
+                    let (mut outer, mut inner) = (outer.iter(), inner.iter());
+                    let at: Vec<Lin> = runs.iter().map(|r| if r.1 { inner.next() } else { outer.next() }.expect("a run").clone()).collect();
+                    let (from, to) = place(&at);
+                    let value = e.emit(x, &Idx::Flat(from), None)?;
+                    e.b.update(acc, value);
+                    result = to;
+                    Ok(())
+                })?;
+                let value = e.b.read(acc);
+                e.b.store(buffer, &result, value);
+                Ok(())
+            });
+        }
+        // The innermost axis is kept: add whole rows to a row of results, several at a time.
+        let width = kept[kept.len() - 1];
+        let outer_kept = &kept[..kept.len() - 1];
+        let count: usize = reduced.iter().product();
+        let vt = value_type(dtype);
+        let wide = vt == dtype;
+        let buffer = if wide { buffer } else { self.buffer_of(vt, width * rows.max(1) * outer_kept.iter().product::<usize>()) };
+        let op = combine(kind);
+        self.nest(outer_kept, LoopKind::Serial, &mut |e, outer| {
+            let rows_of = |e: &mut Self, base: &Lin, many: usize, first: bool| -> Result<(), Misfit> {
+                e.nest(&[width], LoopKind::Vector, &mut |e, column| {
+                    let mut to = Lin::default();
+                    let mut sum: Option<ValueId> = None;
+                    for step in 0..many {
+                        let mut rest = base.plus(step as i64);
+                        let mut parts: Vec<Lin> = Vec::new();
+                        for (k, &extent) in reduced.iter().enumerate().rev() {
+                            if k == 0 {
+                                parts.push(rest.clone());
+                            } else {
+                                let (q, r) = e.div_rem(&rest, extent as i64)?;
+                                parts.push(r);
+                                rest = q;
+                            }
+                        }
+                        let mut outer = outer.iter().chain(column);
+                        let at: Vec<Lin> =
+                            runs.iter().map(|r| if r.1 { parts.pop() } else { outer.next().cloned() }.expect("a run")).collect();
+                        let (from, result) = place(&at);
+                        to = result;
+                        let value = e.emit(x, &Idx::Flat(from), None)?;
+                        sum = Some(match sum {
+                            Some(s) => e.b.map(op, vt, &[s, value]),
+                            None if first => value,
+                            None => {
+                                let old = e.b.load_here(buffer, vt, &to);
+                                e.b.map(op, vt, &[old, value])
+                            }
+                        });
+                    }
+                    e.b.store(buffer, &to, sum.expect("at least one row"));
+                    Ok(())
+                })
+            };
+            const STEP: usize = 4;
+            let head = if count % STEP == 0 { STEP } else { count % STEP };
+            rows_of(e, &Lin::default(), head, true)?;
+            e.touch(buffer);
+            e.nest(&[(count - head) / STEP], LoopKind::Serial, &mut |e, at| {
+                if count == head {
+                    return Ok(());
+                }
+                rows_of(e, &at[0].scaled(STEP as i64).plus(head as i64), STEP, false)
+            })
+        })?;
+        if !wide {
+            let narrow = self.buffer(slot, Access::Write);
+            let all: usize = width * outer_kept.iter().product::<usize>();
+            self.nest(&[all], LoopKind::Vector, &mut |e, at| {
+                let at = row.scaled(all as i64).add_scaled(&at[0], 1);
+                let value = e.b.load_here(buffer, vt, &at);
+                e.b.store(narrow, &at, value);
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    fn scan(&mut self, n: N, kind: ReduceOp, axis: usize, reverse: bool, slot: Slot, rows: usize, row: &Lin) -> Result<(), Misfit> {
+        let node = &self.net.nodes[n];
+        let (x, dtype, shape) = (node.operands[0], node.ty.dtype, &node.ty.shape);
+        let buffer = self.buffer(slot, Access::Write);
+        let before = shape[..axis].iter().product::<usize>() / rows;
+        let (extent, after) = (shape[axis], shape[axis + 1..].iter().product::<usize>());
+        self.nest(&[before, after], LoopKind::Serial, &mut |e, outer| {
+            let acc = e.accumulator(kind, dtype);
+            e.nest(&[extent], LoopKind::Serial, &mut |e, at| {
+                let step = if reverse { at[0].scaled(-1).plus(extent as i64 - 1) } else { at[0].clone() };
+                let place = row.scaled(before as i64).add_scaled(&outer[0], 1).scaled(extent as i64).add_scaled(&step, 1);
+                let place = place.scaled(after as i64).add_scaled(&outer[1], 1);
+                let value = e.emit(x, &Idx::Flat(place.clone()), None)?;
+                e.b.update(acc, value);
+                let sum = e.b.read(acc);
+                e.b.store(buffer, &place, sum);
+                Ok(())
+            })
+        })
+    }
+
+    fn search(&mut self, n: N, max: bool, axis: usize, slot: Slot, rows: usize, row: &Lin) -> Result<(), Misfit> {
+        let x = self.net.nodes[n].operands[0];
+        let ty = &self.net.nodes[x].ty;
+        let dtype = value_type(ty.dtype);
+        let buffer = self.buffer(slot, Access::Write);
+        let before = ty.shape[..axis].iter().product::<usize>() / rows;
+        let (extent, after) = (ty.shape[axis], ty.shape[axis + 1..].iter().product::<usize>());
+        let (best, place) = (self.b.acc(dtype, AccOp::Assign), self.b.acc(DType::I32, AccOp::Assign));
+        self.nest(&[before, after], LoopKind::Serial, &mut |e, outer| {
+            let line = row.scaled(before as i64).add_scaled(&outer[0], 1);
+            let from = |step: &Lin| line.scaled(extent as i64).add_scaled(step, 1).scaled(after as i64).add_scaled(&outer[1], 1);
+            let first = e.emit(x, &Idx::Flat(from(&Lin::default())), None)?;
+            let zero = e.b.literal(DType::I32, 0.0, 0);
+            e.b.init(best, first);
+            e.b.init(place, zero);
+            e.nest(&[extent], LoopKind::Serial, &mut |e, at| {
+                let value = e.emit(x, &Idx::Flat(from(&at[0])), None)?;
+                let index = e.b.lin_value(&at[0], DType::I32);
+                let (old, old_place) = (e.b.read(best), e.b.read(place));
+                let order = if max { [old, value] } else { [value, old] };
+                let mut better = e.b.map(ScalarOp::Lt, DType::Bool, &order);
+                if dtype.is_float() {
+                    // The first NaN beats everything.
+                    let (new, was) = (e.b.map(ScalarOp::IsNan, DType::Bool, &[value]), e.b.map(ScalarOp::IsNan, DType::Bool, &[old]));
+                    let was_not = e.b.map(ScalarOp::Not, DType::Bool, &[was]);
+                    let first_nan = e.b.map(ScalarOp::And, DType::Bool, &[new, was_not]);
+                    better = e.b.map(ScalarOp::Or, DType::Bool, &[better, first_nan]);
+                }
+                let (new, new_place) = (
+                    e.b.map(ScalarOp::Select, dtype, &[better, value, old]),
+                    e.b.map(ScalarOp::Select, DType::I32, &[better, index, old_place]),
+                );
+                e.b.update(best, new);
+                e.b.update(place, new_place);
+                Ok(())
+            })?;
+            let index = e.b.read(place);
+            e.b.store(buffer, &line.scaled(after as i64).add_scaled(&outer[1], 1), index);
+            Ok(())
+        })
+    }
+
+    fn concat(&mut self, n: N, axis: usize, slot: Slot, rows: usize, row: &Lin) -> Result<(), Misfit> {
+        let node = &self.net.nodes[n];
+        let buffer = self.buffer(slot, Access::Write);
+        let before = node.ty.shape[..axis].iter().product::<usize>() / rows;
+        let after: usize = node.ty.shape[axis + 1..].iter().product();
+        let line = node.ty.shape[axis] * after;
+        let mut offset = 0;
+        for &part in &node.operands {
+            let width = self.net.nodes[part].ty.shape[axis] * after;
+            self.nest(&[before, width], LoopKind::Vector, &mut |e, at| {
+                let which = row.scaled(before as i64).add_scaled(&at[0], 1);
+                let value = e.emit(part, &Idx::Flat(which.scaled(width as i64).add_scaled(&at[1], 1)), None)?;
+                e.b.store(buffer, &which.scaled(line as i64).add_scaled(&at[1], 1).plus(offset as i64), value);
+                Ok(())
+            })?;
+            offset += width;
+        }
+        Ok(())
+    }
+
+    fn random(&mut self, n: N, key: N, slot: Slot, rows: usize, row: &Lin) -> Result<(), Misfit> {
+        let buffer = self.buffer(slot, Access::Write);
+        let blocks = self.net.len_of(n) / 4 / rows;
+        self.nest(&[blocks], LoopKind::Vector, &mut |e, at| {
+            let key = e.key(key, None)?;
+            let block = row.scaled(blocks as i64).add_scaled(&at[0], 1);
+            let counter = e.counter(&block);
+            for word in 0..4u8 {
+                let value = e.b.pure(DType::U32, Expr::Philox { key, counter, word });
+                e.b.store(buffer, &block.scaled(4).plus(i64::from(word)), value);
+            }
+            Ok(())
+        })
+    }
+
+    /// Scratch memory of this kernel as a buffer parameter.
+    fn buffer_of(&mut self, dtype: DType, len: usize) -> usize {
+        self.scratch.push((dtype, len));
+        self.buffer(Slot::Scratch(self.scratch.len() - 1), Access::Write)
+    }
+
+    /// States that a buffer is read as well as written.
+    fn touch(&mut self, buffer: usize) {
+        self.b.kernel.buffers[buffer].access = Access::ReadWrite;
+    }
+}

@@ -1,0 +1,86 @@
+//! What all blocks of a plan share: buffers before they have a place, kernels, constants, origins.
+
+use crate::emit::Origins;
+use optc_abi::plan::{BufRef, LoopId, Place};
+use optc_abi::{DType, Tensor};
+use optc_ir::Origin;
+use optc_ir::kernel::{Kernel, NamedKernel};
+use rustc_hash::FxHashMap;
+use std::sync::Arc;
+
+/// A buffer of the plan to be.
+#[derive(Clone, Debug)]
+pub(crate) struct Buffer {
+    pub dtype: DType,
+    pub len: usize,
+    /// Where it must be; the arena if nothing is said.
+    pub place: Option<Place>,
+    /// Memory it is part of instead of having its own.
+    pub forward: Option<BufRef>,
+    /// The loop in whose body it lives; it keeps nothing from pass to pass.
+    pub within: Option<LoopId>,
+}
+
+/// The collection.
+#[derive(Default)]
+pub(crate) struct Store {
+    pub buffers: Vec<Buffer>,
+    pub constants: Vec<Tensor>,
+    known_constants: FxHashMap<Arc<Tensor>, usize>,
+    pub kernels: Vec<NamedKernel>,
+    /// Estimated nanoseconds of each kernel's last use.
+    pub costs: Vec<f64>,
+    known_kernels: FxHashMap<Kernel, usize>,
+    pub origins: Origins,
+    loops: usize,
+}
+
+impl Store {
+    pub fn buffer(&mut self, buffer: Buffer) -> usize {
+        self.buffers.push(buffer);
+        self.buffers.len() - 1
+    }
+
+    /// A buffer in the arena.
+    pub fn temporary(&mut self, dtype: DType, len: usize, within: Option<LoopId>) -> usize {
+        self.buffer(Buffer { dtype, len, place: None, forward: None, within })
+    }
+
+    pub fn constant(&mut self, tensor: &Arc<Tensor>) -> usize {
+        if let Some(&buffer) = self.known_constants.get(tensor) {
+            return buffer;
+        }
+        let place = Some(Place::Constant(self.constants.len()));
+        self.constants.push((**tensor).clone());
+        let buffer = self.buffer(Buffer { dtype: tensor.dtype, len: tensor.len(), place, forward: None, within: None });
+        self.known_constants.insert(tensor.clone(), buffer);
+        buffer
+    }
+
+    pub fn kernel(&mut self, kernel: Kernel, name: String, origin: Origin, ns: f64) -> usize {
+        if let Some(&k) = self.known_kernels.get(&kernel) {
+            self.costs[k] = self.costs[k].max(ns);
+            return k;
+        }
+        self.kernels.push(NamedKernel { name, kernel: kernel.clone(), origin });
+        self.costs.push(ns);
+        self.known_kernels.insert(kernel, self.kernels.len() - 1);
+        self.kernels.len() - 1
+    }
+
+    pub fn new_loop(&mut self) -> LoopId {
+        self.loops += 1;
+        self.loops - 1
+    }
+
+    /// The memory a reference means after all forwarding.
+    pub fn resolve(&self, place: &BufRef) -> BufRef {
+        let mut out = place.clone();
+        while let Some(next) = &self.buffers[out.buffer].forward {
+            out.buffer = next.buffer;
+            out.offset += next.offset;
+            out.steps.extend(next.steps.iter().copied());
+        }
+        out
+    }
+}
