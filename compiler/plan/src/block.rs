@@ -81,12 +81,7 @@ impl Block<'_> {
 
     fn emit_units(&mut self) {
         let net = self.net;
-        for g in 0..self.grouping.groups.len() {
-            let emitted = emit_group(net, self.grouping, g, &mut self.store.origins);
-            let key = *self.grouping.groups[g].members.last().expect("a group has members");
-            let unit = self.kernel_unit(emitted, key);
-            self.units.push(unit);
-        }
+        // Loops and conditionals first: they decide where their results are.
         for n in 0..net.nodes.len() {
             if self.grouping.class[n] != Class::Apart {
                 continue;
@@ -100,6 +95,12 @@ impl Block<'_> {
                 Op::Cond { then, otherwise } => self.branch(n, then, otherwise),
                 op => panic!("compiler bug: {op:?} has no instruction"),
             };
+            self.units.push(unit);
+        }
+        for g in 0..self.grouping.groups.len() {
+            let emitted = emit_group(net, self.grouping, g, &mut self.store.origins);
+            let key = *self.grouping.groups[g].members.last().expect("a group has members");
+            let unit = self.kernel_unit(emitted, key);
             self.units.push(unit);
         }
     }
@@ -142,10 +143,7 @@ impl Block<'_> {
             .calls
             .iter()
             .map(|c| KernelCall {
-                buffers: places
-                    .iter()
-                    .map(|(p, stride)| BufRef { offset: p.offset + (c.skip * stride) as i64, ..p.clone() })
-                    .collect(),
+                buffers: places.iter().map(|(p, stride)| BufRef { offset: p.offset + (c.skip * stride) as i64, ..p.clone() }).collect(),
                 sizes: c.sizes.clone(),
                 range: c.range,
                 grain: c.grain,

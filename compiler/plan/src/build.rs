@@ -3,7 +3,9 @@
 use crate::lin::{Lin, Term};
 use optc_abi::DType;
 use optc_ir::ScalarOp;
-use optc_ir::kernel::{Acc, AccId, AccOp, Access, AxisId, BufferId, BufferParam, Expr, Extent, Index, Kernel, Literal, LoopKind, Stmt, ValueId};
+use optc_ir::kernel::{
+    Acc, AccId, AccOp, Access, AxisId, BufferId, BufferParam, Expr, Extent, Index, Kernel, Literal, LoopKind, Stmt, ValueId,
+};
 use rustc_hash::FxHashMap;
 
 /// A loop being filled.

@@ -91,11 +91,8 @@ pub(crate) fn gemm(
     let (free_a, free_b) = (free(ta.rank(), lhs_batch, lhs_contract), free(tb.rank(), rhs_batch, rhs_contract));
     let mut c = c_strides.iter().copied();
     let mut next = || c.next().expect("one stride per axis of the result");
-    let batch: Vec<Axis> = lhs_batch
-        .iter()
-        .zip(rhs_batch)
-        .map(|(&i, &j)| Axis { extent: ta.shape[i], a: a.strides[i], b: b.strides[j], c: next() })
-        .collect();
+    let batch: Vec<Axis> =
+        lhs_batch.iter().zip(rhs_batch).map(|(&i, &j)| Axis { extent: ta.shape[i], a: a.strides[i], b: b.strides[j], c: next() }).collect();
     let rows: Vec<Axis> = free_a.iter().map(|&i| Axis { extent: ta.shape[i], a: a.strides[i], b: 0, c: next() }).collect();
     let cols: Vec<Axis> = free_b.iter().map(|&j| Axis { extent: tb.shape[j], a: 0, b: b.strides[j], c: next() }).collect();
     let inner: Vec<Axis> = lhs_contract
@@ -121,7 +118,12 @@ pub(crate) fn gemm(
         k: k.extent,
         batch: batch.iter().map(|x| x.extent).collect(),
         a: MatRef { data: place(a_ref, a.offset), row_stride: m.a, col_stride: k.a, batch_strides: batch.iter().map(|x| x.a).collect() },
-        b: MatRef { data: place(b_ref, b.offset), row_stride: k.b, col_stride: n_axis.b, batch_strides: batch.iter().map(|x| x.b).collect() },
+        b: MatRef {
+            data: place(b_ref, b.offset),
+            row_stride: k.b,
+            col_stride: n_axis.b,
+            batch_strides: batch.iter().map(|x| x.b).collect(),
+        },
         c: MatRef { data: c_ref, row_stride: m.c, col_stride: n_axis.c, batch_strides: batch.iter().map(|x| x.c).collect() },
         accumulate: false,
     })

@@ -22,7 +22,6 @@ const MOST_MEMBERS: usize = 400;
 /// A set of nodes computed by one kernel.
 #[derive(Clone, Debug)]
 pub(crate) struct Group {
-    pub level: usize,
     /// Number of rows all members agree on.
     pub rows: usize,
     work: usize,
@@ -329,9 +328,7 @@ impl State<'_> {
         if members > MOST_MEMBERS {
             return false;
         }
-        joint == before
-            || (joint >= ENOUGH_ROWS && widest / joint <= ROW_ELEMENTS)
-            || (before < ENOUGH_ROWS && work <= SMALL_WORK)
+        joint == before || (joint >= ENOUGH_ROWS && widest / joint <= ROW_ELEMENTS) || (before < ENOUGH_ROWS && work <= SMALL_WORK)
     }
 
     fn work(&self, n: N) -> usize {
@@ -347,14 +344,15 @@ impl State<'_> {
         let work = self.work(n);
         self.level[n] = level;
         let Some((&first, others)) = chosen.split_first() else {
-            self.groups.push(Group { level, rows, work, flat, cone: self.cone[n], members: vec![n] });
+            self.groups.push(Group { rows, work, flat, cone: self.cone[n], members: vec![n] });
             self.parent.push(self.groups.len() - 1);
             self.group_of[n] = Some(self.groups.len() - 1);
             return;
         };
         let mut target = first;
         for &other in others {
-            let (keep, gone) = if self.groups[target].members.len() >= self.groups[other].members.len() { (target, other) } else { (other, target) };
+            let (keep, gone) =
+                if self.groups[target].members.len() >= self.groups[other].members.len() { (target, other) } else { (other, target) };
             let moved = std::mem::take(&mut self.groups[gone].members);
             let (more, other_flat) = (self.groups[gone].work, self.groups[gone].flat);
             let group = &mut self.groups[keep];
@@ -398,7 +396,11 @@ impl State<'_> {
             match &self.again[m] {
                 Some((more, below)) if self.class[m] == Class::Elem && !self.stored[m] => {
                     total += more;
-                    below.iter().for_each(|&l| if !leaves.contains(&l) { leaves.push(l) });
+                    below.iter().for_each(|&l| {
+                        if !leaves.contains(&l) {
+                            leaves.push(l)
+                        }
+                    });
                 }
                 _ if self.class[m] == Class::Elem && !self.stored[m] => return None,
                 _ => {

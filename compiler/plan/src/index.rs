@@ -3,10 +3,9 @@
 use crate::lin::{Lin, Misfit, Term};
 use optc_ir::Op;
 use optc_ir::build::strides;
-use smallvec::SmallVec;
 
 /// One form per axis.
-pub(crate) type Dims = SmallVec<[Lin; 4]>;
+pub(crate) type Dims = Vec<Lin>;
 
 /// An element of an array: its row-major position, or its position along each axis.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

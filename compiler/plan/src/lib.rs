@@ -1,8 +1,8 @@
 //! From graph to fused kernels to an execution plan with static memory.
 //!
 //! The stages: `net` (the planner's node list), `rows` and `group` (which nodes share a kernel), `stage`, `emit` and `build` (kernels),
-//! `dot` (matrix products on memory as it lies), `block` and `schedule` (instructions and their order, who writes where), `seq` (small
-//! kernels become one), `memory` (the arena).
+//! `dot` (matrix products on memory as it lies), `block` and `schedule` (instructions and their order, who writes where),
+//! `memory` (the arena).
 
 mod block;
 mod build;
@@ -14,6 +14,7 @@ mod lin;
 mod memory;
 mod net;
 mod print;
+pub mod reference;
 mod rows;
 mod schedule;
 mod stage;

@@ -237,7 +237,7 @@ impl Net {
         }
         // Parts of an equal number of elements along the first reduced axis, at least some thousand elements each.
         let most = (total / (1 << 12)).clamp(1, 64);
-        let Some(parts) = (2..=most).rev().find(|p| shape[first] % p == 0) else {
+        let Some(parts) = (2..=most).rev().find(|&p| shape[first].is_multiple_of(p)) else {
             return self.push(Op::Reduce { kind, axes: axes.into() }, &[x], ty.clone(), origin);
         };
         let mut cut: Shape = shape.clone();
@@ -323,7 +323,11 @@ impl Net {
         let (a, b) = (side(a, perm_a, dims_a), side(b, perm_b, dims_b));
         let product = self.op(Op::Map(ScalarOp::Mul), &[a, b], origin);
         let axes: Axes = contract.collect();
-        let sum = if axes.is_empty() { product } else { self.reduce(ReduceOp::Sum, product, &axes, &Ty { dtype, shape: ty.shape.clone() }, origin) };
+        let sum = if axes.is_empty() {
+            product
+        } else {
+            self.reduce(ReduceOp::Sum, product, &axes, &Ty { dtype, shape: ty.shape.clone() }, origin)
+        };
         self.cast(sum, ty.dtype, origin)
     }
 }

@@ -37,7 +37,7 @@ pub(crate) fn class(net: &Net, n: N) -> Class {
         Iota { .. } | Reshape | Broadcast { .. } | Permute { .. } | Slice { .. } | Flip { .. } | Window { .. } | Pad { .. } => Class::View,
         RandomFold { .. } => Class::View,
         Map(_) | Cast | Bitcast | Gather { .. } => Class::Elem,
-        RandomBits if node.ty.len() % 4 != 0 => Class::Elem,
+        RandomBits if !node.ty.len().is_multiple_of(4) => Class::Elem,
         Reduce { .. } | ArgReduce { .. } | Scan { .. } | Concat { .. } | RandomBits => Class::Staged,
         Scatter { .. } | Dot(_) | Conv { .. } | ArgSort { .. } | Loop(_) | Cond { .. } => Class::Apart,
         Call(_) | StopGradient => panic!("compiler bug: a node the planner has removed"),

@@ -135,7 +135,13 @@ fn unite(net: &Net, units: Vec<Unit>, claims: &mut [Claim]) -> Vec<Unit> {
 }
 
 /// Orders the units; returns their instructions and the copies left for the end. Forwards the memory of results.
-pub(crate) fn order(store: &mut Store, net: &Net, units: Vec<Unit>, settled: Settled, places: &[Option<BufRef>]) -> (Vec<Instr>, Vec<Instr>) {
+pub(crate) fn order(
+    store: &mut Store,
+    net: &Net,
+    units: Vec<Unit>,
+    settled: Settled,
+    places: &[Option<BufRef>],
+) -> (Vec<Instr>, Vec<Instr>) {
     let Settled { mut claims, mut copies, guard } = settled;
     let mut units = unite(net, units, &mut claims);
     // Argument sets of one instruction run in any order: none may overwrite what another reads.
@@ -248,9 +254,9 @@ pub(crate) fn order(store: &mut Store, net: &Net, units: Vec<Unit>, settled: Set
 fn reuse(store: &mut Store, net: &Net, units: &[Unit], sequence: &[usize], places: &[Option<BufRef>]) {
     let mut last_use: FxHashMap<N, usize> = FxHashMap::default();
     for (position, &u) in sequence.iter().enumerate() {
-        units[u].reads.iter().for_each(|r| drop(last_use.insert(r.node, position)));
+        last_use.extend(units[u].reads.iter().map(|r| (r.node, position)));
     }
-    net.outputs.iter().for_each(|&o| drop(last_use.insert(o, usize::MAX)));
+    last_use.extend(net.outputs.iter().map(|&o| (o, usize::MAX)));
     let mut taken: FxHashSet<N> = FxHashSet::default();
     for (position, &u) in sequence.iter().enumerate() {
         let unit = &units[u];

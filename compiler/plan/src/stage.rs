@@ -279,14 +279,14 @@ fn choose_rows(net: &Net, stages: &[Stage], rows: usize, ns: f64) -> usize {
     let mut product = 1;
     for &extent in &net.nodes[widest.node].ty.shape {
         product *= extent;
-        if rows % product == 0 && size / product >= ROW {
+        if rows.is_multiple_of(product) && size / product >= ROW {
             best = product;
         }
     }
     if best >= 8 {
         return best;
     }
-    let found = (4 * ROW..64 * ROW).find(|n| size % n == 0 && rows % (size / n) == 0);
+    let found = (4 * ROW..64 * ROW).find(|n| size.is_multiple_of(*n) && rows.is_multiple_of(size / n));
     found.map_or(best, |n| size / n)
 }
 
@@ -516,7 +516,7 @@ impl Emitter<'_> {
                 })
             };
             const STEP: usize = 4;
-            let head = if count % STEP == 0 { STEP } else { count % STEP };
+            let head = if count.is_multiple_of(STEP) { STEP } else { count % STEP };
             rows_of(e, &Lin::default(), head, true)?;
             e.touch(buffer);
             e.nest(&[(count - head) / STEP], LoopKind::Serial, &mut |e, at| {
