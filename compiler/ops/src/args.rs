@@ -108,10 +108,10 @@ impl<'a> Args<'a> {
     /// An array argument; numbers, lists and weak scalars become arrays.
     pub fn array(&self, cx: &mut Cx, param: &str) -> Res<Array> {
         let v = self.get(param);
-        if let Val::Array(a) = v {
-            if !a.weak {
-                return Ok(a.clone());
-            }
+        if let Val::Array(a) = v
+            && !a.weak
+        {
+            return Ok(a.clone());
         }
         if !matches!(v, Val::Array(_) | Val::Int(_) | Val::Float(_) | Val::Bool(_) | Val::List(_) | Val::Tuple(_) | Val::Range(..)) {
             return Err(self.wrong(param, "an array"));

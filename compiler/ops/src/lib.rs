@@ -16,6 +16,7 @@ mod elementwise;
 pub mod error;
 mod fold;
 pub mod index;
+mod index_plan;
 pub mod ixpr;
 mod matmul;
 mod meet;

@@ -252,10 +252,10 @@ fn integer(cx: &mut Cx, args: &Args<'_>, key: &Array) -> Res<Val> {
         return Err(args.wrong("dtype", "an integer type"));
     }
     let (low, high) = (args.get("low"), args.get("high"));
-    if let (Val::Int(a), Val::Int(b)) = (low, high) {
-        if b.sub(a).known().is_some_and(|n| n < 1) {
-            return Err(args.value("high", "E0307", format!("`random.integer` from {a} to below {b}: there is no such integer")));
-        }
+    if let (Val::Int(a), Val::Int(b)) = (low, high)
+        && b.sub(a).known().is_some_and(|n| n < 1)
+    {
+        return Err(args.value("high", "E0307", format!("`random.integer` from {a} to below {b}: there is no such integer")));
     }
     let bound = |cx: &mut Cx, param: &str, v: &Val| -> Res<Array> {
         let a = match v {

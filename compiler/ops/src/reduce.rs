@@ -17,10 +17,10 @@ pub(crate) const REDUCTIONS: &[&str] =
 
 /// A reduction by name.
 pub(crate) fn reduction(cx: &mut Cx, args: &Args<'_>) -> Res<Val> {
-    if args.opt("axis").is_none() {
-        if let Some(v) = fold(cx, args.name, args.get("x"))? {
-            return Ok(v);
-        }
+    if args.opt("axis").is_none()
+        && let Some(v) = fold(cx, args.name, args.get("x"))?
+    {
+        return Ok(v);
     }
     let a = args.array(cx, "x")?;
     let (axes, keep) = (args.axes("axis", &a)?, args.flag("keepdims", false)?);
