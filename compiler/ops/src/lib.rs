@@ -27,6 +27,7 @@ mod random;
 mod reduce;
 mod shape_ops;
 mod show;
+mod softmax;
 pub mod value;
 
 pub use arith::{BinOp, UnOp, array_literal, binary, broadcast_to, cast, materialize, unary};

@@ -6,10 +6,11 @@ use crate::dim::Dim;
 use crate::error::{OpError, Res};
 use crate::fold::Number;
 use crate::show;
+use crate::softmax::softmax_call;
 use crate::value::{Array, Val};
 use optc_abi::DType;
-use optc_ir::ScalarOp;
 use optc_ir::graph::ReduceOp;
+use optc_ir::{Op, ScalarOp};
 
 /// Names of reductions that take `(x, axis, keepdims)`.
 pub(crate) const REDUCTIONS: &[&str] =
@@ -161,19 +162,19 @@ pub(crate) fn softmax(cx: &mut Cx, args: &Args<'_>) -> Res<Val> {
         None => args.axis("axis", -1, &x)?.map(|a| vec![a]),
     };
     let Some(axes) = axes else { return Ok(Val::Unknown) };
+    if args.name == "softmax" {
+        return Ok(Val::Array(cx.build(x.dtype, x.shape.clone(), &[&x], |e| {
+            let call = softmax_call(&e.graph.ty(e.x[0]).clone(), &axes, e.origin);
+            let call = e.graph.op(Op::Call(call), e.x, e.origin);
+            e.graph.result(call, 0, e.origin)
+        })));
+    }
     let (d, _) = shifted(cx, &x, &axes, false);
     let e = cx.map(ScalarOp::Exp, &[&d]);
     let sum = cx.reduced(ReduceOp::Sum, &e, &axes);
-    if args.name == "log_softmax" {
-        let l = cx.map(ScalarOp::Log, &[&sum]);
-        let l = keep(cx, &l, &axes, &x.shape);
-        return Ok(Val::Array(cx.map(ScalarOp::Sub, &[&d, &l])));
-    }
-    // One division per row instead of one per element.
-    let one = cx.splat(sum.dtype, &sum.shape, 1.0);
-    let inverse = cx.map(ScalarOp::Div, &[&one, &sum]);
-    let inverse = keep(cx, &inverse, &axes, &x.shape);
-    Ok(Val::Array(cx.map(ScalarOp::Mul, &[&e, &inverse])))
+    let l = cx.map(ScalarOp::Log, &[&sum]);
+    let l = keep(cx, &l, &axes, &x.shape);
+    Ok(Val::Array(cx.map(ScalarOp::Sub, &[&d, &l])))
 }
 
 /// `cumsum(x, axis)`, `cumprod(x, axis)`; without an axis of the flattened array.

@@ -236,8 +236,8 @@ impl Transposer<'_> {
         }
     }
 
-    /// `ct` times the other factor, contracted over that factor's own axes (`ct_axes` of `ct`). Of the two orders of the product the one that needs
-    /// no permutation afterwards is taken.
+    /// `ct` times the other factor, contracted over that factor's own axes (`ct_axes` of `ct`). Of the two orders of the product the one is taken
+    /// that needs no permutation afterwards, or at least none of the innermost axis.
     fn dot_side(&mut self, side: Side, other: NodeId, ct: NodeId, batch: &Axes, ct_axes: &Axes, o: Origin) -> NodeId {
         let (my_batch, my_contract, my_free) = side.mine;
         let (other_batch, other_contract, other_free) = side.other;
@@ -248,7 +248,8 @@ impl Transposer<'_> {
         let ct_first: Axes = my_batch.iter().chain(my_free.iter()).chain(&contracted).copied().collect();
         let other_first: Axes = my_batch.iter().chain(&contracted).chain(my_free.iter()).copied().collect();
         let sorted = |axes: &Axes| axes.windows(2).all(|w| w[0] < w[1]);
-        let swap = !sorted(&ct_first) && sorted(&other_first);
+        let rows_whole = |axes: &Axes| axes.last().is_none_or(|&a| a + 1 == axes.len());
+        let swap = !sorted(&ct_first) && (sorted(&other_first) || (!rows_whole(&ct_first) && rows_whole(&other_first)));
         let (order, product) = if swap {
             let dims = DotDims {
                 lhs_batch: other_batch.clone(),
