@@ -354,18 +354,23 @@ fn own_rule(rule: &Graph, body: &Graph, on: &[bool], wanted: &[bool], o: Origin)
     let mut args: Vec<NodeId> = rule.inputs[..plain].iter().map(|i| g.input(i.name.clone(), rule.ty(i.node).clone(), o)).collect();
     let reads = args.clone();
     let mut seeds = Vec::new();
+    // Cotangents have the types of what they belong to, whatever types the rule works with.
     for (k, input) in rule.inputs[plain..].iter().enumerate() {
         let ty = rule.ty(input.node).clone();
         if wanted[k] {
-            let seed = g.input(input.name.clone(), ty, o);
+            let seed = g.input(input.name.clone(), body.ty(body.outputs[k]).clone(), o);
             seeds.push(seed);
-            args.push(seed);
+            args.push(g.cast(seed, ty.dtype, o));
         } else {
             args.push(g.splat(&ty, 0.0, o));
         }
     }
     let all = g.inline(rule, &args, "");
-    g.outputs = all.iter().zip(on).filter(|(_, on)| **on).map(|(&out, _)| out).collect();
+    for (k, &cotangent) in all.iter().enumerate().filter(|(k, _)| on[*k]) {
+        let dtype = body.ty(body.inputs[k].node).dtype;
+        let cotangent = g.cast(cotangent, dtype, o);
+        g.outputs.push(cotangent);
+    }
     let live = g.live();
     let reads: Vec<(usize, NodeId)> = reads.into_iter().enumerate().filter(|(_, id)| live[id.index()]).collect();
     let inputs: Vec<NodeId> = reads.iter().map(|(_, id)| *id).chain(seeds).collect();

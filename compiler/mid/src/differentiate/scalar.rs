@@ -181,6 +181,11 @@ pub fn constant_value(g: &Graph, id: NodeId) -> Option<f64> {
     match &node.op {
         Op::Const(t) if t.len() == 1 => Some(t.get_f64(0)),
         Op::Broadcast { .. } | Op::Reshape => constant_value(g, node.operands[0]),
+        Op::Cast => {
+            let (from, to) = (g.ty(node.operands[0]).dtype, g.ty(id).dtype);
+            let exact = to.is_float() && (from.is_int() || (from.is_float() && from.size() <= to.size()));
+            if exact { constant_value(g, node.operands[0]) } else { None }
+        }
         _ => None,
     }
 }

@@ -134,8 +134,15 @@ impl Transposer<'_> {
                 let (from, to) = (shape(self, 0), self.g.ty(ct).shape.clone());
                 let kept = |a: usize| dims.iter().position(|&d| d == a).is_some_and(|i| from[i] == to[a]);
                 let axes: Axes = (0..to.len()).filter(|&a| !kept(a)).collect();
+                // The sign of a sum, rather than a sum of changed signs.
+                let node = self.g.node(ct);
+                let negated = node.op == Op::Map(ScalarOp::Neg) && !axes.is_empty();
+                let ct = if negated { node.operands[0] } else { ct };
                 let ct = self.g.reduce(ReduceOp::Sum, ct, &axes, o);
-                let ct = self.g.reshape(ct, &from, o);
+                let mut ct = self.g.reshape(ct, &from, o);
+                if negated {
+                    ct = self.g.map(ScalarOp::Neg, &[ct], o);
+                }
                 self.whole(x[0], ct);
             }
             Op::Permute { perm } => {

@@ -162,6 +162,22 @@ fn a_rule_that_reads_operands_and_results_is_differentiated_itself() {
 }
 
 #[test]
+fn a_rule_may_work_with_another_float_type() {
+    let mut rule = Graph::new();
+    for name in ["x", "z"] {
+        rule.input(name, Ty::new(DType::F64, [2]), O);
+    }
+    let ct = rule.input("ct", Ty::new(DType::F32, [2]), O);
+    rule.outputs = vec![rule.map(Add, &[ct, ct], O)];
+    let call = CallOp { vjp: Some(Arc::new(rule)), ..own_rule() };
+    let f = calling(call);
+    let at = vector(&[0.5, 2.0]);
+    assert_eq!(gradient(&f, &[0], std::slice::from_ref(&at), &[vector(&[1.0, 1.0])]), [[2.0, 8.0]]);
+    let forward = interpret(&jvp(&f, &[0]).unwrap(), &[at, vector(&[1.0, -1.0])]).unwrap();
+    assert_eq!(forward[1].to_f64(), [2.0, -8.0]);
+}
+
+#[test]
 fn a_call_without_a_rule_is_its_body() {
     let body = branch(&[&[2]], |g, x| vec![g.map(Sin, &[x[0]], O)]);
     check(&calling(CallOp { name: "sine".into(), body, vjp: None }), &[0], &[vector(&[0.5, 1.2])]);

@@ -1,7 +1,7 @@
 //! Every row of the derivative table, and the values at kinks.
 
 use super::{Build, Noise, check, gradient, vector};
-use crate::differentiate::scalar::has_partial;
+use crate::differentiate::scalar::{constant_value, has_partial};
 use crate::differentiate::vjp;
 use optc_abi::DType;
 use optc_ir::graph::Graph;
@@ -67,6 +67,18 @@ fn constant_exponents() {
         let f = b.finish(&[z]);
         check(&f, &[0], &[vector(&[0.3, 0.9, 1.4, 2.0])]);
     }
+}
+
+#[test]
+fn literals_are_seen_through_exact_conversions_only() {
+    let mut g = Graph::new();
+    let two = g.scalar(DType::I32, 2.0, super::O);
+    let two = g.cast(two, DType::F64, super::O);
+    assert_eq!(constant_value(&g, two), Some(2.0));
+    let x = g.scalar(DType::F64, 2.7, super::O);
+    let int = g.cast(x, DType::I32, super::O);
+    let back = g.cast(int, DType::F64, super::O);
+    assert_eq!(constant_value(&g, back), None);
 }
 
 #[test]
