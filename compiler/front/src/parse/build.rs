@@ -79,16 +79,12 @@ pub(super) fn kids<'i>(pair: P<'i>) -> impl Iterator<Item = P<'i>> {
 }
 
 impl<'a> Builder<'a> {
-    /// A span of the file from offsets of the part.
-    pub fn span_of(&self, start: usize, end: usize) -> Span {
-        Span::new(self.source, self.base + start, self.base + end)
-    }
-
     /// The span of a pair without the blanks and comments at its end.
     pub fn span(&self, pair: &P<'_>) -> Span {
         let s = pair.as_span();
         let start = self.base + s.start();
-        let end = self.comments.trim_end(self.text, start, self.base + s.end());
+        // Mending may have added a `}` behind the end of the text.
+        let end = self.comments.trim_end(self.text, start, (self.base + s.end()).min(self.text.len()));
         Span::new(self.source, start, end)
     }
 

@@ -4,7 +4,9 @@ mod build;
 mod codes;
 mod exprs;
 mod items;
+mod messages;
 mod numbers;
+mod recover;
 mod scan;
 mod stmts;
 
@@ -13,35 +15,52 @@ use build::{Builder, P, kids};
 use optc_base::{Diagnostic, SourceId, Span};
 use optc_grammar::{OptParser, Rule};
 use pest::Parser;
+use std::borrow::Cow;
 
-/// Parses a file. Items and statements that cannot be read are left out (or stand as `Error` nodes); the diagnostics say why.
+/// Parses a file. Takes time in proportion to its length, never fails and never panics: items and statements that cannot be read stand as errors in the tree
+/// (or are missing), and the diagnostics, in the order of the text, say why.
 pub fn parse(source: SourceId, text: &str) -> (File, Vec<Diagnostic>) {
-    let scan = scan::scan(text);
-    if let Some(error) = scan.nesting_error(source, 0) {
-        return (File::default(), vec![error]);
-    }
-    let mut builder = Builder { source, text, base: 0, comments: &scan.comments, next_id: 0, errors: Vec::new() };
-    match OptParser::parse(Rule::file, text) {
-        Ok(mut pairs) => {
-            let mut file = File::default();
-            let mut previous: Option<Span> = None;
-            for pair in pairs.next().into_iter().flat_map(kids).filter(|p: &P<'_>| p.as_rule() == Rule::item) {
-                let item = builder.item(pair);
-                if let Some(before) = previous {
-                    builder.check_separated(before, item.span, "item");
-                }
-                previous = Some(item.span);
-                file.items.push(item);
+    let mut errors = Vec::new();
+    let clean = without_marks(source, text, &mut errors);
+    let scan = scan::scan(&clean);
+    let mut builder = Builder { source, text: &clean, base: 0, comments: &scan.comments, next_id: 0, errors };
+    let whole = if scan.too_deep.is_none() { OptParser::parse(Rule::file, &clean).ok() } else { None };
+    let file = match whole {
+        Some(pairs) => items(&mut builder, pairs),
+        None => {
+            let file = recover::recover(&mut builder, &scan);
+            if builder.errors.is_empty() {
+                // Every part is fine, so it is their borders that are not.
+                let span = file.items.first().map_or(Span::new(source, 0, 1), |i| i.span);
+                builder.error(codes::UNEXPECTED, span, "the items of this file are not separated").help =
+                    Some("begin each item on a new line".into());
             }
-            (file, builder.errors)
+            file
         }
-        Err(error) => {
-            let at = match error.location {
-                pest::error::InputLocation::Pos(p) => p,
-                pest::error::InputLocation::Span((p, _)) => p,
-            };
-            let d = Diagnostic::error(codes::UNEXPECTED, Span::new(source, at, at + 1), format!("{}", error.variant.message()));
-            (File::default(), vec![d])
+    };
+    (file, recover::tidy(builder.errors, text.len()))
+}
+
+fn items<'i>(builder: &mut Builder<'_>, pairs: impl Iterator<Item = P<'i>>) -> File {
+    let mut file = File::default();
+    let mut previous: Option<Span> = None;
+    for pair in pairs.flat_map(kids).filter(|p| p.as_rule() == Rule::item) {
+        let item = builder.item(pair);
+        if let Some(before) = previous {
+            builder.check_separated(before, item.span, "item");
         }
+        previous = Some(item.span);
+        file.items.push(item);
     }
+    file
+}
+
+/// The text without the character that the recovery uses as its mark.
+fn without_marks<'t>(source: SourceId, text: &'t str, errors: &mut Vec<Diagnostic>) -> Cow<'t, str> {
+    let Some(at) = text.find('\u{1}') else { return Cow::Borrowed(text) };
+    errors.push(
+        Diagnostic::error(codes::CHARACTER, Span::new(source, at, at + 1), "`\\u{1}` is not in the language")
+            .help("remove the control character"),
+    );
+    Cow::Owned(text.replace('\u{1}', " "))
 }

@@ -1,10 +1,12 @@
 //! A linear scan of the bytes before parsing: comments, brackets, nesting.
 
 use super::codes;
-use optc_base::{Diagnostic, Label, SourceId, Span};
+use optc_base::{Diagnostic, SourceId, Span};
 
 /// Deepest nesting of brackets, and longest run of prefix or right-associative operators.
 pub(super) const LIMIT: usize = 256;
+/// Most operators, calls, indices and fields chained in one expression (trees of left-associative operators are as deep as they are long).
+pub(super) const CHAIN: usize = 2000;
 
 /// Places of the comments of a text, in order.
 #[derive(Default, Debug)]
@@ -13,11 +15,6 @@ pub(super) struct Comments {
 }
 
 impl Comments {
-    /// The comments, as byte ranges without the newline.
-    pub fn ranges(&self) -> &[(u32, u32)] {
-        &self.ranges
-    }
-
     /// The comment that holds byte `at`.
     pub fn at(&self, at: usize) -> Option<(usize, usize)> {
         let i = self.ranges.partition_point(|r| r.0 as usize <= at);
@@ -48,8 +45,6 @@ pub(super) struct Bracket {
     pub at: usize,
     /// Which byte.
     pub byte: u8,
-    /// Depth inside it (closers: depth outside).
-    pub depth: usize,
 }
 
 /// What the scan finds.
@@ -76,10 +71,12 @@ pub(super) fn scan(text: &str) -> Scan {
     let bytes = text.as_bytes();
     let mut out = Scan::default();
     // Per open bracket: the runs of operators that nest to the right at the moment it opened.
-    let mut open: Vec<(u8, usize, usize)> = Vec::new();
+    let mut open: Vec<(u8, usize, usize, usize)> = Vec::new();
+    // Operators of the expression so far.
+    let mut ops = 0usize;
     // `chain` counts arrows and `else` of the present expression, `run` prefix operators, powers and reductions in a row.
     let (mut chain, mut run) = (0usize, 0usize);
-    let mut deep = |out: &mut Scan, at: usize, what: &'static str| {
+    let deep = |out: &mut Scan, at: usize, what: &'static str| {
         out.too_deep.get_or_insert((at, what));
     };
     // Whether an operand ended just now, so that `-` is infix.
@@ -111,8 +108,12 @@ pub(super) fn scan(text: &str) -> Scan {
                 continue;
             }
             b'(' | b'[' | b'{' => {
-                open.push((b, chain, run));
-                out.brackets.push(Bracket { at: i, byte: b, depth: open.len() });
+                if operand && b != b'{' {
+                    ops += 1;
+                }
+                open.push((b, chain, run, ops));
+                ops = 0;
+                out.brackets.push(Bracket { at: i, byte: b });
                 if open.len() > LIMIT {
                     deep(&mut out, i, "brackets");
                 }
@@ -120,23 +121,24 @@ pub(super) fn scan(text: &str) -> Scan {
                 run = 0;
             }
             b')' | b']' | b'}' => {
-                if let Some((opener, c, r)) = open.pop() {
+                if let Some((opener, c, r, o)) = open.pop() {
+                    ops += o;
                     // The operand of a reduction follows its brackets: the run goes on.
                     (chain, run) = (c, if opener == b'[' { r + 1 } else { r });
                 }
-                out.brackets.push(Bracket { at: i, byte: b, depth: open.len() });
+                out.brackets.push(Bracket { at: i, byte: b });
                 operand = true;
             }
             b'\n' => {
                 if open.last().is_none_or(|o| o.0 == b'{') && operand {
-                    run = 0;
+                    (run, ops) = (0, 0);
                     let rest = text[i..].trim_start();
                     if !rest.starts_with("else") {
                         chain = 0;
                     }
                 }
             }
-            b',' | b';' | b':' => (chain, run, operand) = (0, 0, false),
+            b',' | b';' | b':' => (chain, run, ops, operand) = (0, 0, 0, false),
             b'-' if bytes.get(i + 1) == Some(&b'>') => {
                 chain += 1;
                 (run, operand) = (0, false);
@@ -147,7 +149,10 @@ pub(super) fn scan(text: &str) -> Scan {
                 run += 1;
                 operand = false;
             }
-            b'.' if operand => operand = bytes.get(i + 1) != Some(&b'.'),
+            b'.' if operand => {
+                ops += 1;
+                operand = bytes.get(i + 1) != Some(&b'.');
+            }
             _ if is_word_byte(b) => {
                 let end = bytes[i..].iter().position(|b| !is_word_byte(*b)).map_or(bytes.len(), |n| i + n);
                 match &text[i..end] {
@@ -159,7 +164,8 @@ pub(super) fn scan(text: &str) -> Scan {
                         run += 1;
                         operand = false;
                     }
-                    "and" | "or" | "xor" | "bit_or" | "matches" | "in" => {
+                    "and" | "or" | "xor" | "bit_or" | "matches" | "in" | "as" => {
+                        ops += 1;
                         run = 0;
                         operand = false;
                     }
@@ -178,9 +184,13 @@ pub(super) fn scan(text: &str) -> Scan {
             }
             _ if b.is_ascii_whitespace() => {}
             _ => {
+                ops += 1;
                 run = 0;
                 operand = false;
             }
+        }
+        if ops > CHAIN {
+            deep(&mut out, i, "operators in a chain");
         }
         if run > LIMIT {
             deep(&mut out, i, "operators");
@@ -198,27 +208,80 @@ impl Scan {
     pub fn nesting_error(&self, source: SourceId, base: usize) -> Option<Diagnostic> {
         let (at, what) = self.too_deep?;
         let span = Span::new(source, base + at, base + at + 1);
-        let mut error = Diagnostic::error(codes::NESTING, span, format!("more than {LIMIT} {what} are nested here"));
+        let mut error = Diagnostic::error(
+            codes::NESTING,
+            span,
+            if what == "operators in a chain" {
+                format!("more than {CHAIN} operators in one expression")
+            } else {
+                format!("more than {LIMIT} {what} are nested here")
+            },
+        );
         error.help = Some("give a name to an inner part with `let`".into());
         Some(error)
     }
 
-    /// The first bracket that has no partner: closers without an opener, or the innermost opener that is left or closed by another kind.
-    pub fn unbalanced(&self, range: std::ops::Range<usize>) -> Option<Unbalanced> {
+    /// How many `{` are never closed.
+    pub fn open_braces(&self) -> usize {
+        let mut open = Vec::new();
+        for b in &self.brackets {
+            match b.byte {
+                b'(' | b'[' | b'{' => open.push(b.byte),
+                b'}' => while open.pop().is_some_and(|o| o != b'{') {},
+                _ if open.last().is_some_and(|o| *o != b'{') => {
+                    open.pop();
+                }
+                _ => {}
+            }
+        }
+        open.iter().filter(|b| **b == b'{').count()
+    }
+
+    /// The string that holds byte `at`.
+    pub fn string_at(&self, at: usize) -> Option<(usize, usize)> {
+        let i = self.strings.partition_point(|s| s.0 <= at);
+        let (start, end) = *self.strings.get(i.checked_sub(1)?)?;
+        (at < end).then_some((start, end))
+    }
+
+    /// A bracket that has no partner: the first closer without an opener, or an opener that is never closed. Of several candidates for an unclosed `{` it is the
+    /// innermost one whose closer stands further left than it.
+    pub fn unbalanced(&self, text: &str) -> Option<Unbalanced> {
         let mut open: Vec<Bracket> = Vec::new();
-        for b in self.brackets.iter().filter(|b| range.contains(&b.at)) {
+        let mut suspect: Option<Bracket> = None;
+        for b in &self.brackets {
             match b.byte {
                 b'(' | b'[' | b'{' => open.push(*b),
-                closer => match open.pop() {
-                    // Ranges of parameters mix `[` and `)`.
-                    Some(o) if partner(o.byte) == closer || (o.byte != b'{' && closer != b'}') => {}
-                    Some(o) => return Some(Unbalanced::Mixed { opener: o, closer: *b }),
-                    None => return Some(Unbalanced::Closer(*b)),
+                b'}' => {
+                    // `}` closes over parentheses that were left open.
+                    if let Some(left) = open.last().filter(|o| o.byte != b'{') {
+                        return Some(Unbalanced::Opener(*left));
+                    }
+                    let Some(opener) = open.pop() else { return Some(Unbalanced::Closer(*b)) };
+                    let (opened, closed) = (indent(text, opener.at), indent(text, b.at));
+                    if closed.0 < opened.0 && closed.1 != opened.1 {
+                        suspect.get_or_insert(opener);
+                    }
+                }
+                // Ranges of parameters mix `[` and `)`.
+                _ => match open.last() {
+                    Some(o) if o.byte != b'{' => {
+                        open.pop();
+                    }
+                    _ => return Some(Unbalanced::Closer(*b)),
                 },
             }
         }
-        open.pop().map(Unbalanced::Opener)
+        let last = open.pop()?;
+        Some(Unbalanced::Opener(if last.byte == b'{' { suspect.unwrap_or(last) } else { last }))
     }
+}
+
+/// Indentation and start of the line of byte `at`.
+fn indent(text: &str, at: usize) -> (usize, usize) {
+    let start = text[..at].rfind('\n').map_or(0, |i| i + 1);
+    let line = &text[start..];
+    (line.len() - line.trim_start_matches([' ', '\t']).len(), start)
 }
 
 /// A bracket without its partner.
@@ -228,13 +291,6 @@ pub(super) enum Unbalanced {
     Opener(Bracket),
     /// Closes nothing.
     Closer(Bracket),
-    /// Closed by another kind.
-    Mixed {
-        /// The opener.
-        opener: Bracket,
-        /// What came instead of its closer.
-        closer: Bracket,
-    },
 }
 
 /// The closer of an opener.
