@@ -87,5 +87,5 @@ pub(crate) fn einsum(cx: &mut Cx, args: &Args<'_>) -> Res<Val> {
         left.push(IxLeft::Ellipsis(Span::default()));
     }
     left.extend(out.iter().map(|&c| IxLeft::Var(var(c))));
-    crate::notation::indexed(cx, &left, &body).map(Val::Array)
+    crate::notation::indexed(cx, &left, &body)
 }
