@@ -5,6 +5,7 @@ use optc_ir::graph::{Axes, CallOp, DotDims, Graph, LoopOp, NodeId, Op, Origin, R
 use optc_ir::scalar::{Class, ScalarOp, TABLE};
 use optc_ir::text::{print_full, read, same_graph};
 use optc_ir::{interpret, verify};
+use optc_mid::differentiate::vjp;
 use optc_mid::simplify::{Config, Exactness, simplify};
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -68,7 +69,7 @@ fn grow(g: &mut Graph, nodes: &mut Vec<NodeId>, dice: &mut Dice, depth: usize) {
             let fits = match op.row().class {
                 Class::Float | Class::Test => ty.dtype.is_float(),
                 Class::Number => ty.dtype != DType::Bool,
-                Class::Bits => !ty.dtype.is_float() && !(ty.dtype == DType::Bool && matches!(op, ScalarOp::Shl | ScalarOp::Shr)),
+                Class::Bits => ty.dtype.is_int() || (ty.dtype == DType::Bool && !matches!(op, ScalarOp::Shl | ScalarOp::Shr)),
                 Class::Compare | Class::Select => true,
             };
             if !fits {
@@ -347,5 +348,24 @@ proptest! {
         let text = print_full(&g);
         let back = read(&text).map_err(|e| TestCaseError::fail(format!("{e}\n{text}")))?;
         prop_assert!(same_graph(&g, &back), "{}", text);
+    }
+
+    #[test]
+    fn gradients_keep_every_bit(numbers in prop::collection::vec(any::<u32>(), 40..200)) {
+        let (g, mut inputs) = random_graph(&numbers);
+        let floats = |types: &[Ty]| -> Vec<usize> { (0..types.len()).filter(|&i| types[i].dtype.is_float()).collect() };
+        let Ok(grad) = vjp(&g, &floats(&g.input_types())) else { return Ok(()) };
+        verify(&grad).map_err(TestCaseError::fail)?;
+        let mut dice = Dice { numbers: &numbers, at: 0 };
+        for k in floats(&g.output_types()) {
+            inputs.push(dice.tensor(&g.output_types()[k]));
+        }
+        let want = interpret(&grad, &inputs).map_err(|e| TestCaseError::fail(e.message))?;
+        let small = simplify(grad.clone(), &Config { exactness: Exactness::Exact, ..Config::default() });
+        verify(&small).map_err(TestCaseError::fail)?;
+        let got = interpret(&small, &inputs).map_err(|e| TestCaseError::fail(e.message))?;
+        for (a, b) in want.iter().zip(&got) {
+            prop_assert_eq!(canonical(a), canonical(b), "{}\n{}", print_full(&grad), print_full(&small));
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Simplification: a graph that computes the same results with less work.
 //!
-//! The graph is rebuilt node by node; every node goes through [`build::Builder::make`], which applies the algebraic rules (a table, `rules.rs`) and
+//! The graph is rebuilt node by node; every node goes through the builder, which applies the algebraic rules (a table, `rules.rs`) and
 //! the rules of movement, reductions and products (tables of functions). Hash-consing merges equal nodes on the way; what nothing needs is left
 //! behind. Loops and conditionals are simplified from the inside out. Passes repeat until nothing changes, a few times at most.
 
