@@ -7,6 +7,7 @@ use crate::lin::Lin;
 use crate::net::{CHUNK, N, Net};
 use crate::rows::Class;
 use crate::schedule::{Claim, Read, Unit, Write, order};
+use crate::seq::SMALL_NS;
 use crate::stage::{CallShape, Emitted, NS_PER_OP, combine, emit_group, finish};
 use crate::{dot, store::Store};
 use optc_abi::plan::{BufRef, Conv, Instr, KernelCall, LibOp, LoopId, Trip};
@@ -98,6 +99,11 @@ impl Block<'_> {
             self.units.push(unit);
         }
         for g in 0..self.grouping.groups.len() {
+            // Members that are all computed again elsewhere need no kernel.
+            let needed = |&m: &N| self.grouping.stored[m] || self.grouping.class[m] == Class::Staged;
+            if !self.grouping.groups[g].members.iter().any(needed) {
+                continue;
+            }
             let emitted = emit_group(net, self.grouping, g, &mut self.store.origins);
             let key = *self.grouping.groups[g].members.last().expect("a group has members");
             let unit = self.kernel_unit(emitted, key);
@@ -109,7 +115,7 @@ impl Block<'_> {
     fn kernel_unit(&mut self, emitted: Emitted, key: N) -> Unit {
         let net = self.net;
         let mut unit = Unit::new(key);
-        unit.ns = emitted.ns;
+        unit.small = emitted.ns <= SMALL_NS && emitted.calls.len() == 1;
         let mut places = Vec::new();
         for (k, slot) in emitted.slots.iter().enumerate() {
             let access = emitted.kernel.buffers[k].access;
@@ -149,7 +155,7 @@ impl Block<'_> {
                 grain: c.grain,
             })
             .collect();
-        let kernel = self.store.kernel(emitted.kernel, emitted.name, net.nodes[emitted.main].origin, emitted.ns);
+        let kernel = self.store.kernel(emitted.kernel, emitted.name, net.nodes[emitted.main].origin, emitted.ns, emitted.flat);
         unit.flat = emitted.flat > 0;
         unit.code.push(Instr::Kernel { kernel, calls });
         unit

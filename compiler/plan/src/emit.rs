@@ -306,7 +306,7 @@ impl<'a> Emitter<'a> {
             Op::Gather { axis } => {
                 let at = self.dims(n, idx)?;
                 let ids_rank = net.nodes[x[1]].ty.rank();
-                let ids: Dims = at[*axis..axis + ids_rank].iter().cloned().collect();
+                let ids: Dims = at[*axis..axis + ids_rank].to_vec();
                 let index = self.checked(x[1], &Idx::Dims(ids), net.nodes[x[0]].ty.shape[*axis], n, guard)?;
                 let place: Dims = at[..*axis].iter().cloned().chain([index]).chain(at[axis + ids_rank..].iter().cloned()).collect();
                 self.emit(x[0], &Idx::Dims(place), guard)
@@ -326,6 +326,7 @@ impl<'a> Emitter<'a> {
                 let counter = self.counter(&block);
                 Ok(self.word(key, counter, &word, 4))
             }
+            Op::Broadcast { .. } if net.len_of(x[0]) == 1 => self.emit(x[0], &Idx::Flat(Lin::default()), guard),
             op => {
                 let at = self.dims(n, idx)?;
                 let Some(inner) = through(op, self.shape(*x.first().expect("an operand")), &at) else {

@@ -29,6 +29,8 @@ pub(crate) struct Group {
     pub flat: Option<usize>,
     /// Updates of aliased outputs only.
     cone: bool,
+    /// Has members with loops over rows.
+    staged: bool,
     /// In topological order.
     pub members: Vec<N>,
 }
@@ -185,6 +187,7 @@ pub(crate) fn group(net: &Net, aliased: &[N]) -> Grouping {
         parent: Vec::new(),
         groups: Vec::new(),
         again: vec![None; count],
+        flat_again: vec![false; count],
         siblings: FxHashMap::default(),
     };
     for n in 0..count {
@@ -205,6 +208,8 @@ struct State<'a> {
     groups: Vec<Group>,
     /// For a node that may be computed again: the additions of one element, and the stored arrays it reads.
     again: Vec<Option<(usize, SmallVec<[N; 3]>)>>,
+    /// Whether what computing it again takes is flat or scalar, as flat kernels need it.
+    flat_again: Vec<bool>,
     /// Kernels by level and an array they read element by element.
     siblings: FxHashMap<(usize, N), usize>,
 }
@@ -249,6 +254,12 @@ impl State<'_> {
         }
         let edges = bases(net, &self.class, n);
         self.again[n] = self.recomputable(n, &edges);
+        self.flat_again[n] = self.again[n].is_some()
+            && (net.len_of(n) == 1 || flat_size(net, &self.class, n).is_some())
+            && edges.iter().all(|&(m, _)| self.stored[m] || self.class[m] != Class::Elem || self.flat_again[m]);
+        if self.cone[n] {
+            return self.place_update(n, &edges);
+        }
         let mut level = 0;
         for &(m, _) in &edges {
             level = level.max(if self.is_member(m) { self.level[m] } else { self.ready(m) });
@@ -265,7 +276,7 @@ impl State<'_> {
             if !with.contains(&g) {
                 with.push(g);
             }
-            if self.accept(n, &with, joint, r) {
+            if self.accept(n, &with, joint) {
                 (chosen, rows) = (with, joint);
             } else if !self.again[m].as_ref().is_some_and(|(_, leaves)| leaves.iter().all(|&l| self.ready(l) <= level)) {
                 apart = true;
@@ -286,7 +297,7 @@ impl State<'_> {
                 {
                     let g = self.find(g);
                     let joint = gcd(rows, self.groups[g].rows);
-                    if self.accept(n, &[g], joint, r) {
+                    if self.accept(n, &[g], joint) {
                         chosen.push(g);
                         rows = joint;
                         break;
@@ -303,24 +314,40 @@ impl State<'_> {
         }
     }
 
-    /// Whether `n` may join the kernels `with`, which then work on `joint` rows; `rows` belongs to the edge in question.
-    fn accept(&self, n: N, with: &[usize], joint: usize, rows: usize) -> bool {
+    /// Puts a node that serves only updates with the others it is connected to: nothing outside waits for them, so levels do not matter.
+    fn place_update(&mut self, n: N, edges: &[(N, usize)]) {
+        let mut chosen: SmallVec<[usize; 4]> = SmallVec::new();
+        for &(m, _) in edges {
+            if self.cone[m] && self.is_member(m) {
+                let g = self.group_of[m].expect("a member has a group");
+                let g = self.find(g);
+                if !chosen.contains(&g) {
+                    chosen.push(g);
+                }
+            }
+        }
+        self.join(n, 0, own_rows(self.net, n), &chosen);
+    }
+
+    /// Whether `n` may join the kernels `with`, which then work on `joint` rows.
+    fn accept(&self, n: N, with: &[usize], joint: usize) -> bool {
         let net = self.net;
         let flat = flat_size(net, &self.class, n);
-        let mut before = own_rows(net, n);
+        // Rows that loops over whole rows run on already; elementwise members take any.
+        let mut before = if self.class[n] == Class::Staged { own_rows(net, n) } else { 0 };
         let mut work = self.work(n);
         let mut members = 1;
         let mut widest = net.len_of(n);
         for &g in with {
             let group = &self.groups[g];
-            if group.cone != self.cone[n] || (group.cone && flat.is_some() && rows != net.len_of(n)) {
+            if group.cone {
                 return false;
             }
             let partial = net.nodes[n].partial || group.members.iter().take(2).any(|&m| net.nodes[m].partial);
-            if (partial || group.cone) && (flat.is_none() || group.flat != flat) {
+            if partial && (flat.is_none() || group.flat != flat) {
                 return false;
             }
-            before = before.max(group.rows);
+            before = before.max(if group.staged { group.rows } else { 0 });
             work += group.work;
             members += group.members.len();
             widest = widest.max(group.work / group.members.len().max(1));
@@ -344,7 +371,8 @@ impl State<'_> {
         let work = self.work(n);
         self.level[n] = level;
         let Some((&first, others)) = chosen.split_first() else {
-            self.groups.push(Group { rows, work, flat, cone: self.cone[n], members: vec![n] });
+            let staged = self.class[n] == Class::Staged;
+            self.groups.push(Group { rows, work, flat, cone: self.cone[n], staged, members: vec![n] });
             self.parent.push(self.groups.len() - 1);
             self.group_of[n] = Some(self.groups.len() - 1);
             return;
@@ -354,7 +382,7 @@ impl State<'_> {
             let (keep, gone) =
                 if self.groups[target].members.len() >= self.groups[other].members.len() { (target, other) } else { (other, target) };
             let moved = std::mem::take(&mut self.groups[gone].members);
-            let (more, other_flat) = (self.groups[gone].work, self.groups[gone].flat);
+            let (more, other_flat, staged) = (self.groups[gone].work, self.groups[gone].flat, self.groups[gone].staged);
             let group = &mut self.groups[keep];
             // A partial reduction stays among the first two, where `accept` looks.
             if moved.iter().take(2).any(|&m| self.net.nodes[m].partial) {
@@ -364,6 +392,7 @@ impl State<'_> {
                 group.members.extend(moved);
             }
             group.work += more;
+            group.staged |= staged;
             if group.flat != other_flat {
                 group.flat = None;
             }
@@ -373,6 +402,7 @@ impl State<'_> {
         let group = &mut self.groups[target];
         group.rows = rows;
         group.work += work;
+        group.staged |= self.class[n] == Class::Staged;
         if group.flat != flat {
             group.flat = None;
         }
@@ -432,8 +462,9 @@ impl State<'_> {
                 if !self.is_member(m) || (!apart && self.group_of[m] == self.group_of[n]) {
                     continue;
                 }
+                let fits = self.flat_again[m] || self.group_of[n].is_none_or(|g| self.groups[g].flat.is_none());
                 match &self.again[m] {
-                    Some((_, leaves)) if !self.stored[m] => {
+                    Some((_, leaves)) if fits && !self.stored[m] => {
                         for leaf in leaves.clone() {
                             self.stored[leaf] = true;
                         }

@@ -2,7 +2,7 @@
 //!
 //! The stages: `net` (the planner's node list), `rows` and `group` (which nodes share a kernel), `stage`, `emit` and `build` (kernels),
 //! `dot` (matrix products on memory as it lies), `block` and `schedule` (instructions and their order, who writes where),
-//! `memory` (the arena).
+//! `seq` (small kernels become one), `memory` (the arena).
 
 mod block;
 mod build;
@@ -17,6 +17,7 @@ mod print;
 pub mod reference;
 mod rows;
 mod schedule;
+mod seq;
 mod stage;
 mod store;
 mod tidy;
@@ -68,6 +69,7 @@ pub fn plan(graph: &Graph, config: &Config) -> Planned {
     let net = Net::new(graph);
     let mut code = plan_block(&mut store, &net, &inputs, &targets, config.guard, None);
     memory::resolve(&store, &mut code);
+    seq::join(&mut store, &mut code);
     let (offsets, arena_bytes) = memory::place(&store, &mut code);
     let mut plan = Plan { arena_bytes, origins: std::mem::take(&mut store.origins.table), ..Plan::default() };
     for (k, ty) in types.iter().enumerate() {

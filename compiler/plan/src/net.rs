@@ -18,7 +18,7 @@ const TINY_DOT: usize = 512;
 /// Elements from which a reduction to few results is done in two steps, so that it can run on several threads.
 const LARGE_REDUCE: usize = 1 << 15;
 /// Rows that are enough for all threads.
-pub(crate) const ENOUGH_ROWS: usize = 16;
+pub(crate) const ENOUGH_ROWS: usize = 8;
 
 /// A node.
 #[derive(Clone, Debug)]

@@ -40,7 +40,8 @@ pub(crate) struct Unit {
     pub key: usize,
     /// A flat kernel, which may be one of several argument sets.
     pub flat: bool,
-    pub ns: f64,
+    /// A kernel so small that it should run together with others of that kind.
+    pub small: bool,
 }
 
 impl Unit {
@@ -125,13 +126,33 @@ fn unite(net: &Net, units: Vec<Unit>, claims: &mut [Claim]) -> Vec<Unit> {
         into.reads.extend(unit.reads.iter().map(|r| Read { call, ..*r }));
         into.writes.extend(unit.writes.iter().map(|w| Write { call, ..*w }));
         into.key = into.key.max(unit.key);
-        into.ns += unit.ns;
+        into.small = false;
         if let (Instr::Kernel { calls, .. }, Some(Instr::Kernel { calls: more, .. })) = (&mut into.code[0], unit.code.into_iter().next()) {
             calls.extend(more);
         }
     }
     claims.iter_mut().for_each(|c| c.unit = moved[c.unit]);
     out
+}
+
+/// Units that can run now. Small kernels wait until nothing else can run, and then run in a row, so that few remain after joining.
+#[derive(Default)]
+struct Ready {
+    small: BinaryHeap<Reverse<(usize, usize)>>,
+    other: BinaryHeap<Reverse<(usize, usize)>>,
+    after_small: bool,
+}
+
+impl Ready {
+    fn push(&mut self, unit: &Unit, u: usize) {
+        if unit.small { &mut self.small } else { &mut self.other }.push(Reverse((unit.key, u)));
+    }
+
+    fn pop(&mut self) -> Option<usize> {
+        self.after_small = if self.after_small { !self.small.is_empty() } else { self.other.is_empty() };
+        let heap = if self.after_small { &mut self.small } else { &mut self.other };
+        heap.pop().map(|Reverse((_, u))| u)
+    }
 }
 
 /// Orders the units; returns their instructions and the copies left for the end. Forwards the memory of results.
@@ -179,7 +200,7 @@ pub(crate) fn order(
     }
     let mut guard_unit = usize::MAX;
     if let Some((node, instr)) = guard {
-        let mut unit = Unit::new(node);
+        let mut unit = Unit::new(net.nodes.len());
         unit.reads.push(Read { node, call: 0, aligned: false, last: 0 });
         unit.code.push(instr);
         guard_unit = units.len();
@@ -199,13 +220,13 @@ pub(crate) fn order(
     }
     let mut degree = vec![0usize; units.len()];
     next.iter().flatten().for_each(|&(v, _)| degree[v] += 1);
-    let mut ready: BinaryHeap<Reverse<(usize, usize)>> =
-        (0..units.len()).filter(|&u| degree[u] == 0).map(|u| Reverse((units[u].key, u))).collect();
+    let mut ready = Ready::default();
+    (0..units.len()).filter(|&u| degree[u] == 0).for_each(|u| ready.push(&units[u], u));
     let mut given_up = vec![false; claims.len()];
     let mut done = vec![false; units.len()];
     let mut sequence = Vec::with_capacity(units.len());
     while sequence.len() < units.len() {
-        let Some(Reverse((_, u))) = ready.pop() else {
+        let Some(u) = ready.pop() else {
             // Units wait for each other because of memory: one result gets memory of its own and is copied at the end.
             let c = (0..claims.len())
                 .find(|&c| !given_up[c] && claims[c].input.is_some() && !done[claims[c].unit])
@@ -217,7 +238,7 @@ pub(crate) fn order(
                     if label == c {
                         degree[v] -= 1;
                         if degree[v] == 0 {
-                            ready.push(Reverse((units[v].key, v)));
+                            ready.push(&units[v], v);
                         }
                     }
                 }
@@ -232,7 +253,7 @@ pub(crate) fn order(
             }
             degree[v] -= 1;
             if degree[v] == 0 {
-                ready.push(Reverse((units[v].key, v)));
+                ready.push(&units[v], v);
             }
         }
     }

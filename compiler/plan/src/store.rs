@@ -1,7 +1,7 @@
 //! What all blocks of a plan share: buffers before they have a place, kernels, constants, origins.
 
 use crate::emit::Origins;
-use optc_abi::plan::{BufRef, LoopId, Place};
+use optc_abi::plan::{BufRef, KernelCall, LoopId, Place};
 use optc_abi::{DType, Tensor};
 use optc_ir::Origin;
 use optc_ir::kernel::{Kernel, NamedKernel};
@@ -21,6 +21,25 @@ pub(crate) struct Buffer {
     pub within: Option<LoopId>,
 }
 
+/// Estimated time of a kernel.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Cost {
+    /// Of any use.
+    Fixed(f64),
+    /// Per element of a flat kernel.
+    Element(f64),
+}
+
+impl Cost {
+    /// Nanoseconds of one argument set.
+    pub fn of(self, call: &KernelCall) -> f64 {
+        match self {
+            Cost::Fixed(ns) => ns,
+            Cost::Element(ns) => ns * call.sizes.first().map_or(1, |s| s * call.range) as f64,
+        }
+    }
+}
+
 /// The collection.
 #[derive(Default)]
 pub(crate) struct Store {
@@ -28,8 +47,7 @@ pub(crate) struct Store {
     pub constants: Vec<Tensor>,
     known_constants: FxHashMap<Arc<Tensor>, usize>,
     pub kernels: Vec<NamedKernel>,
-    /// Estimated nanoseconds of each kernel's last use.
-    pub costs: Vec<f64>,
+    pub costs: Vec<Cost>,
     known_kernels: FxHashMap<Kernel, usize>,
     pub origins: Origins,
     loops: usize,
@@ -57,13 +75,13 @@ impl Store {
         buffer
     }
 
-    pub fn kernel(&mut self, kernel: Kernel, name: String, origin: Origin, ns: f64) -> usize {
+    /// The number of a kernel; `ns` is its time, for a flat kernel on arrays of `flat` elements.
+    pub fn kernel(&mut self, kernel: Kernel, name: String, origin: Origin, ns: f64, flat: usize) -> usize {
         if let Some(&k) = self.known_kernels.get(&kernel) {
-            self.costs[k] = self.costs[k].max(ns);
             return k;
         }
         self.kernels.push(NamedKernel { name, kernel: kernel.clone(), origin });
-        self.costs.push(ns);
+        self.costs.push(if flat > 0 { Cost::Element(ns / flat as f64) } else { Cost::Fixed(ns) });
         self.known_kernels.insert(kernel, self.kernels.len() - 1);
         self.kernels.len() - 1
     }
