@@ -3,7 +3,7 @@
 use super::{Build, Noise, O, check, first_order, gradient};
 use crate::differentiate::vjp;
 use optc_abi::{DType, Tensor};
-use optc_ir::ScalarOp::{Add, Mul, Sin, Tanh};
+use optc_ir::ScalarOp::{Add, Mul, Sigmoid, Sin, Tanh};
 use optc_ir::graph::{DotDims, Graph, LoopOp, NodeId, Op, ReduceOp, Ty};
 use std::sync::Arc;
 
@@ -313,4 +313,35 @@ fn a_large_batch_adds_its_weights_up_in_the_loop() {
     first_order(&f, &[2, 3, 4], &point(&shapes), "layer");
     let reverse = vjp(&f, &[2, 3, 4]).unwrap();
     assert!(reverse.ids().all(|id| !matches!(reverse.node(id).op, Op::Dot(_))));
+}
+
+#[test]
+fn a_long_short_term_memory_keeps_each_gate_once() {
+    let (t, n, h) = (3, 2, 3);
+    let product = || DotDims { lhs_contract: [1].as_slice().into(), rhs_contract: [0].as_slice().into(), ..DotDims::default() };
+    let body = body(&[&[n, h], &[n, h], &[n, 4 * h], &[h, 4 * h]], |g, _, x| {
+        let hu = g.dot(x[0], x[3], product(), O);
+        let z = g.map(Add, &[hu, x[2]], O);
+        let gates: Vec<NodeId> = (0..4)
+            .map(|k| {
+                let part = g.slice_axis(z, 1, k * h, (k + 1) * h, O);
+                g.map(if k == 3 { Tanh } else { Sigmoid }, &[part], O)
+            })
+            .collect();
+        let (keep, write) = (g.map(Mul, &[gates[1], x[1]], O), g.map(Mul, &[gates[0], gates[3]], O));
+        let cell = g.map(Add, &[keep, write], O);
+        let shown = g.map(Tanh, &[cell], O);
+        let hidden = g.map(Mul, &[gates[2], shown], O);
+        vec![hidden, cell, hidden]
+    });
+    let mut build = Build::new();
+    let inputs = [vec![n, h], vec![n, h], vec![t, n, 4 * h], vec![h, 4 * h]].map(|s| build.input(&s));
+    let results = build.g.loop_results(LoopOp { trip: Some(t), reverse: false, carried: 2, scanned: 1, body }, &inputs, O);
+    let f = build.finish(&results);
+    let shapes = f.input_types();
+    let shapes: Vec<&[usize]> = shapes.iter().map(|t| &t.shape[..]).collect();
+    check(&f, &[0, 1, 2, 3], &point(&shapes));
+    let found = loops(&vjp(&f, &[0, 1, 2, 3]).unwrap());
+    // Four gates, tanh of the cell, and the carried cell and hidden state; beside the hidden states stacked anyway.
+    assert_eq!(found[0], (2, 1, 1 + 7));
 }
