@@ -7,8 +7,8 @@ use std::sync::Arc;
 /// `exp(x - max x) / sum exp(x - max x)` along axes, of a float array of type `ty`.
 ///
 /// # Gradient
-/// `p (ct - sum ct p)` from the result `p` alone. Differentiated operation by operation, the exponentials would be needed as well, and once more
-/// exponentiated or kept.
+/// `p (ct - sum ct p)` from the result `p` alone. Differentiated operation by operation, the exponentials would be needed as
+/// well, and once more exponentiated or kept.
 pub(crate) fn softmax_call(ty: &Ty, axes: &[usize], o: Origin) -> CallOp {
     let mut body = Graph::new();
     let x = body.input("x", ty.clone(), o);

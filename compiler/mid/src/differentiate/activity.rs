@@ -1,7 +1,7 @@
 //! Which values depend on the differentiated inputs, and on which the differentiated outputs depend.
 //!
-//! Both analyses are per result, follow only operands through which a derivative flows, and go through loops (to a fixed point), conditionals and
-//! calls. Only values with both properties get tangents.
+//! Both analyses are per result, follow only operands through which a derivative flows, and go through loops (to a fixed point),
+//! conditionals and calls. Only values with both properties get tangents.
 
 use super::scalar::has_partial;
 use optc_ir::graph::{Graph, LoopOp, Node, NodeTy, Op};

@@ -201,8 +201,8 @@ impl Linearizer {
             }
             return Ok((values, tangents));
         }
-        // Both branches hand over their residuals in shared places: results that there are anyway, and new ones by type. What a branch does not fill
-        // holds zeros.
+        // Both branches hand over their residuals in shared places: results that there are anyway, and new ones by type. What a
+        // branch does not fill holds zeros.
         let mut slots: Vec<Slot> = Vec::new();
         let mut fills: Vec<Vec<Option<NodeId>>> = vec![Vec::new(); 2];
         let mut free: Vec<usize> = Vec::new();

@@ -1,8 +1,9 @@
 //! Sums of cotangents.
 //!
-//! A value used several times gets one contribution per use, in the order of the uses from the last to the first. They are added in that order, whole
-//! arrays first, then parts, then scattered rows. Parts of one array that lie side by side (the pieces of a split) are joined instead of padded and
-//! added, and rows are scattered into the sum of the rest, so neither costs an array of zeros per use.
+//! A value used several times gets one contribution per use, in the order of the uses from the last to the first. They are added
+//! in that order, whole arrays first, then parts, then scattered rows. Parts of one array that lie side by side (the pieces of a
+//! split) are joined instead of padded and added, and rows are scattered into the sum of the rest, so neither costs an array of
+//! zeros per use.
 
 use super::linearize::zeros;
 use optc_ir::ScalarOp;

@@ -3,8 +3,8 @@
 use optc_ir::graph::{Graph, NodeId, Op, Origin};
 use rustc_hash::FxHashMap;
 
-/// The graph that computes `outputs` from `inputs`: every node of `inputs` becomes an input of the copy, in order, even if it goes unused; what lies
-/// above them is left out. An input of `g` that is needed but not listed is a compiler bug.
+/// The graph that computes `outputs` from `inputs`: every node of `inputs` becomes an input of the copy, in order, even if it
+/// goes unused; what lies above them is left out. An input of `g` that is needed but not listed is a compiler bug.
 pub fn extract(g: &Graph, inputs: &[NodeId], outputs: &[NodeId]) -> Graph {
     let mut out = Graph::new();
     let mut map: FxHashMap<NodeId, NodeId> = FxHashMap::default();

@@ -1,8 +1,8 @@
 //! Sums of matrix products over the passes of a loop.
 //!
-//! The cotangent of a matrix that every pass of a loop multiplies with is a sum of products, one per pass. Added up in the loop, each pass would read and
-//! write the whole matrix. Instead the factors are stacked (most are anyway) and multiplied once after the loop, with the passes as one more
-//! contracted axis; sums over axes of what is stacked join in.
+//! The cotangent of a matrix that every pass of a loop multiplies with is a sum of products, one per pass. Added up in the loop,
+//! each pass would read and write the whole matrix. Instead the factors are stacked (most are anyway) and multiplied once after
+//! the loop, with the passes as one more contracted axis; sums over axes of what is stacked join in.
 
 use optc_ir::graph::{Axes, DotDims, Graph, NodeId, Op, Origin, ReduceOp};
 use optc_ir::{ScalarOp, Ty};

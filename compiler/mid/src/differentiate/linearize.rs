@@ -15,8 +15,8 @@ use std::sync::Arc;
 pub enum Mode {
     /// Values and tangents are computed together: forward mode.
     Joint,
-    /// Tangents are computed by loops and conditionals of their own, which are linear and can be transposed; those of the values hand over what
-    /// they need.
+    /// Tangents are computed by loops and conditionals of their own, which are linear and can be transposed; those of the values
+    /// hand over what they need.
     Split,
 }
 
@@ -235,7 +235,8 @@ impl Linearizer {
         Some(self.g.map(ScalarOp::Div, &[total, count], o))
     }
 
-    /// Each element's tangent times the product of the others, which is that of those before and those after: no division, so zeros are fine.
+    /// Each element's tangent times the product of the others, which is that of those before and those after: no division, so
+    /// zeros are fine.
     fn reduce_product(&mut self, x: NodeId, t: NodeId, axes: &Axes, o: Origin) -> Option<NodeId> {
         let ty = self.g.ty(x).clone();
         if ty.is_empty() {

@@ -1,11 +1,13 @@
 //! Differentiation of graphs: forward mode, and reverse mode by linearizing and transposing.
 //!
-//! Linearization (`linearize`, `control`) copies a graph and puts beside every value that matters its tangent, which is a linear function of the
-//! tangents of the inputs; one row per operation, and for scalar operations the table in [`scalar`]. Transposition (`transpose`) reads the linear
-//! nodes backward. Every result is an ordinary graph, so derivatives of derivatives need nothing of their own.
+//! Linearization (`linearize`, `control`) copies a graph and puts beside every value that matters its tangent, which is a linear
+//! function of the tangents of the inputs; one row per operation, and for scalar operations the table in [`scalar`].
+//! Transposition (`transpose`) reads the linear nodes backward. Every result is an ordinary graph, so derivatives of derivatives
+//! need nothing of their own.
 //!
-//! A loop is split in two for reverse mode: the loop itself, which also stacks what its linear part needs (`residual`), and a linear loop, which is
-//! transposed into one that runs backward; with a run-time number of passes it computes values anew instead (`replay`). A conditional likewise hands its branches' residuals to a linear conditional.
+//! A loop is split in two for reverse mode: the loop itself, which also stacks what its linear part needs (`residual`), and a
+//! linear loop, which is transposed into one that runs backward; with a run-time number of passes it computes values anew instead
+//! (`replay`). A conditional likewise hands its branches' residuals to a linear conditional.
 //!
 //! Tangents that are zero are never built, and cotangents are summed in a fixed order (`cotangent`).
 
@@ -46,8 +48,8 @@ impl fmt::Display for DiffError {
 }
 impl std::error::Error for DiffError {}
 
-/// Forward mode. Inputs of the result are `f`'s inputs, then one tangent per index in `wrt` (float inputs); outputs are `f`'s outputs, then one
-/// tangent per float output, in order, zeros where none.
+/// Forward mode. Inputs of the result are `f`'s inputs, then one tangent per index in `wrt` (float inputs); outputs are `f`'s
+/// outputs, then one tangent per float output, in order, zeros where none.
 ///
 /// # Errors
 /// If `wrt` names an input that is not a float or names one twice.
@@ -63,22 +65,24 @@ pub fn jvp(f: &Graph, wrt: &[usize]) -> Result<Graph, DiffError> {
     Ok(extract(&g, &all, &outputs))
 }
 
-/// Reverse mode. Inputs of the result are `f`'s inputs, then one cotangent per float output of `f`, in order; outputs are `f`'s outputs, then one
-/// cotangent per index in `wrt` (float inputs), zeros where no output depends on it.
+/// Reverse mode. Inputs of the result are `f`'s inputs, then one cotangent per float output of `f`, in order; outputs are `f`'s
+/// outputs, then one cotangent per index in `wrt` (float inputs), zeros where no output depends on it.
 ///
 /// # Errors
 /// If `wrt` names an input that is not a float or names one twice.
 ///
 /// # Cost
-/// The values once, with the residuals of loops stacked, and about twice the work of `f` for the cotangents. A loop with a run-time number of passes
-/// has nowhere to stack: unless it is linear in what it carries, its cotangents take work quadratic in the number of passes.
+/// The values once, with the residuals of loops stacked, and about twice the work of `f` for the cotangents. A loop with a
+/// run-time number of passes has nowhere to stack: unless it is linear in what it carries, its cotangents take work quadratic in
+/// the number of passes.
 pub fn vjp(f: &Graph, wrt: &[usize]) -> Result<Graph, DiffError> {
     let floats = float_outputs(f);
     let of: Vec<usize> = (0..floats.len()).filter(|&k| floats[k]).collect();
     vjp_of(f, wrt, &of)
 }
 
-/// As [`vjp`], with cotangents for the (float) outputs in `of` only: the others are constants as far as the derivative goes, and cost nothing.
+/// As [`vjp`], with cotangents for the (float) outputs in `of` only: the others are constants as far as the derivative goes, and
+/// cost nothing.
 ///
 /// # Errors
 /// As [`vjp`].
@@ -105,8 +109,8 @@ pub fn vjp_of(f: &Graph, wrt: &[usize], of: &[usize]) -> Result<Graph, DiffError
     Ok(extract(&g, &all, &outputs))
 }
 
-/// `f` as a call whose reverse rule computes it anew from its operands instead of keeping intermediate values: a loop over such calls stacks only
-/// their operands.
+/// `f` as a call whose reverse rule computes it anew from its operands instead of keeping intermediate values: a loop over such
+/// calls stacks only their operands.
 ///
 /// # Errors
 /// As [`vjp`].

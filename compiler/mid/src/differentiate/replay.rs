@@ -1,13 +1,14 @@
-//! Loops with a run-time number of passes cannot stack what their derivative needs, since there is no bound on its size. Their linear loop runs the
-//! passes before its own anew in each pass: quadratic in the number of passes, but with no memory beyond the carried values.
+//! Loops with a run-time number of passes cannot stack what their derivative needs, since there is no bound on its size. Their
+//! linear loop runs the passes before its own anew in each pass: quadratic in the number of passes, but with no memory beyond the
+//! carried values.
 
 use optc_ir::ScalarOp;
 use optc_ir::graph::{Graph, LoopOp, NodeId, Origin, Ty};
 use std::sync::Arc;
 
-/// The body of such a linear loop. `linear` computes the tangents of the carried values from: counter, carried values, invariants, tangents of `carried`
-/// carried values, tangents of invariants. Inputs of the result: counter, tangents of carried values; then, as invariants, the number of passes, the
-/// initial values, the invariants, and tangents of invariants.
+/// The body of such a linear loop. `linear` computes the tangents of the carried values from: counter, carried values,
+/// invariants, tangents of `carried` carried values, tangents of invariants. Inputs of the result: counter, tangents of carried
+/// values; then, as invariants, the number of passes, the initial values, the invariants, and tangents of invariants.
 pub fn replayed(l: &LoopOp, linear: &Graph, carried: usize, o: Origin) -> Graph {
     let mut g = Graph::new();
     let types = linear.input_types();

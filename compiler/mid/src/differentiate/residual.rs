@@ -1,8 +1,9 @@
 //! Residuals: which values of a loop body or branch the linear part gets handed, and which it computes anew.
 //!
-//! The linear part of a body can read for nothing what the body itself is given (the counter, slices of scanned arrays, invariants), but not what
-//! it carries. Everything else it uses is either computed anew, when that takes only cheap elementwise work and movement of values at hand, or kept.
-//! A broadcast is never kept, its operand is; what does not change from pass to pass is computed once, outside.
+//! The linear part of a body can read for nothing what the body itself is given (the counter, slices of scanned arrays,
+//! invariants), but not what it carries. Everything else it uses is either computed anew, when that takes only cheap elementwise
+//! work and movement of values at hand, or kept. A broadcast is never kept, its operand is; what does not change from pass to
+//! pass is computed once, outside.
 
 use super::cut::reach;
 use optc_ir::ScalarOp;
@@ -127,8 +128,8 @@ impl Hand<'_> {
         }
     }
 
-    /// The value to keep for the sake of `id`: that from which it follows by cheap work, if there is just one and it is no larger. So the derivative
-    /// `z (1 - z)` of a sigmoid keeps z, which other derivatives need too.
+    /// The value to keep for the sake of `id`: that from which it follows by cheap work, if there is just one and it is no
+    /// larger. So the derivative `z (1 - z)` of a sigmoid keeps z, which other derivatives need too.
     fn source(&self, id: NodeId) -> NodeId {
         let mut missing = vec![false; id.index() + 1];
         missing[id.index()] = true;

@@ -1,9 +1,9 @@
 //! The derivative table: one row per scalar operation.
 //!
 //! # Gradient at kinks
-//! `abs` and `sign` give 0 at 0; `min` and `max` share equally at a tie; `pow` is finite at a zero base where its limit is (`x^0` has slope 0, and
-//! the slope in the exponent is 0 at a zero base); rounding operations and comparisons give 0; `x mod y` has slope 1 in x and `-floor(x / y)` in y;
-//! `select` passes to the chosen side. `sqrt` at 0 gives infinity.
+//! `abs` and `sign` give 0 at 0; `min` and `max` share equally at a tie; `pow` is finite at a zero base where its limit is (`x^0`
+//! has slope 0, and the slope in the exponent is 0 at a zero base); rounding operations and comparisons give 0; `x mod y` has
+//! slope 1 in x and `-floor(x / y)` in y; `select` passes to the chosen side. `sqrt` at 0 gives infinity.
 
 use optc_ir::ScalarOp;
 use optc_ir::graph::{Graph, NodeId, Op, Origin};
@@ -33,8 +33,8 @@ pub fn has_partial(op: ScalarOp, position: usize) -> bool {
     }
 }
 
-/// The partial derivative of `z = op(x)` in operand `position`, built in `g` from the operands `x` and the result `z`. [`ScalarOp::Select`] is
-/// not a product with a factor and has no row here.
+/// The partial derivative of `z = op(x)` in operand `position`, built in `g` from the operands `x` and the result `z`.
+/// [`ScalarOp::Select`] is not a product with a factor and has no row here.
 pub fn partial(g: &mut Graph, op: ScalarOp, x: &[NodeId], z: NodeId, position: usize, origin: Origin) -> Partial {
     use Partial::{Factor, MinusOne, One, Over, Zero};
     use ScalarOp::*;

@@ -12,8 +12,8 @@ use optc_ir::graph::{Axes, DotDims, Graph, Node, NodeId, NodeTy, Op, Origin, Red
 /// Windows longer than this are transposed by scattering, shorter ones by adding up shifted copies.
 const LONGEST_UNROLLED_WINDOW: usize = 16;
 
-/// Appends the transpose of the nodes marked `linear` to `g`: given cotangents of nodes (`seeds`: node, contribution), gives those of `targets`
-/// (none where zero), which are inputs.
+/// Appends the transpose of the nodes marked `linear` to `g`: given cotangents of nodes (`seeds`: node, contribution), gives
+/// those of `targets` (none where zero), which are inputs.
 pub fn transpose(
     g: &mut Graph,
     linear: Vec<bool>,
@@ -243,8 +243,8 @@ impl Transposer<'_> {
         }
     }
 
-    /// `ct` times the other factor, contracted over that factor's own axes (`ct_axes` of `ct`). Of the two orders of the product the one is taken
-    /// that needs no permutation afterwards, or at least none of the innermost axis.
+    /// `ct` times the other factor, contracted over that factor's own axes (`ct_axes` of `ct`). Of the two orders of the product
+    /// the one is taken that needs no permutation afterwards, or at least none of the innermost axis.
     fn dot_side(&mut self, side: Side, other: NodeId, ct: NodeId, batch: &Axes, ct_axes: &Axes, o: Origin) -> NodeId {
         let (my_batch, my_contract, my_free) = side.mine;
         let (other_batch, other_contract, other_free) = side.other;

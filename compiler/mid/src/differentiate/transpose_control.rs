@@ -11,8 +11,8 @@ use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
 impl Transposer<'_> {
-    /// A linear loop runs backward: cotangents of carried values are carried from the last pass to the first, those of invariants are added up over
-    /// the passes in that order (or after the loop, see `fission`), those of scanned slices are stacked.
+    /// A linear loop runs backward: cotangents of carried values are carried from the last pass to the first, those of invariants
+    /// are added up over the passes in that order (or after the loop, see `fission`), those of scanned slices are stacked.
     pub(super) fn loop_node(&mut self, l: &LoopOp, operands: &[NodeId], cts: &[Option<NodeId>], o: Origin) -> Result<(), DiffError> {
         let offset = usize::from(l.trip.is_none());
         let args = &operands[offset..];
