@@ -43,7 +43,7 @@ pub fn inputs(graph: &Graph) -> Vec<Tensor> {
 pub fn close(a: &Tensor, b: &Tensor) -> bool {
     let tolerance = match a.dtype {
         DType::F32 => 2e-5,
-        DType::F64 => 1e-11,
+        DType::F64 => 1e-9,
         DType::BF16 => 0.04,
         DType::F16 => 4e-3,
         _ => 0.0,
