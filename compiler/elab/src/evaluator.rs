@@ -1,12 +1,18 @@
 //! The evaluator: its state, and what every part of it needs.
 
 use crate::host::HostEnv;
-use crate::model::{ParamCx, ParamLeaf, Recorder};
+use crate::model::{Initializing, ParamCx, ParamLeaf, Recorder};
 use crate::value::Value;
+use optc_abi::{DType, Tensor};
 use optc_base::{Code, Diagnostic, Span};
+use optc_front::ItemRef;
+use optc_front::ast::ExprId;
 use optc_front::modules::Program;
-use optc_ir::graph::Graph;
-use optc_ops::{Array, Cx, OpError};
+use optc_ir::graph::{Graph, NodeId};
+use optc_ops::{Array, Cx, Dim, OpError};
+use rustc_hash::FxHashMap;
+use std::rc::Rc;
+use std::sync::Arc;
 
 /// What evaluation is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +39,25 @@ pub enum Stop {
 /// The result of evaluation.
 pub type Eval<T = Value> = Result<T, Stop>;
 
+/// The body being evaluated: which layer calls it holds, how often its loops have gone round.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Instance {
+    /// Path parts of the layer calls of the body, by place.
+    pub names: Rc<FxHashMap<ExprId, Arc<str>>>,
+    /// Numbers of the passes of unrolled loops around the place at hand.
+    pub passes: Vec<usize>,
+    /// Buffers of the layer: name in the body, path.
+    pub buffers: Vec<(Arc<str>, Arc<str>)>,
+    /// Distinguishes this body from others, for draws.
+    pub place: u64,
+}
+
+/// A call in progress, for limits and messages.
+#[derive(Clone, Debug)]
+pub(crate) struct Frame {
+    pub item: Option<ItemRef>,
+}
+
 /// Evaluates expressions, statements and calls of one program.
 pub struct Evaluator<'p> {
     /// The program.
@@ -49,14 +74,32 @@ pub struct Evaluator<'p> {
     pub params: Option<ParamCx>,
     /// Buffers and metrics that bodies leave behind.
     pub recorder: Recorder,
-    /// The key of draws (u32[2]); `None` is a key of seed 0 made at the first draw.
+    /// The key of draws (u32[2]); `None` is the key of seed 0.
     pub key: Option<Array>,
+    /// Indices of the loops entered since the key was set; draws depend on them.
+    pub counters: Vec<Value>,
     /// What `training` means now (`None`: not known while checking).
     pub training: Option<bool>,
+    /// The step schedules are read at, where there is one that is not bound in the scope.
+    pub step: Option<Value>,
     /// Whether an optimizer body is evaluated, so that `tree.*` are collectives.
     pub in_optimizer: bool,
     /// Whether the statement at hand belongs to the script itself (host mode, outside compiled functions).
     pub in_script: bool,
+    /// Shape and element type of the parameter being drawn: what draws without a shape take.
+    pub draw_shape: Option<(Vec<Dim>, DType)>,
+    pub(crate) frames: Vec<Frame>,
+    pub(crate) instance: Instance,
+    pub(crate) sites: FxHashMap<(u64, Span), u64>,
+    pub(crate) site_counts: FxHashMap<u64, u64>,
+    pub(crate) consts: FxHashMap<ItemRef, Option<Value>>,
+    pub(crate) numbering: FxHashMap<ExprId, Rc<FxHashMap<ExprId, Arc<str>>>>,
+    pub(crate) forced: FxHashMap<NodeId, Arc<Tensor>>,
+    pub(crate) yields: Vec<Vec<Value>>,
+    /// Whether models named now are wanted as values, also inside a model.
+    pub(crate) constructing: bool,
+    /// Nesting of graphs under construction.
+    pub(crate) depth: usize,
 }
 
 impl<'p> Evaluator<'p> {
@@ -71,20 +114,41 @@ impl<'p> Evaluator<'p> {
             params: None,
             recorder: Recorder::default(),
             key: None,
+            counters: Vec::new(),
             training: if mode == Mode::Check { None } else { Some(false) },
+            step: None,
             in_optimizer: false,
             in_script: mode == Mode::Host,
+            draw_shape: None,
+            frames: Vec::new(),
+            instance: Instance::default(),
+            sites: FxHashMap::default(),
+            site_counts: FxHashMap::default(),
+            consts: FxHashMap::default(),
+            numbering: FxHashMap::default(),
+            forced: FxHashMap::default(),
+            yields: Vec::new(),
+            constructing: false,
+            depth: 0,
         }
+    }
+    /// Whether sizes are symbols and nothing is computed.
+    pub fn checking(&self) -> bool {
+        self.mode == Mode::Check
     }
     /// Records a diagnostic and stops.
     ///
     /// # Errors
     /// Always [`Stop::Reported`].
     pub fn fail<T>(&mut self, diagnostic: Diagnostic) -> Eval<T> {
+        self.report(diagnostic);
+        Err(Stop::Reported)
+    }
+    /// Records a diagnostic, once.
+    pub fn report(&mut self, diagnostic: Diagnostic) {
         if !self.diagnostics.contains(&diagnostic) {
             self.diagnostics.push(diagnostic);
         }
-        Err(Stop::Reported)
     }
     /// An error with a code, a place and a message.
     ///
@@ -104,33 +168,54 @@ impl<'p> Evaluator<'p> {
         }
     }
     /// Builds a graph of its own: `f` gets an evaluator whose graph on top is new (make its inputs first, with `cx.input`) and returns the outputs. Gives the graph,
-    /// whose last inputs stand for arrays of outer graphs, and those arrays. While checking, the graph is empty.
+    /// whose last inputs stand for arrays of outer graphs, and those arrays. While checking, the graph is empty. What is evaluated in `f` is compiled code, not script.
     ///
     /// # Errors
     /// What `f` reports.
     pub fn subgraph<T>(&mut self, f: impl FnOnce(&mut Self) -> Eval<(T, Vec<Array>)>) -> Eval<(T, Graph, Vec<Array>)> {
+        let in_script = std::mem::replace(&mut self.in_script, false);
         self.cx.push_level();
+        self.depth += 1;
         let result = f(self);
-        let outputs = match &result {
-            Ok((_, outputs)) if self.cx.emitting() => outputs.iter().map(|a| self.cx.node(a)).collect(),
-            _ => Vec::new(),
-        };
-        if self.cx.emitting() {
-            self.cx.graph().outputs = outputs;
+        self.depth -= 1;
+        if let Ok((_, outputs)) = &result
+            && self.cx.emitting()
+        {
+            let nodes = outputs.iter().map(|a| self.cx.node(a)).collect();
+            self.cx.graph().outputs = nodes;
         }
         let (graph, captured) = self.cx.pop_level();
+        self.in_script = in_script;
         result.map(|(value, _)| (value, graph, captured))
     }
-    /// Evaluates `f` where calls of unbound models that carry a label draw their parameters; gives the leaves in order of declaration.
+    /// Evaluates `f` where calls of unbound models that carry a label draw their parameters with keys made from `key`; gives the leaves in order of declaration.
     ///
     /// # Errors
     /// What `f` reports.
     pub fn initialize<T>(&mut self, key: Array, f: impl FnOnce(&mut Self) -> Eval<T>) -> Eval<(T, Vec<ParamLeaf>)> {
         let saved_key = self.key.replace(key.clone());
-        let saved = self.recorder.initializing.replace(crate::model::Initializing { key, leaves: Vec::new() });
+        let counters = std::mem::take(&mut self.counters);
+        let saved = self.recorder.initializing.replace(Initializing { key, leaves: Vec::new() });
         let result = f(self);
         self.key = saved_key;
+        self.counters = counters;
         let done = std::mem::replace(&mut self.recorder.initializing, saved);
         result.map(|value| (value, done.map(|i| i.leaves).unwrap_or_default()))
+    }
+    /// A literal array in the graph on top.
+    pub fn literal(&mut self, tensor: impl Into<Arc<Tensor>>) -> Array {
+        let tensor: Arc<Tensor> = tensor.into();
+        let shape: Vec<Dim> = tensor.shape.iter().map(|&n| Dim::from(n)).collect();
+        if !self.cx.emitting() {
+            return Array { dtype: tensor.dtype, shape, weak: false, node: None };
+        }
+        let origin = self.cx.origin;
+        let ty = optc_ir::Ty::new(tensor.dtype, tensor.shape.iter().copied());
+        let node = self.cx.graph().push(optc_ir::graph::Op::Const(tensor), [], optc_ir::graph::NodeTy::Array(ty), origin);
+        self.cx.array(node)
+    }
+    /// Whether an operation may look at values: the script, not what it compiles.
+    pub fn may_look(&self) -> bool {
+        self.mode == Mode::Host && self.in_script
     }
 }

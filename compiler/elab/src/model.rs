@@ -1,10 +1,18 @@
-//! Models: parameters by path, buffers, metrics.
+//! Models and layers: parameters by path, buffers, metrics.
 
-use crate::evaluator::{Eval, Evaluator};
-use crate::value::{CallArg, Value};
+use crate::call::takes_array;
+use crate::evaluator::{Eval, Evaluator, Instance};
+use crate::scope::Scope;
+use crate::tree::{describe, nest};
+use crate::value::{CallArg, FnValue, ModelValue, Value};
 use indexmap::IndexMap;
-use optc_base::Span;
+use optc_base::{Code, Diagnostic, Span};
+use optc_front::ItemRef;
+use optc_front::ast::{Expr, ExprId, ExprKind, FnItem, FnKind, ItemKind, LetKind, Name, Type};
+use optc_front::modules::Def;
 use optc_ops::Array;
+use rustc_hash::FxHashMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// A parameter or buffer of a model.
@@ -36,6 +44,12 @@ pub struct ParamCx {
     pub mode: ParamMode,
     /// Path so far.
     pub path: Vec<Arc<str>>,
+    /// Label of the model, in front of recorded paths.
+    pub label: Option<Arc<str>>,
+    /// Whether a leaf that exists may be met again: the instance is shared, or the model was called before.
+    pub reuse: bool,
+    /// Nesting of graphs when it began: initial values are made in that graph.
+    pub depth: usize,
 }
 
 /// Models being initialized by [`Evaluator::initialize`].
@@ -58,17 +72,647 @@ pub struct Recorder {
     pub initializing: Option<Initializing>,
 }
 
+impl ParamCx {
+    /// The path of a leaf declared here, without label.
+    fn leaf_path(&self, name: &str) -> Arc<str> {
+        let mut parts: Vec<&str> = self.path.iter().map(|p| &**p).collect();
+        parts.push(name);
+        Arc::from(parts.join("."))
+    }
+    fn labeled(&self, path: &Arc<str>) -> Arc<str> {
+        match &self.label {
+            Some(label) => Arc::from(format!("{label}.{path}")),
+            None => path.clone(),
+        }
+    }
+}
+
+/// A value in a tree by path.
+pub fn at_path(tree: &Value, path: &str) -> Option<Value> {
+    let mut value = tree.clone();
+    for part in path.split('.').filter(|p| !p.is_empty()) {
+        value = match &value {
+            Value::Record(fields) => fields.get(part)?.clone(),
+            Value::List(items) | Value::Tuple(items) => items.get(part.parse::<usize>().ok()?)?.clone(),
+            _ => return None,
+        };
+    }
+    Some(value)
+}
+
 impl Evaluator<'_> {
-    /// The leaves of a model for these arguments, drawn with the present key.
+    /// The model an item is with these settings, if it is one.
+    pub(crate) fn as_model(&self, item: ItemRef, args: Vec<CallArg>, span: Span) -> Option<ModelValue> {
+        let f = self.fn_item(item)?;
+        matches!(f.kind, FnKind::Layer | FnKind::Model).then(|| ModelValue {
+            item,
+            args,
+            params: None,
+            shared_path: None,
+            label: None,
+            span,
+        })
+    }
+    /// Calls a layer or model item: inside a model with all its arguments it runs, otherwise it is a value that waits for the rest.
+    pub(crate) fn apply_layer(
+        &mut self,
+        item_ref: ItemRef,
+        item: &FnItem,
+        args: Vec<CallArg>,
+        span: Span,
+        place: Option<&Expr>,
+        part: Option<&Name>,
+    ) -> Eval {
+        let given = |name: &str| args.iter().any(|a| a.name.as_deref() == Some(name));
+        let positional = args.iter().filter(|a| a.name.is_none()).count();
+        let unnamed: Vec<_> = item.params.iter().filter(|p| !given(&p.name.text)).collect();
+        let complete = unnamed.iter().skip(positional).all(|p| p.default.is_some());
+        let inside = self.params.is_some() && !self.constructing;
+        if inside && complete {
+            return self.nested_call(item_ref, item, args, span, place, part);
+        }
+        // Settings are given by position to the parameters that are no arrays.
+        let mut settings: Vec<CallArg> = Vec::new();
+        let mut free = item.params.iter().filter(|p| !takes_array(p) && !given(&p.name.text));
+        for arg in args.iter().cloned() {
+            if arg.name.is_some() {
+                if !item.params.iter().any(|p| Some(&*p.name.text) == arg.name.as_deref()) {
+                    // Reports the unknown name.
+                    self.bind_sig(&item.name, item_ref.module, &item.params, vec![arg], span)?;
+                    continue;
+                }
+                settings.push(arg);
+                continue;
+            }
+            let array = matches!(&arg.value, Value::Array(a) if !a.shape.is_empty());
+            match free.next() {
+                Some(p) if !array => settings.push(CallArg { name: Some(p.name.text.clone()), ..arg }),
+                _ if inside => {
+                    // Inside a model an incomplete call is a mistake, not a value.
+                    self.bind_sig(&item.name, item_ref.module, &item.params, args.clone(), span)?;
+                    return Ok(Value::Unknown);
+                }
+                _ => return self.unbound(item, span),
+            }
+        }
+        for arg in &settings {
+            if let Some(p) = item.params.iter().find(|p| Some(&*p.name.text) == arg.name.as_deref()) {
+                let scope = Scope::new(item_ref.module);
+                self.check_range(p, &scope, &arg.value, arg.span)?;
+            }
+        }
+        Ok(Value::Model(Rc::new(ModelValue { item: item_ref, args: settings, params: None, shared_path: None, label: None, span })))
+    }
+    fn unbound(&mut self, item: &FnItem, span: Span) -> Eval {
+        let name = &item.name.text;
+        let (word, help) = match item.kind {
+            FnKind::Layer => ("layer", format!("call it inside a model or layer, or bind it to parameters: `{name}(…).with(p)(x)`")),
+            _ => (
+                "model",
+                format!("bind it to parameters: `{name}(…).with(p)(x)` or `apply({name}(…), p, x)`, with `p = init({name}(…), x)`"),
+            ),
+        };
+        self.fail(
+            Diagnostic::error(Code("E0341"), span, format!("the {word} `{name}` is called without parameters"))
+                .at("not bound to parameters")
+                .label(item.name.span, "declared here")
+                .help(help),
+        )
+    }
+    /// Calls a model value.
+    pub(crate) fn apply_model(
+        &mut self,
+        model: &Rc<ModelValue>,
+        args: Vec<CallArg>,
+        span: Span,
+        place: Option<&Expr>,
+        part: Option<&Name>,
+    ) -> Eval {
+        let Some(item) = self.fn_item(model.item) else { return Ok(Value::Unknown) };
+        let mut all = model.args.clone();
+        all.extend(args);
+        if let Some(tree) = &model.params {
+            let cx = ParamCx {
+                mode: ParamMode::Apply(tree.clone()),
+                path: Vec::new(),
+                label: model.label.clone(),
+                reuse: true,
+                depth: self.depth,
+            };
+            return self.with_params(cx, |ev| ev.run_layer(model.item, &item, all, span)).map(|(value, _)| value);
+        }
+        if let Some(path) = &model.shared_path
+            && self.params.is_some()
+        {
+            let path: Vec<Arc<str>> = path.split('.').map(Arc::from).collect();
+            let cx = self.params.as_mut().expect("checked above");
+            let saved = (std::mem::replace(&mut cx.path, path), std::mem::replace(&mut cx.reuse, true));
+            let result = self.run_layer(model.item, &item, all, span);
+            if let Some(cx) = &mut self.params {
+                (cx.path, cx.reuse) = saved;
+            }
+            return result;
+        }
+        if let (Some(label), Some(init)) = (&model.label, &mut self.recorder.initializing) {
+            let prefix = format!("{label}.");
+            let known: Vec<ParamLeaf> = init
+                .leaves
+                .iter()
+                .filter_map(|l| l.path.strip_prefix(&prefix).map(|p| ParamLeaf { path: Arc::from(p), ..l.clone() }))
+                .collect();
+            let count = known.len();
+            let label = label.clone();
+            let cx =
+                ParamCx { mode: ParamMode::Init(known), path: Vec::new(), label: Some(label.clone()), reuse: count > 0, depth: self.depth };
+            let (value, cx) = self.with_params(cx, |ev| ev.run_layer(model.item, &item, all, span))?;
+            if let (ParamMode::Init(leaves), Some(init)) = (cx.mode, &mut self.recorder.initializing) {
+                init.leaves
+                    .extend(leaves.into_iter().skip(count).map(|l| ParamLeaf { path: Arc::from(format!("{label}.{}", l.path)), ..l }));
+            }
+            return Ok(value);
+        }
+        if self.params.is_some() {
+            return self.nested_call(model.item, &item, all, span, place, part);
+        }
+        self.unbound(&item, span)
+    }
+    /// Runs `f` with parameters answered by `cx`; gives `cx` back as `f` left it.
+    fn with_params<T>(&mut self, cx: ParamCx, f: impl FnOnce(&mut Self) -> Eval<T>) -> Eval<(T, ParamCx)> {
+        let saved = self.params.replace(cx);
+        let result = f(self);
+        let cx = std::mem::replace(&mut self.params, saved).expect("what was put in");
+        result.map(|value| (value, cx))
+    }
+    /// A call inside a model or layer: it has its own part of the path.
+    fn nested_call(
+        &mut self,
+        item_ref: ItemRef,
+        item: &FnItem,
+        args: Vec<CallArg>,
+        span: Span,
+        place: Option<&Expr>,
+        part: Option<&Name>,
+    ) -> Eval {
+        let mut path: Vec<Arc<str>> = match (part, place) {
+            (Some(name), _) => vec![name.text.clone()],
+            (None, Some(e)) if self.instance.names.contains_key(&e.id) => self.instance.names[&e.id].split('.').map(Arc::from).collect(),
+            _ => vec![item.name.text.clone()],
+        };
+        path.extend(self.instance.passes.iter().map(|n| Arc::from(n.to_string())));
+        let cx = self.params.as_mut().expect("inside a model");
+        let depth = cx.path.len();
+        cx.path.extend(path);
+        let result = self.run_layer(item_ref, item, args, span);
+        if let Some(cx) = &mut self.params {
+            cx.path.truncate(depth);
+        }
+        result
+    }
+    /// Evaluates the body of a layer or model; `self.params` says where parameters come from.
+    fn run_layer(&mut self, item_ref: ItemRef, item: &FnItem, args: Vec<CallArg>, span: Span) -> Eval {
+        let params = self.params.take();
+        let sig = self.bind_sig(&item.name, item_ref.module, &item.params, args, span);
+        self.params = params;
+        let mut sig = sig?;
+        let saved_draw = self.draw_shape.take();
+        let instance = Instance {
+            names: self.numbering(item_ref, item),
+            passes: Vec::new(),
+            buffers: Vec::new(),
+            place: crate::rng::mix(self.instance.place, self.site(span)),
+        };
+        let saved = std::mem::replace(&mut self.instance, instance);
+        let in_script = std::mem::replace(&mut self.in_script, false);
+        let result = self.enter(Some(item_ref), span, |ev| {
+            if ev.checking()
+                && let Some(ty) = &item.result
+                && ev.frames.iter().filter(|f| f.item == Some(item_ref)).count() > 1
+            {
+                return ev.instance_of(&mut sig, ty, false);
+            }
+            ev.body(item, &mut sig)
+        });
+        self.in_script = in_script;
+        self.instance = saved;
+        self.draw_shape = saved_draw;
+        result
+    }
+    /// Path parts of the layer calls in a body: several unnamed calls of one layer are numbered in textual order.
+    pub(crate) fn numbering(&mut self, item_ref: ItemRef, item: &FnItem) -> Rc<FxHashMap<ExprId, Arc<str>>> {
+        if let Some(names) = self.numbering.get(&item.body.id) {
+            return names.clone();
+        }
+        let program = self.program;
+        let layer_name = |callee: &Expr| -> Option<Arc<str>> {
+            let (module, name) = match &callee.kind {
+                ExprKind::Name(n) => (item_ref.module, n.clone()),
+                ExprKind::Field(base, n) => match &base.kind {
+                    ExprKind::Name(m) => match program.lookup(item_ref.module, m)? {
+                        Def::Module(module) => (module, n.text.clone()),
+                        Def::Item(_) => return None,
+                    },
+                    _ => return None,
+                },
+                _ => return None,
+            };
+            match program.lookup(module, &name)? {
+                Def::Item(i) => match &program.item(i).kind {
+                    ItemKind::Fn(f) if matches!(f.kind, FnKind::Layer | FnKind::Model) => Some(f.name.text.clone()),
+                    _ => None,
+                },
+                Def::Module(_) => None,
+            }
+        };
+        let mut calls: Vec<(ExprId, Arc<str>)> = Vec::new();
+        let mut named: Vec<ExprId> = Vec::new();
+        crate::walk::expr(&item.body, &mut |e| {
+            match &e.kind {
+                ExprKind::NameCall(inner, _) => named.push(inner.id),
+                ExprKind::Call { callee, .. } if !named.contains(&e.id) => {
+                    if let Some(name) = layer_name(callee) {
+                        calls.push((e.id, name));
+                    }
+                }
+                ExprKind::Pipe(_, f) if matches!(f.kind, ExprKind::Name(_) | ExprKind::Field(..)) => {
+                    if let Some(name) = layer_name(f) {
+                        calls.push((f.id, name));
+                    }
+                }
+                _ => {}
+            }
+            true
+        });
+        let mut names = FxHashMap::default();
+        for (id, name) in &calls {
+            let same: Vec<&ExprId> = calls.iter().filter(|(_, n)| n == name).map(|(i, _)| i).collect();
+            let part = match same.iter().position(|i| *i == id) {
+                Some(k) if same.len() > 1 => Arc::from(format!("{name}.{k}")),
+                _ => name.clone(),
+            };
+            names.insert(*id, part);
+        }
+        let names = Rc::new(names);
+        self.numbering.insert(item.body.id, names.clone());
+        names
+    }
+    /// `param name: type …` and `buffer name: type …`.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn param(
+        &mut self,
+        scope: &mut Scope,
+        name: &Name,
+        ty: &Type,
+        draws: bool,
+        init: &Expr,
+        buffer: bool,
+        span: Span,
+    ) -> Eval<()> {
+        let Some(cx) = &self.params else {
+            let word = if buffer { "buffer" } else { "param" };
+            return self.fail(
+                Diagnostic::error(Code("E0342"), span, format!("`{word}` stands in a function that is no model or layer"))
+                    .help("declare the function with `layer` or `model`, or pass the array as an argument"),
+            );
+        };
+        let path = cx.leaf_path(&name.text);
+        let labeled = cx.labeled(&path);
+        let mode = match &cx.mode {
+            ParamMode::Apply(tree) => Some(at_path(tree, &path)),
+            ParamMode::Init(leaves) => match leaves.iter().find(|l| l.path == path) {
+                Some(leaf) if cx.reuse || leaf.span != span => {
+                    let (leaf, reuse) = (leaf.clone(), cx.reuse);
+                    if !reuse {
+                        return self.same_path(&path, &leaf, span);
+                    }
+                    Some(Some(Value::Array(leaf.array)))
+                }
+                Some(leaf) => {
+                    let leaf = leaf.clone();
+                    return self.same_path(&path, &leaf, span);
+                }
+                None => None,
+            },
+        };
+        let (dtype, shape) = self.array_spec(scope, ty)?;
+        let found = match mode {
+            Some(Some(found)) => Some(found),
+            Some(None) => {
+                return self.fail(
+                    Diagnostic::error(Code("E0425"), span, format!("the parameters given have no leaf `{path}`"))
+                        .help("`init` makes a tree with all leaves of a model"),
+                );
+            }
+            None => None,
+        };
+        let array = match found {
+            Some(Value::Unknown) => Array { dtype, shape: shape.clone(), weak: false, node: None },
+            Some(value) => {
+                let updated = self.recorder.buffers.as_ref().and_then(|b| b.get(&labeled)).cloned();
+                let array = match updated {
+                    Some(a) if buffer => a,
+                    _ => self.array_of(&value, span)?,
+                };
+                let fits =
+                    array.shape.len() == shape.len() && !array.shape.iter().zip(&shape).any(|(a, b)| a.fit(b) == optc_ops::Fit::Different);
+                if fits {
+                    array
+                } else if buffer {
+                    // A buffer whose shape depends on the input starts anew when that changes.
+                    self.initial(scope, ty, dtype, &shape, draws, init, &path, buffer)?
+                } else {
+                    return self.fail(
+                        Diagnostic::error(
+                            Code("E0420"),
+                            span,
+                            format!(
+                                "the leaf `{path}` is {}, but the model declares {}{}",
+                                describe(&Value::Array(array)),
+                                dtype,
+                                crate::tree::shape_text(&shape)
+                            ),
+                        )
+                        .label(ty.span, "declared here"),
+                    );
+                }
+            }
+            None => {
+                if self.params.as_ref().is_some_and(|cx| cx.depth != self.depth) && !self.checking() {
+                    return self.fail(
+                        Diagnostic::error(
+                            Code("E0715"),
+                            span,
+                            "parameters that are first met inside a differentiated function are not yet supported",
+                        )
+                        .help("make the tree with `init` outside, and bind it with `.with(p)` inside"),
+                    );
+                }
+                let array = self.initial(scope, ty, dtype, &shape, draws, init, &path, buffer)?;
+                let leaf = ParamLeaf { path: path.clone(), array: array.clone(), buffer, span };
+                if let Some(ParamCx { mode: ParamMode::Init(leaves), .. }) = &mut self.params {
+                    leaves.push(leaf);
+                }
+                array
+            }
+        };
+        if buffer {
+            self.instance.buffers.push((name.text.clone(), labeled));
+        }
+        let kind = if buffer { LetKind::Var } else { LetKind::Let };
+        scope.bind(name.text.clone(), Value::Array(array), kind, name.span);
+        Ok(())
+    }
+    fn same_path(&mut self, path: &str, first: &ParamLeaf, span: Span) -> Eval<()> {
+        self.fail(
+            Diagnostic::error(Code("E0345"), span, format!("two parameters have the path `{path}`"))
+                .label(first.span, "the first one")
+                .help("give the calls of the layer names: `linear(x, 10) as head`, or make one instance with `shared`"),
+        )
+    }
+    /// The initial value of a parameter.
+    #[allow(clippy::too_many_arguments)]
+    fn initial(
+        &mut self,
+        scope: &Scope,
+        ty: &Type,
+        dtype: optc_abi::DType,
+        shape: &[optc_ops::Dim],
+        draws: bool,
+        init: &Expr,
+        path: &str,
+        buffer: bool,
+    ) -> Eval<Array> {
+        let saved = (self.key.clone(), std::mem::take(&mut self.counters), self.draw_shape.take(), self.instance.place);
+        if self.cx.emitting() {
+            let key = self.current_key();
+            let hash = crate::rng::text_hash(path);
+            self.key = Some(self.key_fold(&key, &Value::Int(((hash >> 32) as i64).into()), hash as u32));
+            self.instance.place = hash;
+        }
+        if draws {
+            self.draw_shape = Some((shape.to_vec(), dtype));
+        }
+        let params = self.params.take();
+        let mut inner = scope.clone();
+        let value = self.expr(&mut inner, init);
+        self.params = params;
+        (self.key, self.counters, self.draw_shape, self.instance.place) = saved;
+        let value = value?;
+        if matches!(value, Value::Unknown) {
+            return Ok(Array { dtype, shape: shape.to_vec(), weak: false, node: None });
+        }
+        let word = if buffer { "buffer" } else { "parameter" };
+        let val = self.val_of(&value, init.span)?;
+        self.cx.at(init.span);
+        let array = match optc_ops::materialize(&mut self.cx, &val, None) {
+            Ok(a) => a,
+            Err(e) => return self.fail(e.diagnostic(init.span)),
+        };
+        let array = if array.dtype == dtype {
+            array
+        } else {
+            match self.cast(&Value::Array(array), dtype, init.span)? {
+                Value::Array(a) => a,
+                _ => return self.error("E0333", init.span, "the initial value is no array"),
+            }
+        };
+        match optc_ops::broadcast_to(&mut self.cx, &array, shape) {
+            Ok(a) => Ok(a),
+            Err(_) => self.fail(
+                Diagnostic::error(
+                    Code("E0423"),
+                    init.span,
+                    format!(
+                        "the initial value has shape {}, but the {word} is declared {}",
+                        crate::tree::shape_text(&array.shape),
+                        crate::tree::shape_text(shape)
+                    ),
+                )
+                .at(crate::tree::array_type(&array))
+                .label(ty.span, "declared here")
+                .help("a draw without a shape takes the one declared: `~ random.normal()`"),
+            ),
+        }
+    }
+    /// After an update: if the variable is a buffer of the layer at hand, its new value is recorded.
+    pub(crate) fn record_buffer(&mut self, scope: &Scope, name: &str) {
+        let Some((_, path)) = self.instance.buffers.iter().rev().find(|(n, _)| &**n == name).cloned() else { return };
+        if let (Some(buffers), Some(Value::Array(a))) = (&mut self.recorder.buffers, scope.get(name).map(|b| b.value.clone())) {
+            buffers.insert(path, a);
+        }
+    }
+    /// `shared cell = lstm_cell(hidden = 8)`
+    pub(crate) fn shared_layer(&mut self, scope: &mut Scope, name: &Name, value: &Expr) -> Eval<()> {
+        let Some(cx) = &self.params else {
+            return self.fail(Diagnostic::error(Code("E0342"), name.span, "`shared` layers stand in a model or layer"));
+        };
+        let path = cx.leaf_path(&name.text);
+        let saved = std::mem::replace(&mut self.constructing, true);
+        let made = self.expr(scope, value);
+        self.constructing = saved;
+        let model = match made? {
+            Value::Model(m) => ModelValue { shared_path: Some(path), ..(*m).clone() },
+            Value::Fn(f) => match &*f {
+                FnValue::Item(item) => match self.as_model(*item, Vec::new(), value.span) {
+                    Some(m) => ModelValue { shared_path: Some(path), ..m },
+                    None => return self.error("E0333", value.span, "a shared instance is a layer with its settings"),
+                },
+                _ => return self.error("E0333", value.span, "a shared instance is a layer with its settings"),
+            },
+            Value::Unknown => {
+                scope.bind(name.text.clone(), Value::Unknown, LetKind::Let, name.span);
+                return Ok(());
+            }
+            other => {
+                return self.fail(Diagnostic::error(
+                    Code("E0333"),
+                    value.span,
+                    format!("a shared instance is a layer with its settings, not {}", describe(&other)),
+                ));
+            }
+        };
+        scope.bind(name.text.clone(), Value::Model(Rc::new(model)), LetKind::Let, name.span);
+        Ok(())
+    }
+    /// `cell.params` of a shared instance.
+    pub(crate) fn shared_params(&mut self, model: &ModelValue, span: Span) -> Eval {
+        let (Some(path), Some(cx)) = (&model.shared_path, &self.params) else {
+            return self.fail(
+                Diagnostic::error(Code("E0341"), span, "this model has no parameters yet")
+                    .help("`init(model, x)` makes a tree of parameters, `model.with(p)` binds the model to one"),
+            );
+        };
+        match &cx.mode {
+            ParamMode::Apply(tree) => Ok(at_path(tree, path).unwrap_or(Value::Unknown)),
+            ParamMode::Init(leaves) => {
+                let prefix = format!("{path}.");
+                let inner: Vec<(Arc<str>, Value)> = leaves
+                    .iter()
+                    .filter_map(|l| l.path.strip_prefix(&prefix).map(|p| (Arc::from(p), Value::Array(l.array.clone()))))
+                    .collect();
+                Ok(nest(&inner))
+            }
+        }
+    }
+    /// The leaves of a model for these arguments, drawn with keys made from the one in force.
     ///
     /// # Errors
     /// Whatever is wrong in the model or its arguments.
-    pub fn init_model(&mut self, _model: &Value, _args: Vec<CallArg>, span: Span) -> Eval<Vec<ParamLeaf>> {
-        self.error("E0700", span, "models are not built in yet")
+    pub fn init_model(&mut self, model: &Value, args: Vec<CallArg>, span: Span) -> Eval<Vec<ParamLeaf>> {
+        let model = match model {
+            Value::Model(m) => (**m).clone(),
+            Value::Fn(f) => match &**f {
+                FnValue::Item(item) => match self.as_model(*item, Vec::new(), span) {
+                    Some(m) => m,
+                    None => return self.error("E0333", span, "only models and layers have parameters"),
+                },
+                _ => return self.error("E0333", span, "only models and layers have parameters"),
+            },
+            Value::Unknown => return Ok(Vec::new()),
+            other => {
+                return self.fail(Diagnostic::error(
+                    Code("E0333"),
+                    span,
+                    format!("only models and layers have parameters, this is {}", describe(other)),
+                ));
+            }
+        };
+        let Some(item) = self.fn_item(model.item) else { return Ok(Vec::new()) };
+        let mut all = model.args;
+        all.extend(args);
+        let cx = ParamCx { mode: ParamMode::Init(Vec::new()), path: Vec::new(), label: None, reuse: false, depth: self.depth };
+        let (_, cx) = self.with_params(cx, |ev| ev.run_layer(model.item, &item, all, span))?;
+        match cx.mode {
+            ParamMode::Init(leaves) => Ok(leaves),
+            ParamMode::Apply(_) => Ok(Vec::new()),
+        }
     }
-    /// The model bound to leaves given by path (without label), as a value.
+    /// The model bound to leaves given by path (with or without its label in front), as a value.
     pub fn bind_model(&mut self, model: &Value, leaves: &[(Arc<str>, Array)]) -> Value {
-        let _ = leaves;
-        model.clone()
+        let Value::Model(m) = model else { return model.clone() };
+        let prefix = m.label.as_ref().map(|l| format!("{l}."));
+        let inner: Vec<(Arc<str>, Value)> = leaves
+            .iter()
+            .map(|(path, array)| {
+                let path = prefix.as_ref().and_then(|p| path.strip_prefix(p.as_str())).map_or_else(|| path.clone(), Arc::from);
+                (path, Value::Array(array.clone()))
+            })
+            .collect();
+        Value::Model(Rc::new(ModelValue { params: Some(nest(&inner)), ..(**m).clone() }))
+    }
+    /// `init(model, x, …)`: the tree of its leaves.
+    pub(crate) fn init_call(&mut self, mut args: Vec<CallArg>, span: Span) -> Eval {
+        if args.is_empty() {
+            return self.error("E0331", span, "`init` needs a model and the arguments of a call");
+        }
+        let model = args.remove(0);
+        if matches!(model.value, Value::Unknown) {
+            return Ok(Value::Unknown);
+        }
+        let place = crate::rng::mix(self.instance.place, self.site(span));
+        let saved = (self.key.clone(), std::mem::replace(&mut self.instance.place, place));
+        if self.cx.emitting() {
+            self.key = Some(self.draw_key(span));
+        }
+        let counters = std::mem::take(&mut self.counters);
+        let leaves = self.init_model(&model.value, args, span);
+        self.counters = counters;
+        (self.key, self.instance.place) = saved;
+        let list: Vec<(Arc<str>, Value)> = leaves?.into_iter().map(|l| (l.path, Value::Array(l.array))).collect();
+        Ok(nest(&list))
+    }
+    /// `apply(model, p, x, …, training = …, keep_buffers = …)`.
+    pub(crate) fn apply_call(&mut self, args: Vec<CallArg>, span: Span) -> Eval {
+        let mut flags = [None, None];
+        let mut rest = Vec::new();
+        for arg in args {
+            match (arg.name.as_deref(), &arg.value) {
+                (Some("training"), Value::Bool(b)) => flags[0] = Some(*b),
+                (Some("keep_buffers"), Value::Bool(b)) => flags[1] = Some(*b),
+                _ => rest.push(arg),
+            }
+        }
+        if rest.len() < 2 {
+            return self.error("E0331", span, "`apply` needs a model, its parameters and the arguments of a call");
+        }
+        let (model, params) = (rest.remove(0), rest.remove(0));
+        let bound = match &model.value {
+            Value::Model(m) => ModelValue { params: Some(params.value.clone()), label: None, ..(**m).clone() },
+            Value::Fn(f) => match &**f {
+                FnValue::Item(item) => match self.as_model(*item, Vec::new(), span) {
+                    Some(m) => ModelValue { params: Some(params.value.clone()), ..m },
+                    None => return self.error("E0333", model.span, "`apply` takes a model"),
+                },
+                _ => return self.error("E0333", model.span, "`apply` takes a model"),
+            },
+            Value::Unknown => return Ok(Value::Unknown),
+            other => {
+                return self.fail(Diagnostic::error(
+                    Code("E0333"),
+                    model.span,
+                    format!("`apply` takes a model, this is {}", describe(other)),
+                ));
+            }
+        };
+        let training = self.training;
+        if let Some(flag) = flags[0] {
+            self.training = flag;
+        }
+        let keep = flags[1] == Some(Some(true));
+        let saved = std::mem::replace(&mut self.recorder.buffers, keep.then(IndexMap::new));
+        let result = self.apply_model(&Rc::new(bound), rest, span, None, None);
+        let buffers = std::mem::replace(&mut self.recorder.buffers, saved);
+        self.training = training;
+        let value = result?;
+        if !keep {
+            return Ok(value);
+        }
+        let mut leaves = crate::tree::leaves(&params.value);
+        for (path, array) in buffers.unwrap_or_default() {
+            match leaves.iter_mut().find(|(p, _)| *p == path) {
+                Some((_, v)) => *v = Value::Array(array),
+                None => leaves.push((path, Value::Array(array))),
+            }
+        }
+        Ok(Value::Tuple(Rc::new(vec![value, nest(&leaves)])))
     }
 }

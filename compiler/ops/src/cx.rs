@@ -64,6 +64,15 @@ impl Cx {
     pub fn graph(&mut self) -> &mut Graph {
         &mut self.levels.last_mut().expect("a graph under construction").graph
     }
+    /// The graph at the bottom of the stack: the program's own.
+    pub fn bottom(&self) -> &Graph {
+        &self.levels.first().expect("a graph under construction").graph
+    }
+    /// The node of an array of the bottom graph; `None` if it stands in a sub-graph.
+    pub fn bottom_node(&self, array: &Array) -> Option<NodeId> {
+        let (home, node) = array.node?;
+        (self.levels.first()?.id == home).then_some(node)
+    }
     /// Adds an input to the graph on top. Inputs proper come before anything is captured.
     pub fn input(&mut self, name: &str, dtype: DType, shape: &[usize]) -> Array {
         let origin = self.origin;

@@ -1,0 +1,233 @@
+//! Operators and built-in operations on values: trees leaf by leaf, schedules symbolically, everything else by the array operations.
+
+use crate::evaluator::{Eval, Evaluator};
+use crate::tree::is_branch;
+use crate::value::{CallArg, ScheduleValue, Value};
+use optc_abi::DType;
+use optc_base::{Code, Diagnostic, Span};
+use optc_front::ast::{BinaryOp, UnaryOp};
+use optc_ops::{Arg, BinOp, UnOp, Val};
+use std::rc::Rc;
+
+/// The operation of an operator; `None` for `~=` and `matches`.
+pub(crate) fn bin_op(op: BinaryOp) -> Option<BinOp> {
+    Some(match op {
+        BinaryOp::Or => BinOp::Or,
+        BinaryOp::And => BinOp::And,
+        BinaryOp::Eq => BinOp::Eq,
+        BinaryOp::Ne => BinOp::Ne,
+        BinaryOp::Lt => BinOp::Lt,
+        BinaryOp::Le => BinOp::Le,
+        BinaryOp::Gt => BinOp::Gt,
+        BinaryOp::Ge => BinOp::Ge,
+        BinaryOp::Add => BinOp::Add,
+        BinaryOp::Sub => BinOp::Sub,
+        BinaryOp::Mul => BinOp::Mul,
+        BinaryOp::Div => BinOp::Div,
+        BinaryOp::FloorDiv => BinOp::FloorDiv,
+        BinaryOp::Rem => BinOp::Rem,
+        BinaryOp::MatMul => BinOp::MatMul,
+        BinaryOp::Pow => BinOp::Pow,
+        BinaryOp::BitAnd => BinOp::BitAnd,
+        BinaryOp::BitOr => BinOp::BitOr,
+        BinaryOp::Xor => BinOp::BitXor,
+        BinaryOp::Shl => BinOp::Shl,
+        BinaryOp::Shr => BinOp::Shr,
+        BinaryOp::Near | BinaryOp::Matches => return None,
+    })
+}
+
+impl Evaluator<'_> {
+    /// `a op b`.
+    ///
+    /// # Errors
+    /// Operands that do not fit.
+    pub fn arithmetic(&mut self, op: BinaryOp, a: Value, b: Value, span: Span) -> Eval {
+        if matches!(a, Value::Unknown) || matches!(b, Value::Unknown) {
+            return Ok(match op {
+                BinaryOp::Matches => Value::Bool(None),
+                _ => Value::Unknown,
+            });
+        }
+        if op == BinaryOp::Matches {
+            return self.matches(&a, &b, span);
+        }
+        if op == BinaryOp::Near {
+            return self.fail(
+                Diagnostic::error(Code("E0348"), span, "`~=` compares within a tolerance and stands only in `check`")
+                    .help("write `check a ~= b within 1e-5`, or `abs(a - b) < 1e-5` elsewhere"),
+            );
+        }
+        if let (Value::Str(x), Value::Str(y)) = (&a, &b) {
+            match op {
+                BinaryOp::Eq => return Ok(Value::Bool(Some(x == y))),
+                BinaryOp::Ne => return Ok(Value::Bool(Some(x != y))),
+                BinaryOp::Add => return Ok(Value::Str(format!("{x}{y}").into())),
+                _ => {}
+            }
+        }
+        let none = |v: &Value| matches!(v, Value::None);
+        if (none(&a) || none(&b)) && matches!(op, BinaryOp::Eq | BinaryOp::Ne) {
+            return Ok(Value::Bool(Some((none(&a) && none(&b)) == (op == BinaryOp::Eq))));
+        }
+        if let (Value::DType(x), Value::DType(y)) = (&a, &b)
+            && matches!(op, BinaryOp::Eq | BinaryOp::Ne)
+        {
+            return Ok(Value::Bool(Some((x == y) == (op == BinaryOp::Eq))));
+        }
+        if let (Value::Optimizer(_) | Value::Model(_) | Value::Fn(_), _) | (_, Value::Optimizer(_) | Value::Model(_) | Value::Fn(_)) =
+            (&a, &b)
+        {
+            let what = crate::tree::describe(if crate::tree::is_arrayish(&a) { &b } else { &a });
+            return self.fail(Diagnostic::error(Code("E0333"), span, format!("{what} has no arithmetic")).help("call it first"));
+        }
+        if matches!(a, Value::Schedule(_)) || matches!(b, Value::Schedule(_)) {
+            let (a, b) = (self.schedule_now(&a, span)?, self.schedule_now(&b, span)?);
+            if matches!(a, Value::Schedule(_)) || matches!(b, Value::Schedule(_)) {
+                return Ok(Value::Schedule(Rc::new(ScheduleValue::Binary(op, a, b, span))));
+            }
+            return self.arithmetic(op, a, b, span);
+        }
+        if is_branch(&a) || is_branch(&b) {
+            return self.zip_trees(&[a, b], span, &mut |ev, row| ev.arithmetic(op, row[0].clone(), row[1].clone(), span));
+        }
+        let Some(op) = bin_op(op) else { return Ok(Value::Unknown) };
+        let (x, y) = (self.val_of(&a, span)?, self.val_of(&b, span)?);
+        self.cx.at(span);
+        let result = optc_ops::binary(&mut self.cx, op, &x, &y);
+        self.lift(result, span).map(Value::from_val)
+    }
+    /// `op a`.
+    pub(crate) fn prefix(&mut self, op: UnaryOp, a: Value, span: Span) -> Eval {
+        if matches!(a, Value::Unknown) {
+            return Ok(Value::Unknown);
+        }
+        if let Value::Schedule(_) = a {
+            return match self.schedule_now(&a, span)? {
+                Value::Schedule(_) if op == UnaryOp::Neg => Ok(Value::Schedule(Rc::new(ScheduleValue::Neg(a, span)))),
+                now => self.prefix(op, now, span),
+            };
+        }
+        if is_branch(&a) {
+            return self.map_tree(&a, span, &mut |ev, _, leaf| ev.prefix(op, leaf.clone(), span));
+        }
+        let val = self.val_of(&a, span)?;
+        let op = match op {
+            UnaryOp::Neg => UnOp::Neg,
+            UnaryOp::Not => UnOp::Not,
+            UnaryOp::BitNot => UnOp::BitNot,
+        };
+        self.cx.at(span);
+        let result = optc_ops::unary(&mut self.cx, op, &val);
+        self.lift(result, span).map(Value::from_val)
+    }
+    /// `a as dtype`, leaf by leaf.
+    ///
+    /// # Errors
+    /// A value that is no number.
+    pub fn cast(&mut self, a: &Value, dtype: DType, span: Span) -> Eval {
+        if is_branch(a) {
+            return self.map_tree(a, span, &mut |ev, _, leaf| ev.cast(leaf, dtype, span));
+        }
+        let val = self.val_of(a, span)?;
+        if matches!(val, Val::Unknown) {
+            return Ok(Value::Unknown);
+        }
+        self.cx.at(span);
+        let result = optc_ops::cast(&mut self.cx, &val, dtype);
+        self.lift(result, span).map(Value::from_val)
+    }
+    /// Calls an array operation with arguments in order.
+    ///
+    /// # Errors
+    /// Arguments that do not fit.
+    pub fn call_op(&mut self, name: &str, values: Vec<Value>, span: Span) -> Eval {
+        let args = values.into_iter().map(|value| CallArg { name: None, value, span }).collect();
+        self.call_op_args(name, args, span)
+    }
+    /// Calls an array operation.
+    pub(crate) fn call_op_args(&mut self, name: &str, args: Vec<CallArg>, span: Span) -> Eval {
+        // Elementwise operations of one argument go through trees, as arithmetic does.
+        if let [one] = args.as_slice()
+            && is_branch(&one.value)
+            && matches!(one.value, Value::Record(_))
+            && ELEMENTWISE.contains(&name)
+        {
+            let value = one.value.clone();
+            return self.map_tree(&value, span, &mut |ev, _, leaf| ev.call_op(name, vec![leaf.clone()], span));
+        }
+        let random = name.starts_with("random.");
+        let mut list = Vec::with_capacity(args.len());
+        for arg in &args {
+            let value = self.val_of(&arg.value, arg.span)?;
+            list.push(Arg { name: arg.name.clone(), value, span: arg.span });
+        }
+        let key = if random {
+            self.draw_defaults(name, &mut list, span);
+            Some(self.draw_key(span))
+        } else {
+            None
+        };
+        self.cx.at(span);
+        let result = optc_ops::call(&mut self.cx, name, &list, key.as_ref());
+        self.lift(result, span).map(Value::from_val)
+    }
+    /// A draw without a shape takes that of the parameter it initializes, and its element type.
+    fn draw_defaults(&mut self, name: &str, args: &mut Vec<Arg>, span: Span) {
+        let Some((shape, dtype)) = self.draw_shape.clone() else { return };
+        let shaped =
+            ["random.uniform", "random.normal", "random.rademacher", "random.exponential", "random.truncated_normal", "random.bits"];
+        if !shaped.contains(&name) || args.iter().any(|a| a.name.is_none() || a.name.as_deref() == Some("shape")) {
+            return;
+        }
+        args.insert(0, Arg { name: None, value: Val::List(shape.into_iter().map(Val::Int).collect()), span });
+        if dtype.is_float() && name != "random.bits" {
+            args.insert(1, Arg { name: None, value: Val::DType(dtype), span });
+        }
+    }
+    /// `name matches "*.bias"`
+    fn matches(&mut self, a: &Value, b: &Value, span: Span) -> Eval {
+        match (a, b) {
+            (Value::Str(name), Value::Str(pattern)) => Ok(Value::Bool(Some(glob(pattern, name)))),
+            _ => self.fail(
+                Diagnostic::error(Code("E0348"), span, "`matches` compares a string with a pattern").help("`name matches \"*.bias\"`"),
+            ),
+        }
+    }
+}
+
+const ELEMENTWISE: &[&str] =
+    &["abs", "sqrt", "rsqrt", "exp", "log", "sign", "zeros_like", "tanh", "sigmoid", "relu", "is_finite", "is_nan"];
+
+/// Whether a name fits a pattern in which `*` stands for any text.
+pub fn glob(pattern: &str, name: &str) -> bool {
+    let parts: Vec<&str> = pattern.split('*').collect();
+    let (first, last) = (parts[0], parts[parts.len() - 1]);
+    if parts.len() == 1 {
+        return pattern == name;
+    }
+    let Some(mut rest) = name.strip_prefix(first) else { return false };
+    for part in &parts[1..parts.len() - 1] {
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::glob;
+
+    #[test]
+    fn patterns_match_whole_names() {
+        assert!(glob("*.bias", "net.linear.0.bias"));
+        assert!(glob("block.*", "block.2.w"));
+        assert!(glob("*.norm.*", "a.norm.scale"));
+        assert!(glob("w", "w"));
+        assert!(!glob("w", "ww"));
+        assert!(!glob("*.bias", "bias"));
+        assert!(!glob("a*a", "a"));
+    }
+}

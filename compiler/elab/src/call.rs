@@ -1,0 +1,824 @@
+//! Calls: matching arguments with parameters, and everything that can be called.
+
+use crate::evaluator::{Eval, Evaluator, Frame, Instance, Mode};
+use crate::scope::Scope;
+use crate::tree::describe;
+use crate::types::{Sig, What, dim_names};
+use crate::value::{BlockValue, CallArg, FnValue, ModelValue, OptArg, OptimizerValue, ScheduleValue, Transform, Value};
+use optc_abi::DType;
+use optc_base::{Code, Diagnostic, Span};
+use optc_front::ast::{self, Expr, ExprKind, FnItem, FnKind, ItemKind, LetKind, Name, Param, TypeKind};
+use optc_front::{ItemRef, ModuleId};
+use optc_ops::Dim;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Calls nested deeper than this are taken for a recursion without end.
+const CALL_LIMIT: usize = 100;
+
+/// Whether a parameter is known at compile time and bound before arrays are matched.
+fn compile_time(param: &Param) -> bool {
+    param.is_const
+        || match &param.ty {
+            None => true,
+            Some(ty) => matches!(
+                ty.kind,
+                TypeKind::Int
+                    | TypeKind::Bool
+                    | TypeKind::Str
+                    | TypeKind::Fn(_)
+                    | TypeKind::Model
+                    | TypeKind::Optimizer
+                    | TypeKind::Data
+                    | TypeKind::Type
+            ),
+        }
+}
+
+/// Whether a parameter takes an array with axes.
+pub(crate) fn takes_array(param: &Param) -> bool {
+    match &param.ty {
+        Some(ty) => match &ty.kind {
+            TypeKind::Array { dims, .. } => dims.is_some(),
+            TypeKind::Tree | TypeKind::Tuple(_) | TypeKind::Record(_) | TypeKind::List(_) | TypeKind::Named { .. } => true,
+            _ => false,
+        },
+        None => param.default.is_none(),
+    }
+}
+
+impl Evaluator<'_> {
+    /// A scope with the parameters of an item bound to arguments: names, defaults, ranges, dimensions, types.
+    ///
+    /// # Errors
+    /// Arguments that do not fit.
+    pub fn bind_params(&mut self, what: &str, module: ModuleId, params: &[Param], args: Vec<CallArg>, span: Span) -> Eval<Scope> {
+        let name = Name { text: Arc::from(what), span };
+        self.bind_sig(&name, module, params, args, span).map(|sig| sig.scope)
+    }
+    pub(crate) fn bind_sig(&mut self, what: &Name, module: ModuleId, params: &[Param], args: Vec<CallArg>, span: Span) -> Eval<Sig> {
+        let mut slots = self.assign_args(what, params, args, span)?;
+        let mut sig = self.open_sig(module, params);
+        // Compile-time values first: dimensions may mention them.
+        for (param, slot) in params.iter().zip(&mut slots) {
+            if compile_time(param)
+                && let Some(arg) = slot.take()
+            {
+                self.bind_argument(&mut sig, param, arg)?;
+            }
+        }
+        let mut open: Vec<bool> = params.iter().zip(&slots).map(|(p, s)| s.is_none() && sig.scope.get(&p.name.text).is_none()).collect();
+        for (param, open) in params.iter().zip(&mut open) {
+            if *open
+                && compile_time(param)
+                && let Some(default) = &param.default
+                && self.independent(&sig, params, default)
+            {
+                self.bind_default(&mut sig, param, default)?;
+                *open = false;
+            }
+        }
+        for (param, slot) in params.iter().zip(&mut slots) {
+            if let Some(arg) = slot.take() {
+                self.bind_argument(&mut sig, param, arg)?;
+            }
+        }
+        self.close_names(&mut sig);
+        for (param, open) in params.iter().zip(open) {
+            if open {
+                match &param.default {
+                    Some(default) => self.bind_default(&mut sig, param, default)?,
+                    None => {
+                        return self.fail(
+                            Diagnostic::error(Code("E0331"), span, format!("`{}` needs the argument `{}`", what.text, param.name.text))
+                                .at("not enough arguments")
+                                .label(param.span, "this parameter has no default"),
+                        );
+                    }
+                }
+            }
+        }
+        Ok(sig)
+    }
+    /// Which argument goes to which parameter: named ones first, the others to the free parameters in order.
+    fn assign_args(&mut self, what: &Name, params: &[Param], args: Vec<CallArg>, span: Span) -> Eval<Vec<Option<CallArg>>> {
+        let mut slots: Vec<Option<CallArg>> = params.iter().map(|_| None).collect();
+        let mut positional = Vec::new();
+        let count = args.len();
+        for arg in args {
+            let Some(name) = arg.name.clone() else {
+                positional.push(arg);
+                continue;
+            };
+            let Some(at) = params.iter().position(|p| p.name.text == name) else {
+                let d = Diagnostic::error(Code("E0221"), arg.span, format!("`{}` has no parameter `{name}`", what.text))
+                    .label(what.span, "declared here");
+                let d = match crate::names::nearest(&name, params.iter().map(|p| &*p.name.text)) {
+                    Some(near) => d.help(format!("did you mean `{near}`?")),
+                    None => {
+                        let names: Vec<&str> = params.iter().map(|p| &*p.name.text).collect();
+                        d.help(if names.is_empty() {
+                            "it takes no arguments".to_string()
+                        } else {
+                            format!("its parameters are {}", names.join(", "))
+                        })
+                    }
+                };
+                return self.fail(d);
+            };
+            if let Some(first) = &slots[at] {
+                let d = Diagnostic::error(Code("E0332"), arg.span, format!("`{name}` is given twice")).label(first.span, "first here");
+                return self.fail(d);
+            }
+            slots[at] = Some(arg);
+        }
+        let mut free = 0;
+        for arg in positional {
+            while slots.get(free).is_some_and(Option::is_some) {
+                free += 1;
+            }
+            if free >= slots.len() {
+                return self.fail(
+                    Diagnostic::error(Code("E0332"), arg.span, format!("`{}` takes {} arguments, {count} given", what.text, params.len()))
+                        .at("one too many")
+                        .label(what.span, "declared here"),
+                );
+            }
+            slots[free] = Some(arg);
+        }
+        let _ = span;
+        Ok(slots)
+    }
+    /// A signature whose names of dimensions are open.
+    pub(crate) fn open_sig(&mut self, module: ModuleId, params: &[Param]) -> Sig {
+        let mut sig = Sig::new(Scope::new(module));
+        sig.scope.push();
+        let mut found: Vec<(Arc<str>, Span)> = Vec::new();
+        for ty in params.iter().filter_map(|p| p.ty.as_ref()) {
+            dim_names(ty, &mut |name, span| {
+                if !found.iter().any(|(n, _)| n == name) {
+                    found.push((name.clone(), span));
+                }
+            });
+        }
+        for (name, span) in found {
+            if params.iter().any(|p| p.name.text == name)
+                || self.program.lookup(module, &name).is_some()
+                || optc_ops::constant(&name).is_some()
+            {
+                continue;
+            }
+            let dim = self.cx.fresh_symbol(&name);
+            if let Some(symbol) = dim.symbols().into_iter().next() {
+                sig.names.insert(name.clone(), symbol);
+            }
+            sig.scope.bind(name, Value::Int(dim), LetKind::Let, span);
+        }
+        sig
+    }
+    /// After the arguments are matched: names of dimensions are what they were bound to, `float` and `...` too.
+    pub(crate) fn close_names(&mut self, sig: &mut Sig) {
+        for (name, symbol) in sig.names.clone() {
+            match sig.bindings.get(&symbol) {
+                Some(d) => {
+                    let d = d.clone();
+                    sig.scope.set(&name, Value::Int(d));
+                }
+                None if self.checking() => {}
+                None => {
+                    sig.scope.set(&name, Value::Unknown);
+                }
+            }
+        }
+        let span = Span::default();
+        let float = match sig.float {
+            Some(d) => Value::DType(d),
+            None if self.checking() => Value::Unknown,
+            None => Value::DType(DType::F32),
+        };
+        sig.scope.bind("float", float, LetKind::Let, span);
+        if let Some(rest) = &sig.rest {
+            let list = rest.iter().map(|d| Value::Int(d.substitute(&sig.bindings))).collect();
+            sig.scope.bind("...", Value::List(Rc::new(list)), LetKind::Let, span);
+        }
+    }
+    /// Whether a default mentions no names of dimensions and no parameters that are not bound yet.
+    fn independent(&self, sig: &Sig, params: &[Param], default: &Expr) -> bool {
+        let mut free = true;
+        crate::walk::expr(default, &mut |e| {
+            if let ExprKind::Name(n) = &e.kind
+                && (sig.names.contains_key(n) || params.iter().any(|p| p.name.text == *n && sig.scope.get(n).is_none()))
+            {
+                free = false;
+            }
+            free
+        });
+        free
+    }
+    fn bind_argument(&mut self, sig: &mut Sig, param: &Param, arg: CallArg) -> Eval<()> {
+        let span = arg.span;
+        let name = param.name.text.clone();
+        // The range is checked on the value as given, which may be a number.
+        self.check_range(param, &sig.scope.clone(), &arg.value, span)?;
+        let value = match &param.ty {
+            Some(ty) => self.match_type(sig, ty, arg.value, span, &What::Argument(&name))?,
+            None => arg.value,
+        };
+        sig.scope.bind(name, value, LetKind::Let, param.name.span);
+        Ok(())
+    }
+    fn bind_default(&mut self, sig: &mut Sig, param: &Param, default: &Expr) -> Eval<()> {
+        let mut scope = sig.scope.clone();
+        let value = self.expr(&mut scope, default)?;
+        self.bind_argument(sig, param, CallArg { name: None, value, span: default.span })
+    }
+    /// Checks a number against the range of a parameter, if both are known.
+    ///
+    /// # Errors
+    /// A value outside.
+    pub fn check_range(&mut self, param: &Param, scope: &Scope, value: &Value, span: Span) -> Eval<()> {
+        let Some(range) = &param.range else { return Ok(()) };
+        let known = |v: &Value| match v {
+            Value::Int(d) => d.known().map(|n| n as f64),
+            Value::Float(x) => *x,
+            _ => None,
+        };
+        let Some(x) = known(value) else { return Ok(()) };
+        let mut scope = scope.clone();
+        for (bound, low) in [(&range.low, true), (&range.high, false)] {
+            let Some(bound) = bound else { continue };
+            let limit = self.expr(&mut scope, &bound.value)?;
+            let Some(limit) = known(&limit) else { continue };
+            let inside = match (low, bound.inclusive) {
+                (true, true) => x >= limit,
+                (true, false) => x > limit,
+                (false, true) => x <= limit,
+                (false, false) => x < limit,
+            };
+            if !inside {
+                let sign = match (low, bound.inclusive) {
+                    (true, true) => "at least",
+                    (true, false) => "greater than",
+                    (false, true) => "at most",
+                    (false, false) => "less than",
+                };
+                return self.fail(
+                    Diagnostic::error(Code("E0530"), span, format!("`{}` is {x}, but must be {sign} {limit}", param.name.text))
+                        .at("outside the range")
+                        .label(range.span, "its range"),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// A call. `given` is the value piped in, the first argument.
+    pub(crate) fn call(&mut self, scope: &mut Scope, e: &Expr, part: Option<&Name>, given: Option<CallArg>) -> Eval {
+        let ExprKind::Call { callee, args } = &e.kind else {
+            if let ExprKind::NameCall(inner, name) = &e.kind {
+                return self.call(scope, inner, Some(name), given);
+            }
+            // `as name` on something that is no call, or a pipe into a bare function.
+            let value = self.expr(scope, e)?;
+            return match given {
+                Some(arg) => self.apply_at(&value, vec![arg], e.span, Some(e), part),
+                None => match part {
+                    None => Ok(value),
+                    Some(name) => self.fail(
+                        Diagnostic::error(Code("E0330"), name.span, "`as` names a call of a layer, or converts to an element type")
+                            .help("`linear(x, 10) as head`, `x as f32`"),
+                    ),
+                },
+            };
+        };
+        if let ExprKind::Field(base, method) = &callee.kind {
+            if let Some(name) = self.namespaced(scope, base, method) {
+                if let Some(op) = name.strip_prefix("tree.")
+                    && self.in_optimizer
+                {
+                    return self.collective(scope, e.id, op, args, e.span);
+                }
+                let args = self.call_args(scope, args, given)?;
+                return self.builtin_at(&name, args, e.span);
+            }
+            return self.method(scope, e, base, method, args, part, given);
+        }
+        let function = self.expr(scope, callee)?;
+        self.call_value(scope, function, e, args, part, given)
+    }
+    fn call_value(
+        &mut self,
+        scope: &mut Scope,
+        function: Value,
+        e: &Expr,
+        args: &[ast::Arg],
+        part: Option<&Name>,
+        given: Option<CallArg>,
+    ) -> Eval {
+        match &function {
+            Value::Fn(f) => match &**f {
+                FnValue::Item(item) if self.fn_item(*item).is_some_and(|f| f.kind == FnKind::Optimizer) => {
+                    let args = args
+                        .iter()
+                        .map(|a| OptArg { name: a.name.as_ref().map(|n| n.text.clone()), expr: a.value.clone(), scope: scope.clone() })
+                        .collect();
+                    let single = OptimizerValue::Single { item: *item, args, span: e.span };
+                    return Ok(Value::Optimizer(Rc::new(single)));
+                }
+                FnValue::Builtin(name) if matches!(&**name, "grad" | "value_and_grad") && args.iter().any(|a| a.name.is_some()) => {
+                    // `wrt` names parameters, not variables.
+                    let (mut rest, mut wrt) = (Vec::new(), Vec::new());
+                    for arg in args {
+                        if arg.name.as_ref().is_some_and(|n| &*n.text == "wrt") {
+                            wrt = self.wrt_args(&arg.value)?;
+                        } else {
+                            rest.push(arg.clone());
+                        }
+                    }
+                    let with_value = &**name == "value_and_grad";
+                    let args = self.call_args(scope, &rest, given)?;
+                    return match self.builtin_at(if with_value { "value_and_grad" } else { "grad" }, args, e.span)? {
+                        Value::Fn(f) => match &*f {
+                            FnValue::Transformed(Transform::Grad { f, .. }) => {
+                                Ok(Value::Fn(Rc::new(FnValue::Transformed(Transform::Grad { f: f.clone(), wrt, value: with_value }))))
+                            }
+                            _ => Ok(Value::Fn(f)),
+                        },
+                        other => Ok(other),
+                    };
+                }
+                FnValue::Builtin(name) if crate::names::SOURCES.contains(&&**name) => {
+                    let args = self.call_args(scope, args, given)?;
+                    return self.source(scope, name, args, e.span);
+                }
+                FnValue::Builtin(name) if &**name == "init" || &**name == "apply" => {
+                    // The model given is a value here, also inside a model.
+                    let args = self.constructing_args(scope, args, given)?;
+                    return self.apply_at(&function, args, e.span, Some(e), part);
+                }
+                _ => {}
+            },
+            Value::Block(block) => {
+                let args = self.call_args(scope, args, given)?;
+                return Ok(Value::Block(Rc::new(BlockValue { args, ..(**block).clone() })));
+            }
+            _ => {}
+        }
+        let args = self.call_args(scope, args, given)?;
+        self.apply_at(&function, args, e.span, Some(e), part)
+    }
+    fn constructing_args(&mut self, scope: &mut Scope, args: &[ast::Arg], given: Option<CallArg>) -> Eval<Vec<CallArg>> {
+        let saved = std::mem::replace(&mut self.constructing, true);
+        let first = args.first().filter(|_| given.is_none());
+        let mut out: Eval<Vec<CallArg>> = Ok(given.into_iter().collect());
+        if let Some(first) = first {
+            let value = self.expr(scope, &first.value);
+            out = value.map(|value| vec![CallArg { name: first.name.as_ref().map(|n| n.text.clone()), value, span: first.value.span }]);
+        }
+        self.constructing = saved;
+        let mut out = out?;
+        let rest = if first.is_some() { &args[1..] } else { args };
+        out.extend(self.call_args(scope, rest, None)?);
+        Ok(out)
+    }
+    /// Evaluates arguments.
+    pub(crate) fn call_args(&mut self, scope: &mut Scope, args: &[ast::Arg], given: Option<CallArg>) -> Eval<Vec<CallArg>> {
+        let saved = std::mem::replace(&mut self.constructing, false);
+        let mut out: Vec<CallArg> = given.into_iter().collect();
+        let mut result = Ok(());
+        for arg in args {
+            match self.expr(scope, &arg.value) {
+                Ok(value) => out.push(CallArg { name: arg.name.as_ref().map(|n| n.text.clone()), value, span: arg.value.span }),
+                Err(stop) => {
+                    result = Err(stop);
+                    break;
+                }
+            }
+        }
+        self.constructing = saved;
+        result.map(|()| out)
+    }
+    /// `base.method(args)`: a value's own fields and methods come before functions in scope.
+    #[allow(clippy::too_many_arguments)]
+    fn method(
+        &mut self,
+        scope: &mut Scope,
+        e: &Expr,
+        base: &Expr,
+        method: &Name,
+        args: &[ast::Arg],
+        part: Option<&Name>,
+        given: Option<CallArg>,
+    ) -> Eval {
+        let constructing = std::mem::replace(&mut self.constructing, &*method.text == "with");
+        let value = self.expr(scope, base);
+        self.constructing = constructing;
+        let value = value?;
+        match &value {
+            Value::Module(module) => {
+                let function = self.module_member(*module, &method.text, method.span)?;
+                return self.call_value(scope, function, e, args, part, given);
+            }
+            Value::Record(fields)
+                if fields.contains_key(&method.text)
+                    && matches!(fields[&method.text], Value::Fn(_) | Value::Model(_) | Value::Schedule(_)) =>
+            {
+                let function = fields[&method.text].clone();
+                return self.call_value(scope, function, e, args, part, given);
+            }
+            Value::Model(model) if &*method.text == "with" => {
+                let args = self.call_args(scope, args, given)?;
+                return match args.into_iter().next() {
+                    Some(arg) => Ok(Value::Model(Rc::new(ModelValue { params: Some(arg.value), ..(**model).clone() }))),
+                    None => self.error("E0331", e.span, "`with` needs the tree of parameters"),
+                };
+            }
+            Value::Fn(f) if &*method.text == "with" => {
+                if let FnValue::Item(item) = &**f
+                    && let Some(model) = self.as_model(*item, Vec::new(), e.span)
+                {
+                    let args = self.call_args(scope, args, given.clone())?;
+                    if let Some(arg) = args.into_iter().next() {
+                        return Ok(Value::Model(Rc::new(ModelValue { params: Some(arg.value), ..model })));
+                    }
+                }
+            }
+            Value::List(items) if matches!(&*method.text, "push" | "pop") => {
+                let args = self.call_args(scope, args, given)?;
+                return self.list_method(scope, base, items, method, args, e.span);
+            }
+            Value::Unknown => {
+                self.call_args(scope, args, given)?;
+                return Ok(Value::Unknown);
+            }
+            _ => {}
+        }
+        let mut all = self.call_args(scope, args, given)?;
+        if let Some(result) = self.host_method(scope, &value, base, method, &all, e.span)? {
+            return Ok(result);
+        }
+        let function = match self.lookup(scope, &method.text, method.span)? {
+            Some(f) => f,
+            None => {
+                let what = describe(&value);
+                let names: Vec<String> = optc_ops::builtin_names().into_iter().map(str::to_string).collect();
+                let d = Diagnostic::error(
+                    Code("E0224"),
+                    method.span,
+                    format!("{what} has no method `{}`, and there is no such function", method.text),
+                );
+                return self.fail(match crate::names::nearest(&method.text, names.iter().map(String::as_str)) {
+                    Some(near) => d.help(format!("did you mean `{near}`?")),
+                    None => d,
+                });
+            }
+        };
+        all.insert(0, CallArg { name: None, value, span: base.span });
+        self.apply_at(&function, all, e.span, Some(e), part)
+    }
+    /// `xs.push(v)`, `xs.pop()`, `xs.pop(i)`.
+    fn list_method(
+        &mut self,
+        scope: &mut Scope,
+        base: &Expr,
+        items: &Rc<Vec<Value>>,
+        method: &Name,
+        args: Vec<CallArg>,
+        span: Span,
+    ) -> Eval {
+        let mut list = (**items).clone();
+        let result = if &*method.text == "push" {
+            for arg in args {
+                list.push(arg.value);
+            }
+            Value::None
+        } else {
+            let at = match args.first() {
+                None => list.len() as i64 - 1,
+                Some(arg) => match self.looked_at(arg.value.clone(), arg.span)? {
+                    Value::Int(d) => d.known().unwrap_or(0),
+                    _ => return self.error("E0333", arg.span, "an index into a list is an integer"),
+                },
+            };
+            let n = list.len() as i64;
+            if self.checking() && n == 0 {
+                return Ok(Value::Unknown);
+            }
+            if !(-n..n).contains(&at) {
+                return self.fail(Diagnostic::error(Code("E0531"), span, format!("index {at} is outside a list of {n}")));
+            }
+            list.remove(at.rem_euclid(n) as usize)
+        };
+        self.assign_path(scope, base, Value::List(Rc::new(list)), span)?;
+        Ok(result)
+    }
+    /// `a |> b`
+    pub(crate) fn pipe(&mut self, scope: &mut Scope, a: &Expr, b: &Expr, span: Span) -> Eval {
+        let left = self.expr(scope, a)?;
+        if let Some(first) = self.as_optimizer(&left, a.span) {
+            let right = self.expr(scope, b)?;
+            let Some(second) = self.as_optimizer(&right, b.span) else {
+                return self.fail(
+                    Diagnostic::error(Code("E0333"), b.span, "an optimizer is chained with another optimizer")
+                        .at(format!("this is {}", describe(&right)))
+                        .label(a.span, "an optimizer"),
+                );
+            };
+            let mut parts = Vec::new();
+            for part in [first, second] {
+                match &*part {
+                    OptimizerValue::Chain(inner) => parts.extend(inner.iter().cloned()),
+                    OptimizerValue::Single { .. } => parts.push(part),
+                }
+            }
+            let _ = span;
+            return Ok(Value::Optimizer(Rc::new(OptimizerValue::Chain(parts))));
+        }
+        let given = CallArg { name: None, value: left, span: a.span };
+        self.call(scope, b, None, Some(given))
+    }
+    pub(crate) fn as_optimizer(&mut self, value: &Value, span: Span) -> Option<Rc<OptimizerValue>> {
+        match value {
+            Value::Optimizer(o) => Some(o.clone()),
+            Value::Fn(f) => match &**f {
+                FnValue::Item(item) if self.fn_item(*item)?.kind == FnKind::Optimizer => {
+                    Some(Rc::new(OptimizerValue::Single { item: *item, args: Vec::new(), span }))
+                }
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+    /// The function-like item.
+    pub(crate) fn fn_item(&self, item: ItemRef) -> Option<Arc<FnItem>> {
+        match &self.program.item(item).kind {
+            ItemKind::Fn(f) => Some(f.clone()),
+            _ => None,
+        }
+    }
+    /// Calls anything that can be called.
+    ///
+    /// # Errors
+    /// Mistakes are recorded.
+    pub fn apply(&mut self, callee: &Value, args: Vec<CallArg>, span: Span) -> Eval {
+        self.apply_at(callee, args, span, None, None)
+    }
+    pub(crate) fn apply_at(&mut self, callee: &Value, args: Vec<CallArg>, span: Span, place: Option<&Expr>, part: Option<&Name>) -> Eval {
+        match callee {
+            Value::Unknown => Ok(Value::Unknown),
+            Value::Fn(f) => match &**f {
+                FnValue::Builtin(name) => self.builtin_at(name, args, span),
+                FnValue::Item(item) => self.apply_item(*item, args, span, place, part),
+                FnValue::Lambda { lambda, scope } => {
+                    let mut scope = scope.clone();
+                    scope.push();
+                    let mut args = args;
+                    if lambda.params.len() != args.len() {
+                        // A tuple may be taken apart by several names.
+                        match args.as_slice() {
+                            [CallArg { value: Value::Tuple(items), span, .. }] if items.len() == lambda.params.len() => {
+                                let span = *span;
+                                args = items.iter().map(|v| CallArg { name: None, value: v.clone(), span }).collect();
+                            }
+                            _ => {
+                                let code = if args.len() < lambda.params.len() { "E0331" } else { "E0332" };
+                                return self.fail(
+                                    Diagnostic::error(
+                                        Code(code),
+                                        span,
+                                        format!("this function takes {} arguments, {} given", lambda.params.len(), args.len()),
+                                    )
+                                    .label(lambda.span, "the function"),
+                                );
+                            }
+                        }
+                    }
+                    for (p, arg) in lambda.params.iter().zip(args) {
+                        self.bind_pattern(&mut scope, p, arg.value, LetKind::Let)?;
+                    }
+                    self.enter(None, span, |ev| {
+                        let place = crate::rng::mix(ev.instance.place, ev.site(span));
+                        let saved = std::mem::replace(&mut ev.instance.place, place);
+                        let result = ev.expr(&mut scope, &lambda.body);
+                        ev.instance.place = saved;
+                        result
+                    })
+                }
+                FnValue::Transformed(transform) => self.apply_transform(transform, args, span),
+            },
+            Value::Model(model) => self.apply_model(model, args, span, place, part),
+            Value::Schedule(_) => {
+                let Some(arg) = args.into_iter().next() else {
+                    return self.fail(Diagnostic::error(Code("E0331"), span, "a schedule is called with a step").help("`s(step - 100)`"));
+                };
+                self.schedule_at(callee, arg.value, span)
+            }
+            Value::List(items) => {
+                // A list of functions or models (several seeds of a run) is called element by element.
+                let mut out = Vec::new();
+                for item in items.iter() {
+                    out.push(self.apply(item, args.clone(), span)?);
+                }
+                self.list(out, false, span)
+            }
+            other => {
+                let what = describe(other);
+                let at = match place.map(|e| &e.kind) {
+                    Some(ExprKind::Call { callee, .. }) => callee.span,
+                    _ => span,
+                };
+                let d = Diagnostic::error(Code("E0330"), at, format!("{what} cannot be called")).at("not a function");
+                self.fail(if matches!(other, Value::Array(_)) {
+                    d.help("elements are read with brackets: `x[i]`; a product needs `*`")
+                } else {
+                    d
+                })
+            }
+        }
+    }
+    /// Runs `f` as a call: limits the depth, keeps what belongs to the caller.
+    pub(crate) fn enter<T>(&mut self, item: Option<ItemRef>, span: Span, f: impl FnOnce(&mut Self) -> Eval<T>) -> Eval<T> {
+        let limit = if self.checking() { CALL_LIMIT / 2 } else { CALL_LIMIT };
+        if self.frames.len() >= limit {
+            return self.fail(
+                Diagnostic::error(Code("E0350"), span, format!("calls are nested more than {limit} deep"))
+                    .help("functions are expanded where they are called, so a recursion must end at compile time"),
+            );
+        }
+        self.frames.push(Frame { item });
+        let yields = std::mem::take(&mut self.yields);
+        let constructing = std::mem::replace(&mut self.constructing, false);
+        let result = f(self);
+        self.constructing = constructing;
+        self.yields = yields;
+        self.frames.pop();
+        result
+    }
+    fn apply_item(&mut self, item_ref: ItemRef, args: Vec<CallArg>, span: Span, place: Option<&Expr>, part: Option<&Name>) -> Eval {
+        let Some(item) = self.fn_item(item_ref) else { return self.error("E0330", span, "this item cannot be called") };
+        match item.kind {
+            FnKind::Fn | FnKind::Loss => self.call_fn(item_ref, &item, args, span),
+            FnKind::HostFn => {
+                if self.mode != Mode::Check && !self.may_look() {
+                    return self.fail(
+                        Diagnostic::error(
+                            Code("E0349"),
+                            span,
+                            format!("`{}` is a host function: compiled code cannot call it", item.name.text),
+                        )
+                        .label(item.name.span, "declared here")
+                        .help("call it in the experiment and pass its result on"),
+                    );
+                }
+                self.call_fn(item_ref, &item, args, span)
+            }
+            FnKind::Schedule => {
+                self.bind_sig(&item.name, item_ref.module, &item.params, args.clone(), span)?;
+                Ok(Value::Schedule(Rc::new(ScheduleValue::Item { item: item_ref, args, span })))
+            }
+            FnKind::Optimizer => {
+                let args = args
+                    .into_iter()
+                    .map(|a| {
+                        let mut scope = Scope::new(item_ref.module);
+                        scope.bind("(argument)", a.value, LetKind::Let, a.span);
+                        OptArg {
+                            name: a.name,
+                            expr: Expr { kind: ExprKind::Name("(argument)".into()), span: a.span, id: Default::default() },
+                            scope,
+                        }
+                    })
+                    .collect();
+                Ok(Value::Optimizer(Rc::new(OptimizerValue::Single { item: item_ref, args, span })))
+            }
+            FnKind::Layer | FnKind::Model => self.apply_layer(item_ref, &item, args, span, place, part),
+        }
+    }
+    fn call_fn(&mut self, item_ref: ItemRef, item: &FnItem, args: Vec<CallArg>, span: Span) -> Eval {
+        let mut sig = self.bind_sig(&item.name, item_ref.module, &item.params, args, span)?;
+        if self.checking() {
+            if let Some(result) = &item.result {
+                return self.instance_of(&mut sig, result, false);
+            }
+            if self.frames.iter().any(|f| f.item == Some(item_ref)) {
+                return Ok(Value::Unknown);
+            }
+        }
+        let known = self.diagnostics.len();
+        let instance = Instance { place: crate::rng::mix(self.instance.place, self.site(span)), ..Instance::default() };
+        let saved = std::mem::replace(&mut self.instance, instance);
+        let params = self.params.take();
+        let in_script = self.in_script;
+        self.in_script &= item.kind == FnKind::HostFn || self.checking();
+        let result = self.enter(Some(item_ref), span, |ev| match &item.gradient {
+            Some(gradient) if !ev.checking() => ev.custom_call(item, gradient, &mut sig, span),
+            _ => ev.body(item, &mut sig),
+        });
+        self.in_script = in_script;
+        self.params = params;
+        self.instance = saved;
+        if result.is_err() && !self.checking() && self.diagnostics.len() == known + 1 {
+            // The mistake shows in the function, but the call may be to blame.
+            let last = self.diagnostics.last_mut().expect("just added");
+            if last.secondary.len() < 4 && last.primary.span != span {
+                let label = last.clone().label(span, "in this call");
+                *last = label;
+            }
+        }
+        result
+    }
+    /// The value of an item's body with its parameters bound, checked against the declared result.
+    pub(crate) fn body(&mut self, item: &FnItem, sig: &mut Sig) -> Eval {
+        let mut scope = sig.scope.clone();
+        scope.push();
+        let value = self.expr(&mut scope, &item.body)?;
+        let span = last_span(&item.body);
+        let value = match &item.result {
+            Some(ty) => self.match_type(sig, ty, value, span, &What::Result(&item.name.text))?,
+            None => value,
+        };
+        if item.kind == FnKind::Loss {
+            self.scalar_loss(item, &value, span)?;
+        }
+        Ok(value)
+    }
+    fn scalar_loss(&mut self, item: &FnItem, value: &Value, span: Span) -> Eval<()> {
+        let first = match value {
+            Value::Tuple(items) => items.first().cloned().unwrap_or(Value::None),
+            v => v.clone(),
+        };
+        let fine = match &first {
+            Value::Array(a) => a.shape.is_empty() && a.dtype.is_float(),
+            Value::Float(_) | Value::Int(_) | Value::Unknown => true,
+            _ => false,
+        };
+        if fine {
+            return Ok(());
+        }
+        let place = item.result.as_ref().map_or(span, |t| t.span);
+        self.fail(
+            Diagnostic::error(
+                Code("E0340"),
+                span,
+                format!("the loss `{}` must be a float scalar, but is {}", item.name.text, describe(&first)),
+            )
+            .at(describe(&first))
+            .label(place, "its result")
+            .help("reduce it: `mean(…)` or `sum(…)`"),
+        )
+    }
+
+    /// A schedule where a number is needed: its value at the step in force, if there is one.
+    pub(crate) fn schedule_now(&mut self, value: &Value, span: Span) -> Eval {
+        match (&self.step, value) {
+            (Some(step), Value::Schedule(_)) => {
+                let step = step.clone();
+                self.schedule_at(value, step, span)
+            }
+            _ => Ok(value.clone()),
+        }
+    }
+    /// The value of a schedule at a step.
+    ///
+    /// # Errors
+    /// Mistakes in its body.
+    pub fn schedule_at(&mut self, schedule: &Value, step: Value, span: Span) -> Eval {
+        let Value::Schedule(s) = schedule else { return Ok(schedule.clone()) };
+        match &**s {
+            ScheduleValue::Binary(op, a, b, at) => {
+                let x = self.schedule_at(a, step.clone(), span)?;
+                let y = self.schedule_at(b, step, span)?;
+                self.arithmetic(*op, x, y, *at)
+            }
+            ScheduleValue::Neg(a, at) => {
+                let x = self.schedule_at(a, step, span)?;
+                self.prefix(ast::UnaryOp::Neg, x, *at)
+            }
+            ScheduleValue::Item { item, args, span: made } => {
+                let Some(f) = self.fn_item(*item) else { return Ok(Value::Unknown) };
+                let mut sig = self.bind_sig(&f.name, item.module, &f.params, args.clone(), *made)?;
+                sig.scope.bind("step", step.clone(), LetKind::Let, span);
+                let saved = self.step.replace(step);
+                let result = self.enter(Some(*item), span, |ev| ev.body(&f, &mut sig));
+                self.step = saved;
+                result
+            }
+        }
+    }
+    /// Sizes of the dimensions of an array.
+    pub(crate) fn known_shape(&self, shape: &[Dim]) -> Vec<usize> {
+        shape.iter().map(|d| d.known().unwrap_or(0).max(0) as usize).collect()
+    }
+}
+
+/// The place of the value of a body: its last expression.
+pub(crate) fn last_span(e: &Expr) -> Span {
+    match &e.kind {
+        ExprKind::Block(b) => match b.stmts.last().map(|s| (&s.kind, s.span)) {
+            Some((ast::StmtKind::Expr(e), _)) => last_span(e),
+            Some((_, span)) => span,
+            None => b.span,
+        },
+        _ => e.span,
+    }
+}

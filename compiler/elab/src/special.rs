@@ -1,0 +1,172 @@
+//! Built-in operations that work on functions, models, lists and the context; all others go to the array operations.
+
+use crate::evaluator::{Eval, Evaluator};
+use crate::tree::describe;
+use crate::value::{CallArg, FnValue, Transform, Value};
+use optc_base::{Code, Diagnostic, Span};
+use optc_ir::graph::Op;
+use optc_ops::Dim;
+use std::rc::Rc;
+
+impl Evaluator<'_> {
+    /// Calls a built-in operation.
+    pub(crate) fn builtin_at(&mut self, name: &str, mut args: Vec<CallArg>, span: Span) -> Eval {
+        if let Some(op) = name.strip_prefix("tree.") {
+            return self.tree_call(op, args, span);
+        }
+        match name {
+            "grad" | "value_and_grad" => {
+                let Some(f) = args.first() else { return self.error("E0331", span, format!("`{name}` needs a function")) };
+                if !callable(&f.value) {
+                    let what = describe(&f.value);
+                    return self.fail(
+                        Diagnostic::error(Code("E0333"), f.span, format!("`{name}` takes a function, this is {what}"))
+                            .help(format!("`{name}(f)(x)`, or `{name}(x -> …)(x)`")),
+                    );
+                }
+                let f = f.value.clone();
+                let mut wrt = Vec::new();
+                for arg in &args[1..] {
+                    match (&arg.name, &arg.value) {
+                        (Some(n), value) if &**n == "wrt" => match value {
+                            Value::Int(d) => wrt.push(crate::value::WrtArg::Position(d.known().unwrap_or(0).max(0) as usize)),
+                            Value::Str(s) => wrt.push(crate::value::WrtArg::Name(s.clone())),
+                            Value::Tuple(items) | Value::List(items) => {
+                                for item in items.iter() {
+                                    match item {
+                                        Value::Int(d) => wrt.push(crate::value::WrtArg::Position(d.known().unwrap_or(0).max(0) as usize)),
+                                        Value::Str(s) => wrt.push(crate::value::WrtArg::Name(s.clone())),
+                                        _ => return self.error("E0333", arg.span, "`wrt` names parameters of the function"),
+                                    }
+                                }
+                            }
+                            _ => return self.error("E0333", arg.span, "`wrt` names parameters of the function"),
+                        },
+                        _ => {
+                            return self.fail(
+                                Diagnostic::error(Code("E0332"), arg.span, format!("`{name}` takes a function and `wrt`"))
+                                    .help(format!("it gives a function, which takes the arguments: `{name}(f)(x, y)`")),
+                            );
+                        }
+                    }
+                }
+                Ok(Value::Fn(Rc::new(FnValue::Transformed(Transform::Grad { f, wrt, value: name == "value_and_grad" }))))
+            }
+            "checkpoint" => match args.as_slice() {
+                [f] if callable(&f.value) => Ok(Value::Fn(Rc::new(FnValue::Transformed(Transform::Checkpoint(f.value.clone()))))),
+                _ => self.fail(Diagnostic::error(Code("E0333"), span, "`checkpoint` takes a function").help("`checkpoint(f)(x)`")),
+            },
+            "jvp" => self.jvp_call(args, span),
+            "vjp" => {
+                if args.len() < 2 || !callable(&args[0].value) {
+                    return self
+                        .fail(Diagnostic::error(Code("E0331"), span, "`vjp` takes a function and its arguments").help("`vjp(f, x)(ct)`"));
+                }
+                let f = args.remove(0).value;
+                let args = args.into_iter().map(|a| a.value).collect();
+                Ok(Value::Fn(Rc::new(FnValue::Transformed(Transform::Pullback { f, args }))))
+            }
+            "stop_gradient" => {
+                let Some(x) = args.first() else { return self.error("E0331", span, "`stop_gradient` needs an array or a tree") };
+                let (value, at) = (x.value.clone(), x.span);
+                self.map_tree(&value, span, &mut |ev, _, leaf| match leaf {
+                    Value::Array(a) if ev.cx.emitting() => {
+                        ev.cx.at(span);
+                        let origin = ev.cx.origin;
+                        let node = ev.cx.node(a);
+                        let node = ev.cx.graph().op(Op::StopGradient, &[node], origin);
+                        let stopped = ev.cx.array(node);
+                        Ok(Value::Array(optc_ops::Array { weak: a.weak, ..stopped }))
+                    }
+                    Value::List(_) => ev.array_of(leaf, at).map(Value::Array),
+                    other => Ok(other.clone()),
+                })
+            }
+            "init" => self.init_call(args, span),
+            "apply" => self.apply_call(args, span),
+            "rev" => match args.first().map(|a| a.value.clone()) {
+                Some(Value::Range { start, stop, reverse }) => Ok(Value::Range { start, stop, reverse: !reverse }),
+                Some(Value::RunRange(a, b, reverse)) => Ok(Value::RunRange(a, b, !reverse)),
+                Some(Value::List(items)) => Ok(Value::List(Rc::new(items.iter().rev().cloned().collect()))),
+                Some(Value::Unknown) => Ok(Value::Unknown),
+                _ => self.fail(
+                    Diagnostic::error(Code("E0333"), span, "`rev` takes a range or a list").help("`flip(x, axis)` reverses an array"),
+                ),
+            },
+            "len" if args.len() == 1 => match &args[0].value {
+                Value::List(items) | Value::Tuple(items) => Ok(Value::Int(items.len().into())),
+                Value::Record(fields) => Ok(Value::Int(fields.len().into())),
+                Value::Str(s) => Ok(Value::Int(s.chars().count().into())),
+                Value::Series(s) => Ok(Value::Int(s.values.len().into())),
+                Value::Range { start, stop, .. } => Ok(Value::Int(stop.sub(start))),
+                _ => self.call_op_args(name, args, span),
+            },
+            "sort"
+                if matches!(args.first().map(|a| &a.value), Some(Value::List(_)))
+                    && (args.len() > 1 || !crate::tree::is_arrayish(&args[0].value)) =>
+            {
+                self.sort_list(args, span)
+            }
+            "nonzero" => self.nonzero(args, span),
+            "freeze" | "vmap" | "hvp" | "jacobian" | "hessian" => {
+                self.fail(Diagnostic::error(Code("E0719"), span, format!("`{name}` is not yet supported")).help(match name {
+                    "vmap" => "array operations broadcast over leading axes; or loop over the axis: `for x in xs { …; yield y }`",
+                    "freeze" => "wrap the parameters to be kept in `stop_gradient(…)`",
+                    _ => "use `grad` and `jvp`: `jvp(grad(f), x, v)` is a Hessian times a vector",
+                }))
+            }
+            _ if args.iter().any(|a| matches!(a.value, Value::Unknown)) && !self.checking() => Ok(Value::Unknown),
+            _ => self.call_op_args(name, args, span),
+        }
+    }
+    /// `sort(xs, by = f)` of a list in the script.
+    fn sort_list(&mut self, args: Vec<CallArg>, span: Span) -> Eval {
+        let Some(Value::List(items)) = args.first().map(|a| a.value.clone()) else { return Ok(Value::Unknown) };
+        if self.checking() {
+            return Ok(Value::List(items));
+        }
+        let by = args.iter().find(|a| a.name.as_deref() == Some("by")).map(|a| a.value.clone());
+        let mut keyed: Vec<(f64, Value)> = Vec::new();
+        for item in items.iter() {
+            let key = match &by {
+                Some(f) => self.apply(f, vec![CallArg { name: None, value: item.clone(), span }], span)?,
+                None => item.clone(),
+            };
+            let key = match self.looked_at(key, span)? {
+                Value::Int(d) => d.known().unwrap_or(0) as f64,
+                Value::Float(x) => x.unwrap_or(f64::NAN),
+                other => {
+                    return self.fail(
+                        Diagnostic::error(Code("E0333"), span, format!("a list is sorted by numbers, not by {}", describe(&other)))
+                            .help("`sort(xs, by = x -> x.loss)`"),
+                    );
+                }
+            };
+            keyed.push((key, item.clone()));
+        }
+        keyed.sort_by(|a, b| a.0.total_cmp(&b.0));
+        Ok(Value::List(Rc::new(keyed.into_iter().map(|(_, v)| v).collect())))
+    }
+    /// `nonzero(mask)`: the positions where it holds, in the script.
+    fn nonzero(&mut self, args: Vec<CallArg>, span: Span) -> Eval {
+        let Some(x) = args.first() else { return self.error("E0331", span, "`nonzero` needs an array") };
+        if self.checking() {
+            let n: Dim = self.cx.fresh_symbol("?");
+            return Ok(Value::Array(optc_ops::Array { dtype: optc_abi::DType::I32, shape: vec![n], weak: false, node: None }));
+        }
+        if !self.may_look() {
+            return self.fail(
+                Diagnostic::error(Code("E0349"), span, "the size of `nonzero` depends on values, which only the script may look at")
+                    .help("use a mask: `where(mask, x, 0)`"),
+            );
+        }
+        let array = self.array_of(&x.value, x.span)?;
+        let tensor = self.force(&array, span)?;
+        let ids: Vec<i32> = (0..tensor.len()).filter(|&i| tensor.get_f64(i) != 0.0).map(|i| i as i32).collect();
+        Ok(Value::Array(self.literal(optc_abi::Tensor::from_slice::<i32>(&[ids.len()], &ids))))
+    }
+}
+
+fn callable(value: &Value) -> bool {
+    matches!(value, Value::Fn(_) | Value::Model(_) | Value::Unknown | Value::Schedule(_))
+}
