@@ -138,15 +138,14 @@ fn cut(cx: &mut Cx, e: &Extents, x: &Array, axis: usize, form: &Affine) -> (Arra
         };
     } else {
         y = cx.sliced(x, axis, &start, &reach(&steps), 1);
-        let mut at = axis;
         for k in 0..steps.len() - 1 {
             let (_, n, c) = &steps[k];
+            let at = axis + k;
             if let [(_, m, d)] = &steps[k + 1..] {
                 y = cx.windowed(&y, at, n, m, number(c), number(d));
             } else {
                 y = cx.windowed(&y, at, n, &reach(&steps[k + 1..]), number(c), 1);
             }
-            at += 1;
         }
     }
     let flips: Vec<usize> =
