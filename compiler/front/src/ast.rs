@@ -799,7 +799,7 @@ pub struct Setting {
     /// `steps`, `data`, `model`, …
     pub word: Name,
     /// `name = value` right after the word (`model net = mlp()`, `metric accuracy = e`, `optimizer gen = …, disc = …`, `split train = 0.8, seed = 0`: all of them,
-    /// up to the first clause), or one value without a name.
+    /// up to the first clause; in `model`, `loss` and `optimizer` behind clauses too), or one value without a name.
     pub values: Vec<(Option<Name>, Expr)>,
     /// `on e`, `over s in 0..3`, `every 100`, `when c`, `times 5`, `stored bf16`, `within e`.
     pub clauses: Vec<Clause>,

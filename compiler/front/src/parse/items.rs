@@ -371,7 +371,8 @@ impl Builder<'_> {
     fn setting_more(&mut self, setting: &mut Setting, pair: P<'_>) {
         let ratio = pair.clone().into_inner().find(|p| p.as_rule() == Rule::ratio_word).map(|p| self.name(&p));
         let (name, value) = self.maybe_named(pair);
-        let named_values = setting.clauses.is_empty() && setting.values.first().is_some_and(|v| v.0.is_some());
+        let players = matches!(&*setting.word.text, "model" | "loss" | "optimizer");
+        let named_values = (players || setting.clauses.is_empty()) && setting.values.first().is_some_and(|v| v.0.is_some());
         match (ratio, name) {
             (Some(word), variable) => setting.clauses.push(Clause { word, variable, value: Some(value) }),
             (None, Some(name)) if !named_values => setting.options.push((name, value)),
