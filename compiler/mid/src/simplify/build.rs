@@ -2,7 +2,7 @@
 
 use super::control::Mapped;
 use super::pattern::Emit;
-use super::{Config, Exactness, algebra, movement, products, reductions};
+use super::{Config, Exactness, algebra, indexing, movement, products, reductions};
 use optc_abi::Tensor;
 use optc_ir::graph::{Axes, DotDims, Graph, NodeId, NodeTy, Op, Origin, ReduceOp, Ty};
 use optc_ir::infer::infer;
@@ -132,15 +132,16 @@ impl<'a> Builder<'a> {
     }
 
     fn improve(&mut self, op: &Op, operands: &[NodeId], ty: &Ty, origin: Origin) -> Option<NodeId> {
-        let moves: &[Move] = match op {
-            Op::Map(_) | Op::Cast => algebra::MOVES,
-            Op::Reduce { .. } | Op::ArgReduce { .. } | Op::Scan { .. } => reductions::MOVES,
-            Op::Dot(_) => products::MOVES,
+        let moves: &[&[Move]] = match op {
+            Op::Map(_) | Op::Cast => &[algebra::MOVES],
+            Op::Reduce { .. } | Op::ArgReduce { .. } | Op::Scan { .. } => &[reductions::MOVES],
+            Op::Dot(_) => &[products::MOVES],
             Op::StopGradient => return Some(operands[0]),
             Op::Input { .. } | Op::Conv { .. } | Op::Result { .. } | Op::Loop(_) | Op::Cond { .. } | Op::Call(_) => return None,
-            _ => movement::MOVES,
+            Op::Gather { .. } | Op::Scatter { .. } => &[movement::MOVES, indexing::MOVES],
+            _ => &[movement::MOVES],
         };
-        for rule in moves {
+        for rule in moves.iter().copied().flatten() {
             if self.allows(rule.exactness)
                 && let Some(id) = (rule.step)(self, op, operands, ty, origin)
             {

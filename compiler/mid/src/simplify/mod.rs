@@ -8,6 +8,7 @@ mod algebra;
 mod build;
 mod control;
 mod facts;
+mod indexing;
 mod loops;
 mod movement;
 mod pattern;
@@ -59,7 +60,7 @@ pub fn simplify(graph: Graph, config: &Config) -> Graph {
 /// Every rewrite with its exactness: the rows of the rule table, then the rules that are functions.
 pub fn catalog() -> Vec<(&'static str, Exactness)> {
     let table = rules::RULES.iter().map(|r| (r.name, r.exactness));
-    let moves = [algebra::MOVES, movement::MOVES, reductions::MOVES, products::MOVES].into_iter().flatten();
+    let moves = [algebra::MOVES, movement::MOVES, indexing::MOVES, reductions::MOVES, products::MOVES].into_iter().flatten();
     table.chain(moves.map(|m| (m.name, m.exactness))).collect()
 }
 

@@ -12,7 +12,6 @@ use optc_ir::scalar::ScalarOp;
 pub const MOVES: &[Move] = &[
     Move { name: "reduction of nothing", exactness: Exact, step: of_nothing },
     Move { name: "extreme or logic of a reduction of the same kind", exactness: Exact, step: of_same_kind },
-    Move { name: "sum of sums", exactness: Budget, step: of_sum },
     Move { name: "reduction of axes of one element", exactness: Exact, step: of_single },
     Move { name: "reduction of added or dropped axes", exactness: Exact, step: of_reshape },
     Move { name: "extreme or logic of a broadcast", exactness: Exact, step: of_broadcast },
@@ -91,6 +90,7 @@ fn of_reshape(b: &mut Builder, op: &Op, x: &[NodeId], ty: &Ty, origin: Origin) -
     Some(b.reshape(small, &ty.shape, origin))
 }
 
+/// Whether the order of combination makes no difference.
 fn selects(kind: ReduceOp, dtype: DType) -> bool {
     !matches!(kind, ReduceOp::Sum | ReduceOp::Prod) || dtype.is_int()
 }
@@ -98,12 +98,6 @@ fn selects(kind: ReduceOp, dtype: DType) -> bool {
 fn of_same_kind(b: &mut Builder, op: &Op, x: &[NodeId], ty: &Ty, origin: Origin) -> Option<NodeId> {
     let Op::Reduce { kind, axes } = op else { return None };
     if selects(*kind, ty.dtype) { join(b, *kind, axes, x[0], origin) } else { None }
-}
-
-/// One reduction instead of two; for sums of f32 and f64 only the order changes.
-fn of_sum(b: &mut Builder, op: &Op, x: &[NodeId], ty: &Ty, origin: Origin) -> Option<NodeId> {
-    let Op::Reduce { kind: kind @ ReduceOp::Sum, axes } = op else { return None };
-    if matches!(ty.dtype, DType::F32 | DType::F64) && b.single_use(x[0]) { join(b, *kind, axes, x[0], origin) } else { None }
 }
 
 fn join(b: &mut Builder, kind: ReduceOp, axes: &Axes, x: NodeId, origin: Origin) -> Option<NodeId> {

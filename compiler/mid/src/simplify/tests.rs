@@ -2,7 +2,7 @@
 
 use super::*;
 use optc_abi::{DType, Tensor};
-use optc_ir::graph::{DotDims, LoopOp, Origin, ReduceOp, Ty};
+use optc_ir::graph::{DotDims, LoopOp, Origin, ReduceOp, ScatterMode, Ty};
 use optc_ir::text::print;
 use optc_ir::{ScalarOp, interpret, verify};
 use std::sync::Arc;
@@ -188,6 +188,37 @@ fn transposed_operands_go_into_products() {
     }));
     assert_eq!(ops(&g), ["dot"]);
     assert_eq!(g.ty(g.outputs[0]), &f32s(&[5, 4]));
+}
+
+#[test]
+fn known_indices_are_views() {
+    let g = check(&graph(&[&[5, 2], &[3, 2]], |g, x| {
+        let rows = g.iota(DType::I32, &[3], 0, O);
+        let one = g.scalar(DType::I32, 4.0, O);
+        let shift = g.splat(&Ty::new(DType::I32, [3]), 1.0, O);
+        let shifted = g.map(ScalarOp::Add, &[rows, shift], O);
+        let zeros = g.splat(&f32s(&[5, 2]), 0.0, O);
+        let table = g.constant(Tensor::from_slice(&[3, 1], &[2, 3, 4]), O);
+        vec![
+            g.gather(x[0], rows, 0, O),
+            g.gather(x[0], one, 0, O),
+            g.gather(x[0], table, 0, O),
+            g.scatter(zeros, shifted, x[1], 0, ScatterMode::Add, O),
+            g.scatter(x[0], rows, x[1], 0, ScatterMode::Set, O),
+            g.scatter(x[0], shifted, x[1], 0, ScatterMode::Add, O),
+        ]
+    }));
+    assert!(!ops(&g).iter().any(|o| o == "gather" || o == "scatter"), "{}", print(&g));
+    // An index outside the axis still fails when the program runs, and gaps are left alone.
+    let left = |ids: &[i32]| {
+        let ids = Tensor::from_slice(&[ids.len()], ids);
+        let g = graph(&[&[5, 2]], |g, x| {
+            let ids = g.constant(ids, O);
+            vec![g.gather(x[0], ids, 0, O)]
+        });
+        ops(&simplify(g, &Config::default())).contains(&"gather".to_string())
+    };
+    assert!(left(&[4, 5]) && left(&[-1, 0]) && left(&[0, 2]) && !left(&[1, 2]));
 }
 
 #[test]
