@@ -1,7 +1,8 @@
-//! From a lowered graph to a program that runs: simplify, fuse and plan, generate code, bind memory.
+//! From a lowered graph to a program that runs: simplify, fuse and plan, generate code.
 
+use crate::cache::Compiled;
 use optc_abi::plan::Plan;
-use optc_exec::{Pool, Program};
+use optc_exec::Pool;
 use optc_ir::Graph;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,6 +32,12 @@ impl Timings {
     pub fn total(&self) -> Duration {
         self.simplify + self.plan + self.codegen
     }
+    /// Adds another compilation's.
+    pub fn add(&mut self, other: &Timings) {
+        self.simplify += other.simplify;
+        self.plan += other.plan;
+        self.codegen += other.codegen;
+    }
 }
 
 /// A graph after each stage, for those who want to look.
@@ -53,11 +60,11 @@ pub fn plan(graph: Graph, options: &CompileOptions, timings: &mut Timings) -> St
     Stages { simplified, planned }
 }
 
-/// Compiles a graph to a program with memory of its own.
+/// Compiles a graph to machine code.
 ///
 /// # Errors
 /// What the back end cannot do, in words (a compiler bug unless the machine is not supported).
-pub fn compile(graph: Graph, options: &CompileOptions, pool: &Arc<Pool>) -> Result<(Program, Timings), String> {
+pub fn compile(graph: Graph, options: &CompileOptions, pool: &Arc<Pool>) -> Result<(Compiled, Timings), String> {
     let mut timings = Timings::default();
     let stages = plan(graph, options, &mut timings);
     let start = Instant::now();
@@ -68,5 +75,5 @@ pub fn compile(graph: Graph, options: &CompileOptions, pool: &Arc<Pool>) -> Resu
         .map_err(|e| e.to_string())?;
     let entry = code.entry;
     timings.codegen = start.elapsed();
-    Ok((Program::new(plan, entry, Arc::new(code), pool.clone()), timings))
+    Ok((Compiled { plan, entry, code: Arc::new(code) }, timings))
 }

@@ -2,6 +2,8 @@
 
 use crate::host::HostEnv;
 use crate::model::{Initializing, ParamCx, ParamLeaf, Recorder};
+use crate::optimizer::OptRun;
+use crate::script::ScriptState;
 use crate::value::Value;
 use optc_abi::{DType, Tensor};
 use optc_base::{Code, Diagnostic, Span};
@@ -100,6 +102,10 @@ pub struct Evaluator<'p> {
     pub(crate) constructing: bool,
     /// Nesting of graphs under construction.
     pub(crate) depth: usize,
+    /// The optimizer being run.
+    pub(crate) opt: Option<OptRun>,
+    /// What the host script keeps.
+    pub(crate) script: ScriptState,
 }
 
 impl<'p> Evaluator<'p> {
@@ -130,6 +136,8 @@ impl<'p> Evaluator<'p> {
             yields: Vec::new(),
             constructing: false,
             depth: 0,
+            opt: None,
+            script: ScriptState::default(),
         }
     }
     /// Whether sizes are symbols and nothing is computed.

@@ -43,6 +43,20 @@ pub struct DataTable {
     pub rows: Option<Arc<Vec<usize>>>,
 }
 
+impl DataTable {
+    /// Number of examples.
+    pub fn len(&self) -> usize {
+        match &self.rows {
+            Some(rows) => rows.len(),
+            None => self.fields.values().next().map_or(0, |t| t.shape.first().copied().unwrap_or(0)),
+        }
+    }
+    /// Whether there are no examples.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// What a training run gives back.
 #[derive(Clone, Debug, Default)]
 pub struct RunResult {

@@ -75,7 +75,7 @@ impl Evaluator<'_> {
         }
         self.cx.at(span);
         let result = optc_ops::indexed(&mut self.cx, &left, &body);
-        self.lift(result, value.span).map(Value::Array)
+        self.lift(result, value.span).map(Value::from_val)
     }
     /// The value of `op[indices] body`.
     pub(crate) fn reduction(&mut self, scope: &mut Scope, op: &Name, indices: &[IndexVar], body: &Expr, span: Span) -> Eval {
@@ -86,7 +86,7 @@ impl Evaluator<'_> {
         }
         self.cx.at(span);
         let result = optc_ops::reduce_indexed(&mut self.cx, &e);
-        self.lift(result, span).map(Value::Array)
+        self.lift(result, span).map(Value::from_val)
     }
     fn index_var(&mut self, scope: &mut Scope, index: &IndexVar, names: &mut Names) -> Eval<IxVar> {
         let extent = match &index.extent {

@@ -45,6 +45,11 @@ impl Scope {
         let frame = self.frames.last_mut().expect("a scope has a frame");
         Rc::make_mut(frame).push((name.into(), Binding { value, kind, span }));
     }
+    /// Binds a name in an outer block, counted from the outermost (0).
+    pub fn bind_at(&mut self, depth: usize, name: impl Into<Arc<str>>, value: Value, kind: LetKind, span: Span) {
+        let last = self.frames.len() - 1;
+        Rc::make_mut(&mut self.frames[depth.min(last)]).push((name.into(), Binding { value, kind, span }));
+    }
     /// The binding of a name.
     pub fn get(&self, name: &str) -> Option<&Binding> {
         self.frames.iter().rev().find_map(|f| f.iter().rev().find(|(n, _)| &**n == name).map(|(_, b)| b))

@@ -1,0 +1,298 @@
+//! The outside world of the host script: files, compiled code, training runs, and what is shown.
+
+use crate::cache::Compiler;
+use crate::pipeline::CompileOptions;
+use crate::trainer::{self, Surroundings, file_error, run_error};
+use indexmap::IndexMap;
+use optc_abi::Tensor;
+use optc_base::{Code, Diagnostic, Span};
+use optc_elab::TrainProgram;
+use optc_elab::host::{self, Curve, HostEnv, Loaded, Output, RunResult, SourceRequest};
+use optc_ir::Graph;
+use optc_train::report::{Check, Report, RunSummary, Section};
+use optc_train::{Cell, Line, Plot, Table, TrainError, progress};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Options of a session that runs things.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Threads; 0 is all cores.
+    pub threads: usize,
+    /// No progress and no output but failures.
+    pub quiet: bool,
+    /// Whether standard output is colored.
+    pub color: bool,
+    /// The root spec's path.
+    pub spec: PathBuf,
+    /// Its text.
+    pub text: String,
+}
+
+/// Counts of checks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Checks {
+    /// That held.
+    pub passed: usize,
+    /// That did not.
+    pub failed: usize,
+}
+
+/// The driver's [`HostEnv`].
+pub struct Driver {
+    settings: Settings,
+    /// Compiles graphs, keeps their code.
+    pub compiler: Compiler,
+    sources: IndexMap<(String, PathBuf), Loaded>,
+    start: Instant,
+    plots: IndexMap<String, usize>,
+    /// What a report would show.
+    pub sections: Vec<Section>,
+    /// Checks so far.
+    pub checks: Checks,
+    /// Failed checks: claim and what was found.
+    pub failures: Vec<(String, String, Span)>,
+}
+
+impl Driver {
+    /// A fresh environment.
+    pub fn new(settings: Settings) -> Driver {
+        Driver {
+            compiler: Compiler::new(settings.threads),
+            settings,
+            sources: IndexMap::new(),
+            start: Instant::now(),
+            plots: IndexMap::new(),
+            sections: Vec::new(),
+            checks: Checks::default(),
+            failures: Vec::new(),
+        }
+    }
+
+    /// The folder relative paths of the spec start in.
+    pub fn folder(&self) -> PathBuf {
+        folder_of(&self.settings.spec)
+    }
+
+    /// Writes a line to standard output; nobody is left to tell if that is closed.
+    fn say(&self, line: &str) {
+        if !self.settings.quiet {
+            let _ = writeln!(std::io::stdout().lock(), "{line}");
+        }
+    }
+
+    fn file_span(error: &TrainError, span: Span) -> Diagnostic {
+        file_error(error, span)
+    }
+
+    /// The report of everything that ran.
+    pub fn report(&self, title: &str, command: &str, date: &str) -> Report {
+        let facts = vec![
+            ("optc".to_string(), env!("CARGO_PKG_VERSION").to_string()),
+            ("threads".to_string(), self.compiler.pool().threads().to_string()),
+            ("seconds".to_string(), format!("{:.1}", self.start.elapsed().as_secs_f64())),
+        ];
+        Report {
+            title: title.to_string(),
+            spec_name: self.settings.spec.display().to_string(),
+            spec: self.settings.text.clone(),
+            command: command.to_string(),
+            date: date.to_string(),
+            facts,
+            sections: self.sections.clone(),
+        }
+    }
+
+    fn plot_of(curves: &[Curve], title: &str, x_label: &str, y_label: &str, log_x: bool, log_y: bool) -> Plot {
+        let lines = curves
+            .iter()
+            .map(|c| {
+                let runs: Vec<optc_train::Series> =
+                    c.runs.iter().map(|s| optc_train::Series::from_parts(s.steps.clone(), s.values.clone())).collect();
+                Line::runs(c.name.clone(), &runs)
+            })
+            .collect();
+        Plot { title: title.to_string(), x_label: x_label.to_string(), y_label: y_label.to_string(), log_x, log_y, lines }
+    }
+
+    fn summarize(&mut self, program: &TrainProgram, result: &RunResult) {
+        let steps = result.series.get("loss").map_or(0, |s| s.values.len());
+        let mut settings = vec![("steps".to_string(), program.steps.to_string()), ("seed".to_string(), program.seed.to_string())];
+        if program.data.is_some() {
+            settings.push(("batch".into(), program.batch.to_string()));
+        }
+        settings.extend(program.step.hyper.iter().map(|(n, v)| (n.clone(), optc_train::table::number(*v))));
+        let parameters: usize = program.slots.iter().filter(|s| s.kind == optc_elab::program::SlotKind::Param).map(|s| s.ty.len()).sum();
+        settings.push(("parameters".into(), parameters.to_string()));
+        let mut results: Vec<(String, String)> =
+            result.series.iter().filter_map(|(n, s)| s.values.last().map(|v| (n.clone(), optc_train::table::number(*v)))).collect();
+        results.push(("seconds".into(), format!("{:.2}", result.seconds)));
+        results.push(("steps per second".into(), optc_train::table::number(steps as f64 / result.seconds.max(1e-9))));
+        let plots = result
+            .series
+            .iter()
+            .filter(|(_, s)| s.values.len() > 1)
+            .map(|(n, s)| {
+                let curve = Curve { name: n.clone(), runs: vec![s.clone()] };
+                Self::plot_of(&[curve], n, "step", n, false, s.values.iter().all(|&v| v > 0.0))
+            })
+            .collect();
+        self.sections.push(Section::Run(RunSummary { name: program.name.clone(), settings, results, plots }));
+    }
+}
+
+/// The folder a file lies in.
+pub fn folder_of(file: &Path) -> PathBuf {
+    match file.parent() {
+        Some(p) if !p.as_os_str().is_empty() => p.to_path_buf(),
+        _ => PathBuf::from("."),
+    }
+}
+
+impl HostEnv for Driver {
+    fn execute(&mut self, graph: &Graph, inputs: &[Arc<Tensor>]) -> Result<Vec<Tensor>, Diagnostic> {
+        let span = graph.outputs.first().map_or(Span::default(), |&o| graph.origin(o).span);
+        let mut program = self
+            .compiler
+            .program(graph, &CompileOptions::default())
+            .map_err(|e| Diagnostic::error(Code("E0701"), span, e).note("this is a compiler bug unless the machine is not supported"))?;
+        let mut outputs = Vec::new();
+        for (k, tensor) in inputs.iter().enumerate() {
+            // SAFETY: no output is aliased, so inputs are only read; they have the graph's types and live through the run.
+            unsafe { program.bind_input(k, tensor.as_ptr()) };
+        }
+        let slots = program.plan().outputs.clone();
+        for (k, slot) in slots.iter().enumerate() {
+            let tensor = Tensor::zeros(slot.dtype, &slot.shape);
+            // SAFETY: as above.
+            unsafe { program.bind_output(k, tensor.as_ptr()) };
+            outputs.push(tensor);
+        }
+        // SAFETY: everything was bound just now.
+        unsafe { program.run_bound() }.map_err(|e| run_error(&e, "this computation", span))?;
+        Ok(outputs)
+    }
+
+    fn load(&mut self, request: &SourceRequest) -> Result<Loaded, Diagnostic> {
+        let path = folder_of(Path::new(&*request.from)).join(&*request.path);
+        let key = (request.kind.to_string(), path.clone());
+        if let Some(loaded) = self.sources.get(&key) {
+            return Ok(loaded.clone());
+        }
+        let fail = |e: TrainError| Self::file_span(&e, request.span);
+        let plain = |tensor| Loaded { tensor, vocabulary: None };
+        let whole = |column: optc_train::Column| (*column.to_tensor()).clone();
+        let loaded = match &*request.kind {
+            "csv" => plain(optc_train::data::csv::read(&path).map_err(fail)?),
+            "idx" => plain(whole(optc_train::data::idx::read(&path).map_err(fail)?)),
+            "npy" => plain(whole(optc_train::data::npy::read(&path).map_err(fail)?)),
+            _ => {
+                let text = optc_train::data::text::read(&path).map_err(fail)?;
+                let vocabulary = text.vocab.iter().map(|c| c.to_string()).collect();
+                Loaded { tensor: text.ids, vocabulary: Some(Arc::new(vocabulary)) }
+            }
+        };
+        self.sources.insert(key, loaded.clone());
+        Ok(loaded)
+    }
+
+    fn split(&mut self, n: usize, fractions: &[f64], seed: Option<u64>) -> Vec<Vec<usize>> {
+        let named: Vec<(String, f64)> = fractions.iter().enumerate().map(|(k, &f)| (k.to_string(), f)).collect();
+        match optc_train::split::cut(n, &named, seed) {
+            Ok(parts) => parts.into_values().collect(),
+            // A part too small for one example is empty; whoever uses it says so.
+            Err(_) => fractions.iter().map(|_| Vec::new()).collect(),
+        }
+    }
+
+    fn train(&mut self, program: TrainProgram) -> Result<RunResult, Diagnostic> {
+        let folder = folder_of(Path::new(&*program.file));
+        let spec_hash = optc_train::report::sha256(self.settings.text.as_bytes());
+        let mut around =
+            Surroundings { compiler: &mut self.compiler, folder, spec_hash, progress: progress::Mode::detect(self.settings.quiet) };
+        let result = trainer::train(&program, &mut around)?;
+        self.summarize(&program, &result);
+        if result.interrupted {
+            let step = result.series.get("loss").and_then(|s| s.steps.last()).copied().unwrap_or(0);
+            let kept = if program.checkpoint.is_some() { "; a checkpoint holds its state, `--resume` goes on from it" } else { "" };
+            return Err(Diagnostic::error(Code("R0204"), program.span, format!("interrupted after step {step}{kept}")));
+        }
+        Ok(result)
+    }
+
+    fn output(&mut self, output: Output) -> Result<(), Diagnostic> {
+        match output {
+            Output::Print(line) => {
+                self.say(&line);
+                match self.sections.last_mut() {
+                    Some(Section::Printed(lines)) => lines.push(line),
+                    _ => self.sections.push(Section::Printed(vec![line])),
+                }
+            }
+            Output::Table(columns, rows) => {
+                let mut table = Table::new(columns);
+                for row in rows {
+                    table.push(row.into_iter().map(|c| match c {
+                        host::Cell::Number(x) => Cell::Number(x),
+                        host::Cell::Text(t) => Cell::Text(t),
+                    }));
+                }
+                self.say(&table.text());
+                self.sections.push(Section::Table(table));
+            }
+            Output::Plot { experiment, curves, x_label, y_label, log_x, log_y } => {
+                let count = self.plots.entry(experiment.clone()).or_insert(0);
+                let suffix = if *count == 0 { String::new() } else { format!("_{count}") };
+                *count += 1;
+                let plot = Self::plot_of(&curves, &experiment, &x_label, &y_label, log_x, log_y);
+                for extension in ["png", "svg"] {
+                    let path = self.folder().join("out").join(format!("{experiment}{suffix}.{extension}"));
+                    plot.write(&path).map_err(|e| Self::file_span(&e, Span::default()))?;
+                    if extension == "png" {
+                        self.say(&format!("plot: {}", path.display()));
+                    }
+                }
+                self.sections.push(Section::Plot(plot));
+            }
+            Output::Save { path, from, values, curves } => {
+                let target = folder_of(Path::new(&*from)).join(&path);
+                let value = if curves.is_empty() {
+                    match values.as_slice() {
+                        [(name, tensor)] if name.is_empty() => optc_train::save::Value::Tensor(tensor.clone()),
+                        _ => optc_train::save::Value::Record(
+                            values.into_iter().map(|(n, t)| (n, optc_train::save::Value::Tensor(t))).collect(),
+                        ),
+                    }
+                } else {
+                    optc_train::save::Value::Plot(Self::plot_of(&curves, "", "", "", false, false))
+                };
+                optc_train::save::save(&target, &value).map_err(|e| Self::file_span(&e, Span::default()))?;
+                self.say(&format!("saved: {}", target.display()));
+            }
+            Output::Check { claim, passed, detail, span } => {
+                let (green, red, off) = if self.settings.color { ("\x1b[32m", "\x1b[1;31m", "\x1b[0m") } else { ("", "", "") };
+                if passed {
+                    self.checks.passed += 1;
+                    self.say(&format!("{green}ok{off}    {claim}"));
+                } else {
+                    self.checks.failed += 1;
+                    self.failures.push((claim.clone(), detail.clone(), span));
+                    // A failed check is worth saying even when quiet.
+                    let _ = writeln!(std::io::stdout().lock(), "{red}FAIL{off}  {claim}: {detail}");
+                }
+                let check = Check { claim, passed, detail };
+                match self.sections.last_mut() {
+                    Some(Section::Checks(all)) => all.push(check),
+                    _ => self.sections.push(Section::Checks(vec![check])),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn now(&mut self) -> f64 {
+        self.start.elapsed().as_secs_f64()
+    }
+}

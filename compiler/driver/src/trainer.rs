@@ -1,0 +1,525 @@
+//! The training loop: compiled steps over bound memory, with metrics, logs, checkpoints and progress around them.
+
+use crate::cache::Compiler;
+use crate::pipeline::CompileOptions;
+use indexmap::IndexMap;
+use optc_abi::plan::status;
+use optc_abi::{DType, Tensor};
+use optc_base::{Code, Diagnostic, SourceId, Span};
+use optc_elab::host::RunResult;
+use optc_elab::program::{DataUse, MetricProgram, TrainProgram};
+use optc_elab::value::Series;
+use optc_exec::{Program, RunError};
+use optc_train::{Batches, Checkpoint, Checkpoints, Format, Logger, Progress, TrainError};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// Set by Ctrl-C: training ends after the step at hand.
+pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// What surrounds a run.
+pub struct Surroundings<'a> {
+    /// Compiles.
+    pub compiler: &'a mut Compiler,
+    /// Relative paths of checkpoints and logs start here.
+    pub folder: PathBuf,
+    /// SHA-256 of the spec.
+    pub spec_hash: String,
+    /// How progress is shown.
+    pub progress: optc_train::progress::Mode,
+}
+
+/// A data set cut into batch buffers.
+struct Feed {
+    fields: Vec<Arc<Tensor>>,
+    row_bytes: Vec<usize>,
+    rows: Option<Arc<Vec<usize>>>,
+    buffers: Vec<Tensor>,
+}
+
+impl Feed {
+    /// Buffers with these leading extents.
+    fn new(data: &DataUse, lead: &[usize]) -> Feed {
+        let fields: Vec<Arc<Tensor>> = data.fields.iter().map(|f| data.table.fields[f].clone()).collect();
+        let row_bytes = data.example.iter().map(|ty| ty.len() * ty.dtype.size()).collect();
+        let buffers = data
+            .example
+            .iter()
+            .map(|ty| Tensor::zeros(ty.dtype, &lead.iter().copied().chain(ty.shape.iter().copied()).collect::<Vec<_>>()))
+            .collect();
+        Feed { fields, row_bytes, rows: data.table.rows.clone(), buffers }
+    }
+    /// Copies examples (numbers within the split) into the buffers, from example `at` of the buffer on.
+    fn fill(&mut self, at: usize, examples: impl Iterator<Item = usize> + Clone) {
+        for ((field, &size), buffer) in self.fields.iter().zip(&self.row_bytes).zip(&mut self.buffers) {
+            let (from, to) = (field.bytes(), &mut buffer.bytes_mut()[at * size..]);
+            for (k, example) in examples.clone().enumerate() {
+                let row = self.rows.as_ref().map_or(example, |r| r[example]);
+                to[k * size..(k + 1) * size].copy_from_slice(&from[row * size..(row + 1) * size]);
+            }
+        }
+    }
+}
+
+/// The key of a run: the words of its seed.
+pub fn run_key(seed: u64) -> Tensor {
+    Tensor::from_slice(&[2], &[seed as u32, (seed >> 32) as u32])
+}
+
+/// An error around files as a diagnostic.
+pub fn file_error(error: &TrainError, span: Span) -> Diagnostic {
+    let d = Diagnostic::error(Code(error.code), span, error.to_string());
+    match &error.help {
+        Some(help) => d.help(help.to_string()),
+        None => d,
+    }
+}
+
+/// A failed run as a diagnostic.
+pub fn run_error(error: &RunError, what: &str, span: Span) -> Diagnostic {
+    let place = error.span.map_or(span, |(source, start, end)| Span { source: SourceId(source), start, end });
+    match error.status.code {
+        status::OUT_OF_RANGE => Diagnostic::error(
+            Code("R0201"),
+            place,
+            format!("{what}: index {} is outside an axis of {} elements", error.status.index, error.status.extent),
+        )
+        .at("this index")
+        .help("indices run from 0 to the extent minus 1; nothing wraps around"),
+        _ => Diagnostic::error(Code("R0202"), place, format!("{what}: a value that must be finite is NaN or infinite")),
+    }
+}
+
+fn backend_error(message: &str, span: Span) -> Diagnostic {
+    Diagnostic::error(Code("E0701"), span, message.to_string()).note("this is a compiler bug unless the machine is not supported")
+}
+
+/// A compiled metric.
+struct Metric<'a> {
+    spec: &'a MetricProgram,
+    whole: Program,
+    rest: Option<Program>,
+    feed: Feed,
+    rest_feed: Option<Feed>,
+    key: Tensor,
+}
+
+impl<'a> Metric<'a> {
+    fn new(spec: &'a MetricProgram, compiler: &mut Compiler, seed: u64) -> Result<Self, String> {
+        let n = spec.data.table.len();
+        let rest_rows = n % spec.chunk.max(1);
+        Ok(Metric {
+            whole: compiler.program(&spec.whole, &CompileOptions::default())?,
+            rest: spec.rest.as_ref().map(|g| compiler.program(g, &CompileOptions::default())).transpose()?,
+            feed: Feed::new(&spec.data, &[spec.chunk]),
+            rest_feed: spec.rest.is_some().then(|| Feed::new(&spec.data, &[rest_rows])),
+            spec,
+            key: run_key(seed),
+        })
+    }
+
+    fn evaluate(&mut self, weights: &[*mut u8]) -> Result<f64, RunError> {
+        let n = self.spec.data.table.len();
+        let (mut sum, mut count) = (0.0, 0.0);
+        let mut at = 0;
+        while at < n {
+            let rows = self.spec.chunk.min(n - at);
+            let (program, feed) = match (&mut self.rest, &mut self.rest_feed) {
+                (Some(p), Some(f)) if rows < self.spec.chunk => (p, f),
+                _ => (&mut self.whole, &mut self.feed),
+            };
+            feed.fill(0, at..at + rows);
+            let mut out = [Tensor::scalar(0f64), Tensor::scalar(1f64)];
+            // SAFETY: weights are the run's leaves, buffers have the program's shapes; all live through the call.
+            unsafe {
+                let inputs = weights.iter().copied().chain(feed.buffers.iter().map(Tensor::as_ptr)).chain([self.key.as_ptr()]);
+                for (k, address) in inputs.enumerate() {
+                    program.bind_input(k, address);
+                }
+                for (k, t) in out.iter_mut().take(program.plan().outputs.len()).enumerate() {
+                    program.bind_output(k, t.as_ptr());
+                }
+                program.run_bound()?;
+            }
+            sum += out[0].get_f64(0);
+            count += out[1].get_f64(0);
+            at += rows;
+        }
+        Ok(sum / count)
+    }
+}
+
+/// The state of a run in progress.
+struct Run<'a> {
+    program: &'a TrainProgram,
+    slots: Vec<Tensor>,
+    /// `loss` first, then the recorded scalars, then metrics.
+    series: IndexMap<String, Series>,
+    step: u64,
+}
+
+impl Run<'_> {
+    fn checkpoint(&self, spec_hash: &str) -> Checkpoint {
+        let mut c = Checkpoint::default();
+        c.meta.train = self.program.name.clone();
+        c.meta.step = self.step;
+        c.meta.batches = self.step * self.program.accumulate as u64;
+        c.meta.seed = self.program.seed;
+        c.meta.spec_sha256 = spec_hash.to_string();
+        for (slot, tensor) in self.program.slots.iter().zip(&self.slots) {
+            c.tensors.insert(slot.name.clone(), tensor.clone());
+        }
+        for (name, s) in &self.series {
+            c.series.insert(name.clone(), optc_train::Series::from_parts(s.steps.clone(), s.values.clone()));
+        }
+        c
+    }
+
+    /// Goes on from a checkpoint.
+    fn restore(&mut self, c: &Checkpoint) -> Result<(), TrainError> {
+        c.expect(self.program.slots.iter().map(|s| (s.name.as_str(), s.ty.dtype, &s.ty.shape[..])))?;
+        for (slot, tensor) in self.program.slots.iter().zip(&mut self.slots) {
+            tensor.bytes_mut().copy_from_slice(c.tensors[&slot.name].bytes());
+        }
+        for (name, s) in &c.series {
+            self.series.insert(name.clone(), Series { steps: s.steps().to_vec(), values: s.values().to_vec() });
+        }
+        self.step = c.meta.step;
+        Ok(())
+    }
+}
+
+/// Trains.
+///
+/// # Errors
+/// A loss that is not finite (unless the program says otherwise), an index out of range, trouble with files.
+pub fn train(program: &TrainProgram, around: &mut Surroundings<'_>) -> Result<RunResult, Diagnostic> {
+    let span = program.span;
+    let start = Instant::now();
+    let mut run = Run { program, slots: initial_slots(program, around)?, series: IndexMap::new(), step: 0 };
+    for name in std::iter::once("loss")
+        .chain(program.step.recorded.iter().map(String::as_str))
+        .chain(program.metrics.iter().map(|m| m.name.as_str()))
+    {
+        run.series.insert(name.to_string(), Series::default());
+    }
+    let files = |e: TrainError| file_error(&e, span);
+    let checkpoints = program.checkpoint.as_ref().map(|c| Checkpoints::new(&around.folder.join(&c.folder), Some(c.keep)));
+    if program.resume {
+        let Some(store) = &checkpoints else {
+            return Err(Diagnostic::error(Code("R0203"), span, "there is nothing to resume from: the train has no `checkpoint` setting")
+                .help("add `checkpoint \"out/name\" every 500`"));
+        };
+        let (found, warnings) = store.latest().map_err(files)?;
+        for w in warnings {
+            eprintln!("warning: {w}");
+        }
+        if let Some((_, checkpoint)) = found {
+            run.restore(&checkpoint).map_err(files)?;
+        }
+    }
+    let columns: Vec<String> = run.series.keys().cloned().collect();
+    let mut logger = match &program.log {
+        None => None,
+        Some(log) => {
+            let formats: Vec<Format> = log.formats.iter().filter_map(|f| Format::parse(f)).collect();
+            let resume = (run.step > 0).then_some(run.step);
+            Some(Logger::open(&around.folder.join(&log.path), &formats, &columns, resume).map_err(files)?)
+        }
+    };
+    let mut metrics = Vec::new();
+    for m in &program.metrics {
+        metrics.push(Metric::new(m, around.compiler, program.seed).map_err(|e| backend_error(&e, span))?);
+    }
+    let mut eval = Evaluation::new(program, around.compiler).map_err(|e| backend_error(&e, span))?;
+    let mut stop = match &program.stop_when {
+        None => None,
+        Some((graph, names)) => {
+            Some((around.compiler.program(graph, &CompileOptions::default()).map_err(|e| backend_error(&e, span))?, names))
+        }
+    };
+    let mut stepper = Stepper::new(program, &run.slots, around.compiler)?;
+    let mut progress = Progress::new(&program.name, run.step, program.steps, around.progress);
+    let recorded = program.step.recorded.len();
+    for s in run.series.values_mut().take(1 + recorded) {
+        let more = (program.steps.saturating_sub(s.steps.last().copied().unwrap_or(0))).min(1 << 24) as usize;
+        s.steps.reserve(more);
+        s.values.reserve(more);
+    }
+    let mut interrupted = false;
+    while run.step < program.steps {
+        if !stepper.watched.is_empty() {
+            stepper.watch(&run.series);
+        }
+        if let Err(e) = stepper.step(run.step) {
+            return Err(failed_step(program, &run, &stepper, &e, checkpoints.as_ref(), &around.spec_hash));
+        }
+        run.step += 1;
+        let step = run.step;
+        let mut logged: Vec<(usize, f64)> = Vec::new();
+        for (k, series) in run.series.values_mut().take(1 + recorded).enumerate() {
+            let every = if k == 0 { 1 } else { program.step.record_every[k - 1] };
+            if step.is_multiple_of(every) || step == program.steps {
+                let value = stepper.output(k);
+                series.steps.push(step);
+                series.values.push(value);
+                if logger.is_some() {
+                    logged.push((k, value));
+                }
+            }
+        }
+        for metric in &mut metrics {
+            if step.is_multiple_of(metric.spec.every) || step == program.steps {
+                let weights = eval.weights(program, &run.slots).map_err(|e| run_error(&e, &format!("step {step}"), span))?;
+                let value =
+                    metric.evaluate(&weights).map_err(|e| run_error(&e, &format!("metric `{}` at step {step}", metric.spec.name), span))?;
+                let (k, _, series) = run.series.get_full_mut(&metric.spec.name).expect("every metric has a series");
+                series.steps.push(step);
+                series.values.push(value);
+                if logger.is_some() {
+                    logged.push((k, value));
+                }
+            }
+        }
+        if let Some(logger) = &mut logger {
+            let named: Vec<(&str, f64)> =
+                logged.iter().filter_map(|&(k, v)| run.series.get_index(k).map(|(name, _)| (name.as_str(), v))).collect();
+            logger.write(step, &named).map_err(files)?;
+        }
+        let stopped = match &mut stop {
+            None => false,
+            Some((program, names)) => stop_holds(program, names, &run.series).map_err(|e| run_error(&e, "stop when", span))?,
+        };
+        interrupted = INTERRUPTED.load(Ordering::Relaxed);
+        if let (Some(store), Some(spec)) = (&checkpoints, &program.checkpoint) {
+            let due = spec.every > 0 && step.is_multiple_of(spec.every);
+            if due || step == program.steps || stopped || interrupted {
+                if let Some(logger) = &mut logger {
+                    logger.flush().map_err(files)?;
+                }
+                store.save(&run.checkpoint(&around.spec_hash)).map_err(files)?;
+            }
+        }
+        if progress.due() {
+            let latest = latest(&run.series);
+            progress.report(step, &latest);
+        }
+        if stopped || interrupted {
+            break;
+        }
+    }
+    progress.finish(run.step, &latest(&run.series));
+    if let Some(logger) = &mut logger {
+        logger.flush().map_err(files)?;
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    eval.weights(program, &run.slots).map_err(|e| run_error(&e, "evaluation weights", span))?;
+    let weights = match &eval.outputs {
+        Some(outputs) => outputs.iter().map(|t| Arc::new(t.clone())).collect(),
+        None => program.leaves().iter().map(|&k| Arc::new(run.slots[k].clone())).collect(),
+    };
+    drop(stepper);
+    let slots = run.slots.into_iter().map(Arc::new).collect();
+    Ok(RunResult { series: run.series, slots, weights, seconds, interrupted })
+}
+
+fn latest(series: &IndexMap<String, Series>) -> Vec<(&str, f64)> {
+    series.iter().filter_map(|(n, s)| s.values.last().map(|&v| (n.as_str(), v))).collect()
+}
+
+fn stop_holds(program: &mut Program, names: &[String], series: &IndexMap<String, Series>) -> Result<bool, RunError> {
+    let last = |n: &String| series.get(n).and_then(|s| s.values.last()).copied().unwrap_or(f64::NAN);
+    let mut inputs: Vec<Tensor> = names.iter().map(|n| Tensor::scalar(last(n) as f32)).collect();
+    Ok(program.run(&mut inputs)?[0].get_f64(0) != 0.0)
+}
+
+/// Initial values of all slots.
+pub fn initial_slots(program: &TrainProgram, around: &mut Surroundings<'_>) -> Result<Vec<Tensor>, Diagnostic> {
+    let span = program.span;
+    let mut init = around.compiler.program(&program.init, &CompileOptions::default()).map_err(|e| backend_error(&e, span))?;
+    let mut inputs = vec![run_key(program.seed)];
+    if let Some(data) = &program.data {
+        let mut feed = Feed::new(data, &[program.batch]);
+        feed.fill(0, 0..program.batch);
+        inputs.extend(feed.buffers);
+    }
+    let mut slots = init.run(&mut inputs).map_err(|e| run_error(&e, "initial values", span))?;
+    for (k, tensor) in &program.given {
+        slots[*k] = (**tensor).clone();
+    }
+    Ok(slots)
+}
+
+/// The compiled step with its memory bound.
+pub struct Stepper {
+    program: Program,
+    feed: Option<Feed>,
+    batches: Option<Batches>,
+    accumulate: usize,
+    outputs: Vec<Tensor>,
+    watched: Vec<(String, Tensor)>,
+    /// The batch is the same at every step and lies in the buffers.
+    settled: bool,
+    is_whole: bool,
+    _held: Vec<Tensor>,
+}
+
+impl Stepper {
+    /// Compiles the step and binds it to the slots, which must live and stay in place as long as it runs.
+    ///
+    /// # Errors
+    /// What the back end cannot do; a batch that does not fit the data.
+    pub fn new(program: &TrainProgram, slots: &[Tensor], compiler: &mut Compiler) -> Result<Stepper, Diagnostic> {
+        let options =
+            CompileOptions { alias: (0..slots.len()).map(|k| (k, k)).collect(), guard: program.stop_on_nan.then_some(slots.len()) };
+        let mut compiled = compiler.program(&program.step.graph, &options).map_err(|e| backend_error(&e, program.span))?;
+        let lead: Vec<usize> = if program.accumulate > 1 { vec![program.accumulate, program.batch] } else { vec![program.batch] };
+        let feed = program.data.as_ref().map(|d| Feed::new(d, &lead));
+        let rows = program.data.as_ref().map_or(0, |d| d.table.len());
+        let batches = match &feed {
+            None => None,
+            Some(_) => {
+                Some(Batches::new(rows, program.batch, program.shuffle.then_some(program.seed)).map_err(|e| file_error(&e, program.span))?)
+            }
+        };
+        let key = run_key(program.seed);
+        let hyper: Vec<Tensor> = program.step.hyper.iter().map(|(_, v)| Tensor::scalar(*v)).collect();
+        let watched: Vec<(String, Tensor)> = program.step.watched.iter().map(|n| (n.clone(), Tensor::scalar(f32::NAN))).collect();
+        let outputs: Vec<Tensor> = (0..1 + program.step.recorded.len()).map(|_| Tensor::scalar(0f32)).collect();
+        let inputs =
+            slots.iter().chain(feed.iter().flat_map(|f| &f.buffers)).chain([&key]).chain(&hyper).chain(watched.iter().map(|(_, t)| t));
+        for (k, tensor) in inputs.enumerate() {
+            // SAFETY: the tensors have the graph's types and live as long as the stepper (slots: as long as the caller promises).
+            unsafe { compiled.bind_input(k, tensor.as_ptr()) };
+        }
+        for (k, tensor) in outputs.iter().enumerate() {
+            // SAFETY: as above.
+            unsafe { compiled.bind_output(slots.len() + k, tensor.as_ptr()) };
+        }
+        let mut held = hyper;
+        held.push(key);
+        let is_whole = program.batch * program.accumulate == rows && program.accumulate == 1;
+        Ok(Stepper {
+            program: compiled,
+            feed,
+            batches,
+            accumulate: program.accumulate,
+            outputs,
+            watched,
+            settled: false,
+            is_whole,
+            _held: held,
+        })
+    }
+
+    /// Makes step number `step` (from 0).
+    ///
+    /// # Errors
+    /// A loss that is not finite, an index out of range.
+    pub fn step(&mut self, step: u64) -> Result<(), RunError> {
+        if let (Some(feed), Some(batches), false) = (&mut self.feed, &mut self.batches, self.settled) {
+            for part in 0..self.accumulate {
+                let size = batches.batch();
+                let examples = batches.indices(step * self.accumulate as u64 + part as u64);
+                feed.fill(part * size, examples.iter().copied());
+            }
+            self.settled = self.is_whole;
+        }
+        // SAFETY: everything was bound in `new`.
+        unsafe { self.program.run_bound() }
+    }
+
+    /// The compiled program.
+    pub fn compiled(&self) -> &Program {
+        &self.program
+    }
+
+    /// The loss (0) or a recorded scalar of the last step.
+    fn output(&self, k: usize) -> f64 {
+        f64::from(self.outputs[k].as_slice::<f32>()[0])
+    }
+
+    /// Hands the last recorded values to hyperparameters that ask for them.
+    fn watch(&mut self, series: &IndexMap<String, Series>) {
+        for (name, tensor) in &mut self.watched {
+            let last = series.get(name).and_then(|s| s.values.last()).copied().unwrap_or(f64::NAN);
+            tensor.as_mut_slice::<f32>()[0] = last as f32;
+        }
+    }
+}
+
+/// The weights used in evaluation.
+struct Evaluation {
+    program: Option<Program>,
+    outputs: Option<Vec<Tensor>>,
+}
+
+impl Evaluation {
+    fn new(program: &TrainProgram, compiler: &mut Compiler) -> Result<Self, String> {
+        let Some(graph) = &program.eval else { return Ok(Evaluation { program: None, outputs: None }) };
+        let compiled = compiler.program(graph, &CompileOptions::default())?;
+        let outputs = compiled.plan().outputs.iter().map(|s| Tensor::zeros(s.dtype, &s.shape)).collect();
+        Ok(Evaluation { program: Some(compiled), outputs: Some(outputs) })
+    }
+
+    /// Addresses of the model's leaves as evaluation sees them now.
+    fn weights(&mut self, program: &TrainProgram, slots: &[Tensor]) -> Result<Vec<*mut u8>, RunError> {
+        match (&mut self.program, &self.outputs) {
+            (Some(compiled), Some(outputs)) => {
+                // SAFETY: slots and outputs have the graph's types and live through the call.
+                unsafe {
+                    for (k, slot) in slots.iter().enumerate() {
+                        compiled.bind_input(k, slot.as_ptr());
+                    }
+                    for (k, out) in outputs.iter().enumerate() {
+                        compiled.bind_output(k, out.as_ptr());
+                    }
+                    compiled.run_bound()?;
+                }
+                Ok(outputs.iter().map(Tensor::as_ptr).collect())
+            }
+            _ => Ok(program.leaves().iter().map(|&k| slots[k].as_ptr()).collect()),
+        }
+    }
+}
+
+/// What to say of a step that failed, after saving the last good state where checkpoints are kept.
+fn failed_step(
+    program: &TrainProgram,
+    run: &Run<'_>,
+    stepper: &Stepper,
+    error: &RunError,
+    store: Option<&Checkpoints>,
+    spec_hash: &str,
+) -> Diagnostic {
+    let step = run.step + 1;
+    if error.status.code != status::NOT_FINITE {
+        return run_error(error, &format!("step {step}"), program.span);
+    }
+    let mut diagnostic = match crate::nan::blame(program, &run.slots, stepper.inputs_after_slots()) {
+        Some(b) => Diagnostic::error(Code("R0202"), b.span, format!("step {step}: {} here makes the loss {}", b.what, b.loss)).at(b.detail),
+        None => Diagnostic::error(Code("R0202"), program.span, format!("step {step}: the loss is not finite")),
+    };
+    if let Some(store) = store {
+        // The state before this step is good: the guard stood in front of every write.
+        match store.save(&run.checkpoint(spec_hash)) {
+            Ok(path) => diagnostic = diagnostic.note(format!("the state after step {} is kept in {}", run.step, path.display())),
+            Err(e) => diagnostic = diagnostic.note(format!("the state after step {} could not be saved: {e}", run.step)),
+        }
+    }
+    diagnostic.help("lower the learning rate, clip the gradient, or guard the operation; `on nan { skip }` leaves it to the optimizer")
+}
+
+impl Stepper {
+    /// The inputs of the step graph after the slots, as they are now.
+    fn inputs_after_slots(&self) -> Vec<Tensor> {
+        let (key, hyper) = self._held.split_last().expect("the key is held");
+        let buffers = self.feed.iter().flat_map(|f| f.buffers.iter().cloned());
+        buffers.chain([key.clone()]).chain(hyper.iter().cloned()).chain(self.watched.iter().map(|(_, t)| t.clone())).collect()
+    }
+}
+
+/// The element type losses and recorded scalars have.
+pub const RECORDED: DType = DType::F32;

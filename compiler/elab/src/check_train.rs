@@ -1,0 +1,180 @@
+//! Checking `train` blocks and optimizer items with symbolic sizes: the loss must be a scalar, bodies must fit their leaves.
+
+use crate::data::CheckedData;
+use crate::evaluator::{Eval, Evaluator};
+use crate::optimizer::{Leaf, OptInputs, Pass};
+use crate::scope::Scope;
+use crate::settings::TrainSetup;
+use crate::value::{ModelValue, OptArg, OptimizerValue, Value};
+use indexmap::IndexMap;
+use optc_abi::DType;
+use optc_base::Span;
+use optc_front::ItemRef;
+use optc_front::ast::{Expr, ExprKind, FnItem, FnKind, ItemKind, LetKind, TypeKind};
+use optc_ops::{Array, Dim};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// A scalar of a type, while checking.
+fn scalar(dtype: DType) -> Array {
+    Array { dtype, shape: Vec::new(), weak: false, node: None }
+}
+
+impl Evaluator<'_> {
+    /// The fields of a data set as arrays with `rows` examples.
+    fn checked_fields(&self, data: Option<&Rc<CheckedData>>, rows: &Dim) -> Vec<(Arc<str>, Value)> {
+        let Some(data) = data else { return Vec::new() };
+        let of = |value: &Value| match value {
+            Value::Array(a) if !a.shape.is_empty() => {
+                let mut shape = a.shape.clone();
+                shape[0] = rows.clone();
+                Value::Array(Array { shape, ..a.clone() })
+            }
+            other => other.clone(),
+        };
+        data.fields.iter().map(|(n, v)| (n.clone(), of(v))).collect()
+    }
+
+    fn checked_scope(
+        &mut self,
+        setup: &TrainSetup,
+        models: &[(Arc<str>, Value)],
+        data: Option<&Rc<CheckedData>>,
+        rows: &Dim,
+    ) -> Eval<Scope> {
+        let mut scope = setup.scope.clone();
+        scope.push();
+        scope.bind("B", Value::Int(rows.clone()), LetKind::Let, setup.span);
+        for (name, value) in self.checked_fields(data, rows) {
+            scope.bind(name, value, LetKind::Let, setup.span);
+        }
+        for (name, model) in models {
+            scope.bind(name.clone(), model.clone(), LetKind::Let, setup.span);
+        }
+        for (pattern, value) in &setup.drawn {
+            let v = self.expr(&mut scope, value)?;
+            self.bind_pattern(&mut scope, pattern, v, LetKind::Let)?;
+        }
+        Ok(scope)
+    }
+
+    /// Checks loss, metrics and optimizer of a `train` block.
+    pub(crate) fn check_setup(&mut self, setup: &TrainSetup) -> Eval<()> {
+        let rows = self.cx.fresh_symbol("B");
+        let labeled: Vec<(Arc<str>, Value)> = setup
+            .models
+            .iter()
+            .map(|(n, m)| match m {
+                Value::Model(m) => (n.clone(), Value::Model(Rc::new(ModelValue { label: Some(n.clone()), ..(**m).clone() }))),
+                other => (n.clone(), other.clone()),
+            })
+            .collect();
+        let key = Array { dtype: DType::U32, shape: vec![Dim::from(2i64)], weak: false, node: None };
+        let mut scope = self.checked_scope(setup, &labeled, setup.checked.as_ref(), &rows)?;
+        let (_, leaves) = self.initialize(key, |ev| {
+            let value = ev.expr(&mut scope, &setup.loss)?;
+            let loss = match &value {
+                Value::Tuple(parts) if parts.len() == 2 => parts[0].clone(),
+                other => other.clone(),
+            };
+            ev.scalar_f32(&loss, setup.loss.span, "the loss")
+        })?;
+        // Metrics see models bound to their leaves.
+        let mut bound = Vec::new();
+        for (name, model) in &setup.models {
+            let prefix = format!("{name}.");
+            let own: Vec<(Arc<str>, Array)> =
+                leaves.iter().filter_map(|l| l.path.strip_prefix(&prefix).map(|p| (Arc::from(p), l.array.clone()))).collect();
+            bound.push((name.clone(), self.bind_model(model, &own)));
+        }
+        for metric in &setup.metrics {
+            let [(Some(_), e)] = metric.values.as_slice() else {
+                self.metric_parts(metric)?;
+                continue;
+            };
+            let on = metric.clauses.iter().find(|c| &*c.word.text == "on").and_then(|c| c.value.as_ref());
+            let data = match on {
+                None => setup.checked.clone(),
+                Some(on) => {
+                    let mut outer = setup.scope.clone();
+                    match self.expr(&mut outer, on)? {
+                        Value::Block(b) => Some(self.check_data(&b, on.span)?),
+                        _ => None,
+                    }
+                }
+            };
+            let rows = self.cx.fresh_symbol("B");
+            let mut scope = self.checked_scope(setup, &bound, data.as_ref(), &rows)?;
+            let value = self.expr(&mut scope, e)?;
+            self.scalar_f32(&value, e.span, "a metric")?;
+        }
+        let mut scalars: Vec<(Arc<str>, Value)> = vec![(Arc::from("loss"), Value::Array(Array { weak: true, ..scalar(DType::F64) }))];
+        for name in setup.watched_names() {
+            scalars.push((name, Value::Array(Array { weak: true, ..scalar(DType::F64) })));
+        }
+        let leaf = leaves.iter().find(|l| !l.buffer).map(|l| Leaf { path: l.path.clone(), w: l.array.clone(), g: l.array.clone() });
+        let leaf = leaf.unwrap_or(Leaf { path: Arc::from("w"), w: scalar(DType::F32), g: scalar(DType::F32) });
+        self.check_optimizer(&setup.optimizer, leaf, scalars)
+    }
+
+    fn check_optimizer(&mut self, optimizer: &OptimizerValue, leaf: Leaf, scalars: Vec<(Arc<str>, Value)>) -> Eval<()> {
+        let inputs = OptInputs {
+            pass: Pass::Step,
+            leaves: vec![leaf],
+            step: scalar(DType::I32),
+            total_steps: 1000,
+            scalars,
+            states: IndexMap::new(),
+            key: None,
+        };
+        self.run_optimizer(optimizer, inputs).map(|_| ())
+    }
+
+    /// Checks an optimizer item on a matrix of symbolic size with unknown hyperparameters.
+    pub(crate) fn check_optimizer_item(&mut self, item: ItemRef) -> Eval<()> {
+        let program = self.program;
+        let ItemKind::Fn(f) = &program.item(item).kind else { return Ok(()) };
+        if f.kind != FnKind::Optimizer {
+            return Ok(());
+        }
+        if let Some(p) = f.params.iter().find(|p| p.ty.as_ref().is_some_and(|t| matches!(t.kind, TypeKind::Optimizer))) {
+            return self.fail(
+                optc_base::Diagnostic::error(optc_base::Code("E0710"), p.span, "optimizers that take an optimizer are not yet supported")
+                    .help("chain optimizers with `|>` where that says the same"),
+            );
+        }
+        let args = self.unknown_arguments(f, item);
+        let optimizer = OptimizerValue::Single { item, args, span: f.name.span };
+        for rank in [2, 1] {
+            let shape: Vec<Dim> = (0..rank).map(|k| self.cx.fresh_symbol(["R", "C"][k])).collect();
+            let w = Array { dtype: DType::F32, shape, weak: false, node: None };
+            let scalars = vec![(Arc::from("loss"), Value::Array(Array { weak: true, ..scalar(DType::F64) }))];
+            self.check_optimizer(&optimizer, Leaf { path: Arc::from("w"), w: w.clone(), g: w }, scalars)?;
+        }
+        Ok(())
+    }
+
+    /// Arguments for parameters without default.
+    fn unknown_arguments(&mut self, f: &FnItem, item: ItemRef) -> Vec<OptArg> {
+        let mut scope = Scope::new(item.module);
+        let mut args = Vec::new();
+        for p in f.params.iter().filter(|p| p.default.is_none()) {
+            let value = match p.ty.as_ref().map(|t| &t.kind) {
+                Some(TypeKind::Int) => Value::Int(self.cx.fresh_symbol(&p.name.text)),
+                Some(TypeKind::Bool) => Value::Bool(None),
+                Some(TypeKind::Array { dims: None, .. }) if p.is_const => Value::Float(None),
+                Some(TypeKind::Array { dims: None, .. }) => Value::Array(Array { weak: true, ..scalar(DType::F64) }),
+                _ => Value::Unknown,
+            };
+            scope.bind(p.name.text.clone(), value, LetKind::Let, p.span);
+            args.push((p.name.text.clone(), p.span));
+        }
+        args.into_iter()
+            .map(|(name, span): (Arc<str>, Span)| OptArg {
+                expr: Expr { kind: ExprKind::Name(name.clone()), span, id: Default::default() },
+                name: Some(name),
+                scope: scope.clone(),
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,911 @@
+//! Optimizer bodies: written for one leaf, run for all leaves in lockstep.
+//!
+//! A body is lowered statement by statement: each statement is evaluated for every leaf before the next one begins, so that a collective (`tree.norm(g)`) sees all
+//! leaves at the same point. A body is run in three passes over different inputs ([`Pass`]): to find the states and their initial values, to make the step, and to
+//! find the weights used in evaluation.
+
+use crate::evaluator::{Eval, Evaluator};
+use crate::scope::Scope;
+use crate::value::{CallArg, OptArg, OptimizerValue, Value};
+use indexmap::IndexMap;
+use optc_abi::DType;
+use optc_base::{Code, Diagnostic, Span};
+use optc_front::ast::{Block, Expr, ExprId, ExprKind, FnItem, FnKind, ItemKind, LetKind, Param, Stmt, StmtKind, TypeKind};
+use optc_front::{ItemRef, ModuleId};
+use optc_ops::{Array, Dim};
+use rustc_hash::FxHashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// What a run of a body is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    /// `w` and `g` are initial values; only the initial values of states matter.
+    Init,
+    /// A step: states come in, new ones go out.
+    Step,
+    /// After a step: states and weights are what the step left, updates are skipped, `eval w` is read.
+    Eval,
+}
+
+/// A leaf of the parameter tree.
+#[derive(Clone, Debug)]
+pub struct Leaf {
+    /// Its path, `linear.0.w`.
+    pub path: Arc<str>,
+    /// The parameter as stored.
+    pub w: Array,
+    /// Its gradient.
+    pub g: Array,
+}
+
+/// What surrounds an optimizer.
+pub struct OptInputs {
+    /// What the run is for.
+    pub pass: Pass,
+    /// All leaves.
+    pub leaves: Vec<Leaf>,
+    /// Steps made before this one, an i32 scalar.
+    pub step: Array,
+    /// `total_steps`
+    pub total_steps: i64,
+    /// `loss` and metrics by name.
+    pub scalars: Vec<(Arc<str>, Value)>,
+    /// The states by name, for [`Pass::Step`] and [`Pass::Eval`].
+    pub states: IndexMap<String, Array>,
+    /// A key for draws, folded with the step.
+    pub key: Option<Array>,
+}
+
+/// What a run of an optimizer gives.
+#[derive(Debug, Default)]
+pub struct OptOutputs {
+    /// New parameters, as stored, by leaf.
+    pub w: Vec<Array>,
+    /// States by name: initial values after [`Pass::Init`], new values after [`Pass::Step`].
+    pub states: IndexMap<String, Array>,
+    /// Recorded scalars.
+    pub metrics: Vec<(String, Value)>,
+    /// Weights used in evaluation, by leaf, if a body names them.
+    pub eval: Option<Vec<Array>>,
+    /// Hyperparameters that became inputs: name and value.
+    pub hyper: IndexMap<String, f64>,
+}
+
+/// The run in progress.
+pub struct OptRun {
+    inputs: OptInputs,
+    outputs: OptOutputs,
+    /// Inputs already made for hyperparameters.
+    hyper: IndexMap<String, Array>,
+    /// Scopes of all leaves at the beginning of the statement.
+    snapshot: Vec<Scope>,
+    /// Leaves the statement runs for.
+    active: Vec<usize>,
+    /// Collectives of this statement that have been computed.
+    cache: FxHashMap<ExprId, Value>,
+    /// Which optimizer of a chain.
+    stage: usize,
+    /// Names of shared states and variables of the stage.
+    shared: Vec<Arc<str>>,
+    /// States of the stage: name in the body, leaf (or none), full names with their storage type.
+    stage_states: Vec<StageState>,
+    /// How many optimizers with a body ran before.
+    stages: usize,
+}
+
+#[derive(Clone, Debug)]
+struct StageState {
+    name: Arc<str>,
+    leaf: Option<usize>,
+    /// One per array of the state's tree.
+    parts: Vec<(String, DType)>,
+}
+
+/// The element type bodies compute in for values stored as `dtype`.
+fn compute_type(dtype: DType) -> DType {
+    match dtype {
+        DType::BF16 | DType::F16 => DType::F32,
+        other => other,
+    }
+}
+
+impl Evaluator<'_> {
+    /// Runs an optimizer or chain on all leaves.
+    pub fn run_optimizer(&mut self, optimizer: &OptimizerValue, inputs: OptInputs) -> Eval<OptOutputs> {
+        let w: Vec<Array> = inputs.leaves.iter().map(|l| l.w.clone()).collect();
+        let scopes: Vec<Scope> = inputs.leaves.iter().map(|_| Scope::new(ModuleId(0))).collect();
+        let active = (0..inputs.leaves.len()).collect();
+        let run = OptRun {
+            outputs: OptOutputs { w, ..OptOutputs::default() },
+            hyper: IndexMap::new(),
+            snapshot: scopes,
+            active,
+            cache: FxHashMap::default(),
+            stage: 0,
+            shared: Vec::new(),
+            stage_states: Vec::new(),
+            stages: 0,
+            inputs,
+        };
+        let outer = self.opt.replace(run);
+        let saved_key = self.key.clone();
+        let g: Vec<Array> = self.opt_run().inputs.leaves.iter().map(|l| l.g.clone()).collect();
+        let result = self.run_stage(optimizer, g);
+        self.key = saved_key;
+        let run = std::mem::replace(&mut self.opt, outer).expect("the run that was put in");
+        result?;
+        Ok(run.outputs)
+    }
+
+    fn opt_run(&mut self) -> &mut OptRun {
+        self.opt.as_mut().expect("compiler bug: no optimizer is running")
+    }
+
+    /// Runs one optimizer or, in order, the parts of a chain; takes and gives the gradients.
+    fn run_stage(&mut self, optimizer: &OptimizerValue, g: Vec<Array>) -> Eval<Vec<Array>> {
+        match optimizer {
+            OptimizerValue::Chain(parts) => {
+                let mut g = g;
+                for part in parts {
+                    g = self.run_stage(part, g)?;
+                }
+                Ok(g)
+            }
+            OptimizerValue::Single { item, args, span } => self.run_body(*item, args, *span, g),
+        }
+    }
+
+    fn run_body(&mut self, item_ref: ItemRef, args: &[OptArg], span: Span, g: Vec<Array>) -> Eval<Vec<Array>> {
+        let program = self.program;
+        let ItemKind::Fn(item) = &program.item(item_ref).kind else { panic!("compiler bug: an optimizer that is no function") };
+        let leaves = self.opt_run().inputs.leaves.len();
+        let stage = self.opt_run().stages;
+        self.opt_run().stages += 1;
+        let is_block = matches!(item.body.kind, ExprKind::Block(_));
+        let mut scopes = Vec::with_capacity(leaves);
+        for leaf in 0..leaves {
+            let mut scope = Scope::new(item_ref.module);
+            self.bind_leaf(&mut scope, leaf, &g[leaf]);
+            self.bind_hyperparameters(item, item_ref, args, span, stage, &mut scope, leaf)?;
+            scope.push();
+            scopes.push(scope);
+        }
+        if !is_block {
+            // A named chain: `optimizer clipped(lr: float) = clip_by_global_norm(1.0) |> adamw(lr = lr)`.
+            let Some(scope) = scopes.first_mut() else { return Ok(g) };
+            let value = self.expr(scope, &item.body)?;
+            let Value::Optimizer(inner) = value else {
+                return self.fail(
+                    Diagnostic::error(Code("E0321"), item.body.span, "the body of this optimizer is not an optimizer")
+                        .help("write a block with updates of `w` or `g`, or a chain of optimizers joined by `|>`"),
+                );
+            };
+            return self.run_stage(&inner, g);
+        }
+        let ExprKind::Block(body) = &item.body.kind else { unreachable!("checked above") };
+        let outer = {
+            let run = self.opt_run();
+            let outer = (run.stage, std::mem::take(&mut run.shared), std::mem::take(&mut run.stage_states));
+            run.stage = stage;
+            outer
+        };
+        let active: Vec<usize> = (0..leaves).collect();
+        self.lock_block(&mut scopes, &active, body)?;
+        self.finish_stage(&scopes, item)?;
+        let mut gradients = Vec::with_capacity(leaves);
+        for (leaf, scope) in scopes.iter().enumerate() {
+            gradients.push(self.leaf_array(scope, "g", leaf, item.span)?);
+            let w = self.leaf_array(scope, "w", leaf, item.span)?;
+            let storage = self.opt_run().outputs.w[leaf].dtype;
+            let w = self.cast_array(&w, storage);
+            self.opt_run().outputs.w[leaf] = w;
+        }
+        let run = self.opt_run();
+        (run.stage, run.shared, run.stage_states) = outer;
+        Ok(gradients)
+    }
+
+    /// Binds what a body sees of its leaf and of the run.
+    fn bind_leaf(&mut self, scope: &mut Scope, leaf: usize, g: &Array) {
+        let (info, w) = {
+            let run = self.opt_run();
+            (run.inputs.leaves[leaf].clone(), run.outputs.w[leaf].clone())
+        };
+        let compute = compute_type(w.dtype);
+        let w = self.cast_array(&w, compute);
+        let g = self.cast_array(g, compute);
+        let span = Span::default();
+        self.bind_run_scalars(scope);
+        scope.bind("name", Value::Str(info.path), LetKind::Let, span);
+        scope.bind("w", Value::Array(w), LetKind::Var, span);
+        scope.bind("g", Value::Array(g), LetKind::Var, span);
+    }
+
+    /// Binds `step`, `t`, `total_steps`, `loss` and the metrics, where the scope has no such name of its own.
+    fn bind_run_scalars(&mut self, scope: &mut Scope) {
+        let span = Span::default();
+        let (step, total, scalars, pass) = {
+            let run = self.opt_run();
+            (run.inputs.step.clone(), run.inputs.total_steps, run.inputs.scalars.clone(), run.inputs.pass)
+        };
+        let step = Array { weak: true, ..step };
+        // After a step the counter has moved on: what was `t` in the step is the number of steps made.
+        let (step, t) = if pass == Pass::Eval { (self.offset(&step, -1), step) } else { (step.clone(), self.offset(&step, 1)) };
+        let mut bind = |name: &str, value: Value| {
+            if scope.get(name).is_none() {
+                scope.bind(name, value, LetKind::Let, span);
+            }
+        };
+        bind("step", Value::Array(step));
+        bind("t", Value::Array(t));
+        bind("total_steps", Value::Int(Dim::from(total)));
+        for (name, value) in scalars {
+            bind(&name, value);
+        }
+    }
+
+    /// A weak integer scalar plus a number.
+    fn offset(&mut self, x: &Array, by: i64) -> Array {
+        let sum =
+            optc_ops::binary(&mut self.cx, optc_ops::BinOp::Add, &optc_ops::Val::Array(x.clone()), &optc_ops::Val::Int(Dim::from(by)));
+        match sum {
+            Ok(optc_ops::Val::Array(a)) => Array { weak: true, ..a },
+            other => panic!("compiler bug: a counter plus {by} is {other:?}"),
+        }
+    }
+
+    /// An array as another element type.
+    pub(crate) fn cast_array(&mut self, x: &Array, dtype: DType) -> Array {
+        if x.dtype == dtype && !x.weak {
+            return x.clone();
+        }
+        match optc_ops::cast(&mut self.cx, &optc_ops::Val::Array(x.clone()), dtype) {
+            Ok(optc_ops::Val::Array(a)) => Array { weak: false, ..a },
+            other => panic!("compiler bug: a conversion to {dtype} is {other:?}"),
+        }
+    }
+
+    /// The array a name holds at the end of a body, of the leaf's shape.
+    fn leaf_array(&mut self, scope: &Scope, name: &str, leaf: usize, span: Span) -> Eval<Array> {
+        let shape = self.opt_run().inputs.leaves[leaf].w.shape.clone();
+        let dtype = compute_type(self.opt_run().inputs.leaves[leaf].w.dtype);
+        let value = scope.get(name).map_or(Value::Unknown, |b| b.value.clone());
+        self.fit(&value, dtype, &shape, name, span)
+    }
+
+    /// A value as an array of a type and shape: broadcast, converted between float types. Anything else is the spec's mistake.
+    fn fit(&mut self, value: &Value, dtype: DType, shape: &[Dim], name: &str, span: Span) -> Eval<Array> {
+        if matches!(value, Value::Unknown) {
+            return Ok(Array { dtype, shape: shape.to_vec(), weak: false, node: None });
+        }
+        let Some(val) = value.to_val() else {
+            return self.fail(Diagnostic::error(Code("E0322"), span, format!("`{name}` is not an array at the end of the body")));
+        };
+        self.cx.at(span);
+        let array = match optc_ops::materialize(&mut self.cx, &val, Some(dtype)) {
+            Ok(a) => a,
+            Err(e) => return self.fail(e.diagnostic(span)),
+        };
+        if array.shape == shape {
+            return Ok(array);
+        }
+        match optc_ops::broadcast_to(&mut self.cx, &array, shape) {
+            Ok(a) => Ok(a),
+            Err(e) => self.fail(e.diagnostic(span).note(format!("`{name}` keeps the shape it began with"))),
+        }
+    }
+
+    /// Binds the parameters of an optimizer item for one leaf.
+    fn bind_hyperparameters(
+        &mut self,
+        item: &FnItem,
+        item_ref: ItemRef,
+        args: &[OptArg],
+        span: Span,
+        stage: usize,
+        scope: &mut Scope,
+        leaf: usize,
+    ) -> Eval<()> {
+        let mut positional = args.iter().filter(|a| a.name.is_none());
+        let mut used = 0;
+        for param in &item.params {
+            let named = args.iter().find(|a| a.name.as_deref() == Some(&*param.name.text));
+            let arg = named.or_else(|| positional.next());
+            let value = match arg {
+                Some(arg) => {
+                    used += 1;
+                    let mut inner = arg.scope.clone();
+                    inner.push();
+                    self.bind_run_scalars(&mut inner);
+                    for name in ["w", "g", "name"] {
+                        if inner.get(name).is_none()
+                            && let Some(b) = scope.get(name)
+                        {
+                            let value = b.value.clone();
+                            inner.bind(name, value, LetKind::Let, Span::default());
+                        }
+                    }
+                    let value = self.expr(&mut inner, &arg.expr)?;
+                    self.hyper_value(scope, param, value, arg.expr.span, stage, item)?
+                }
+                None => match &param.default {
+                    Some(default) => {
+                        let value = self.expr(scope, default)?;
+                        self.hyper_value(scope, param, value, default.span, stage, item)?
+                    }
+                    None => {
+                        return self.fail(
+                            Diagnostic::error(Code("E0305"), span, format!("`{}` needs `{}`", item.name.text, param.name.text))
+                                .label(param.span, "has no default"),
+                        );
+                    }
+                },
+            };
+            scope.bind(param.name.text.clone(), value, LetKind::Let, param.span);
+        }
+        if leaf == 0 && used < args.len() {
+            return self.unused_argument(item, item_ref, args, span);
+        }
+        Ok(())
+    }
+
+    fn unused_argument(&mut self, item: &FnItem, _item_ref: ItemRef, args: &[OptArg], span: Span) -> Eval<()> {
+        let names: Vec<&str> = item.params.iter().map(|p| &*p.name.text).collect();
+        let unknown = args.iter().find(|a| a.name.as_ref().is_some_and(|n| !names.contains(&&**n)));
+        let diagnostic = match unknown {
+            Some(arg) => {
+                let name = arg.name.as_deref().unwrap_or_default();
+                let d = Diagnostic::error(Code("E0306"), arg.expr.span, format!("`{}` has no parameter `{name}`", item.name.text))
+                    .label(item.name.span, "defined here");
+                match crate::names::nearest(name, names.iter().copied()) {
+                    Some(near) => d.help(format!("did you mean `{near}`?")),
+                    None => d.help(format!("its parameters are {}", names.join(", "))),
+                }
+            }
+            None => Diagnostic::error(Code("E0307"), span, format!("too many arguments for `{}`", item.name.text))
+                .label(item.name.span, format!("takes {}", names.len())),
+        };
+        self.fail(diagnostic)
+    }
+
+    /// A hyperparameter's value: schedules are read at this step; numbers become inputs of the step, so that changing one never recompiles.
+    fn hyper_value(&mut self, scope: &Scope, param: &Param, value: Value, span: Span, stage: usize, item: &FnItem) -> Eval<Value> {
+        let compile_time = param.is_const || param.ty.as_ref().is_some_and(|t| !matches!(t.kind, TypeKind::Array { .. }));
+        let value = match value {
+            Value::Schedule(_) => {
+                let mut scope = Scope::new(ModuleId(0));
+                self.bind_run_scalars(&mut scope);
+                let step = scope.get("step").map_or(Value::Unknown, |b| b.value.clone());
+                self.apply(&value, vec![CallArg { name: None, value: step, span }], span)?
+            }
+            other => other,
+        };
+        self.check_range(param, scope, &value, span)?;
+        let number = match &value {
+            Value::Int(d) => d.known().map(|n| n as f64),
+            Value::Float(x) => *x,
+            Value::Array(a) if a.shape.is_empty() && a.dtype.is_float() => {
+                return Ok(Value::Array(self.weak_float(a)));
+            }
+            _ => return Ok(value),
+        };
+        if compile_time || self.opt_run().inputs.pass != Pass::Step {
+            return Ok(value);
+        }
+        let Some(number) = number else {
+            // Not known while checking: some scalar.
+            return Ok(Value::Array(Array { dtype: DType::F64, shape: Vec::new(), weak: true, node: None }));
+        };
+        let base = format!("{stage}.{}.{}", item.name.text, param.name.text);
+        let mut name = base.clone();
+        let mut k = 1;
+        // Leaves may have values of their own (`weight_decay = if ndim(w) < 2 { 0 } else { 0.1 }`).
+        while self.opt_run().outputs.hyper.get(&name).is_some_and(|&v| v.to_bits() != number.to_bits()) {
+            name = format!("{base}.{k}");
+            k += 1;
+        }
+        if let Some(array) = self.opt_run().hyper.get(&name) {
+            return Ok(Value::Array(array.clone()));
+        }
+        let array = Array { weak: true, ..self.cx.input(&format!("hyper.{name}"), DType::F64, &[]) };
+        let run = self.opt_run();
+        run.outputs.hyper.insert(name.clone(), number);
+        run.hyper.insert(name, array.clone());
+        Ok(Value::Array(array))
+    }
+
+    /// A float scalar that takes the type it meets.
+    pub(crate) fn weak_float(&mut self, a: &Array) -> Array {
+        if a.weak {
+            return a.clone();
+        }
+        Array { weak: true, ..self.cast_array(a, DType::F64) }
+    }
+
+    // ------------------------------------------------------------ lockstep
+
+    fn lock_block(&mut self, scopes: &mut [Scope], active: &[usize], block: &Block) -> Eval<Vec<Value>> {
+        let mut last = vec![Value::None; active.len()];
+        for &leaf in active {
+            scopes[leaf].push();
+        }
+        for (k, stmt) in block.stmts.iter().enumerate() {
+            let values = self.lock_stmt(scopes, active, stmt)?;
+            if k + 1 == block.stmts.len() {
+                last = values;
+            }
+        }
+        for &leaf in active {
+            scopes[leaf].pop();
+        }
+        Ok(last)
+    }
+
+    fn begin_statement(&mut self, scopes: &[Scope], active: &[usize]) {
+        let run = self.opt_run();
+        run.snapshot = scopes.to_vec();
+        run.active = active.to_vec();
+        run.cache.clear();
+    }
+
+    /// Sets the key for draws of one leaf.
+    fn enter_leaf(&mut self, leaf: Option<usize>) {
+        let (key, stage) = {
+            let run = self.opt_run();
+            (run.inputs.key.clone(), run.stage)
+        };
+        self.key = key.map(|k| {
+            let k = self.fold_key(&k, 0x0070_0000 + stage as u32, None);
+            match leaf {
+                Some(leaf) => self.fold_key(&k, leaf as u32 + 1, None),
+                None => k,
+            }
+        });
+    }
+
+    fn lock_stmt(&mut self, scopes: &mut [Scope], active: &[usize], stmt: &Stmt) -> Eval<Vec<Value>> {
+        let nothing = || vec![Value::None; active.len()];
+        let Some(&first) = active.first() else { return Ok(Vec::new()) };
+        self.begin_statement(scopes, active);
+        let pass = self.opt_run().inputs.pass;
+        match &stmt.kind {
+            StmtKind::State { shared, name, ty, init } => {
+                for &leaf in if *shared { &active[..1] } else { active } {
+                    self.declare_state(scopes, active, leaf, *shared, name, ty.as_ref(), init)?;
+                }
+                Ok(nothing())
+            }
+            StmtKind::Let { shared: true, pattern, value, kind, .. } => {
+                self.enter_leaf(None);
+                let value = self.expr(&mut scopes[first], value)?;
+                for &leaf in active {
+                    self.bind_pattern(&mut scopes[leaf], pattern, value.clone(), *kind)?;
+                }
+                if let optc_front::ast::PatternKind::Name(n) = &pattern.kind {
+                    self.opt_run().shared.push(n.clone());
+                }
+                Ok(nothing())
+            }
+            StmtKind::Let { shared: false, pattern, value, kind, ty: None } if is_control(value) => {
+                let values = self.lock_expr(scopes, active, value)?;
+                for (&leaf, value) in active.iter().zip(values) {
+                    self.bind_pattern(&mut scopes[leaf], pattern, value, *kind)?;
+                }
+                Ok(nothing())
+            }
+            StmtKind::Update { .. } if pass == Pass::Eval => Ok(nothing()),
+            StmtKind::Update { target, value } => {
+                let root = root_name(target);
+                let shared = root.as_ref().is_some_and(|r| self.opt_run().shared.contains(r));
+                if shared {
+                    self.enter_leaf(None);
+                    self.stmt(&mut scopes[first], stmt)?;
+                    self.round_stored(&mut scopes[first], root.as_deref(), first, stmt.span)?;
+                    for name in root.into_iter().flat_map(|r| [r.to_string(), format!("state {r}")]) {
+                        if let Some(new) = scopes[first].get(&name).map(|b| b.value.clone()) {
+                            active[1..].iter().for_each(|&leaf| {
+                                scopes[leaf].set(&name, new.clone());
+                            });
+                        }
+                    }
+                    return Ok(nothing());
+                }
+                if is_control(value) {
+                    let values = self.lock_expr(scopes, active, value)?;
+                    for (&leaf, value) in active.iter().zip(values) {
+                        self.assign(&mut scopes[leaf], target, value, stmt.span)?;
+                    }
+                } else {
+                    for &leaf in active {
+                        self.enter_leaf(Some(leaf));
+                        self.stmt(&mut scopes[leaf], stmt)?;
+                    }
+                }
+                for &leaf in active {
+                    self.round_stored(&mut scopes[leaf], root.as_deref(), leaf, stmt.span)?;
+                }
+                Ok(nothing())
+            }
+            StmtKind::Expr(e) if is_control(e) => self.lock_expr(scopes, active, e),
+            StmtKind::Eval { value, .. } => {
+                if pass == Pass::Eval {
+                    let mut weights = self.opt_run().outputs.eval.take().unwrap_or_default();
+                    if weights.is_empty() {
+                        weights = self.opt_run().inputs.leaves.iter().map(|l| l.w.clone()).collect();
+                    }
+                    for &leaf in active {
+                        self.enter_leaf(Some(leaf));
+                        let value = self.expr(&mut scopes[leaf], value)?;
+                        let (dtype, shape) = (weights[leaf].dtype, weights[leaf].shape.clone());
+                        weights[leaf] = self.fit(&value, dtype, &shape, "eval w", stmt.span)?;
+                    }
+                    self.opt_run().outputs.eval = Some(weights);
+                } else if self.opt_run().inputs.pass == Pass::Step {
+                    // Only its existence matters here.
+                    self.opt_run().outputs.eval.get_or_insert_with(Vec::new);
+                }
+                Ok(nothing())
+            }
+            StmtKind::Metric { name, value } => {
+                if pass == Pass::Step {
+                    self.enter_leaf(None);
+                    let value = self.expr(&mut scopes[first], value)?;
+                    self.opt_run().outputs.metrics.push((name.text.to_string(), value));
+                }
+                Ok(nothing())
+            }
+            _ => {
+                let mut values = Vec::with_capacity(active.len());
+                for &leaf in active {
+                    self.enter_leaf(Some(leaf));
+                    values.push(self.stmt(&mut scopes[leaf], stmt)?);
+                }
+                Ok(values)
+            }
+        }
+    }
+
+    /// Conditionals and blocks, which may hold states and collectives; all else is evaluated leaf by leaf.
+    fn lock_expr(&mut self, scopes: &mut [Scope], active: &[usize], e: &Expr) -> Eval<Vec<Value>> {
+        match &e.kind {
+            ExprKind::Block(block) => self.lock_block(scopes, active, block),
+            ExprKind::If { cond, then, otherwise } => {
+                self.begin_statement(scopes, active);
+                let mut truths = Vec::with_capacity(active.len());
+                for &leaf in active {
+                    self.enter_leaf(Some(leaf));
+                    let value = self.expr(&mut scopes[leaf], cond)?;
+                    truths.push(match &value {
+                        Value::Bool(Some(b)) => Some(*b),
+                        _ => None,
+                    });
+                }
+                if truths.iter().any(Option::is_none) {
+                    // Decided at run time, or not known while checking.
+                    let mut values = Vec::with_capacity(active.len());
+                    for &leaf in active {
+                        self.enter_leaf(Some(leaf));
+                        values.push(self.expr(&mut scopes[leaf], e)?);
+                    }
+                    return Ok(values);
+                }
+                let side = |want: bool| -> Vec<usize> {
+                    active.iter().zip(&truths).filter(|(_, t)| **t == Some(want)).map(|(&leaf, _)| leaf).collect()
+                };
+                let (yes, no) = (side(true), side(false));
+                let mut results: FxHashMap<usize, Value> = FxHashMap::default();
+                if !yes.is_empty() {
+                    let values = self.lock_block(scopes, &yes, then)?;
+                    results.extend(yes.into_iter().zip(values));
+                }
+                if let (false, Some(otherwise)) = (no.is_empty(), otherwise) {
+                    let values = self.lock_block(scopes, &no, otherwise)?;
+                    results.extend(no.into_iter().zip(values));
+                }
+                Ok(active.iter().map(|leaf| results.remove(leaf).unwrap_or(Value::None)).collect())
+            }
+            _ => {
+                self.begin_statement(scopes, active);
+                let mut values = Vec::with_capacity(active.len());
+                for &leaf in active {
+                    self.enter_leaf(Some(leaf));
+                    values.push(self.expr(&mut scopes[leaf], e)?);
+                }
+                Ok(values)
+            }
+        }
+    }
+
+    // ------------------------------------------------------------ states
+
+    fn declare_state(
+        &mut self,
+        scopes: &mut [Scope],
+        active: &[usize],
+        leaf: usize,
+        shared: bool,
+        name: &optc_front::ast::Name,
+        ty: Option<&optc_front::ast::Type>,
+        init: &Expr,
+    ) -> Eval<()> {
+        let (pass, stage, info) = {
+            let run = self.opt_run();
+            (run.inputs.pass, run.stage, run.inputs.leaves[leaf].clone())
+        };
+        self.enter_leaf(if shared { None } else { Some(leaf) });
+        // Initial values are taken before the first step: they see the incoming parameter and gradient.
+        let mut scope = scopes[leaf].clone();
+        scope.push();
+        let compute = compute_type(info.w.dtype);
+        let (w0, g0) = (self.cast_array(&info.w, compute), self.cast_array(&info.g, compute));
+        scope.bind("w", Value::Array(w0), LetKind::Let, name.span);
+        scope.bind("g", Value::Array(g0), LetKind::Let, name.span);
+        let value = self.expr(&mut scope, init)?;
+        let written = match ty {
+            Some(ty) => Some(self.state_type(&mut scope, ty, &info.w)?),
+            None => None,
+        };
+        let base =
+            if shared { format!("optimizer.{stage}.{}", name.text) } else { format!("optimizer.{stage}.{}.{}", name.text, info.path) };
+        let is_scalar = |v: &Value| match v {
+            Value::Int(_) | Value::Float(_) | Value::Unknown => true,
+            Value::Array(a) => a.shape.is_empty(),
+            _ => false,
+        };
+        let value = match (&written, shared) {
+            (Some((dtype, shape)), _) => Value::Array(self.fit(&value, *dtype, shape, &name.text, init.span)?),
+            (None, false) if is_scalar(&value) => Value::Array(self.fit(&value, compute, &info.w.shape, &name.text, init.span)?),
+            (None, true) if is_scalar(&value) => Value::Array(self.fit(&value, compute, &[], &name.text, init.span)?),
+            _ => value,
+        };
+        let mut parts = Vec::new();
+        let mut current = Vec::new();
+        for (path, part) in self.tree_leaves(&value, init.span)? {
+            let full = if path.is_empty() { base.clone() } else { format!("{base}.{path}") };
+            let Some(val) = part.to_val() else {
+                return self.fail(Diagnostic::error(
+                    Code("E0323"),
+                    init.span,
+                    format!("state `{}` holds something that is no array", name.text),
+                ));
+            };
+            let array = match optc_ops::materialize(&mut self.cx, &val, None) {
+                Ok(a) => a,
+                Err(e) => return self.fail(e.diagnostic(init.span)),
+            };
+            parts.push((full.clone(), array.dtype));
+            let array = if pass == Pass::Init {
+                if self.opt_run().outputs.states.insert(full.clone(), array.clone()).is_some() {
+                    return self.fail(Diagnostic::error(Code("E0204"), name.span, format!("state `{}` is declared twice", name.text)));
+                }
+                array
+            } else {
+                match self.opt_run().inputs.states.get(&full) {
+                    Some(a) => a.clone(),
+                    // While checking there are no slots: the type is what matters.
+                    None => array,
+                }
+            };
+            let widened = self.cast_array(&array, compute_type(array.dtype));
+            current.push(Value::Array(widened));
+        }
+        let bound = self.rebuild_tree(&value, &mut current.into_iter());
+        for &target in if shared { active } else { std::slice::from_ref(&leaf) } {
+            scopes[target].bind(name.text.clone(), bound.clone(), LetKind::Var, name.span);
+            self.hoist(&mut scopes[target], &name.text, &bound, name.span);
+        }
+        let run = self.opt_run();
+        if shared {
+            run.shared.push(name.text.clone());
+        }
+        run.stage_states.push(StageState { name: name.text.clone(), leaf: if shared { None } else { Some(leaf) }, parts });
+        Ok(())
+    }
+
+    /// States declared inside a branch must be readable when the body ends: they live in the body's outermost block under a reserved name.
+    fn hoist(&mut self, scope: &mut Scope, name: &Arc<str>, value: &Value, span: Span) {
+        let key = format!("state {name}");
+        if scope.get(&key).is_none() {
+            scope.bind_at(1, key, value.clone(), LetKind::Var, span);
+        }
+    }
+
+    /// The storage type and shape a state's type asks for; `...` is the leaf's shape.
+    fn state_type(&mut self, scope: &mut Scope, ty: &optc_front::ast::Type, w: &Array) -> Eval<(DType, Vec<Dim>)> {
+        use optc_front::ast::{DimExpr, ElemType};
+        let TypeKind::Array { elem, dims } = &ty.kind else {
+            return self.fail(Diagnostic::error(Code("E0324"), ty.span, "the type of a state is an element type with dimensions"));
+        };
+        let dtype = match elem {
+            ElemType::Concrete(d) => *d,
+            ElemType::Float => compute_type(w.dtype),
+            ElemType::Named(n) => match scope.get(&n.text).map(|b| b.value.clone()) {
+                Some(Value::DType(d)) => d,
+                Some(Value::Unknown) => DType::F32,
+                _ => {
+                    return self.fail(
+                        Diagnostic::error(Code("E0324"), n.span, format!("`{}` is not an element type", n.text))
+                            .help("declare the parameter as `name: type = f32`"),
+                    );
+                }
+            },
+            ElemType::Quantized(_) => {
+                return self.fail(
+                    Diagnostic::error(Code("E0703"), ty.span, "block-quantized states are not yet supported")
+                        .help("use `bf16[...]` or `f16[...]`"),
+                );
+            }
+        };
+        let mut shape = Vec::new();
+        for dim in dims.iter().flatten() {
+            match dim {
+                DimExpr::Ellipsis(_) => shape.extend(w.shape.iter().cloned()),
+                DimExpr::Expr(e) => {
+                    let value = self.expr(scope, e)?;
+                    match value {
+                        Value::Int(d) => shape.push(d),
+                        Value::Unknown => shape.push(self.cx.fresh_symbol("?")),
+                        _ => return self.fail(Diagnostic::error(Code("E0325"), e.span, "a dimension must be a compile-time integer")),
+                    }
+                }
+            }
+        }
+        Ok((dtype, shape))
+    }
+
+    /// After an update of a value kept in a narrow type: what is read later is what was stored.
+    fn round_stored(&mut self, scope: &mut Scope, root: Option<&str>, leaf: usize, span: Span) -> Eval<()> {
+        let Some(root) = root else { return Ok(()) };
+        let storage: Vec<DType> = if root == "w" {
+            vec![self.opt_run().inputs.leaves[leaf].w.dtype]
+        } else {
+            let states = &self.opt_run().stage_states;
+            let found = states.iter().rev().find(|s| &*s.name == root && s.leaf.is_none_or(|l| l == leaf));
+            found.map(|s| s.parts.iter().map(|p| p.1).collect()).unwrap_or_default()
+        };
+        let Some(value) = scope.get(root).map(|b| b.value.clone()) else { return Ok(()) };
+        let mut value = value;
+        if storage.iter().any(|&d| compute_type(d) != d) {
+            let parts = self.tree_leaves(&value, span)?;
+            let mut rounded = Vec::new();
+            for ((_, part), &dtype) in parts.iter().zip(&storage) {
+                let Some(val) = part.to_val() else { continue };
+                let array = match optc_ops::materialize(&mut self.cx, &val, Some(compute_type(dtype))) {
+                    Ok(a) => a,
+                    Err(e) => return self.fail(e.diagnostic(span)),
+                };
+                let stored = self.cast_array(&array, dtype);
+                rounded.push(Value::Array(self.cast_array(&stored, compute_type(dtype))));
+            }
+            value = self.rebuild_tree(&value, &mut rounded.into_iter());
+            scope.set(root, value.clone());
+        }
+        if root != "w" && root != "g" {
+            scope.set(&format!("state {root}"), value);
+        }
+        Ok(())
+    }
+
+    /// Hands out the states a stage leaves.
+    fn finish_stage(&mut self, scopes: &[Scope], item: &FnItem) -> Eval<()> {
+        if self.opt_run().inputs.pass != Pass::Step {
+            return Ok(());
+        }
+        let states = self.opt_run().stage_states.clone();
+        for state in states {
+            let scope = &scopes[state.leaf.unwrap_or(0)];
+            let value = scope.get(&format!("state {}", state.name)).or_else(|| scope.get(&state.name)).map(|b| b.value.clone());
+            let value = value.unwrap_or(Value::Unknown);
+            let parts = self.tree_leaves(&value, item.span)?;
+            for ((full, dtype), (_, part)) in state.parts.iter().zip(parts) {
+                let Some(incoming) = self.opt_run().inputs.states.get(full).cloned() else { continue };
+                let shape = incoming.shape.clone();
+                let fitted = self.fit(&part, compute_type(*dtype), &shape, &state.name, item.span)?;
+                let stored = self.cast_array(&fitted, *dtype);
+                self.opt_run().outputs.states.insert(full.clone(), stored);
+            }
+        }
+        Ok(())
+    }
+
+    // ------------------------------------------------------------ collectives
+
+    /// A `tree.…` call inside a body: over all leaves at this point of the body. `id` is the call's place.
+    pub fn collective(&mut self, scope: &mut Scope, id: ExprId, name: &str, args: &[optc_front::ast::Arg], span: Span) -> Eval {
+        if let Some(value) = self.opt_run().cache.get(&id) {
+            return Ok(value.clone());
+        }
+        let snapshot = self.opt_run().snapshot.clone();
+        let active: Vec<usize> = self.opt_run().active.clone();
+        let mut total: Option<Value> = None;
+        let mut count = 0usize;
+        for leaf in active {
+            // The present scope may hold names that the beginning of the statement did not.
+            let mut inner = if snapshot.len() == 1 { scope.clone() } else { snapshot[leaf].clone() };
+            let mut values = Vec::new();
+            for arg in args {
+                values.push(self.expr(&mut inner, &arg.value)?);
+            }
+            let part = self.collective_part(name, &values, span)?;
+            count += 1;
+            total = Some(match total {
+                None => part,
+                Some(sum) => self.collective_join(name, sum, part, span)?,
+            });
+        }
+        let total = total.unwrap_or(Value::Float(Some(0.0)));
+        let value = match name {
+            "norm" => self.builtin("sqrt", vec![total], span)?,
+            "mean" => self.arithmetic(optc_front::ast::BinaryOp::Div, total, Value::Int(Dim::from(count)), span)?,
+            _ => total,
+        };
+        self.opt_run().cache.insert(id, value.clone());
+        Ok(value)
+    }
+
+    /// What one leaf contributes.
+    fn collective_part(&mut self, name: &str, values: &[Value], span: Span) -> Eval {
+        use optc_front::ast::BinaryOp::Mul;
+        let arg = |k: usize| values.get(k).cloned().unwrap_or(Value::Unknown);
+        match name {
+            "norm" => {
+                let squares = self.arithmetic(Mul, arg(0), arg(0), span)?;
+                self.builtin("sum", vec![squares], span)
+            }
+            "dot" => {
+                let products = self.arithmetic(Mul, arg(0), arg(1), span)?;
+                self.builtin("sum", vec![products], span)
+            }
+            "count" => match arg(0) {
+                Value::Array(a) => {
+                    let n = a.shape.iter().fold(Dim::from(1i64), |n, d| n.mul(d));
+                    Ok(Value::Int(n))
+                }
+                _ => Ok(Value::Int(Dim::from(1i64))),
+            },
+            "sum" | "mean" | "max" | "min" | "all" | "any" => Ok(arg(0)),
+            _ => {
+                self.fail(Diagnostic::error(Code("E0326"), span, format!("`tree.{name}` is not a collective")).help(
+                    "collectives are tree.sum, tree.mean, tree.max, tree.min, tree.all, tree.any, tree.count, tree.norm and tree.dot",
+                ))
+            }
+        }
+    }
+
+    fn collective_join(&mut self, name: &str, a: Value, b: Value, span: Span) -> Eval {
+        use optc_front::ast::BinaryOp::{Add, And, Or};
+        match name {
+            "max" => self.builtin("maximum", vec![a, b], span),
+            "min" => self.builtin("minimum", vec![a, b], span),
+            "all" => self.arithmetic(And, a, b, span),
+            "any" => self.arithmetic(Or, a, b, span),
+            _ => self.arithmetic(Add, a, b, span),
+        }
+    }
+
+    /// Calls a built-in operation on values.
+    pub(crate) fn builtin(&mut self, name: &str, values: Vec<Value>, span: Span) -> Eval {
+        let args = values.into_iter().map(|value| CallArg { name: None, value, span }).collect();
+        self.apply(&Value::Fn(Rc::new(crate::value::FnValue::Builtin(Arc::from(name)))), args, span)
+    }
+}
+
+/// Whether an expression may hold states or collectives in blocks.
+fn is_control(e: &Expr) -> bool {
+    matches!(e.kind, ExprKind::If { .. } | ExprKind::Block(_))
+}
+
+/// The variable an update goes to.
+fn root_name(target: &Expr) -> Option<Arc<str>> {
+    match &target.kind {
+        ExprKind::Name(n) => Some(n.clone()),
+        ExprKind::Field(base, _) | ExprKind::Index { base, .. } => root_name(base),
+        _ => None,
+    }
+}
+
+/// Whether an item is an optimizer.
+pub fn is_optimizer(item: &FnItem) -> bool {
+    item.kind == FnKind::Optimizer
+}

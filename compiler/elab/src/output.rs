@@ -1,0 +1,463 @@
+//! What the script shows: `print`, `table`, `plot`, `save`, `check`.
+
+use crate::evaluator::{Eval, Evaluator, Mode};
+use crate::host::{Cell, Curve, Output};
+use crate::scope::Scope;
+use crate::value::{Series, Value};
+use optc_abi::Tensor;
+use optc_base::{Code, Diagnostic, Span};
+use optc_front::ast::{BinaryOp, Expr, ExprKind, Name, Stmt, StmtKind};
+use std::sync::Arc;
+
+impl Evaluator<'_> {
+    /// Executes an output statement of the script.
+    pub(crate) fn output_stmt(&mut self, scope: &mut Scope, stmt: &Stmt) -> Eval {
+        if !self.in_script {
+            return self.fail(
+                Diagnostic::error(Code("E0518"), stmt.span, "this statement belongs to the host script")
+                    .help("move it to an `experiment` or `host fn`"),
+            );
+        }
+        match &stmt.kind {
+            StmtKind::Output { word, values, options } => match &*word.text {
+                "print" => self.print(scope, values, stmt.span)?,
+                "table" => self.table(scope, values, stmt.span)?,
+                "plot" => self.plot(scope, values, options, stmt.span)?,
+                _ => self.save(scope, values, stmt.span)?,
+            },
+            StmtKind::Check { cond, within, relative, claim } => {
+                self.check_claim(scope, cond, within.as_ref(), *relative, claim.as_ref(), stmt.span)?
+            }
+            StmtKind::Sweep { name, domain, body } => {
+                self.sweep(scope, name, domain, body)?;
+            }
+            _ => panic!("compiler bug: not an output statement"),
+        }
+        Ok(Value::None)
+    }
+
+    fn emit(&mut self, output: Output, span: Span) -> Eval<()> {
+        match self.host_env(span)?.output(output) {
+            Ok(()) => Ok(()),
+            Err(d) => self.fail(d),
+        }
+    }
+
+    fn print(&mut self, scope: &mut Scope, values: &[Expr], span: Span) -> Eval<()> {
+        let mut words = Vec::new();
+        for e in values {
+            let value = self.expr(scope, e)?;
+            words.push(self.show(&value, e.span)?);
+        }
+        if self.mode == Mode::Check {
+            return Ok(());
+        }
+        self.emit(Output::Print(words.join(" ")), span)
+    }
+
+    /// A value in words.
+    pub(crate) fn show(&mut self, value: &Value, span: Span) -> Eval<String> {
+        let list = |ev: &mut Self, items: &[Value], open: &str, close: &str| -> Eval<String> {
+            let mut words = Vec::new();
+            for v in items {
+                words.push(ev.show(v, span)?);
+            }
+            Ok(format!("{open}{}{close}", words.join(", ")))
+        };
+        Ok(match value {
+            Value::Str(s) => s.to_string(),
+            Value::Int(d) => d.to_string(),
+            Value::Float(Some(x)) => number(*x),
+            Value::Bool(Some(b)) => b.to_string(),
+            Value::DType(d) => d.to_string(),
+            Value::None => "none".into(),
+            Value::Tuple(items) => list(self, items, "(", ")")?,
+            Value::List(items) => list(self, items, "[", "]")?,
+            Value::Record(fields) => {
+                let mut words = Vec::new();
+                for (name, v) in fields.iter() {
+                    words.push(format!("{name} = {}", self.show(v, span)?));
+                }
+                format!("{{ {} }}", words.join(", "))
+            }
+            Value::Series(s) => {
+                format!("series of {} values, last {}", s.values.len(), s.values.last().map_or("none".into(), |&x| number(x)))
+            }
+            Value::Array(a) if self.mode == Mode::Host => show_tensor(&*self.force(a, span)?),
+            Value::Array(_) | Value::Unknown | Value::Float(None) | Value::Bool(None) => "?".into(),
+            _ => return self.error("E0534", span, "this value cannot be printed"),
+        })
+    }
+
+    fn cell(&mut self, value: &Value, span: Span) -> Eval<Cell> {
+        Ok(match value {
+            Value::Str(s) => Cell::Text(s.to_string()),
+            Value::Bool(Some(b)) => Cell::Text(b.to_string()),
+            Value::Array(a) if a.shape.is_empty() && self.mode == Mode::Host => Cell::Number(self.force(a, span)?.get_f64(0)),
+            Value::Int(_) | Value::Float(_) => Cell::Number(self.host_number(value, span)?),
+            other => Cell::Text(self.show(other, span)?),
+        })
+    }
+
+    fn table(&mut self, scope: &mut Scope, values: &[Expr], span: Span) -> Eval<()> {
+        let [e] = values else {
+            return self.fail(
+                Diagnostic::error(Code("E0535"), span, "`table` takes a record or a list of records")
+                    .help("`table { lion = a, adamw = b }`"),
+            );
+        };
+        let value = self.expr(scope, e)?;
+        if self.mode == Mode::Check {
+            return Ok(());
+        }
+        let rows: Vec<Value> = match &value {
+            Value::List(items) => items.to_vec(),
+            other => vec![other.clone()],
+        };
+        let mut columns: Vec<String> = Vec::new();
+        let mut cells = Vec::new();
+        for row in &rows {
+            let Value::Record(fields) = row else {
+                return self.fail(
+                    Diagnostic::error(Code("E0535"), e.span, "`table` takes a record or a list of records")
+                        .help("`table { lion = a, adamw = b }`"),
+                );
+            };
+            for name in fields.keys() {
+                if !columns.iter().any(|c| **c == **name) {
+                    columns.push(name.to_string());
+                }
+            }
+        }
+        for row in &rows {
+            let Value::Record(fields) = row else { continue };
+            let mut line = Vec::new();
+            for name in &columns {
+                line.push(match fields.get(&**name) {
+                    Some(v) => self.cell(v, e.span)?,
+                    None => Cell::Text(String::new()),
+                });
+            }
+            cells.push(line);
+        }
+        self.emit(Output::Table(columns, cells), span)
+    }
+
+    /// The runs of a curve: series, arrays, or lists of them.
+    fn curve(&mut self, value: &Value, x: Option<&[f64]>, span: Span) -> Eval<Vec<Series>> {
+        let from_values = |values: Vec<f64>| Series { steps: (0..values.len() as u64).collect(), values };
+        match value {
+            Value::Series(s) => Ok(vec![(**s).clone()]),
+            Value::List(items) if items.iter().all(|v| matches!(v, Value::Int(_) | Value::Float(_))) => {
+                let mut values = Vec::new();
+                for v in items.iter() {
+                    values.push(self.host_number(v, span)?);
+                }
+                Ok(vec![from_values(values)])
+            }
+            Value::List(items) => {
+                let mut runs = Vec::new();
+                for v in items.iter() {
+                    runs.extend(self.curve(v, x, span)?);
+                }
+                Ok(runs)
+            }
+            other => {
+                let array = self.array_of(other, span)?;
+                let tensor = self.force(&array, span)?;
+                if tensor.shape.len() > 1 {
+                    return self.error("E0536", span, "a curve is a series or a one-dimensional array");
+                }
+                let mut series = from_values(tensor.to_f64());
+                if let Some(x) = x {
+                    series.steps = x.iter().map(|&x| x.max(0.0) as u64).collect();
+                    series.steps.truncate(series.values.len());
+                }
+                Ok(vec![series])
+            }
+        }
+    }
+
+    fn plot(&mut self, scope: &mut Scope, values: &[Expr], options: &[(Name, Expr)], span: Span) -> Eval<()> {
+        let (mut x_label, mut y_label, mut log_x, mut log_y) = ("step".to_string(), String::new(), false, false);
+        let mut x_values: Option<Vec<f64>> = None;
+        for (name, e) in options {
+            match &*name.text {
+                "x" => match &e.kind {
+                    ExprKind::Name(n) if scope.get(n).is_none() => x_label = n.to_string(),
+                    _ => match self.expr(scope, e)? {
+                        Value::Str(s) => x_label = s.to_string(),
+                        Value::Unknown => {}
+                        other if self.mode == Mode::Host => {
+                            let array = self.array_of(&other, e.span)?;
+                            x_values = Some(self.force(&array, e.span)?.to_f64());
+                        }
+                        _ => {}
+                    },
+                },
+                "y" | "title" => {
+                    let v = self.expr(scope, e)?;
+                    y_label = self.show(&v, e.span)?;
+                }
+                "log_x" | "log_y" => {
+                    let v = self.expr(scope, e)?;
+                    let on = matches!(v, Value::Bool(Some(true)));
+                    if &*name.text == "log_x" { log_x = on } else { log_y = on }
+                }
+                _ => return self.unknown_setting(name, "plot", &["x", "y", "log_x", "log_y"]),
+            }
+        }
+        let [e] = values else {
+            return self.fail(
+                Diagnostic::error(Code("E0536"), span, "`plot` takes a record of curves")
+                    .help("`plot { lion = a.loss, adamw = b.loss }, x = step`"),
+            );
+        };
+        let value = self.expr(scope, e)?;
+        if self.mode == Mode::Check {
+            return Ok(());
+        }
+        let mut curves = Vec::new();
+        match &value {
+            Value::Record(fields) => {
+                for (name, v) in fields.iter() {
+                    curves.push(Curve { name: name.to_string(), runs: self.curve(v, x_values.as_deref(), e.span)? });
+                }
+            }
+            other => curves.push(Curve {
+                name: self.program.sources.slice(e.span).to_string(),
+                runs: self.curve(other, x_values.as_deref(), e.span)?,
+            }),
+        }
+        let experiment = self.script.experiment.clone();
+        self.emit(Output::Plot { experiment, curves, x_label, y_label, log_x, log_y }, span)
+    }
+
+    fn save(&mut self, scope: &mut Scope, values: &[Expr], span: Span) -> Eval<()> {
+        let [path, e] = values else {
+            return self.fail(
+                Diagnostic::error(Code("E0537"), span, "`save` takes a path and a value")
+                    .help("`save \"weights.safetensors\", r.net.params`"),
+            );
+        };
+        let at = path.span;
+        let path = match self.expr(scope, path)? {
+            Value::Str(s) => s.to_string(),
+            Value::Unknown => String::new(),
+            _ => return self.error("E0537", at, "the path of `save` is a string"),
+        };
+        let value = self.expr(scope, e)?;
+        if self.mode == Mode::Check {
+            return Ok(());
+        }
+        let mut arrays = Vec::new();
+        let mut curves = Vec::new();
+        let picture = path.ends_with(".png") || path.ends_with(".svg");
+        match &value {
+            Value::Record(fields) if picture => {
+                for (name, v) in fields.iter() {
+                    curves.push(Curve { name: name.to_string(), runs: self.curve(v, None, e.span)? });
+                }
+            }
+            other if picture => {
+                curves.push(Curve { name: self.program.sources.slice(e.span).to_string(), runs: self.curve(other, None, e.span)? })
+            }
+            Value::Series(s) => arrays.push((String::new(), Tensor::from_f64(optc_abi::DType::F64, &[s.values.len()], &s.values))),
+            Value::Record(_) | Value::Tuple(_) => {
+                for (name, leaf) in self.tree_leaves(&value, e.span)? {
+                    let array = self.array_of(&leaf, e.span)?;
+                    arrays.push((name.to_string(), (*self.force(&array, e.span)?).clone()));
+                }
+            }
+            other => {
+                let array = self.array_of(other, e.span)?;
+                arrays.push((String::new(), (*self.force(&array, e.span)?).clone()));
+            }
+        }
+        let from = self.program.module(scope.module).name.clone();
+        self.emit(Output::Save { path, from, values: arrays, curves }, span)
+    }
+
+    fn check_claim(
+        &mut self,
+        scope: &mut Scope,
+        cond: &Expr,
+        within: Option<&Expr>,
+        relative: bool,
+        claim: Option<&Expr>,
+        span: Span,
+    ) -> Eval<()> {
+        let claim = match claim {
+            Some(e) => {
+                let v = self.expr(scope, e)?;
+                self.show(&v, e.span)?
+            }
+            None => self.program.sources.slice(cond.span).to_string(),
+        };
+        let (passed, detail) = match &cond.kind {
+            ExprKind::Binary(BinaryOp::Near, a, b) => {
+                let (va, vb) = (self.expr(scope, a)?, self.expr(scope, b)?);
+                let bound = match within {
+                    Some(e) => {
+                        let v = self.expr(scope, e)?;
+                        self.host_number(&v, e.span)?
+                    }
+                    None => 1e-6,
+                };
+                if self.mode == Mode::Check {
+                    return Ok(());
+                }
+                let mut worst = Worst::default();
+                self.compare(&va, &vb, "", cond.span, &mut worst)?;
+                let error = if relative { worst.difference / worst.largest } else { worst.difference };
+                // A NaN on either side never passes; two zeros are equal.
+                let error = if worst.difference == 0.0 { 0.0 } else { error };
+                let place = if worst.path.is_empty() { String::new() } else { format!(" at {}", worst.path) };
+                let kind = if relative { " relative" } else { "" };
+                (error <= bound, format!("differs by {}{kind}{place}, allowed are {}", number(error), number(bound)))
+            }
+            _ => {
+                let v = self.expr(scope, cond)?;
+                if self.mode == Mode::Check {
+                    return Ok(());
+                }
+                let truth = self.truth(&v, cond.span)?;
+                let detail = match &cond.kind {
+                    ExprKind::Binary(op, a, b) if is_comparison(*op) => {
+                        let (va, vb) = (self.expr(scope, a)?, self.expr(scope, b)?);
+                        format!(
+                            "{} is {}, {} is {}",
+                            self.source_text(a),
+                            self.show(&va, a.span)?,
+                            self.source_text(b),
+                            self.show(&vb, b.span)?
+                        )
+                    }
+                    _ => "is false".to_string(),
+                };
+                (truth == Some(true), detail)
+            }
+        };
+        self.emit(Output::Check { claim, passed, detail, span }, span)
+    }
+
+    fn source_text(&self, e: &Expr) -> String {
+        self.program.sources.slice(e.span).to_string()
+    }
+
+    /// The largest difference between two trees and the largest element of the second.
+    fn compare(&mut self, a: &Value, b: &Value, path: &str, span: Span, worst: &mut Worst) -> Eval<()> {
+        let join = |name: &str| if path.is_empty() { name.to_string() } else { format!("{path}.{name}") };
+        match (a, b) {
+            (Value::Record(x), Value::Record(y)) => {
+                if x.len() != y.len() {
+                    return self.error("E0538", span, format!("the two sides of `~=` have {} and {} fields", x.len(), y.len()));
+                }
+                for (name, vx) in x.iter() {
+                    let Some(vy) = y.get(name) else {
+                        return self.error("E0538", span, format!("the right side of `~=` has no `{}`", join(name)));
+                    };
+                    self.compare(vx, vy, &join(name), span, worst)?;
+                }
+                Ok(())
+            }
+            (Value::Tuple(x), Value::Tuple(y)) if x.len() == y.len() => {
+                for (k, (vx, vy)) in x.iter().zip(y.iter()).enumerate() {
+                    self.compare(vx, vy, &join(&k.to_string()), span, worst)?;
+                }
+                Ok(())
+            }
+            _ => {
+                let (ta, tb) = (self.numbers(a, span)?, self.numbers(b, span)?);
+                let (xa, xb) = (ta.to_f64(), tb.to_f64());
+                if xa.len() != xb.len() && xa.len() != 1 && xb.len() != 1 {
+                    return self.error("E0538", span, format!("the two sides of `~=` have shapes {:?} and {:?}", ta.shape, tb.shape));
+                }
+                for i in 0..xa.len().max(xb.len()) {
+                    let (x, y) = (xa[if xa.len() == 1 { 0 } else { i }], xb[if xb.len() == 1 { 0 } else { i }]);
+                    let difference = if x == y { 0.0 } else { (x - y).abs() };
+                    if difference > worst.difference || difference.is_nan() {
+                        worst.difference = if difference.is_nan() { f64::INFINITY } else { difference };
+                        worst.path = join(&format!("[{i}]"));
+                    }
+                    worst.largest = worst.largest.max(y.abs());
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// A value as numbers.
+    fn numbers(&mut self, value: &Value, span: Span) -> Eval<Arc<Tensor>> {
+        match value {
+            Value::Series(s) => Ok(Arc::new(Tensor::from_f64(optc_abi::DType::F64, &[s.values.len()], &s.values))),
+            Value::Int(_) | Value::Float(_) => {
+                let x = self.host_number(value, span)?;
+                Ok(Arc::new(Tensor::scalar(x)))
+            }
+            other => {
+                let array = self.array_of(other, span)?;
+                self.force(&array, span)
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct Worst {
+    difference: f64,
+    largest: f64,
+    path: String,
+}
+
+fn is_comparison(op: BinaryOp) -> bool {
+    matches!(op, BinaryOp::Eq | BinaryOp::Ne | BinaryOp::Lt | BinaryOp::Le | BinaryOp::Gt | BinaryOp::Ge)
+}
+
+/// A number with up to six significant digits.
+pub(crate) fn number(x: f64) -> String {
+    if x.fract() == 0.0 && x.abs() < 1e15 {
+        return format!("{x}");
+    }
+    let magnitude = x.abs();
+    if (1e-4..1e6).contains(&magnitude) {
+        let digits = (5 - magnitude.log10().floor() as i32).max(0) as usize;
+        let text = format!("{x:.digits$}");
+        if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_string() } else { text }
+    } else {
+        format!("{x:.5e}")
+    }
+}
+
+/// An array in words: all of a small one, the ends of a large one.
+fn show_tensor(t: &Tensor) -> String {
+    let element = |i: usize| number(t.get_f64(i));
+    if t.shape.is_empty() {
+        return element(0);
+    }
+    if t.len() > 64 {
+        let ends: Vec<String> = (0..3).chain(t.len() - 3..t.len()).map(element).collect();
+        return format!("{}{:?}([{}, …, {}])", t.dtype, t.shape, ends[..3].join(", "), ends[3..].join(", "));
+    }
+    fn go(shape: &[usize], at: &mut usize, element: &dyn Fn(usize) -> String) -> String {
+        match shape {
+            [] => {
+                *at += 1;
+                element(*at - 1)
+            }
+            [n, rest @ ..] => format!("[{}]", (0..*n).map(|_| go(rest, at, element)).collect::<Vec<_>>().join(", ")),
+        }
+    }
+    go(&t.shape, &mut 0, &element)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_in_words() {
+        assert_eq!([0.0, 3.0, 0.1, 123.456789, 1e-7, f64::NAN].map(number), ["0", "3", "0.1", "123.457", "1.00000e-7", "NaN"]);
+        assert_eq!(show_tensor(&Tensor::from_slice(&[2, 2], &[1.0f32, 2.0, 3.0, 4.5])), "[[1, 2], [3, 4.5]]");
+    }
+}

@@ -1,0 +1,657 @@
+//! The settings of a `train` block, read by the host, with the overrides of `run … with`.
+
+use crate::data::CheckedData;
+use crate::evaluator::{Eval, Evaluator, Mode};
+use crate::host::DataTable;
+use crate::scope::Scope;
+use crate::value::{BlockValue, CallArg, ModelValue, OptimizerValue, Value};
+use optc_abi::DType;
+use optc_base::{Code, Diagnostic, Span};
+use optc_front::ast::{
+    BlockEntry, BlockItem, BlockKind, Expr, ExprKind, ItemKind, LetKind, Name, Param, Pattern, PatternKind, Setting, Stmt, StmtKind,
+};
+use optc_front::{ModuleId, Program};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// What `with { … }` sets: dotted name, value, place.
+pub type Overrides = Vec<(String, Value, Span)>;
+
+/// The words of a `train` block.
+const WORDS: &[&str] = &[
+    "data",
+    "model",
+    "loss",
+    "optimizer",
+    "steps",
+    "epochs",
+    "seed",
+    "metric",
+    "accumulate",
+    "checkpoint",
+    "resume",
+    "log",
+    "stop",
+    "on",
+    "precision",
+    "device",
+    "players",
+];
+
+/// A `train` block, read.
+#[derive(Clone, Debug)]
+pub struct TrainSetup {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Where its name stands.
+    pub span: Span,
+    /// Parameters and `let`s.
+    pub scope: Scope,
+    /// `let`s that draw: evaluated in each step.
+    pub drawn: Vec<(Pattern, Expr)>,
+    /// Models by name, unbound.
+    pub models: Vec<(Arc<str>, Value)>,
+    /// Starting points: model, tree, place.
+    pub given: Vec<(Arc<str>, Value, Span)>,
+    /// The loss.
+    pub loss: Expr,
+    /// The optimizer.
+    pub optimizer: Rc<OptimizerValue>,
+    /// Whether the initial value of some state mentions the gradient.
+    pub state_uses_gradient: bool,
+    /// Training data.
+    pub data: Option<Rc<DataTable>>,
+    /// What is known of it while checking.
+    pub checked: Option<Rc<CheckedData>>,
+    /// Fields the step needs.
+    pub fields: Vec<Arc<str>>,
+    /// Batch size.
+    pub batch: usize,
+    /// Batches per step.
+    pub accumulate: usize,
+    /// Whether examples are shuffled.
+    pub shuffle: bool,
+    /// Steps.
+    pub steps: u64,
+    /// Seed.
+    pub seed: u64,
+    /// Metrics.
+    pub metrics: Vec<Setting>,
+    /// Folder, every, keep.
+    pub checkpoint: Option<(String, u64, usize)>,
+    /// Whether to resume.
+    pub resume: bool,
+    /// Path and formats.
+    pub log: Option<(String, Vec<String>)>,
+    /// `stop when`
+    pub stop_when: Option<Expr>,
+    /// `on nan { stop }`
+    pub stop_on_nan: bool,
+    /// `precision`
+    pub precision: DType,
+    /// `stored bf16`
+    pub stored: Option<DType>,
+}
+
+impl TrainSetup {
+    /// Names of metrics that hyperparameters may use.
+    pub fn watched_names(&self) -> Vec<Arc<str>> {
+        self.metrics.iter().filter_map(|m| m.values.first().and_then(|(n, _)| n.as_ref()).map(|n| n.text.clone())).collect()
+    }
+}
+
+/// Whether a text holds a word.
+pub(crate) fn mentions(text: &str, word: &str) -> bool {
+    let part = |c: char| c.is_alphanumeric() || c == '_';
+    text.match_indices(word).any(|(at, _)| {
+        let before = text[..at].chars().next_back().is_some_and(|c| part(c) || c == '.');
+        let after = text[at + word.len()..].chars().next().is_some_and(part);
+        !before && !after
+    })
+}
+
+/// The fields of a data set that any of these expressions (or a `let` of the train) mentions.
+pub(crate) fn mentioned_fields(program: &Program, data: &DataTable, spans: &[Span], setup: &TrainSetup) -> Vec<Arc<str>> {
+    let texts = || spans.iter().chain(setup.drawn.iter().map(|(_, e)| &e.span)).map(|&s| program.sources.slice(s));
+    data.fields.keys().filter(|name| texts().any(|t| mentions(t, name))).cloned().collect()
+}
+
+impl Evaluator<'_> {
+    /// Binds the parameters of a `data`, `train` or `experiment` item.
+    pub fn bind_block_params(&mut self, module: ModuleId, name: &Name, params: &[Param], args: &[CallArg], span: Span) -> Eval<Scope> {
+        self.bind_params(&name.text, module, params, args.to_vec(), span)
+    }
+
+    /// An error about a setting nobody knows.
+    pub fn unknown_setting<T>(&mut self, word: &Name, block: &str, known: &[&str]) -> Eval<T> {
+        let d = Diagnostic::error(Code("E0206"), word.span, format!("a `{block}` block has no setting `{}`", word.text));
+        self.fail(match crate::names::nearest(&word.text, known.iter().copied()) {
+            Some(near) => d.help(format!("did you mean `{near}`?")),
+            None => d.help(format!("its settings are {}", known.join(", "))),
+        })
+    }
+
+    /// An integer the script knows now.
+    pub fn host_int(&mut self, value: &Value, span: Span, what: &str) -> Eval<i64> {
+        match value {
+            Value::Int(d) => match d.known() {
+                Some(n) => Ok(n),
+                None => Ok(1),
+            },
+            Value::Float(Some(x)) if x.fract() == 0.0 => Ok(*x as i64),
+            Value::Float(None) | Value::Unknown => Ok(1),
+            Value::Array(a) if a.shape.is_empty() && self.mode != Mode::Check => {
+                let x = self.force(a, span)?.get_f64(0);
+                if x.fract() == 0.0 { Ok(x as i64) } else { self.error("E0516", span, format!("`{what}` must be an integer, not {x}")) }
+            }
+            Value::Array(a) if a.shape.is_empty() => Ok(1),
+            _ => self.error("E0516", span, format!("`{what}` must be an integer")),
+        }
+    }
+
+    /// A number the script knows now.
+    pub fn host_number(&mut self, value: &Value, span: Span) -> Eval<f64> {
+        match value {
+            Value::Int(d) => Ok(d.known().map_or(f64::NAN, |n| n as f64)),
+            Value::Float(x) => Ok(x.unwrap_or(f64::NAN)),
+            Value::Bool(b) => Ok(b.map_or(f64::NAN, |b| f64::from(u8::from(b)))),
+            Value::Unknown => Ok(f64::NAN),
+            Value::Array(a) if a.shape.is_empty() => {
+                if self.mode == Mode::Check {
+                    return Ok(f64::NAN);
+                }
+                Ok(self.force(a, span)?.get_f64(0))
+            }
+            _ => self.error("E0517", span, "this must be a number"),
+        }
+    }
+
+    fn train_item(&mut self, block: &BlockValue, span: Span) -> Eval<Arc<BlockItem>> {
+        match &self.program.item(block.item).kind {
+            ItemKind::Block(b) if b.kind == BlockKind::Train => Ok(b.clone()),
+            _ => {
+                let name = self.program.item(block.item).name().map_or(String::new(), |n| n.text.to_string());
+                self.fail(
+                    Diagnostic::error(Code("E0526"), span, format!("`{name}` is not a train block"))
+                        .help("`run` takes the name of a `train` block"),
+                )
+            }
+        }
+    }
+
+    /// Reads a `train` block.
+    ///
+    /// # Errors
+    /// Whatever is wrong in its settings; recorded.
+    pub fn read_train(&mut self, block: &BlockValue, overrides: &Overrides, span: Span) -> Eval<TrainSetup> {
+        let item = self.train_item(block, span)?;
+        let mut scope = self.bind_block_params(block.item.module, &item.name, &item.params, &block.args, span)?;
+        scope.push();
+        let mut used = vec![false; overrides.len()];
+        let mut take = |name: &str| -> Option<(Value, Span)> {
+            let at = overrides.iter().rposition(|(n, _, _)| n == name)?;
+            overrides.iter().enumerate().filter(|(_, (n, _, _))| n == name).for_each(|(k, _)| used[k] = true);
+            Some((overrides[at].1.clone(), overrides[at].2))
+        };
+        let mut drawn = Vec::new();
+        let mut words: Vec<&Setting> = Vec::new();
+        for entry in &item.entries {
+            match entry {
+                BlockEntry::Let { pattern, value, .. } => {
+                    let name = if let PatternKind::Name(n) = &pattern.kind { Some(n.clone()) } else { None };
+                    if let Some((given, _)) = name.as_deref().and_then(&mut take) {
+                        self.bind_pattern(&mut scope, pattern, given, LetKind::Let)?;
+                    } else if self.program.sources.slice(value.span).contains("random.") {
+                        drawn.push((pattern.clone(), value.clone()));
+                    } else {
+                        let v = self.expr(&mut scope, value)?;
+                        self.bind_pattern(&mut scope, pattern, v, LetKind::Let)?;
+                    }
+                }
+                BlockEntry::Field { name, .. } => return self.unknown_setting(name, "train", WORDS),
+                BlockEntry::Setting(s) if WORDS.contains(&&*s.word.text) => words.push(s),
+                BlockEntry::Setting(s) => return self.unknown_setting(&s.word, "train", WORDS),
+            }
+        }
+        let find = |word: &str| words.iter().copied().find(|s| &*s.word.text == word);
+        for word in ["data", "loss", "optimizer", "steps", "epochs", "seed", "accumulate", "checkpoint", "log", "precision"] {
+            let mut all = words.iter().filter(|s| &*s.word.text == word);
+            if let (Some(first), Some(second)) = (all.next(), all.next()) {
+                return self.fail(
+                    Diagnostic::error(Code("E0527"), second.word.span, format!("`{word}` is set twice"))
+                        .label(first.word.span, "set here before"),
+                );
+            }
+        }
+        if let Some(s) = find("players") {
+            return self.not_yet_players(s.span);
+        }
+        // Models.
+        let mut models: Vec<(Arc<str>, Value)> = Vec::new();
+        let mut given = Vec::new();
+        let mut stored = None;
+        for s in words.iter().filter(|s| &*s.word.text == "model") {
+            for (name, e) in &s.values {
+                let Some(name) = name else {
+                    return self
+                        .fail(Diagnostic::error(Code("E0528"), e.span, "a model needs a name").help("`model net = mlp(hidden = 64)`"));
+                };
+                let value = self.expr(&mut scope, e)?;
+                let prefix = format!("{}.", name.text);
+                let mut model = value;
+                for (k, (n, v, at)) in overrides.iter().enumerate() {
+                    let Some(field) = n.strip_prefix(&prefix) else { continue };
+                    used[k] = true;
+                    if field == "params" {
+                        given.push((name.text.clone(), v.clone(), *at));
+                    } else if let Value::Model(m) = &model {
+                        let mut m = ModelValue::clone(m);
+                        m.args.retain(|a| a.name.as_deref() != Some(field));
+                        m.args.push(CallArg { name: Some(Arc::from(field)), value: v.clone(), span: *at });
+                        model = Value::Model(Rc::new(m));
+                    }
+                }
+                match model {
+                    Value::Model(_) | Value::Unknown => models.push((name.text.clone(), model)),
+                    _ => {
+                        return self.fail(
+                            Diagnostic::error(Code("E0528"), e.span, "this is not a model")
+                                .help("declare it with `model name(x: …) -> … { … }`"),
+                        );
+                    }
+                }
+            }
+            for clause in s.clauses.iter().filter(|c| &*c.word.text == "stored") {
+                stored = Some(self.dtype_setting(&mut scope, clause.value.as_ref(), s.span)?);
+            }
+        }
+        // Loss and optimizer.
+        let Some(loss) = find("loss") else {
+            return self.fail(
+                Diagnostic::error(Code("E0529"), item.name.span, format!("`{}` has no loss", item.name.text))
+                    .help("add `loss mse(net(x), y)`"),
+            );
+        };
+        let loss = match loss.values.as_slice() {
+            [(None, e)] => e.clone(),
+            _ => return self.not_yet_players(loss.span),
+        };
+        let optimizer = find("optimizer");
+        let chosen = match overrides.iter().rposition(|(n, _, _)| n == "optimizer") {
+            Some(k) => {
+                used[k] = true;
+                (overrides[k].1.clone(), overrides[k].2)
+            }
+            None => {
+                let Some(s) = optimizer else {
+                    return self.fail(
+                        Diagnostic::error(Code("E0530"), item.name.span, format!("`{}` has no optimizer", item.name.text))
+                            .help("add `optimizer adamw(lr = 1e-3)`"),
+                    );
+                };
+                match s.values.as_slice() {
+                    [(None, e)] => (self.optimizer_expr(&mut scope, e)?, e.span),
+                    _ => return self.not_yet_players(s.span),
+                }
+            }
+        };
+        let optimizer = match chosen {
+            (Value::Optimizer(o), _) => o,
+            (Value::Unknown, at) => return self.error("E0531", at, "this is not an optimizer"),
+            (_, at) => {
+                return self.fail(
+                    Diagnostic::error(Code("E0531"), at, "this is not an optimizer")
+                        .help("call one: `adamw(lr = 1e-3)`, or chain several with `|>`"),
+                );
+            }
+        };
+        let state_uses_gradient = self.state_uses_gradient(&optimizer);
+        // Data.
+        let data_setting = find("data");
+        let mut setup = TrainSetup {
+            name: item.name.text.clone(),
+            span: item.name.span,
+            scope,
+            drawn,
+            models,
+            given,
+            loss,
+            optimizer,
+            state_uses_gradient,
+            data: None,
+            checked: None,
+            fields: Vec::new(),
+            batch: 1,
+            accumulate: 1,
+            shuffle: false,
+            steps: 0,
+            seed: 0,
+            metrics: words.iter().filter(|s| &*s.word.text == "metric").map(|s| (*s).clone()).collect(),
+            checkpoint: None,
+            resume: false,
+            log: None,
+            stop_when: None,
+            stop_on_nan: true,
+            precision: DType::F32,
+            stored,
+        };
+        let mut take = |name: &str| -> Option<(Value, Span)> {
+            let at = overrides.iter().rposition(|(n, _, _)| n == name)?;
+            used[at] = true;
+            Some((overrides[at].1.clone(), overrides[at].2))
+        };
+        let mut batch: Option<(Value, Span)> = None;
+        if let Some(s) = data_setting {
+            let overridden = take("data");
+            self.read_data(&mut setup, s, overridden)?;
+            for (name, e) in &s.options {
+                match &*name.text {
+                    "batch" => batch = Some((self.all_or(&mut setup.scope, e)?, e.span)),
+                    "shuffle" => {
+                        let v = self.expr(&mut setup.scope, e)?;
+                        setup.shuffle = self.flag(&v, e.span)?;
+                    }
+                    _ => return self.unknown_setting(name, "data", &["batch", "shuffle"]),
+                }
+            }
+        }
+        batch = take("batch").or(batch);
+        if let Some((v, at)) = take("shuffle") {
+            setup.shuffle = self.flag(&v, at)?;
+        }
+        let mut int = |ev: &mut Self, setup: &mut TrainSetup, word: &str, low: i64| -> Eval<Option<i64>> {
+            let (value, at) = match take(word) {
+                Some(v) => v,
+                None => match words.iter().find(|s| &*s.word.text == word) {
+                    None => return Ok(None),
+                    Some(s) => match s.values.first() {
+                        Some((_, e)) => (ev.expr(&mut setup.scope, e)?, e.span),
+                        None => return ev.error("E0516", s.span, format!("`{word}` needs a number")),
+                    },
+                },
+            };
+            let n = ev.host_int(&value, at, word)?;
+            if n < low {
+                return ev.error("E0516", at, format!("`{word}` must be at least {low}, not {n}"));
+            }
+            Ok(Some(n))
+        };
+        setup.seed = int(self, &mut setup, "seed", i64::MIN)?.unwrap_or(0).cast_unsigned();
+        setup.accumulate = int(self, &mut setup, "accumulate", 1)?.unwrap_or(1) as usize;
+        let steps = int(self, &mut setup, "steps", 0)?;
+        let epochs = int(self, &mut setup, "epochs", 0)?;
+        let n = setup.data.as_deref().map_or(1, DataTable::len);
+        setup.batch = match batch {
+            None | Some((Value::None, _)) => n.max(1),
+            Some((v, at)) => {
+                let b = self.host_int(&v, at, "batch")?;
+                if b < 1 || (self.mode != Mode::Check && b as usize > n) {
+                    return self.fail(
+                        Diagnostic::error(Code("E0516"), at, format!("a batch of {b} examples cannot be taken from {n}"))
+                            .help("use `batch = all` for the whole split"),
+                    );
+                }
+                b as usize
+            }
+        };
+        setup.steps = match (steps, epochs) {
+            (Some(s), _) => s as u64,
+            (None, Some(e)) => (e as u64) * (n / (setup.batch * setup.accumulate)).max(1) as u64,
+            (None, None) => {
+                return self.fail(
+                    Diagnostic::error(Code("E0532"), item.name.span, format!("`{}` does not say how long to train", item.name.text))
+                        .help("add `steps 1000` or `epochs 10`"),
+                );
+            }
+        };
+        self.read_rest(&mut setup, &words)?;
+        for (word, value, at) in overrides {
+            match word.as_str() {
+                "resume" => setup.resume = self.flag(value, *at)?,
+                "precision" => match value {
+                    Value::DType(d) => setup.precision = *d,
+                    _ => return self.error("E0516", *at, "`precision` is an element type"),
+                },
+                _ => {
+                    let k = overrides.iter().position(|(w, _, _)| w == word).unwrap_or(0);
+                    if !used[k] && !setup.scope.names().any(|n| **n == **word) {
+                        return self.fail(
+                            Diagnostic::error(Code("E0520"), *at, format!("`{}` has no setting `{word}` to override", setup.name))
+                                .help("settings, `let`s of the train block, and arguments of its models (`net.hidden`) can be overridden"),
+                        );
+                    }
+                }
+            }
+        }
+        if let Some(data) = &setup.data {
+            let mut spans = vec![setup.loss.span];
+            spans.extend(setup.metrics.iter().filter(|m| m.clauses.iter().all(|c| &*c.word.text != "on")).map(|m| m.span));
+            setup.fields = mentioned_fields(self.program, data, &spans, &setup);
+        }
+        Ok(setup)
+    }
+
+    fn not_yet_players<T>(&mut self, span: Span) -> Eval<T> {
+        self.fail(
+            Diagnostic::error(Code("E0706"), span, "several players in one `train` block are not yet supported")
+                .help("give one `loss` and one `optimizer`"),
+        )
+    }
+
+    /// An optimizer where one is wanted: `adamw` alone is `adamw()`.
+    fn optimizer_expr(&mut self, scope: &mut Scope, e: &Expr) -> Eval {
+        if let ExprKind::Groups(_) = e.kind {
+            return self.fail(
+                Diagnostic::error(Code("E0707"), e.span, "optimizer groups are not yet supported")
+                    .help("give one optimizer for all parameters"),
+            );
+        }
+        self.expr(scope, e)
+    }
+
+    fn read_data(&mut self, setup: &mut TrainSetup, s: &Setting, overridden: Option<(Value, Span)>) -> Eval<()> {
+        let (value, at) = match overridden {
+            Some(v) => v,
+            None => match s.values.as_slice() {
+                [(None, e)] => (self.expr(&mut setup.scope, e)?, e.span),
+                _ => {
+                    return self.fail(
+                        Diagnostic::error(Code("E0510"), s.span, "`data` takes one data set").help("`data digits.train, batch = 64`"),
+                    );
+                }
+            },
+        };
+        match value {
+            Value::Block(b) if self.mode == Mode::Check => {
+                setup.checked = Some(self.check_data(&b, at)?);
+                Ok(())
+            }
+            Value::Block(b) => {
+                setup.data = Some(self.table_of(&b, at)?);
+                Ok(())
+            }
+            Value::Data(t) => {
+                setup.data = Some(t);
+                Ok(())
+            }
+            Value::Unknown => Ok(()),
+            _ => self.fail(
+                Diagnostic::error(Code("E0510"), at, "this is not a data set")
+                    .help("name a `data` block or one of its splits: `digits.train`"),
+            ),
+        }
+    }
+
+    /// The table of a data block, in host mode whatever the mode is now.
+    pub(crate) fn table_of(&mut self, block: &BlockValue, span: Span) -> Eval<Rc<DataTable>> {
+        let mode = self.mode;
+        self.mode = if mode == Mode::Check { Mode::Check } else { Mode::Host };
+        let table = if mode == Mode::Check {
+            let checked = self.check_data(block, span)?;
+            Ok(Rc::new(DataTable {
+                name: String::from("data"),
+                fields: checked.fields.keys().map(|k| (k.clone(), Arc::new(optc_abi::Tensor::zeros(DType::F32, &[1])))).collect(),
+                ..DataTable::default()
+            }))
+        } else {
+            self.load_data(block, span)
+        };
+        self.mode = mode;
+        table
+    }
+
+    /// `batch = all`
+    fn all_or(&mut self, scope: &mut Scope, e: &Expr) -> Eval {
+        match &e.kind {
+            ExprKind::Name(n) if &**n == "all" && scope.get("all").is_none() => Ok(Value::None),
+            _ => self.expr(scope, e),
+        }
+    }
+
+    fn flag(&mut self, v: &Value, span: Span) -> Eval<bool> {
+        match v {
+            Value::Bool(b) => Ok(b.unwrap_or(false)),
+            Value::Unknown => Ok(false),
+            _ => self.error("E0516", span, "this must be true or false"),
+        }
+    }
+
+    fn dtype_setting(&mut self, scope: &mut Scope, e: Option<&Expr>, span: Span) -> Eval<DType> {
+        let Some(e) = e else { return self.error("E0516", span, "an element type is missing") };
+        match self.expr(scope, e)? {
+            Value::DType(d) if d.is_float() => Ok(d),
+            _ => self.fail(Diagnostic::error(Code("E0516"), e.span, "this must be a float element type").help("bf16, f16, f32 or f64")),
+        }
+    }
+
+    /// Checkpoints, logs, conditions and the like.
+    fn read_rest(&mut self, setup: &mut TrainSetup, words: &[&Setting]) -> Eval<()> {
+        let mut scope = setup.scope.clone();
+        for s in words {
+            match &*s.word.text {
+                "checkpoint" => {
+                    let folder = self.text_setting(&mut scope, s)?;
+                    let mut every = 0;
+                    if let Some(e) = s.clauses.iter().find(|c| &*c.word.text == "every").and_then(|c| c.value.as_ref()) {
+                        let v = self.expr(&mut scope, e)?;
+                        every = self.host_int(&v, e.span, "every")?.max(1) as u64;
+                    }
+                    let mut keep = 3;
+                    for (name, e) in &s.options {
+                        if &*name.text != "keep" {
+                            return self.unknown_setting(name, "checkpoint", &["keep"]);
+                        }
+                        let v = self.expr(&mut scope, e)?;
+                        keep = self.host_int(&v, e.span, "keep")?.max(1) as usize;
+                    }
+                    setup.checkpoint = Some((folder, every, keep));
+                }
+                "resume" => setup.resume = true,
+                "log" => {
+                    let path = self.text_setting(&mut scope, s)?;
+                    let mut formats = vec!["csv".to_string()];
+                    for (name, e) in &s.options {
+                        if &*name.text != "formats" {
+                            return self.unknown_setting(name, "log", &["formats"]);
+                        }
+                        let ExprKind::List(items) = &e.kind else {
+                            return self.fail(
+                                Diagnostic::error(Code("E0516"), e.span, "`formats` is a list")
+                                    .help("`formats = [csv, jsonl, tensorboard]`"),
+                            );
+                        };
+                        formats.clear();
+                        for item in items {
+                            match &item.kind {
+                                ExprKind::Name(n) if ["csv", "jsonl", "tensorboard"].contains(&&**n) => formats.push(n.to_string()),
+                                _ => {
+                                    return self.fail(
+                                        Diagnostic::error(Code("E0516"), item.span, "unknown log format")
+                                            .help("csv, jsonl and tensorboard are known"),
+                                    );
+                                }
+                            }
+                        }
+                    }
+                    setup.log = Some((path, formats));
+                }
+                "stop" => {
+                    let cond = s.clauses.iter().find(|c| &*c.word.text == "when").and_then(|c| c.value.clone());
+                    let Some(cond) = cond else {
+                        return self.fail(
+                            Diagnostic::error(Code("E0524"), s.span, "`stop` needs a condition").help("`stop when accuracy > 0.99`"),
+                        );
+                    };
+                    setup.stop_when = Some(cond);
+                }
+                "on" => {
+                    let text = self.program.sources.slice(s.span);
+                    if !mentions(text, "nan") || !(mentions(text, "skip") || mentions(text, "stop")) {
+                        return self.fail(Diagnostic::error(Code("E0516"), s.span, "`on` takes `nan { stop }` or `nan { skip }`"));
+                    }
+                    setup.stop_on_nan = !mentions(text, "skip");
+                }
+                "precision" => setup.precision = self.dtype_setting(&mut scope, s.values.first().map(|(_, e)| e), s.span)?,
+                "device" => {
+                    let device = self.text_setting(&mut scope, s)?;
+                    if device != "cpu" && !device.is_empty() {
+                        return self.fail(
+                            Diagnostic::error(Code("E0708"), s.span, format!("device `{device}` is not yet supported"))
+                                .help("only \"cpu\" today"),
+                        );
+                    }
+                }
+                _ => {}
+            }
+        }
+        if setup.precision == DType::F64 {
+            return self.fail(
+                Diagnostic::error(Code("E0709"), setup.span, "`precision f64` is not yet supported")
+                    .help("declare parameters and data as f64 instead"),
+            );
+        }
+        Ok(())
+    }
+
+    fn text_setting(&mut self, scope: &mut Scope, s: &Setting) -> Eval<String> {
+        let Some((_, e)) = s.values.first() else { return self.error("E0516", s.span, format!("`{}` needs a string", s.word.text)) };
+        match self.expr(scope, e)? {
+            Value::Str(text) => Ok(text.to_string()),
+            Value::Unknown => Ok(String::new()),
+            _ => self.error("E0516", e.span, format!("`{}` needs a string", s.word.text)),
+        }
+    }
+
+    /// Whether some state of an optimizer begins with a function of the gradient.
+    fn state_uses_gradient(&self, optimizer: &OptimizerValue) -> bool {
+        match optimizer {
+            OptimizerValue::Chain(parts) => parts.iter().any(|p| self.state_uses_gradient(p)),
+            OptimizerValue::Single { item, .. } => {
+                let ItemKind::Fn(f) = &self.program.item(*item).kind else { return false };
+                match &f.body.kind {
+                    ExprKind::Block(b) => self.block_states_use_gradient(&b.stmts),
+                    // A named chain: its parts are seen when they run; assume they may.
+                    _ => false,
+                }
+            }
+        }
+    }
+
+    fn block_states_use_gradient(&self, stmts: &[Stmt]) -> bool {
+        stmts.iter().any(|s| match &s.kind {
+            StmtKind::State { init, .. } => mentions(self.program.sources.slice(init.span), "g"),
+            StmtKind::Expr(e) | StmtKind::Let { value: e, .. } | StmtKind::Update { value: e, .. } => self.expr_states_use_gradient(e),
+            _ => false,
+        })
+    }
+
+    fn expr_states_use_gradient(&self, e: &Expr) -> bool {
+        match &e.kind {
+            ExprKind::If { then, otherwise, .. } => {
+                self.block_states_use_gradient(&then.stmts) || otherwise.as_ref().is_some_and(|b| self.block_states_use_gradient(&b.stmts))
+            }
+            ExprKind::Block(b) => self.block_states_use_gradient(&b.stmts),
+            _ => false,
+        }
+    }
+}
