@@ -123,6 +123,12 @@ pub(super) fn blamed(text: &str, scan: &Scan, at: usize) -> usize {
     if newline_between && wants_operand(previous_token(text, end)) { end.saturating_sub(1) } else { at }
 }
 
+/// For a `{` that starts a line though no statement can start with it: the blanks in front of it.
+pub(super) fn stray_block(text: &str, scan: &Scan, at: usize) -> Option<std::ops::Range<usize>> {
+    let end = previous_end(text, scan, at);
+    (text[at..].starts_with('{') && end > 0 && text[end..at].contains('\n')).then_some(end..at)
+}
+
 /// Whether the failure at `at` is about one of these words.
 pub(super) fn involves(text: &str, scan: &Scan, at: usize, words: &[String]) -> bool {
     let previous = previous_token(text, previous_end(text, scan, at));
@@ -220,6 +226,11 @@ pub(super) fn unexpected(builder: &Builder<'_>, part: &Part, scan: &Scan, at: us
     if let Some(error) = character(found, here) {
         return error;
     }
+    if stray_block(text, scan, at).is_some() {
+        return Diagnostic::error(codes::UNEXPECTED, here, "a block starts on the line of its head")
+            .label(previous_span, "write `{` behind this")
+            .help("a newline ends a statement; move the `{` to the end of the line before");
+    }
     if previous == "." && found.starts_with(|c: char| c.is_ascii_digit()) {
         return Diagnostic::error(codes::UNEXPECTED, here, "tuples have no fields").help("take the tuple apart: `let (a, b) = …`");
     }
@@ -273,6 +284,7 @@ pub(super) fn unexpected(builder: &Builder<'_>, part: &Part, scan: &Scan, at: us
         }
         "=>" => Some("functions are written with `->`".into()),
         ":=" => Some("bind with `let name = value`, update with `name <- value`".into()),
+        ":" if previous == ")" && what == "`=`" => Some("the type of the result follows `->`".into()),
         ":" if what.contains("`)`") => Some("arguments are named with `=`: `f(x, scale = 2)`".into()),
         "{" if what.contains("operator") => Some("begin a new line in front of a block".into()),
         _ if what == "an expression" && matches!(found, "*" | "/" | "+" | "@" | "^" | "%" | "==" | "<" | ">" | "|>" | "and" | "or") => {
@@ -313,7 +325,8 @@ fn character(found: &str, here: Span) -> Option<Diagnostic> {
         c if !c.is_ascii() && !c.is_alphanumeric() => "remove it",
         _ => return None,
     };
-    Some(Diagnostic::error(codes::CHARACTER, here, format!("`{}` is not in the language", c.escape_debug())).help(help))
+    let shown = if c.is_control() || c.is_whitespace() { c.escape_unicode().to_string() } else { c.to_string() };
+    Some(Diagnostic::error(codes::CHARACTER, here, format!("`{shown}` is not in the language")).help(help))
 }
 
 /// The first word of an item that is none.

@@ -144,6 +144,11 @@ fn mend(builder: &mut Builder<'_>, mut part: Part, next: Option<usize>, file: &m
             }
             builder.errors.push(error);
         }
+        // With the `{` on the line of its head the rest may be fine.
+        if let Some(blanks) = messages::stray_block(&part.text, &found, at).filter(|_| !again) {
+            part.blank(blanks);
+            continue;
+        }
         if around.is_empty() || !neutralize(&mut part, around, at, &mut marked) {
             break;
         }
