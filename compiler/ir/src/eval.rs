@@ -245,4 +245,106 @@ mod tests {
         assert_eq!(eval_int(ScalarOp::Not, DType::Bool, &[1]), 0);
         assert_eq!(float_to_int(DType::I32, f64::NAN), 0);
     }
+
+    /// Every float row of the table against an independent formula, at points where both are accurate.
+    #[test]
+    fn every_float_operation_means_what_its_name_says() {
+        use crate::scalar::{Class, TABLE};
+        let reference = |op: ScalarOp, x: f64, y: f64| -> f64 {
+            use ScalarOp::*;
+            match op {
+                Add => y + x,
+                Sub => -(y - x),
+                Mul => y * x,
+                Div => x * y.recip(),
+                FloorDiv => ((x - x.rem_euclid(y)) / y).round(),
+                Rem => x.rem_euclid(y),
+                Min => x.min(y),
+                Max => x.max(y),
+                Pow => (y * x.ln()).exp(),
+                Atan2 => (x / y).atan(),
+                Neg => 0.0 - x,
+                Abs => (x * x).sqrt(),
+                Sign => x / x.abs(),
+                Floor => x - x.rem_euclid(1.0),
+                Ceil => x - x.rem_euclid(1.0) + 1.0,
+                Round => (x + 0.5) - (x + 0.5).rem_euclid(1.0),
+                Trunc => x as i64 as f64,
+                Sqrt => x.powf(0.5),
+                Rsqrt => x.powf(-0.5),
+                Cbrt => x.powf(1.0 / 3.0),
+                Exp => std::f64::consts::E.powf(x),
+                Exp2 => (x * 2f64.ln()).exp(),
+                Expm1 => x.exp() - 1.0,
+                Log => x.log10() / std::f64::consts::E.log10(),
+                Log1p => (1.0 + x).ln(),
+                Log2 => x.ln() / 2f64.ln(),
+                Sin => (1.0 - x.cos() * x.cos()).sqrt(),
+                Cos => 1.0 - 2.0 * (x / 2.0).sin() * (x / 2.0).sin(),
+                Tan => x.sin() / x.cos(),
+                Asin => x.atan2((1.0 - x * x).sqrt()),
+                Acos => (1.0 - x * x).sqrt().atan2(x),
+                Atan => x.atan2(1.0),
+                Sinh => (x.exp() - (-x).exp()) / 2.0,
+                Cosh => (x.exp() + (-x).exp()) / 2.0,
+                Tanh => 1.0 - 2.0 / ((2.0 * x).exp() + 1.0),
+                Asinh => (x + (x * x + 1.0).sqrt()).ln(),
+                Acosh => (x + (x * x - 1.0).sqrt()).ln(),
+                Atanh => 0.5 * ((1.0 + x) / (1.0 - x)).ln(),
+                Sigmoid => 0.5 * (1.0 + (x / 2.0).tanh()),
+                // Maclaurin series.
+                Erf => {
+                    let (mut sum, mut term) = (0.0, x);
+                    for n in 0..60 {
+                        sum += term / f64::from(2 * n + 1);
+                        term *= -x * x / f64::from(n + 1);
+                    }
+                    sum * 2.0 / std::f64::consts::PI.sqrt()
+                }
+                Eq | IsNan => 0.0,
+                Ne | IsFinite => 1.0,
+                Lt => f64::from(u8::from(y > x)),
+                Le => f64::from(u8::from(y >= x)),
+                Select => y,
+                Fma => x * y + 0.25,
+                And | Or | Xor | Not | Shl | Shr => unreachable!(),
+            }
+        };
+        for row in TABLE.iter().filter(|r| r.class != Class::Bits) {
+            for x in [0.3, 0.62, 1.7] {
+                // Where the functions are real.
+                let x = match row.op {
+                    ScalarOp::Asin | ScalarOp::Acos | ScalarOp::Atanh => x / 2.0,
+                    ScalarOp::Acosh => x + 1.0,
+                    _ => x,
+                };
+                let (got, want) = (eval_float(row.op, &[x, 0.8, 0.25][..row.arity as usize]), reference(row.op, x, 0.8));
+                assert!((got - want).abs() <= 1e-12 * want.abs().max(1.0), "{} of {x}: {got} where {want} is right", row.name);
+            }
+        }
+    }
+
+    #[test]
+    fn limits_of_the_numerically_careful_ones() {
+        assert_eq!(eval_float(ScalarOp::Sigmoid, &[-1000.0]), 0.0);
+        assert_eq!(eval_float(ScalarOp::Sigmoid, &[1000.0]), 1.0);
+        assert_eq!(eval_float(ScalarOp::Expm1, &[1e-20]), 1e-20);
+        assert_eq!(eval_float(ScalarOp::Log1p, &[1e-20]), 1e-20);
+        assert_eq!(eval_float(ScalarOp::Round, &[2.5]), 2.0);
+        assert!(eval_float(ScalarOp::Sign, &[-0.0]).is_sign_negative() && eval_float(ScalarOp::Sign, &[f64::NAN]).is_nan());
+        assert_eq!(eval_float(ScalarOp::Rsqrt, &[0.0]), f64::INFINITY);
+    }
+
+    #[test]
+    fn results_are_rounded_once() {
+        // In f32, 1 + 2^-24 + 2^-50 rounds up; by way of a rounded product it would not.
+        let (x, y) = (1.0 + 2f64.powi(-12), 1.0 - 2f64.powi(-12));
+        let fused = eval_typed(ScalarOp::Fma, DType::F32, &[x, y, 2f64.powi(-23)]);
+        assert_eq!(fused, f64::from((x as f32).mul_add(y as f32, 2f32.powi(-23))));
+        assert_eq!(eval_typed(ScalarOp::Div, DType::F32, &[1.0, 3.0]), f64::from(1.0f32 / 3.0f32));
+        assert_eq!(int_to_float(DType::F32, (1 << 25) + 3), f64::from(((1i64 << 25) + 3) as f32));
+        assert_eq!(round_to(DType::BF16, 1.0 + 2f64.powi(-9)), 1.0);
+        assert_eq!(float_to_int(DType::U8, 300.0), 255);
+        assert_eq!(wrap(DType::U8, 300), 44);
+    }
 }
