@@ -170,7 +170,7 @@ struct Term {
 fn join_pads(b: &mut Builder, op: &Op, x: &[NodeId], ty: &Ty, origin: Origin) -> Option<NodeId> {
     let Op::Map(ScalarOp::Add) = op else { return None };
     let mut terms = Vec::new();
-    if !x.iter().all(|&id| collect_pads(b, id, &mut terms)) {
+    if !x.iter().all(|&id| collect_pads(b, id, MAX_PADS, &mut terms)) {
         return None;
     }
     let (lo, hi) = (&terms[0].lo, &terms[0].hi);
@@ -207,10 +207,11 @@ fn join_pads(b: &mut Builder, op: &Op, x: &[NodeId], ty: &Ty, origin: Origin) ->
     padded.into_iter().reduce(|sum, next| b.map(ScalarOp::Add, &[sum, next], origin))
 }
 
-fn collect_pads(b: &Builder, id: NodeId, terms: &mut Vec<Term>) -> bool {
+/// The pads of a sum; false as soon as a term is something else. The newer operand comes first: it is the pad in a long chain.
+fn collect_pads(b: &Builder, id: NodeId, depth: usize, terms: &mut Vec<Term>) -> bool {
     let node = b.out.node(id);
     match &node.op {
-        Op::Map(ScalarOp::Add) => node.operands.iter().all(|&o| collect_pads(b, o, terms)),
+        Op::Map(ScalarOp::Add) => depth > 0 && node.operands.iter().rev().all(|&o| collect_pads(b, o, depth - 1, terms)),
         Op::Pad { lo, hi, interior } if interior.iter().all(|&i| i == 0) && terms.len() < MAX_PADS => {
             terms.push(Term { node: node.operands[0], lo: lo.clone(), hi: hi.clone() });
             splat_value(&b.out, node.operands[1]).is_some_and(|v| v == 0.0 && !v.is_sign_negative())

@@ -287,6 +287,37 @@ fn loops_of_no_and_one_pass_vanish_and_run_time_counts_can_be_known() {
 }
 
 #[test]
+fn equal_loops_are_run_once() {
+    let body = |waste: bool| {
+        let mut b = Graph::new();
+        b.input("i", Ty::scalar(DType::I32), O);
+        let c = b.input("c", f32s(&[2]), O);
+        if waste {
+            b.map(ScalarOp::Exp, &[c], O);
+        }
+        let next = b.map(ScalarOp::Sin, &[c], O);
+        b.outputs = vec![next];
+        LoopOp { trip: Some(3), reverse: false, carried: 1, scanned: 0, body: Arc::new(b) }
+    };
+    let g = check(&graph(&[&[2]], |g, x| [false, true].into_iter().flat_map(|w| g.loop_results(body(w), x, O)).collect()));
+    assert_eq!(g.outputs[0], g.outputs[1]);
+}
+
+#[test]
+fn long_chains_do_not_exhaust_the_stack() {
+    let g = graph(&[&[2], &[2]], |g, x| {
+        let mut sum = x[0];
+        for i in 0..20_000 {
+            let neg = g.map(ScalarOp::Neg, &[sum], O);
+            sum = if i % 2 == 0 { g.map(ScalarOp::Add, &[sum, x[1]], O) } else { g.map(ScalarOp::Mul, &[neg, x[1]], O) };
+        }
+        vec![sum]
+    });
+    let small = simplify(g, &Config::default());
+    assert!(verify(&small).is_ok());
+}
+
+#[test]
 fn conditionals_calls_and_stops() {
     let branch = |op: ScalarOp| {
         let mut b = Graph::new();
