@@ -45,9 +45,9 @@ fn symbols_broadcast_only_with_themselves() {
         move |cx: &mut Cx| binary(cx, BinOp::Add, &a, &b)
     };
     assert_eq!(checked(f(&[n.clone(), 3i64.into()], &[3i64.into()])), "f32[N, 3]");
-    assert_eq!(checked(f(&[n.clone()], &[1i64.into()])), "f32[N]");
-    assert_eq!(check_error(f(&[n.clone()], &[m.clone()])).code.0, "E0401");
-    assert_eq!(check_error(f(&[n.clone()], &[n.sub(&1i64.into())])).code.0, "E0401");
+    assert_eq!(checked(f(std::slice::from_ref(&n), &[1i64.into()])), "f32[N]");
+    assert_eq!(check_error(f(std::slice::from_ref(&n), std::slice::from_ref(&m))).code.0, "E0401");
+    assert_eq!(check_error(f(std::slice::from_ref(&n), &[n.sub(&1i64.into())])).code.0, "E0401");
     let half = m.floor_div(&2i64.into()).unwrap();
     assert_eq!(checked(f(std::slice::from_ref(&half), &[m.sub(&half)])), "f32[(M) // (2)]");
     let any = Cx::check().fresh_symbol("?");

@@ -103,7 +103,7 @@ fn reductions() {
     assert_eq!(on_ramp("cumsum", &[2, 2], &[], &[]), (vec![4], vec![0.0, 1.0, 3.0, 6.0]));
     let mask = run(|cx| {
         let m = arr(cx, DType::Bool, &[4], &[1.0, 0.0, 1.0, 1.0]);
-        let (s, p) = (op(cx, "sum", &[m.clone()], &[])?, op(cx, "mean", &[m], &[])?);
+        let (s, p) = (op(cx, "sum", std::slice::from_ref(&m), &[])?, op(cx, "mean", &[m], &[])?);
         assert!(matches!(&s, Val::Array(a) if a.dtype == DType::I32));
         let s = optc_ops::cast(cx, &s, DType::F32)?;
         op(cx, "stack", &[Val::List(vec![s, p])], &[])
