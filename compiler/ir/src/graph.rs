@@ -278,9 +278,9 @@ pub enum Op {
         /// Largest first.
         descending: bool,
     },
-    /// Operand: key u32[2]. Result u32 of any shape: element i is word `i % 4` of Philox4x32-10 with that key and counter `[i / 4 low, i / 4 high, 0, 0]`.
+    /// Operand: key `u32[2]`. Result u32 of any shape: element i is word `i % 4` of Philox4x32-10 with that key and counter `[i / 4 low, i / 4 high, 0, 0]`.
     RandomBits,
-    /// Operands: key u32[2], number u32 scalar. Result u32[2], a new key: the first two words of Philox4x32-10 with the key and counter `[number, place, 1, 0]`.
+    /// Operands: key `u32[2]`, number `u32` scalar. Result `u32[2]`, a new key: the first two words of Philox4x32-10 with the key and counter `[number, place, 1, 0]`.
     RandomFold {
         /// Distinguishes places of draws.
         place: u32,

@@ -36,7 +36,7 @@ pub struct Row {
 
 macro_rules! table {
     ($($(#[$doc:meta])* $op:ident $name:literal $arity:literal $class:ident $ulp:literal $cost:literal;)*) => {
-        /// A scalar operation; its meaning on f64 (or i64) is [`crate::scalar::eval`].
+        /// A scalar operation; its meaning on f64 and i64 stands in [`crate::eval`].
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum ScalarOp { $($(#[$doc])* $op,)* }
         /// All rows, in the order of [`ScalarOp`].

@@ -172,7 +172,7 @@ pub struct Conv {
     pub rhs: BufRef,
     /// Result (y, dx or dw).
     pub out: BufRef,
-    /// Scratch memory in the arena, of [`Conv::scratch_len`] elements.
+    /// Scratch memory in the arena, of [`ConvDims::scratch_len`] elements.
     pub scratch: BufRef,
 }
 
