@@ -176,3 +176,62 @@ experiment e(k: int) {
 ";
     insta::assert_snapshot!("blocks", tree(text));
 }
+
+#[test]
+fn words_of_the_script_are_names_elsewhere() {
+    let script = "experiment e {\n  print(x, 2)\n  table(rows)\n  check(a < b, \"claim\")\n}\n";
+    assert_eq!(tree(script), "(experiment e () (print x 2) (table rows) (check (< a b) \"claim\"))\n");
+    let function = "fn f(x) {\n  print(x)\n  let table = check\n  table[0] + plot.y - save\n}\n";
+    assert_eq!(tree(function), "(fn f (x) (do (call print x) (let table check) (- (+ (index table 0) (field plot y)) save)))\n");
+    let words =
+        "fn f(data, step, model, train, loss, with, run, time, on, param) = data + step * model(train) - with[run] / time + on + param\n";
+    assert!(tree(words).contains("(index with run)"));
+}
+
+#[test]
+fn spans_are_tight() {
+    use optc_front::ast::{ExprKind, ItemKind, StmtKind};
+    let text = "fn f(x) {\n  g(a, b) + (c * d)   # note\n\n  x[1 : 2]  # note\n    .sum()  # note\n  -y  \n  z -> z + 1  # end\n}\n";
+    let (file, errors) = parse(SourceId(0), text);
+    assert!(errors.is_empty());
+    let ItemKind::Fn(f) = &file.items[0].kind else { panic!("a function") };
+    let ExprKind::Block(body) = &f.body.kind else { panic!("a block") };
+    let of = |i: usize| match &body.stmts[i].kind {
+        StmtKind::Expr(e) => &text[e.span.range()],
+        _ => "no expression",
+    };
+    assert_eq!(of(0), "g(a, b) + (c * d)");
+    assert_eq!(of(1), "x[1 : 2]  # note\n    .sum()");
+    assert_eq!(of(2), "-y");
+    assert_eq!(of(3), "z -> z + 1");
+    let StmtKind::Expr(first) = &body.stmts[0].kind else { panic!("an expression") };
+    let ExprKind::Binary(_, _, right) = &first.kind else { panic!("a sum") };
+    assert_eq!(&text[right.span.range()], "(c * d)");
+}
+
+#[test]
+fn ids_are_unique_and_depend_on_the_text_alone() {
+    use optc_front::ast::{ExprKind, ItemKind};
+    let text = "const a = 1\nconst b = f(2, 3)\n";
+    let ids = |source: u32| {
+        let (file, _) = parse(SourceId(source), text);
+        let mut ids = Vec::new();
+        for item in &file.items {
+            let ItemKind::Const { value, .. } = &item.kind else { continue };
+            ids.push(value.id);
+            if let ExprKind::Call { callee, args } = &value.kind {
+                ids.push(callee.id);
+                ids.extend(args.iter().map(|a| a.value.id));
+            }
+        }
+        ids
+    };
+    let first = ids(3);
+    assert_eq!(first, ids(3));
+    let mut all = first.clone();
+    all.extend(ids(4));
+    let count = all.len();
+    all.sort();
+    all.dedup();
+    assert_eq!(all.len(), count);
+}

@@ -22,6 +22,8 @@ pub(super) struct Builder<'a> {
     pub comments: &'a Comments,
     /// Next expression number.
     pub next_id: u32,
+    /// Whether the statements being built are of the host script.
+    pub host: bool,
     /// Errors found while building.
     pub errors: Vec<Diagnostic>,
 }

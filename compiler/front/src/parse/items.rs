@@ -40,7 +40,9 @@ impl Builder<'_> {
                 let mut parts = kids(inner).peekable();
                 let name = parts.next().map(|p| self.name(&p)).expect("an experiment has a name");
                 let params = parts.next_if(|p| p.as_rule() == Rule::params).map(|p| self.params(p)).unwrap_or_default();
+                self.host = true;
                 let body = self.expect_body(parts.next(), span);
+                self.host = false;
                 ItemKind::Experiment(Arc::new(ExperimentItem { name, params, body, span }))
             }
             Rule::block_item => self.block_item(inner),
@@ -141,7 +143,11 @@ impl Builder<'_> {
                 Rule::params => params = self.params(p),
                 Rule::ty => result = Some(self.ty(p)),
                 Rule::gradient => gradient = Some(self.gradient(p)),
-                _ => body = Some(self.fn_body(p)),
+                _ => {
+                    self.host = kind == FnKind::HostFn;
+                    body = Some(self.fn_body(p));
+                    self.host = false;
+                }
             }
         }
         let body = body.unwrap_or_else(|| self.make(ExprKind::Error, span));

@@ -219,7 +219,11 @@ impl Builder<'_> {
         let mut parts = pair.into_inner().filter(|p| !matches!(p.as_rule(), Rule::decl_word));
         let target = self.expect_expr(parts.next(), span);
         let Some(op) = parts.next() else {
-            return if matches!(target.kind, ExprKind::Error) { StmtKind::Error } else { StmtKind::Expr(target) };
+            return match target.kind {
+                ExprKind::Error => StmtKind::Error,
+                ExprKind::Call { callee, args } if self.host && is_output(&callee) => called_output(*callee, args),
+                _ => StmtKind::Expr(target),
+            };
         };
         let at = self.span(&op);
         let value = self.expect_expr(parts.next(), span);
@@ -279,6 +283,31 @@ impl Builder<'_> {
         };
         Pattern { kind, span }
     }
+}
+
+/// Whether this is a word that prints or checks in the host script.
+fn is_output(callee: &Expr) -> bool {
+    matches!(&callee.kind, ExprKind::Name(n) if matches!(&**n, "print" | "save" | "table" | "plot" | "check"))
+}
+
+/// `print(x)` and `check(c, "claim")`, written like calls.
+fn called_output(callee: Expr, args: Vec<Arg>) -> StmtKind {
+    let ExprKind::Name(word) = &callee.kind else { return StmtKind::Expr(callee) };
+    let word = Name { text: word.clone(), span: callee.span };
+    if &*word.text == "check" {
+        let mut values = args.into_iter().map(|a| a.value);
+        let cond = values.next().unwrap_or(Expr { kind: ExprKind::Error, ..callee });
+        return StmtKind::Check { cond, within: None, relative: false, claim: values.next() };
+    }
+    let mut values = Vec::new();
+    let mut options = Vec::new();
+    for arg in args {
+        match arg.name {
+            Some(name) => options.push((name, arg.value)),
+            None => values.push(arg.value),
+        }
+    }
+    StmtKind::Output { word, values, options }
 }
 
 /// Whether `<-` may have this on its left.
