@@ -12,7 +12,8 @@ use optc_ir::scalar::{Class, ScalarOp};
 /// In the order they are tried.
 pub const MOVES: &[Move] = &[
     Move { name: "operands of commutative operations in order", exactness: Exact, step: order_operands },
-    Move { name: "operations on literals", exactness: Budget, step: fold },
+    Move { name: "exact operations on literals", exactness: Exact, step: fold_exact },
+    Move { name: "operations on literals", exactness: Budget, step: fold_literals },
     Move { name: "operations on equal broadcasts", exactness: Exact, step: sink_broadcast },
     Move { name: "rule table", exactness: Exact, step: apply_rules },
     Move { name: "division by a power of two", exactness: Exact, step: divide_by_power_of_two },
@@ -30,8 +31,9 @@ fn order_operands(b: &mut Builder, op: &Op, x: &[NodeId], ty: &Ty, origin: Origi
     if rank(x[0]) > rank(x[1]) { Some(b.make(op.clone(), &[x[1], x[0]], ty.clone(), origin)) } else { None }
 }
 
-fn fold(b: &mut Builder, op: &Op, x: &[NodeId], ty: &Ty, origin: Origin) -> Option<NodeId> {
-    fold_literals(b, op, x, ty, origin)
+/// Operations that every back end rounds alike.
+fn fold_exact(b: &mut Builder, op: &Op, x: &[NodeId], ty: &Ty, origin: Origin) -> Option<NodeId> {
+    if matches!(op, Op::Map(s) if s.row().ulp > 0.0) { None } else { fold_literals(b, op, x, ty, origin) }
 }
 
 /// Evaluates an operation on literals. Shared with movement.

@@ -2,6 +2,7 @@
 
 use super::build::Builder;
 use super::pattern::splat_value;
+use optc_abi::Tensor;
 use optc_ir::graph::{Graph, NodeId, NodeTy, Op, Origin};
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
@@ -122,10 +123,13 @@ impl Builder<'_> {
             })
             .collect();
         let kept: Vec<bool> = (0..wanted.len()).map(|i| wanted[i] && passed[i].is_none()).collect();
-        let used: Vec<bool> = (0..args.len()).map(|i| is_used(&then, i, &kept) || is_used(&otherwise, i, &kept)).collect();
+        // Literals are known inside, where they can be folded.
+        let literals: Vec<Option<Tensor>> = args.iter().map(|&a| literal(&self.out, a)).collect();
+        let used: Vec<bool> =
+            (0..args.len()).map(|i| literals[i].is_none() && (is_used(&then, i, &kept) || is_used(&otherwise, i, &kept))).collect();
         if kept.contains(&false) || used.contains(&false) {
-            then = self.context.intern(restrict(&then, &used, &kept));
-            otherwise = self.context.intern(restrict(&otherwise, &used, &kept));
+            then = self.context.intern(restrict(&then, &used, &literals, &kept));
+            otherwise = self.context.intern(restrict(&otherwise, &used, &literals, &kept));
             (then, otherwise) = (self.context.sub_graph(&then), self.context.sub_graph(&otherwise));
         }
         let mut results = if kept.contains(&true) {
@@ -174,15 +178,30 @@ pub fn reachable(graph: &Graph, kept: &[bool]) -> Vec<bool> {
     live
 }
 
-/// The graph with only the kept inputs and outputs.
-fn restrict(graph: &Graph, inputs: &[bool], outputs: &[bool]) -> Graph {
+/// The scalar all elements of a literal or a broadcast literal are equal to.
+fn literal(graph: &Graph, id: NodeId) -> Option<Tensor> {
+    let source = match &graph.node(id).op {
+        Op::Broadcast { dims } if dims.is_empty() => graph.node(id).operands[0],
+        _ => id,
+    };
+    match &graph.node(source).op {
+        Op::Const(t) if t.shape.is_empty() => Some((**t).clone()),
+        _ => None,
+    }
+}
+
+/// The graph with only the kept inputs and outputs; inputs of known value become literals.
+fn restrict(graph: &Graph, inputs: &[bool], literals: &[Option<Tensor>], outputs: &[bool]) -> Graph {
     let live = reachable(graph, outputs);
     let mut out = Graph::new();
     let mut map: FxHashMap<NodeId, NodeId> = FxHashMap::default();
     for id in graph.ids() {
         let node = graph.node(id);
         if let Op::Input { index } = node.op {
-            if inputs[index as usize] {
+            if let Some(value) = &literals[index as usize] {
+                let scalar = out.constant(value.clone(), graph.origin(id));
+                map.insert(id, out.broadcast(scalar, &[], &graph.ty(id).shape, graph.origin(id)));
+            } else if inputs[index as usize] {
                 let name = graph.inputs[index as usize].name.clone();
                 map.insert(id, out.input(name, graph.ty(id).clone(), graph.origin(id)));
             }

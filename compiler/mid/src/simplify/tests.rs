@@ -333,15 +333,21 @@ fn conditionals_calls_and_stops() {
         let yes = g.map(ScalarOp::Eq, &[p, p], O);
         let sure = g.map(ScalarOp::Lt, &[yes, yes], O);
         let a = g.cond_results(p, branch(ScalarOp::Exp), branch(ScalarOp::Sin), x, O);
+        let two = g.scalar(DType::F32, 2.0, O);
+        let known = g.cond_results(p, branch(ScalarOp::Exp), branch(ScalarOp::Sin), &[two, x[1]], O)[0];
         let b = g.cond_results(sure, branch(ScalarOp::Exp), branch(ScalarOp::Sin), x, O);
         let c = g.op(Op::Call(call), &[a[0], b[0]], O);
         let c = g.result(c, 0, O);
-        vec![g.op(Op::StopGradient, &[c], O), a[1]]
+        vec![g.op(Op::StopGradient, &[c], O), a[1], known]
     });
     g.outputs.push(g.inputs[0].node);
     let small = check(&g);
     assert_eq!(small.outputs[1], small.inputs[1].node);
-    assert_eq!(ops(&small).iter().filter(|o| *o == "cond").count(), 1, "{}", print(&small));
+    assert_eq!(ops(&small).iter().filter(|o| *o == "cond").count(), 2, "{}", print(&small));
+    // The branches know the literal and are literals themselves.
+    let arguments: Vec<usize> =
+        small.ids().filter(|&id| matches!(small.node(id).op, Op::Cond { .. })).map(|id| small.node(id).operands.len()).collect();
+    assert_eq!(arguments, [2, 1]);
     assert!(!ops(&small).iter().any(|o| o == "call" || o == "stopgradient"));
 }
 
