@@ -179,7 +179,11 @@ impl Block<'_> {
             self.reads_all(&mut unit, [view.base]);
             sides.push((view, place));
         }
-        let c_strides: Vec<i64> = strides(&net.nodes[n].ty.shape).iter().map(|&s| s as i64).collect();
+        let dense = strides(&net.nodes[n].ty.shape);
+        let mut c_strides: Vec<i64> = dense.iter().map(|&s| s as i64).collect();
+        if let Some(layout) = &net.nodes[n].layout {
+            layout.iter().zip(&dense).for_each(|(&axis, &stride)| c_strides[axis] = stride as i64);
+        }
         let c = self.place(n);
         let (b, b_place) = sides.pop().expect("two operands");
         let (a, a_place) = sides.pop().expect("two operands");

@@ -30,6 +30,8 @@ pub(crate) struct PNode {
     pub origin: Origin,
     /// A reduction of all elements, seen as one row, to one partial result per [`CHUNK`] of them.
     pub partial: bool,
+    /// For a matrix product: result axis `i` is axis `layout[i]` of the product, if they are not in order.
+    pub layout: Option<Axes>,
 }
 
 /// A graph as the planner sees it: live nodes in topological order.
@@ -52,7 +54,31 @@ impl Net {
         let outputs = net.add(graph, &args);
         net.outputs = outputs.into_iter().map(|o| net.strip(o)).collect();
         net.sweep();
+        net.turn_products();
         net
+    }
+
+    /// A product only used with its axes in another order is written in that order, as long as its rows stay contiguous.
+    fn turn_products(&mut self) {
+        let mut users = vec![0usize; self.nodes.len()];
+        self.nodes.iter().flat_map(|n| &n.operands).chain(&self.outputs).for_each(|&o| users[o] += 1);
+        let mut turned = false;
+        for n in 0..self.nodes.len() {
+            let Op::Permute { perm } = &self.nodes[n].op else { continue };
+            let (perm, product) = (perm.clone(), self.nodes[n].operands[0]);
+            let source = &self.nodes[product];
+            let rows_stay = perm.last().is_some_and(|&p| p + 1 == perm.len());
+            if !matches!(source.op, Op::Dot(_)) || users[product] != 1 || source.layout.is_some() || !rows_stay {
+                continue;
+            }
+            let (op, operands) = (source.op.clone(), source.operands.clone());
+            let node = &mut self.nodes[n];
+            (node.op, node.operands, node.layout) = (op, operands, Some(perm));
+            turned = true;
+        }
+        if turned {
+            self.sweep();
+        }
     }
 
     /// The node whose memory a chain of reshapes shows.
@@ -126,7 +152,7 @@ impl Net {
     }
 
     fn push(&mut self, op: Op, operands: &[N], ty: Ty, origin: Origin) -> N {
-        self.nodes.push(PNode { op, operands: operands.iter().copied().collect(), ty, origin, partial: false });
+        self.nodes.push(PNode { op, operands: operands.iter().copied().collect(), ty, origin, partial: false, layout: None });
         self.nodes.len() - 1
     }
 

@@ -25,6 +25,8 @@ pub(crate) const UNIT_NS: f64 = 25_000.0;
 const ROW: usize = 512;
 /// Vector lanes below which the other loop order is better for a reduction.
 const NARROW: usize = 8;
+/// Additions from which a value is stored and loaded rather than computed twice.
+const COSTLY: usize = 8;
 
 /// One use of a kernel's code, before memory is known.
 #[derive(Clone, Debug)]
@@ -73,6 +75,16 @@ struct Stage {
     phase: usize,
     /// Members computed in the same pass, in order.
     inline: Vec<N>,
+    /// Members computed at other places than the present one.
+    elsewhere: Vec<N>,
+    /// Where a stored result goes.
+    slot: Slot,
+}
+
+impl Stage {
+    fn new(net: &Net, node: N, slot: Slot) -> Stage {
+        Stage { node, kind: Kind::Own, space: space_of(net, node), phase: 0, inline: Vec::new(), elsewhere: Vec::new(), slot }
+    }
 }
 
 /// Alternating runs of kept and reduced axes; extents of 1 go.
@@ -102,6 +114,7 @@ pub(crate) fn emit_group(net: &Net, grouping: &Grouping, group: usize, origins: 
     }
     let rows = choose_rows(net, &stages, g.rows, ns);
     assign_phases(net, grouping, group, rows, &mut stages);
+    hold(net, grouping, group, rows, &mut stages);
     let row = if rows > 1 {
         let axis = e.b.open(Extent::Const(rows as i64), LoopKind::Parallel);
         e.row_axis = Some(axis);
@@ -183,11 +196,43 @@ fn name(net: &Net, members: &[N], main: N) -> String {
 fn stages(net: &Net, grouping: &Grouping, group: usize) -> Vec<Stage> {
     let g = &grouping.groups[group];
     let is_stage = |m: &&N| grouping.stored[**m] || grouping.class[**m] == Class::Staged;
-    g.members
-        .iter()
-        .filter(is_stage)
-        .map(|&node| Stage { node, kind: Kind::Own, space: space_of(net, node), phase: 0, inline: Vec::new() })
-        .collect()
+    g.members.iter().filter(is_stage).map(|&node| Stage::new(net, node, Slot::Node(node))).collect()
+}
+
+/// An expensive value that several phases of a row need is stored in the memory of a result that is written last, and loaded from there
+/// until then. So the exponentials of a softmax are computed once.
+fn hold(net: &Net, grouping: &Grouping, group: usize, rows: usize, stages: &mut Vec<Stage>) {
+    let mut phases: BTreeMap<N, Vec<usize>> = BTreeMap::new();
+    for stage in stages.iter() {
+        for &m in stage.inline.iter().filter(|&&m| cost(net, m) >= COSTLY && net.len_of(m) == stage.space) {
+            let list = phases.entry(m).or_default();
+            if !list.contains(&stage.phase) {
+                list.push(stage.phase);
+            }
+        }
+    }
+    let mut holders: Vec<N> = Vec::new();
+    let mut added = false;
+    for (m, list) in phases {
+        let last = list.iter().copied().max().unwrap_or(0);
+        if list.len() < 2 || stages.iter().any(|s| s.elsewhere.contains(&m)) {
+            continue;
+        }
+        let (ty, space) = (&net.nodes[m].ty, net.len_of(m));
+        let fits = |s: &&Stage| {
+            let same = s.space == space && net.nodes[s.node].ty.dtype == ty.dtype && value_type(ty.dtype) == ty.dtype;
+            s.kind == Kind::Store && s.phase == last && same && !holders.contains(&s.node)
+        };
+        if let Some(holder) = stages.iter().find(fits).map(|s| s.node) {
+            holders.push(holder);
+            stages.push(Stage::new(net, m, Slot::Node(holder)));
+            added = true;
+        }
+    }
+    if added {
+        stages.sort_by_key(|s| s.node);
+        assign_phases(net, grouping, group, rows, stages);
+    }
 }
 
 /// Decides how each stage runs for this number of rows, and when.
@@ -206,7 +251,7 @@ fn assign_phases(net: &Net, grouping: &Grouping, group: usize, rows: usize, stag
             _ if grouping.class[node] == Class::Elem => Kind::Store,
             _ => Kind::Own,
         };
-        let (deps, inline) = dependencies(net, grouping, group, &index, node, stages[i].space);
+        let (deps, inline, elsewhere) = dependencies(net, grouping, group, &index, node, stages[i].space);
         let mut phase = 0;
         for (dep, local) in deps {
             let other = &stages[dep];
@@ -215,10 +260,11 @@ fn assign_phases(net: &Net, grouping: &Grouping, group: usize, rows: usize, stag
         }
         stages[i].phase = phase;
         stages[i].inline = inline;
+        stages[i].elsewhere = elsewhere;
     }
 }
 
-/// The stages a stage's expression reaches (and whether at the same element), and the members it computes at the same element.
+/// The stages a stage's expression reaches (and whether at the same element), and the members it computes at the same element, or at others.
 fn dependencies(
     net: &Net,
     grouping: &Grouping,
@@ -226,9 +272,9 @@ fn dependencies(
     index: &FxHashMap<N, usize>,
     node: N,
     space: usize,
-) -> (Vec<(usize, bool)>, Vec<N>) {
+) -> (Vec<(usize, bool)>, Vec<N>, Vec<N>) {
     let mut deps = Vec::new();
-    let mut inline = Vec::new();
+    let (mut inline, mut elsewhere) = (Vec::new(), Vec::new());
     let mut seen: FxHashSet<(N, bool)> = FxHashSet::default();
     let mut todo: Vec<(N, bool)> = Vec::new();
     let step = |n: N, local: bool, todo: &mut Vec<(N, bool)>| {
@@ -255,13 +301,13 @@ fn dependencies(
         if loaded {
             continue;
         }
-        if local && grouping.class[n] == Class::Elem {
-            inline.push(n);
+        if grouping.class[n] == Class::Elem {
+            if local { &mut inline } else { &mut elsewhere }.push(n);
         }
         step(n, local, &mut todo);
     }
     inline.sort_unstable();
-    (deps, inline)
+    (deps, inline, elsewhere)
 }
 
 /// How many rows a kernel's parallel loop has. Elementwise kernels want long rows; kernels with stages that need whole rows take them.
@@ -363,7 +409,7 @@ impl Emitter<'_> {
             match acc {
                 Some(acc) => self.b.update(*acc, value),
                 None => {
-                    let buffer = self.buffer(Slot::Node(stage.node), Access::Write);
+                    let buffer = self.buffer(stage.slot, Access::Write);
                     self.b.store(buffer, at, value);
                 }
             }
@@ -385,7 +431,7 @@ impl Emitter<'_> {
                     }
                 }
                 None => {
-                    self.in_memory.insert(stage.node, Slot::Node(stage.node));
+                    self.in_memory.insert(stage.node, stage.slot);
                 }
             }
         }

@@ -363,3 +363,40 @@ fn results_do_not_depend_on_leftover_memory() {
     let b: Vec<Tensor> = optc_plan::reference::run(&planned, &mut second).unwrap();
     assert_eq!((a, first), (b, second));
 }
+
+#[test]
+fn the_exponentials_of_a_softmax_are_computed_once() {
+    let mut g = Graph::new();
+    let x = input(&mut g, &[64, 40]);
+    g.outputs = vec![softmax(&mut g, x)];
+    let planned = check(&g);
+    assert_eq!(text(&planned).matches("= exp(").count(), 1, "{}", text(&planned));
+}
+
+#[test]
+fn attention_takes_two_products_and_a_softmax() {
+    let mut g = Graph::new();
+    let x = input(&mut g, &[2, 6, 24]);
+    let w = input(&mut g, &[8, 11]);
+    let part = |g: &mut Graph, k: usize| {
+        let s = g.slice_axis(x, 2, k * 8, (k + 1) * 8, O);
+        let s = g.reshape(s, &[2, 6, 2, 4], O);
+        g.permute(s, &[0, 2, 1, 3], O)
+    };
+    let (q, k, v) = (part(&mut g, 0), part(&mut g, 1), part(&mut g, 2));
+    let dims = |l: usize, r: usize| DotDims {
+        lhs_batch: [0, 1].as_slice().into(),
+        rhs_batch: [0, 1].as_slice().into(),
+        lhs_contract: [l].as_slice().into(),
+        rhs_contract: [r].as_slice().into(),
+    };
+    let s = g.dot(q, k, dims(3, 3), O);
+    let p = softmax(&mut g, s);
+    let o = g.dot(p, v, dims(3, 2), O);
+    let o = g.permute(o, &[0, 2, 1, 3], O);
+    let o = g.reshape(o, &[2, 6, 8], O);
+    let d = DotDims { lhs_contract: [2].as_slice().into(), rhs_contract: [0].as_slice().into(), ..DotDims::default() };
+    g.outputs = vec![g.dot(o, w, d, O)];
+    let planned = check(&g);
+    assert_eq!(counts(&planned).0, 4, "{}", text(&planned));
+}

@@ -88,7 +88,7 @@ fn grow(g: &mut Graph, dice: &mut Dice, pool: &mut Vec<NodeId>, ids: NodeId) {
             let mut to = Vec::new();
             let mut rest = n;
             for f in [2, 3, 4, 5] {
-                if rest % f == 0 && dice.roll(2) == 0 {
+                if rest.is_multiple_of(f) && dice.roll(2) == 0 {
                     to.push(f);
                     rest /= f;
                 }
