@@ -184,7 +184,23 @@ impl<'a> Args<'a> {
         if let Some(d) = dims.iter().find(|d| d.known().is_some_and(|n| n < 0)) {
             return Err(self.value(param, "E0405", format!("an extent of `{}` is {d}, but extents are not negative", self.name)));
         }
+        self.check_size(param, &dims)?;
         Ok(dims)
+    }
+    /// An extent: a compile-time integer that is not negative.
+    pub fn extent(&self, param: &str, default: i64) -> Res<Dim> {
+        let d = self.int(param, default)?;
+        self.dims_of(param, &Val::Int(d.clone()))?;
+        Ok(d)
+    }
+    /// No array has more than 2^40 elements: a larger one is a mistake, and counting its elements could overflow.
+    pub fn check_size(&self, param: &str, shape: &[Dim]) -> Res<()> {
+        match Dim::product(shape).known() {
+            Some(n) if n > 1 << 40 => {
+                Err(self.value(param, "E0405", format!("`{}` of {n} elements", self.name)).help("an array holds at most 2^40 elements"))
+            }
+            _ => Ok(()),
+        }
     }
     /// Axes of an array of `rank` axes: an integer or a list; all if not given. `None` if they are not known while checking.
     pub fn axes(&self, param: &str, a: &Array) -> Res<Option<Vec<usize>>> {
@@ -239,7 +255,7 @@ impl<'a> Args<'a> {
                 let dtype = if m == crate::meet::Meet::WeakFloat { DType::F32 } else { m.dtype() };
                 x.iter().map(|e| crate::meet::to_array(cx, &self.op(), e, dtype)).collect()
             }
-            Val::Array(a) if a.shape.first().is_some_and(|n| n.known().is_some()) => {
+            Val::Array(a) if a.shape.first().is_some_and(|n| n.known().is_some_and(|n| (1..=1024).contains(&n))) => {
                 let n = a.shape[0].known().unwrap_or(0);
                 let mut rows = Vec::new();
                 for i in 0..n {
@@ -266,7 +282,7 @@ pub(crate) fn dims(v: &Val) -> Option<Vec<Dim>> {
             .collect(),
         Val::Range(a, b) => {
             let (a, b) = (a.known()?, b.known()?);
-            (b - a <= 64).then(|| (a..b).map(Dim::from).collect())
+            (b.saturating_sub(a) <= 64).then(|| (a..b).map(Dim::from).collect())
         }
         _ => None,
     }

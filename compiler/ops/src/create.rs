@@ -78,10 +78,11 @@ pub(crate) fn one_hot(cx: &mut Cx, args: &Args<'_>) -> Res<Val> {
     if !ids.dtype.is_int() {
         return Err(args.wrong("ids", "an array of integers"));
     }
-    let n = args.int("n", 0)?;
+    let n = args.extent("n", 0)?;
     let dtype = args.dtype("dtype", DType::F32)?;
     let mut shape = ids.shape.clone();
     shape.push(n);
+    args.check_size("n", &shape)?;
     let dims: Vec<usize> = (0..ids.shape.len()).collect();
     let wide = cx.spread(&ids, &dims, &shape);
     let place = cx.counting(ids.dtype, &shape, shape.len() - 1);

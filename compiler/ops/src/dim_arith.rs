@@ -73,7 +73,7 @@ impl Dim {
         let (mut q, mut r) = (BTreeMap::new(), BTreeMap::new());
         for (product, c) in &self.terms {
             let mut rest = product.clone();
-            let divides = c % k == 0
+            let divides = c.wrapping_rem(*k) == 0
                 && divisor.iter().all(|atom| match rest.iter().position(|a| a == atom) {
                     Some(at) => {
                         rest.remove(at);
@@ -82,7 +82,7 @@ impl Dim {
                     None => false,
                 });
             if divides {
-                q.insert(rest, c / k);
+                q.insert(rest, c.wrapping_div(*k));
             } else {
                 r.insert(product.clone(), *c);
             }

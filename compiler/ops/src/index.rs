@@ -78,7 +78,7 @@ fn list_index(cx: &mut Cx, base: &Val, x: &[Val], items: &[Ix]) -> Res<Val> {
             if numbers.iter().any(|n| matches!(n, Some(None))) {
                 return Ok(Val::Unknown);
             }
-            let step = step.and_then(|d| d.known()).unwrap_or(1);
+            let step = step.and_then(|d| d.known()).unwrap_or(1).clamp(-i64::from(i32::MAX), i64::from(i32::MAX));
             if step == 0 {
                 return Err(OpError::new("E0405", "the step of a slice is 0").at(*span, ""));
             }

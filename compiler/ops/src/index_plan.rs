@@ -221,7 +221,7 @@ fn slice(cx: &mut Cx, base: &Array, axis: usize, parts: [Option<&Val>; 3], lengt
     let n = &base.shape[axis];
     let step = match parts[2] {
         None | Some(Val::None) => Some(1),
-        Some(Val::Int(d)) => d.known(),
+        Some(Val::Int(d)) => d.known().map(|k| k.clamp(-i64::from(i32::MAX), i64::from(i32::MAX))),
         Some(v) => return Err(wrong_index(v, span)),
     };
     if step == Some(0) {

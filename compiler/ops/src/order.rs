@@ -131,7 +131,7 @@ pub(crate) fn scatter_add(cx: &mut Cx, args: &Args<'_>) -> Res<Val> {
 pub(crate) fn segment_sum(cx: &mut Cx, args: &Args<'_>) -> Res<Val> {
     let x = args.array(cx, "x")?;
     let ids = index_array(cx, args, "ids")?;
-    let n = args.int("n", 0)?;
+    let n = args.extent("n", 0)?;
     let fits = ids.shape.len() <= x.shape.len() && ids.shape.iter().zip(&x.shape).all(|(a, b)| a.fit(b) != Fit::Different);
     if !fits || ids.shape.is_empty() {
         return Err(

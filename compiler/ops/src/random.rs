@@ -292,6 +292,9 @@ fn categorical(cx: &mut Cx, args: &Args<'_>, key: &Array) -> Res<Val> {
     };
     let logits = args.floats(cx, param)?;
     let Some(last) = logits.shape.last().cloned() else { return Err(args.wrong(param, "an array of at least one axis")) };
+    if last.known() == Some(0) {
+        return Err(args.value(param, "E0405", "`random.categorical` of no classes".into()));
+    }
     let logits = match shape {
         Some(mut shape) => {
             shape.push(last);
@@ -309,8 +312,9 @@ fn random_order(cx: &mut Cx, key: &Array, n: &Dim) -> Array {
 
 /// `random.permutation(n)`: the integers below `n` in random order; `random.permutation(x)`: the rows of `x`.
 fn permutation(cx: &mut Cx, args: &Args<'_>, key: &Array) -> Res<Val> {
-    if let Val::Int(n) = args.get("x") {
-        return Ok(Val::Array(random_order(cx, key, n)));
+    if let Val::Int(_) = args.get("x") {
+        let n = args.extent("x", 0)?;
+        return Ok(Val::Array(random_order(cx, key, &n)));
     }
     let x = args.array(cx, "x")?;
     let Some(n) = x.shape.first().cloned() else { return Err(args.wrong("x", "an integer or an array of at least one axis")) };
@@ -329,6 +333,9 @@ fn choice(cx: &mut Cx, args: &Args<'_>, key: &Array) -> Res<Val> {
             (n, Some(x))
         }
     };
+    if n.known().is_some_and(|n| n < 1) {
+        return Err(args.value("x", "E0405", format!("`random.choice` out of {n} elements")));
+    }
     let Some(replace) = args.flag("replace", true)? else { return Ok(Val::Unknown) };
     let count = Dim::product(&shape);
     let ids = if !replace {

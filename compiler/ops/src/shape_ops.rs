@@ -186,6 +186,12 @@ pub(crate) fn split(cx: &mut Cx, args: &Args<'_>) -> Res<Val> {
         }
         v => {
             let mut b = crate::args::dims(v).ok_or_else(|| args.wrong("parts", "an integer or a list of indices"))?;
+            for d in &mut b {
+                // Negative indices count from the end.
+                if d.known().is_some_and(|k| k < 0) {
+                    *d = d.add(&n);
+                }
+            }
             b.insert(0, Dim::zero());
             b.push(n.clone());
             b
@@ -194,7 +200,8 @@ pub(crate) fn split(cx: &mut Cx, args: &Args<'_>) -> Res<Val> {
     let mut out = Vec::new();
     for w in bounds.windows(2) {
         let length = w[1].sub(&w[0]);
-        if length.known().is_some_and(|l| l < 0) {
+        let past = n.sub(&w[1]).known().is_some_and(|left| left < 0);
+        if past || length.known().is_some_and(|l| l < 0) || w[0].known().is_some_and(|k| k < 0) {
             return Err(args.value("parts", "E0403", format!("indices of `split` must rise and be at most {n}")));
         }
         out.push(Val::Array(cx.sliced(&x, axis, &w[0], &length, 1)));
@@ -239,6 +246,8 @@ pub(crate) fn pad(cx: &mut Cx, args: &Args<'_>) -> Res<Val> {
         return Err(args.wrong("value", "a scalar"));
     }
     let (lo, hi): (Vec<Dim>, Vec<Dim>) = pairs.into_iter().unzip();
+    let padded: Vec<Dim> = x.shape.iter().zip(lo.iter().zip(&hi)).map(|(n, (a, b))| n.add(a).add(b)).collect();
+    args.check_size("widths", &padded)?;
     Ok(Val::Array(cx.padded(&x, &value, &lo, &hi)))
 }
 
@@ -261,6 +270,7 @@ pub(crate) fn tile(cx: &mut Cx, args: &Args<'_>) -> Res<Val> {
         wide.push(n.clone());
         flat.push(n.mul(r));
     }
+    args.check_size("reps", &flat)?;
     let x = cx.reshaped(&x, &shape);
     let y = cx.spread(&x, &dims, &wide);
     Ok(Val::Array(cx.reshaped(&y, &flat)))
@@ -269,7 +279,7 @@ pub(crate) fn tile(cx: &mut Cx, args: &Args<'_>) -> Res<Val> {
 /// `repeat(x, n, axis)`: each element `n` times; without an axis of the flattened array.
 pub(crate) fn repeat(cx: &mut Cx, args: &Args<'_>) -> Res<Val> {
     let x = args.array(cx, "x")?;
-    let n = args.int("n", 1)?;
+    let n = args.extent("n", 1)?;
     let (x, axis) = match args.opt("axis") {
         Some(_) => {
             let Some(axis) = args.axis("axis", 0, &x)? else { return Ok(Val::Unknown) };
@@ -279,6 +289,7 @@ pub(crate) fn repeat(cx: &mut Cx, args: &Args<'_>) -> Res<Val> {
     };
     let mut wide = x.shape.clone();
     wide.insert(axis + 1, n.clone());
+    args.check_size("n", &wide)?;
     let dims: Vec<usize> = (0..wide.len()).filter(|&i| i != axis + 1).collect();
     let y = cx.spread(&x, &dims, &wide);
     let mut flat = x.shape.clone();

@@ -25,7 +25,7 @@ pub fn array(a: &Array) -> String {
     type_of(a.dtype, &a.shape)
 }
 
-/// Lines that name two types and mark one axis of each (`None`: mark nothing).
+/// Lines that name two types and mark one axis of each (`None`: mark nothing). The first line is a title, because notes are printed with a prefix there.
 pub fn pair(left: (&str, &Array, Option<usize>), right: (&str, &Array, Option<usize>)) -> String {
     let width = left.0.chars().count().max(right.0.chars().count());
     let line = |(name, a, marked): (&str, &Array, Option<usize>)| {
@@ -37,12 +37,13 @@ pub fn pair(left: (&str, &Array, Option<usize>), right: (&str, &Array, Option<us
         }
         out
     };
-    format!("{}\n{}", line(left), line(right))
+    format!("the two types\n{}\n{}", line(left), line(right))
 }
 
 /// What kind of value it is, with an article.
 pub fn kind(v: &Val) -> String {
     match v {
+        Val::Array(a) if a.shape.is_empty() => format!("a scalar `{}`", a.dtype),
         Val::Array(a) => format!("an array `{}`", array(a)),
         Val::Int(d) => match d.known() {
             Some(n) => format!("the integer {n}"),

@@ -34,7 +34,7 @@ fn arrays_broadcast() {
         binary(cx, BinOp::Add, &a, &b)
     });
     assert_eq!(e.code.0, "E0401");
-    assert_eq!(e.notes[0], "left   f32[3]\n           ^\nright  f32[4]\n           ^");
+    assert_eq!(e.notes[0], "the two types\nleft   f32[3]\n           ^\nright  f32[4]\n           ^");
 }
 
 #[test]

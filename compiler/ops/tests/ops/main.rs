@@ -5,6 +5,7 @@ mod builtins;
 mod indexing;
 mod notation;
 mod random;
+mod robust;
 
 use optc_abi::{DType, Tensor};
 use optc_base::Span;
