@@ -1,6 +1,6 @@
 //! The syntax tree: what was written, with spans, before any meaning.
 //!
-//! Names are resolved later ([`crate::resolve`]); nothing here knows types, shapes or values.
+//! Names are resolved later, over the scopes of [`crate::modules`]; nothing here knows types, shapes or values.
 
 use optc_abi::DType;
 use optc_base::Span;

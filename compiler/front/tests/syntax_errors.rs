@@ -93,7 +93,12 @@ fn common_slips() {
         ("fn f(x) {\n  f(x) <- 2\n}\n", "E0114 2 \"f(x)\": this cannot be updated"),
         ("fn f(x) {\n  x y\n}\n", "E0115 2 \"y\": expected the end of the statement, found `y`"),
         ("fn f(x) = x fn g(x) = x\n", "E0115 1 \"fn\": expected the end of the item, found `fn`"),
-        ("fn f(x): f32 = x\n", "E0101 1 \":\": expected `=`, found `:`"),
+        ("fn f(x): f32 = x\n", "E0101 1 \":\": expected `=` or `{`, found `:`"),
+        ("fn f(x) = g(x]\n", "E0102 1 \"]\": this `]` cannot close a `(`"),
+        ("layer l(x) {\n  param w = 0\n  x\n}\n", "E0113 2 \"w\": a type is missing after `w`"),
+        ("import std.nn.{linear relu}\n", "E0101 1 \"relu\": expected `,`, found `relu`"),
+        ("fn f(x) { let (a, b = x; a }\n", "E0102 1 \"(\": this `(` is not closed"),
+        ("fn f(x)\n  x + 1\n", "E0101 1 \")\": expected `=` or `{` after `)`, but the line ends"),
         ("model m {\n  1\n}\n", "E0101 1 \"{\": expected `(` and parameters, found `{`"),
     ];
     let mut faults = String::new();

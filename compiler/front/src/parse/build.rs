@@ -64,6 +64,7 @@ pub(super) fn is_word(rule: Rule) -> bool {
             | kw_fn
             | kw_return
             | eq
+            | ty_colon
             | decl_word
             | operand_after
             | check_head

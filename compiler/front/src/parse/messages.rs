@@ -3,7 +3,7 @@
 use super::build::Builder;
 use super::codes;
 use super::recover::{ITEM_WORDS, Part};
-use super::scan::{Scan, Unbalanced, partner};
+use super::scan::{Bracket, Scan, Unbalanced, partner};
 use optc_base::{Diagnostic, Span, nearest};
 use optc_grammar::Rule;
 
@@ -136,11 +136,11 @@ pub(super) fn involves(text: &str, scan: &Scan, at: usize, words: &[String]) -> 
 }
 
 /// The innermost open bracket at `at`.
-fn innermost(scan: &Scan, at: usize) -> Option<u8> {
+fn innermost(scan: &Scan, at: usize) -> Option<Bracket> {
     let mut open = Vec::new();
     for b in scan.brackets.iter().take_while(|b| b.at < at) {
         match b.byte {
-            b'(' | b'[' | b'{' => open.push(b.byte),
+            b'(' | b'[' | b'{' => open.push(*b),
             _ => {
                 open.pop();
             }
@@ -155,6 +155,9 @@ fn expectation(expected: &[Rule]) -> Option<&'static str> {
     let has = |rules: &[Rule]| expected.iter().any(|r| rules.contains(r));
     if has(&[ty, ty_atom, ty_fn, ty_tuple, ty_record, ty_list]) {
         return Some("a type");
+    }
+    if has(&[ty_colon]) {
+        return Some("`:` and a type");
     }
     if has(&[add, sub, mul, div, power, matmul, pipe, and, or, eq_eq, lt, gt, call, index, dot_field, as_name, range_op]) {
         return None;
@@ -184,10 +187,13 @@ fn expectation(expected: &[Rule]) -> Option<&'static str> {
         return Some("a name");
     }
     if has(&[eq]) {
-        return Some("`=`");
+        return Some(if has(&[body]) { "`=` or `{`" } else { "`=`" });
     }
     if has(&[kw_in]) {
         return Some("`in`");
+    }
+    if has(&[comma]) {
+        return Some("`,`");
     }
     if has(&[body, brace_record]) {
         return Some("`{`");
@@ -222,6 +228,19 @@ pub(super) fn unexpected(builder: &Builder<'_>, part: &Part, scan: &Scan, at: us
             format!("expected a type after `{previous}`{}", but(found)),
         )
         .help("for example `f32`, `f32[N, 3]`, `int` or `float[...]`");
+    }
+    if expectation(expected) == Some("`:` and a type") {
+        return Diagnostic::error(codes::TYPE, previous_span, format!("a type is missing after `{previous}`"))
+            .help(format!("write `{previous}: f32[N]`, with the type that is meant"));
+    }
+    if let (Some(opener), ")" | "]") = (innermost(scan, at), found)
+        && opener.byte != b'{'
+        && found.as_bytes()[0] != partner(opener.byte)
+    {
+        let open = opener.byte as char;
+        return Diagnostic::error(codes::BRACKET, here, format!("this `{found}` cannot close a `{open}`"))
+            .label(span(opener.at, opener.at + 1), "opened here")
+            .help(format!("write `{}`", partner(opener.byte) as char));
     }
     if let Some(error) = character(found, here) {
         return error;
@@ -267,7 +286,7 @@ pub(super) fn unexpected(builder: &Builder<'_>, part: &Part, scan: &Scan, at: us
     }
     let what = match expectation(expected) {
         Some(what) => what.to_string(),
-        None => match innermost(scan, at) {
+        None => match innermost(scan, at).map(|b| b.byte) {
             Some(b'(') => "an operator, `,` or `)`".into(),
             Some(b'[') => "an operator, `,` or `]`".into(),
             Some(_) => "an operator or the end of the line".into(),
@@ -279,12 +298,18 @@ pub(super) fn unexpected(builder: &Builder<'_>, part: &Part, scan: &Scan, at: us
     let mut error =
         Diagnostic::error(codes::UNEXPECTED, if ends { previous_span } else { here }, format!("expected {what}{after}{}", but(found)));
     error.help = match found {
-        "=" if matches!(innermost(scan, at), Some(b'{') | None) => {
+        "=" if innermost(scan, at).is_none_or(|b| b.byte == b'{') => {
             Some("`=` only follows the name in a binding: `let name = value`; compare with `==`".into())
         }
+        "then" => Some("write `if c { a } else { b }`".into()),
+        "," if text[..at].lines().next_back().is_some_and(|l| l.starts_with("import ")) => {
+            Some("several names stand in braces: `import std.nn.{linear, relu}`".into())
+        }
+        _ if previous == "lambda" => Some("write `x -> x + 1`".into()),
+        _ if what == "`=` or `{`" => Some("a body is `= expression`, or statements in braces that start on this line".into()),
         "=>" => Some("functions are written with `->`".into()),
         ":=" => Some("bind with `let name = value`, update with `name <- value`".into()),
-        ":" if previous == ")" && what == "`=`" => Some("the type of the result follows `->`".into()),
+        ":" if previous == ")" && what == "`=` or `{`" => Some("the type of the result follows `->`".into()),
         ":" if what.contains("`)`") => Some("arguments are named with `=`: `f(x, scale = 2)`".into()),
         "{" if what.contains("operator") => Some("begin a new line in front of a block".into()),
         _ if what == "an expression" && matches!(found, "*" | "/" | "+" | "@" | "^" | "%" | "==" | "<" | ">" | "|>" | "and" | "or") => {

@@ -121,7 +121,7 @@ fn mend(builder: &mut Builder<'_>, mut part: Part, next: Option<usize>, file: &m
                 scan::Unbalanced::Opener(b) => {
                     let line = part.text[b.at..].find('\n').map_or(part.text.len(), |n| b.at + n);
                     let around = statement(&part.text, &found, b.at);
-                    neutralize(&mut part, around.start..line.max(around.start + 1), b.at, &mut marked);
+                    neutralize(&mut part, around.start..line.min(around.end).max(b.at + 1), b.at, &mut marked);
                 }
                 scan::Unbalanced::Closer(b) => part.blank(b.at..b.at + 1),
             }
