@@ -1,6 +1,6 @@
 //! Matrix products through the `gemm` crate, cut into units by shape.
 
-use crate::narrow::{self, Narrow};
+use crate::narrow::{self, Level, Narrow, WIDTH};
 use crate::pool::Pool;
 use gemm::Parallelism;
 use optc_abi::DType;
@@ -8,6 +8,8 @@ use optc_abi::plan::Gemm;
 
 /// Multiply-adds below which a product is one unit: handing it to another thread would cost more than it saves.
 const UNIT_WORK: usize = 1 << 20;
+/// Multiply-adds up to which products of any width go to [`narrow`], which packs nothing.
+const NARROW_WORK: usize = 1 << 17;
 /// Rows or columns of one unit of a large product, a multiple of every micro-kernel's tile.
 const UNIT_SIDE: usize = 96;
 
@@ -20,8 +22,8 @@ pub struct PreparedGemm {
     row_parts: usize,
     col_parts: usize,
     group: usize,
-    /// Few enough columns, in the right layout, for the kernel of [`narrow`].
-    narrow: bool,
+    /// Small enough, in the right layout, for the kernels of [`narrow`].
+    narrow: Option<Level>,
 }
 
 impl PreparedGemm {
@@ -40,11 +42,9 @@ impl PreparedGemm {
                 col_parts = (call.n / UNIT_SIDE).clamp(1, wanted);
             }
         }
-        let narrow = call.dtype == DType::F32
-            && (1..=16).contains(&call.n)
-            && call.b.col_stride == 1
-            && call.c.col_stride == 1
-            && narrow::available();
+        let fits = call.dtype == DType::F32 && call.n > 0 && call.c.col_stride == 1 && (call.n <= WIDTH || work <= NARROW_WORK);
+        let b_col = call.b.col_stride as isize;
+        let narrow = narrow::level().filter(|&level| fits && narrow::can_run(level, call.n, call.k, b_col));
         PreparedGemm { call: call.clone(), batches, row_parts, col_parts, group, narrow }
     }
 
@@ -84,7 +84,7 @@ impl PreparedGemm {
                 ib += cols.0 as isize * g.b.col_stride as isize;
                 ic += rows.0 as isize * g.c.row_stride as isize + cols.0 as isize * g.c.col_stride as isize;
                 #[cfg(target_arch = "x86_64")]
-                if self.narrow {
+                if let Some(level) = self.narrow {
                     let shape = Narrow {
                         m: rows.1,
                         n: cols.1,
@@ -92,11 +92,12 @@ impl PreparedGemm {
                         a_row: g.a.row_stride as isize,
                         a_col: g.a.col_stride as isize,
                         b_row: g.b.row_stride as isize,
+                        b_col: g.b.col_stride as isize,
                         c_row: g.c.row_stride as isize,
                         accumulate: g.accumulate,
                     };
                     // SAFETY: as below; `narrow` is set for f32 on machines that have the instructions.
-                    unsafe { narrow::product(shape, a.at(ia).cast::<f32>(), b.at(ib).cast::<f32>(), c.at(ic).cast::<f32>()) };
+                    unsafe { narrow::product(level, shape, a.at(ia).cast::<f32>(), b.at(ib).cast::<f32>(), c.at(ic).cast::<f32>()) };
                     continue;
                 }
                 // SAFETY: the caller vouches for all elements the strides reach; units write disjoint parts of `c`.
@@ -163,6 +164,11 @@ mod tests {
     }
 
     fn check(m: usize, n: usize, k: usize, batch: usize, a_transposed: bool) {
+        check_with(m, n, k, batch, a_transposed, false);
+        check_with(m, n, k, batch, a_transposed, true);
+    }
+
+    fn check_with(m: usize, n: usize, k: usize, batch: usize, a_transposed: bool, b_transposed: bool) {
         let a: Vec<f32> = (0..batch * m * k).map(|i| ((i * 37 % 101) as f32 - 50.0) / 64.0).collect();
         let b: Vec<f32> = (0..k * n).map(|i| ((i * 53 % 97) as f32 - 48.0) / 64.0).collect();
         let (mk, mn) = ((m * k) as i64, (m * n) as i64);
@@ -179,7 +185,7 @@ mod tests {
             k,
             batch: batches.clone(),
             a: keep(lhs),
-            b: keep(mat(n as i64, 1, &[0])),
+            b: keep(if b_transposed { mat(1, k as i64, &[0]) } else { mat(n as i64, 1, &[0]) }),
             c: keep(mat(n as i64, 1, &[mn])),
             accumulate: false,
         };
@@ -193,7 +199,7 @@ mod tests {
         assert!(results[1..].iter().all(|c| c.iter().zip(&results[0]).all(|(x, y)| x.to_bits() == y.to_bits())), "threads change bits");
         for (z, i, j) in [(0, 0, 0), (batch - 1, m - 1, n - 1), (0, m / 2, n / 3)] {
             let at = |p: usize| if a_transposed { a[z * m * k + p * m + i] } else { a[z * m * k + i * k + p] };
-            let exact: f64 = (0..k).map(|p| f64::from(at(p)) * f64::from(b[p * n + j])).sum();
+            let exact: f64 = (0..k).map(|p| f64::from(at(p)) * f64::from(if b_transposed { b[j * k + p] } else { b[p * n + j] })).sum();
             let got = f64::from(results[0][z * m * n + i * n + j]);
             assert!((got - exact).abs() <= 1e-5 * (k as f64).sqrt(), "{m}x{n}x{k}: {got} and {exact}");
         }
@@ -209,5 +215,8 @@ mod tests {
         check(31, 16, 32, 1, false);
         check(13, 1, 5, 3, true);
         check(33, 17, 9, 40, false);
+        check(64, 32, 64, 1, true);
+        check(64, 10, 300, 1, false);
+        check(7, 3, 5, 1, false);
     }
 }
