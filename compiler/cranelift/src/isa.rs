@@ -3,6 +3,7 @@
 use crate::Error;
 use cranelift_codegen::isa::{OwnedTargetIsa, TargetFrontendConfig};
 use cranelift_codegen::settings::{self, Configurable};
+use std::sync::OnceLock;
 
 /// What the emitter must know of the instruction set.
 #[derive(Clone, Copy)]
@@ -17,8 +18,13 @@ pub(crate) struct Features {
     pub(crate) fma: bool,
 }
 
-/// The target and its features, detected at run time.
+/// The target and its features, detected at run time, once.
 pub(crate) fn target() -> Result<(OwnedTargetIsa, Features), Error> {
+    static TARGET: OnceLock<Result<(OwnedTargetIsa, Features), Error>> = OnceLock::new();
+    TARGET.get_or_init(detect).clone()
+}
+
+fn detect() -> Result<(OwnedTargetIsa, Features), Error> {
     let mut flags = settings::builder();
     for (name, value) in [
         ("opt_level", "speed"),

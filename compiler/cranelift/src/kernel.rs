@@ -18,8 +18,8 @@ use optc_ir::scalar::ScalarOp;
 pub(crate) const GROUP: usize = 4;
 /// Groups of one pass of an unrolled loop; together they are the virtual lanes.
 const GROUPS: usize = LANES / GROUP;
-/// Statements up to which a loop without accumulators is unrolled.
-const UNROLL: usize = 10;
+/// Cost (by the scalar table) up to which a loop's body is repeated for each group of a pass.
+const UNROLL_COST: usize = 12;
 
 /// Signature of a kernel.
 pub(crate) fn signature(call_conv: CallConv) -> ir::Signature {
@@ -147,6 +147,20 @@ fn identity(op: ReduceOp, dtype: DType) -> Literal {
     }
 }
 
+/// Whether a vector loop's body is cheap enough to be repeated for every group of a pass. Long bodies keep the processor busy across passes anyway,
+/// and compile faster when they appear once.
+fn repeats(body: &[Node]) -> bool {
+    let cost: usize = body
+        .iter()
+        .map(|node| match node {
+            Node::Leaf(Stmt::Let { expr: Expr::Map(op, _), .. }) => op.row().cost.into(),
+            Node::Leaf(Stmt::Let { expr: Expr::Philox { .. }, .. }) => UNROLL_COST,
+            _ => 1,
+        })
+        .sum();
+    cost <= UNROLL_COST
+}
+
 /// The accumulators updated in a block without loops.
 fn updated(body: &[Node]) -> Vec<AccId> {
     let mut found = Vec::new();
@@ -256,8 +270,7 @@ impl Builder<'_, '_> {
     fn vector_const(&mut self, axis: AxisId, n: i64, body: &[Node]) {
         let n = n as usize;
         self.open_accs(body, false);
-        let unrolled = !self.vector_accs.is_empty() || body.len() <= UNROLL;
-        let per_pass = if unrolled { LANES } else { GROUP };
+        let per_pass = if repeats(body) { LANES } else { GROUP };
         let main = n / per_pass * per_pass;
         let zero = self.e.int(types::I64, 0);
         let pass = |k: &mut Self, at: Value, first: usize, count: usize| {
@@ -272,19 +285,29 @@ impl Builder<'_, '_> {
             self.counted(axis, zero, to, per_pass as i64, |k| {
                 let at = k.axes[axis].expect("the loop has set its axis");
                 pass(k, at, 0, per_pass);
+                if per_pass == GROUP {
+                    k.rotate_accs(1);
+                }
             });
         } else if main == per_pass {
             pass(self, zero, 0, per_pass);
+            if per_pass == GROUP {
+                self.rotate_accs(1);
+            }
         }
         if main < n {
             pass(self, zero, main, n - main);
+        }
+        if per_pass == GROUP {
+            // Back to where each group's lanes belong.
+            self.rotate_accs((GROUPS - main / GROUP % GROUPS) % GROUPS);
         }
         self.close_accs();
     }
 
     fn vector_sized(&mut self, axis: AxisId, n: Value, body: &[Node]) {
         self.open_accs(body, true);
-        let unrolled = !self.vector_accs.is_empty() || body.len() <= UNROLL;
+        let unrolled = repeats(body);
         let zero = self.e.int(types::I64, 0);
         // Positions reached by whole passes, then by whole groups.
         let whole = self.e.int(types::I64, -(LANES as i64));
@@ -356,6 +379,19 @@ impl Builder<'_, '_> {
                 self.e.b.create_sized_stack_slot(StackSlotData::new(StackSlotKind::ExplicitSlot, bytes, 4))
             });
             self.vector_accs.push(VectorAcc { acc, parts, slot });
+        }
+    }
+
+    /// Makes the accumulators of group `by` those of group 0, and so on around.
+    fn rotate_accs(&mut self, by: usize) {
+        for i in 0..self.vector_accs.len() {
+            let parts = self.vector_accs[i].parts.clone();
+            let now: Vec<Vec<Value>> = parts.iter().map(|group| group.iter().map(|&v| self.e.b.use_var(v)).collect()).collect();
+            for (g, group) in parts.iter().enumerate() {
+                for (&var, &x) in group.iter().zip(&now[(g + by) % GROUPS]) {
+                    self.e.b.def_var(var, x);
+                }
+            }
         }
     }
 
