@@ -5,6 +5,10 @@ use crate::pool::Pool;
 use gemm::Parallelism;
 use optc_abi::DType;
 use optc_abi::plan::{Conv, ConvDims, ConvKind};
+use std::ops::Range;
+
+/// Elements of a patch matrix that are made and used at a time, so that they are still in the second-level cache when multiplied.
+const BLOCK: usize = 32 * 1024;
 
 /// A float type convolutions run in.
 trait Float: Copy + Send + Sync + 'static + std::ops::AddAssign {
@@ -36,10 +40,9 @@ pub unsafe fn run(pool: &Pool, conv: &Conv, lhs: *const u8, rhs: *const u8, out:
 /// The parts' common facts: extents of one image.
 struct Geometry<'a> {
     d: &'a ConvDims,
-    /// Elements of one image of x and y, and rows and columns of the patch matrix of one group.
+    /// Elements of one image of x and y, and columns of the patch matrix of one group.
     x_image: usize,
     y_image: usize,
-    rows: usize,
     cols: usize,
     group_in: usize,
     group_out: usize,
@@ -53,12 +56,14 @@ unsafe fn run_typed<T: Float>(pool: &Pool, conv: &Conv, lhs: *const T, rhs: *con
         d,
         x_image: d.input.iter().product::<usize>() * d.in_channels,
         y_image: positions * d.out_channels,
-        rows: positions,
         cols: taps * (d.in_channels / d.groups),
         group_in: d.in_channels / d.groups,
         group_out: d.out_channels / d.groups,
     };
     let parts = d.parts();
+    // Whole lines of the last spatial axis make a block.
+    let line = d.output.last().copied().unwrap_or(1).max(1);
+    let block = (BLOCK / (line * g.cols).max(1)).max(1) * line;
     let patch_len = positions * taps * d.in_channels;
     let part_len = patch_len + d.filter_len();
     let (lhs, rhs, result, scratch) = (Address(lhs.cast_mut()), Address(rhs.cast_mut()), Address(out), Address(scratch));
@@ -73,54 +78,35 @@ unsafe fn run_typed<T: Float>(pool: &Pool, conv: &Conv, lhs: *const T, rhs: *con
             }
             for n in images {
                 let (x_at, y_at) = ((n * g.x_image) as isize, (n * g.y_image) as isize);
-                match conv.kind {
-                    ConvKind::Forward => {
-                        let y = result.at(y_at);
-                        for group in 0..d.groups {
-                            unfold(&g, group, lhs.at(x_at), patches);
-                            product(
-                                patches,
-                                g.cols,
-                                1,
-                                rhs.at((group * g.group_out) as isize),
-                                d.out_channels,
-                                1,
-                                y.add(group * g.group_out),
-                                d.out_channels,
-                                g.rows,
-                                g.group_out,
-                                g.cols,
-                                false,
-                            );
-                        }
-                    }
-                    ConvKind::FilterGrad => {
-                        for group in 0..d.groups {
-                            unfold(&g, group, lhs.at(x_at), patches);
-                            let dy = rhs.at(y_at).add(group * g.group_out);
-                            product(
-                                patches,
-                                1,
-                                g.cols,
-                                dy,
-                                d.out_channels,
-                                1,
-                                partial.add(group * g.group_out),
-                                d.out_channels,
-                                g.cols,
-                                g.group_out,
-                                g.rows,
-                                true,
-                            );
-                        }
-                    }
-                    ConvKind::InputGrad => {
-                        let dx = std::slice::from_raw_parts_mut(result.at(x_at), g.x_image);
-                        dx.fill(T::ZERO);
-                        for group in 0..d.groups {
-                            let (dy, w) = (lhs.at(y_at).add(group * g.group_out), rhs.at((group * g.group_out) as isize));
-                            product(dy, d.out_channels, 1, w, 1, d.out_channels, patches, g.cols, g.rows, g.cols, g.group_out, false);
-                            fold(&g, group, patches, dx);
+                if conv.kind == ConvKind::InputGrad {
+                    std::slice::from_raw_parts_mut(result.at(x_at), g.x_image).fill(T::ZERO);
+                }
+                for first in (0..positions).step_by(block) {
+                    let rows = first..(first + block).min(positions);
+                    // Of y or dy, the block's first row.
+                    let y_at = y_at + (first * d.out_channels) as isize;
+                    for group in 0..d.groups {
+                        let out = group * g.group_out;
+                        match conv.kind {
+                            ConvKind::Forward => {
+                                unfold(&g, group, rows.clone(), lhs.at(x_at), patches);
+                                let (w, y) = (rhs.at(out as isize), result.at(y_at).add(out));
+                                let (w_row, m) = (d.out_channels, rows.len());
+                                product(patches, g.cols, 1, w, w_row, 1, y, d.out_channels, m, g.group_out, g.cols, false);
+                            }
+                            ConvKind::FilterGrad => {
+                                unfold(&g, group, rows.clone(), lhs.at(x_at), patches);
+                                let (dy, dw) = (rhs.at(y_at).add(out), partial.add(out));
+                                let (dy_row, k) = (d.out_channels, rows.len());
+                                product(patches, 1, g.cols, dy, dy_row, 1, dw, d.out_channels, g.cols, g.group_out, k, true);
+                            }
+                            ConvKind::InputGrad => {
+                                let (dy, w) = (lhs.at(y_at).add(out), rhs.at(out as isize));
+                                let (dy_row, m) = (d.out_channels, rows.len());
+                                product(dy, dy_row, 1, w, 1, d.out_channels, patches, g.cols, m, g.cols, g.group_out, false);
+                                let dx = std::slice::from_raw_parts_mut(result.at(x_at), g.x_image);
+                                fold(&g, group, rows.clone(), patches, dx);
+                            }
                         }
                     }
                 }
@@ -180,13 +166,12 @@ unsafe fn product<T: Float>(
     }
 }
 
-/// Visits every (patch row, tap, first element of x or none) of one image: `visit(row, tap, Some(offset of the pixel))`.
-fn taps(d: &ConvDims, visit: &mut dyn FnMut(usize, usize, Option<usize>)) {
+/// Visits every (patch row, tap, first element of x or none) of some rows of one image: `visit(row, tap, Some(offset of the pixel))`.
+fn taps(d: &ConvDims, rows: Range<usize>, visit: &mut dyn FnMut(usize, usize, Option<usize>)) {
     let spatial = d.input.len();
-    let positions: usize = d.output.iter().product();
     let filter: usize = d.filter.iter().product();
     let (mut t, mut k) = (vec![0usize; spatial], vec![0usize; spatial]);
-    for row in 0..positions {
+    for row in rows {
         unravel(row, &d.output, &mut t);
         for tap in 0..filter {
             unravel(tap, &d.filter, &mut k);
@@ -210,20 +195,20 @@ fn unravel(mut i: usize, extents: &[usize], out: &mut [usize]) {
     }
 }
 
-/// Writes the patch matrix of one image and group: a row per output position, `taps * channels` columns.
-unsafe fn unfold<T: Float>(g: &Geometry<'_>, group: usize, x: *const T, patches: *mut T) {
+/// Writes some rows (whole lines) of the patch matrix of one image and group: a row per output position, `taps * channels` columns.
+unsafe fn unfold<T: Float>(g: &Geometry<'_>, group: usize, rows: Range<usize>, x: *const T, patches: *mut T) {
     let (channels, first) = (g.group_in, group * g.group_in);
     let d = g.d;
     if let Some(run) = fast_run(d) {
         // Along the last spatial axis the taps of a row of the filter are neighbors in memory: one copy for all of them.
         let width = d.input[1] * channels;
-        for row in 0..d.output[0] {
+        for row in rows.start / d.output[1]..rows.end / d.output[1] {
             for col in 0..d.output[1] {
                 for tap_row in 0..d.filter[0] {
                     // SAFETY: without padding every tap lies inside the image, and the patch row has room for all taps.
                     unsafe {
                         let from = x.add((row * d.stride[0] + tap_row * d.dilation[0]) * width + col * d.stride[1] * channels);
-                        let to = patches.add((row * d.output[1] + col) * g.cols + tap_row * run);
+                        let to = patches.add((row * d.output[1] + col - rows.start) * g.cols + tap_row * run);
                         std::ptr::copy_nonoverlapping(from, to, run);
                     }
                 }
@@ -231,10 +216,11 @@ unsafe fn unfold<T: Float>(g: &Geometry<'_>, group: usize, x: *const T, patches:
         }
         return;
     }
-    taps(d, &mut |row, tap, pixel| {
+    let start = rows.start;
+    taps(d, rows, &mut |row, tap, pixel| {
         // SAFETY: the patch matrix has rows * cols elements and a pixel lies inside the image.
         unsafe {
-            let to = patches.add(row * g.cols + tap * channels);
+            let to = patches.add((row - start) * g.cols + tap * channels);
             match pixel {
                 Some(p) => std::ptr::copy_nonoverlapping(x.add(p * d.in_channels + first), to, channels),
                 None => std::slice::from_raw_parts_mut(to, channels).fill(T::ZERO),
@@ -250,7 +236,7 @@ fn fast_run(d: &ConvDims) -> Option<usize> {
 }
 
 /// Adds a patch matrix back into an image: the transpose of [`unfold`].
-unsafe fn fold<T: Float>(g: &Geometry<'_>, group: usize, patches: *const T, dx: &mut [T]) {
+unsafe fn fold<T: Float>(g: &Geometry<'_>, group: usize, rows: Range<usize>, patches: *const T, dx: &mut [T]) {
     let (channels, first) = (g.group_in, group * g.group_in);
     let d = g.d;
     let mut add = |at: usize, from: usize, len: usize| {
@@ -260,19 +246,20 @@ unsafe fn fold<T: Float>(g: &Geometry<'_>, group: usize, patches: *const T, dx: 
     };
     if let Some(run) = fast_run(d) {
         let width = d.input[1] * channels;
-        for row in 0..d.output[0] {
+        for row in rows.start / d.output[1]..rows.end / d.output[1] {
             for col in 0..d.output[1] {
                 for tap_row in 0..d.filter[0] {
                     let at = (row * d.stride[0] + tap_row * d.dilation[0]) * width + col * d.stride[1] * channels;
-                    add(at, (row * d.output[1] + col) * g.cols + tap_row * run, run);
+                    add(at, (row * d.output[1] + col - rows.start) * g.cols + tap_row * run, run);
                 }
             }
         }
         return;
     }
-    taps(d, &mut |row, tap, pixel| {
+    let start = rows.start;
+    taps(d, rows, &mut |row, tap, pixel| {
         if let Some(p) = pixel {
-            add(p * d.in_channels + first, row * g.cols + tap * channels, channels);
+            add(p * d.in_channels + first, (row - start) * g.cols + tap * channels, channels);
         }
     });
 }
@@ -311,7 +298,7 @@ mod tests {
     fn terms(d: &ConvDims, mut term: impl FnMut(usize, usize, usize)) {
         let (gi, go) = (d.in_channels / d.groups, d.out_channels / d.groups);
         for n in 0..d.batch {
-            taps(d, &mut |row, tap, pixel| {
+            taps(d, 0..d.output.iter().product(), &mut |row, tap, pixel| {
                 let Some(p) = pixel else { return };
                 for o in 0..d.out_channels {
                     for c in 0..gi {
@@ -370,6 +357,8 @@ mod tests {
     fn all_three_maps_follow_the_definition() {
         check(dims(2, (3, 4, 1), [6, 5], [3, 2], 1, 1, 0));
         check(dims(9, (1, 2, 1), [7, 7], [3, 3], 2, 1, 0));
+        check(dims(2, (40, 3, 1), [20, 19], [3, 3], 1, 1, 0));
+        check(dims(1, (40, 2, 2), [20, 19], [3, 3], 1, 1, 1));
         check(dims(1, (2, 2, 1), [8, 7], [3, 3], 1, 2, 2));
         check(dims(3, (4, 6, 2), [5, 5], [3, 3], 2, 1, 1));
     }
