@@ -152,7 +152,7 @@ fn mutations_of_valid_files() {
         }
     }
     println!("slowest: {:?}", slowest.0);
-    assert!(slowest.0 < Duration::from_secs(2), "{:?} for\n{}", slowest.0, slowest.1);
+    assert!(slowest.0 < Duration::from_secs(10), "{:?} for\n{}", slowest.0, slowest.1);
 }
 
 fn in_time(what: &str, text: &str) -> usize {
