@@ -7,7 +7,7 @@ use optc_abi::plan::{Conv, Instr, KernelFn, LibOp, Plan, PlanFn, RawCall, Runtim
 use optc_abi::tensor::AlignedBytes;
 use optc_abi::{DType, Tensor};
 use std::any::Any;
-use std::cell::UnsafeCell;
+use std::cell::{Cell, UnsafeCell};
 use std::ffi::c_void;
 use std::sync::Arc;
 
@@ -147,6 +147,11 @@ impl Program {
     }
 }
 
+thread_local! {
+    /// Running totals of units of the call under way; kept from call to call, so that a step allocates nothing.
+    static ENDS: Cell<Vec<usize>> = const { Cell::new(Vec::new()) };
+}
+
 unsafe extern "C" fn parallel(ctx: *mut c_void, kernel: KernelFn, calls: *const RawCall, count: i64) {
     // SAFETY: compiled code passes the table's context and `count` valid calls.
     let (context, calls) = unsafe { (&*ctx.cast::<Context>(), std::slice::from_raw_parts(calls, count as usize)) };
@@ -159,7 +164,8 @@ unsafe extern "C" fn parallel(ctx: *mut c_void, kernel: KernelFn, calls: *const 
         return;
     }
     // Many calls: units are (call, part), found through running totals.
-    let mut ends = Vec::new();
+    let mut ends = ENDS.take();
+    ends.clear();
     let mut total = 0usize;
     for call in calls.0 {
         total += (call.range.max(0) as u64).div_ceil(call.grain.max(1) as u64) as usize;
@@ -170,6 +176,7 @@ unsafe extern "C" fn parallel(ctx: *mut c_void, kernel: KernelFn, calls: *const 
         let first = if which == 0 { 0 } else { ends[which - 1] };
         calls.run(which, (unit - first) as i64, kernel, &status);
     });
+    ENDS.set(ends);
 }
 
 struct StatusCell(*mut Status);
