@@ -195,7 +195,9 @@ impl<'a> Args<'a> {
     }
     /// No array has more than 2^40 elements: a larger one is a mistake, and counting its elements could overflow.
     pub fn check_size(&self, param: &str, shape: &[Dim]) -> Res<()> {
-        match Dim::product(shape).known() {
+        // An extent of 0 does not excuse the others: products are formed from the left.
+        let extents: Vec<Dim> = shape.iter().filter(|d| d.known() != Some(0)).cloned().collect();
+        match Dim::product(&extents).known() {
             Some(n) if n > 1 << 40 => {
                 Err(self.value(param, "E0405", format!("`{}` of {n} elements", self.name)).help("an array holds at most 2^40 elements"))
             }

@@ -46,7 +46,7 @@ pub(crate) fn check(name: &str, a: &Array, axes: &[usize]) -> Res<()> {
         "max" | "min" | "argmax" | "argmin" if axes.iter().any(|&i| a.shape[i].known() == Some(0)) => {
             Err(OpError::new("E0405", format!("`{name}` of no elements: the array is `{}`", show::array(a))))
         }
-        "argmax" | "argmin" if axes.len() > 1 && axes.len() < a.shape.len() => {
+        "argmax" | "argmin" if axes.len() != 1 && axes.len() != a.shape.len() => {
             Err(OpError::new("E0404", format!("`{name}` takes one axis, or none for the whole array")))
         }
         _ => Ok(()),

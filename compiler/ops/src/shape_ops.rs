@@ -181,6 +181,11 @@ pub(crate) fn split(cx: &mut Cx, args: &Args<'_>) -> Res<Val> {
             if k < 1 || n.rem(&Dim::from(k)).and_then(|r| r.known()).is_some_and(|r| r != 0) {
                 return Err(args.value("parts", "E0406", format!("`split` of {n} elements into {k} equal parts")));
             }
+            if k > 4096 {
+                return Err(args
+                    .value("parts", "E0405", format!("`split` into {k} parts"))
+                    .help("at most 4096; use `reshape` and one more axis"));
+            }
             let part = n.floor_div(&Dim::from(k)).unwrap_or_default();
             (0..=k).map(|i| part.mul(&Dim::from(i))).collect()
         }
@@ -346,15 +351,20 @@ pub(crate) fn roll(cx: &mut Cx, args: &Args<'_>) -> Res<Val> {
     Ok(Val::Array(cx.reshaped(&out, &whole.shape)))
 }
 
+/// No diagonal is farther out; sums with row numbers stay within i32.
+const FAR: i64 = 1 << 30;
+
 /// `diag(x, k = 0)`: a matrix with `x` on its diagonal, or the diagonal of a matrix.
 pub(crate) fn diag(cx: &mut Cx, args: &Args<'_>) -> Res<Val> {
     let x = args.array(cx, "x")?;
     let Some(k) = args.known_int("k", 0)? else { return Ok(Val::Unknown) };
+    let k = k.clamp(-FAR, FAR);
     let (down, right) = (Dim::from((-k).max(0)), Dim::from(k.max(0)));
     match x.shape.len() {
         1 => {
             let n = x.shape[0].add(&Dim::from(k.abs()));
             let shape = [n.clone(), n];
+            args.check_size("x", &shape)?;
             let zero = cx.scalar(x.dtype, 0.0);
             let spread = if k == 0 { x.clone() } else { cx.padded(&x, &zero, std::slice::from_ref(&right), std::slice::from_ref(&down)) };
             let wide = cx.spread(&spread, &[1], &shape);
@@ -381,6 +391,7 @@ pub(crate) fn diag(cx: &mut Cx, args: &Args<'_>) -> Res<Val> {
 pub(crate) fn triangle(cx: &mut Cx, args: &Args<'_>) -> Res<Val> {
     let x = args.array(cx, "x")?;
     let Some(k) = args.known_int("k", 0)? else { return Ok(Val::Array(x)) };
+    let k = k.clamp(-FAR, FAR);
     if x.shape.len() < 2 {
         return Err(OpError::new("E0404", format!("`{}` needs at least two axes, not `{}`", args.name, show::array(&x))));
     }
