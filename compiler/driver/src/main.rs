@@ -1,2 +1,5 @@
 //! The `optc` binary.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    optc::main()
+}

@@ -1,0 +1,380 @@
+//! `optc bench`: how long compiling, the first step and the steps of a spec take; an optimizer's step alone.
+
+use super::{driver, explain, say};
+use crate::cache::Compiler;
+use crate::cost;
+use crate::messages::Messages;
+use crate::session::{Failed, Session};
+use crate::trainer::{self, Stepper, Surroundings, run_key};
+use optc_abi::Tensor;
+use optc_elab::TrainProgram;
+use optc_elab::script;
+use optc_train::progress;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::time::Instant;
+
+/// How to measure.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Seconds of measurement per train.
+    pub seconds: f64,
+    /// One JSON object instead of text.
+    pub json: bool,
+    /// Threads; 0 is all cores.
+    pub threads: usize,
+}
+
+/// Shortest block of steps that is timed as one, in seconds.
+const BLOCK: f64 = 0.05;
+/// Least number of blocks, however long they are.
+const BLOCKS: usize = 5;
+
+/// The middle of the blocks and how far they lie apart, in steps per second.
+struct Rate {
+    median: f64,
+    low: f64,
+    high: f64,
+    blocks: usize,
+    steps: u64,
+}
+
+/// Quartiles of the blocks' rates.
+fn rate(mut rates: Vec<f64>, steps: u64) -> Rate {
+    rates.sort_by(f64::total_cmp);
+    let at = |q: f64| rates[((rates.len() - 1) as f64 * q).round() as usize];
+    Rate { median: at(0.5), low: at(0.25), high: at(0.75), blocks: rates.len(), steps }
+}
+
+/// Runs something in blocks. Each call of `block` gets how many steps to make; the number is grown until a block is long enough to be timed.
+struct Blocks {
+    size: u64,
+    rates: Vec<f64>,
+    steps: u64,
+    spent: f64,
+}
+
+impl Blocks {
+    /// Warms up: finds the block size.
+    fn warm_up<E>(step: &mut impl FnMut(u64) -> Result<(), E>) -> Result<Blocks, E> {
+        let mut size = 1;
+        loop {
+            let start = Instant::now();
+            step(size)?;
+            let seconds = start.elapsed().as_secs_f64();
+            if seconds >= BLOCK {
+                // One more block, now that caches and the clock have settled.
+                step(size)?;
+                return Ok(Blocks { size, rates: Vec::new(), steps: 0, spent: 0.0 });
+            }
+            let wanted = (size as f64 * BLOCK / seconds.max(1e-9) * 1.2).ceil() as u64;
+            size = wanted.clamp(size + 1, size * 16);
+        }
+    }
+    /// Times one block.
+    fn one<E>(&mut self, step: &mut impl FnMut(u64) -> Result<(), E>) -> Result<(), E> {
+        let start = Instant::now();
+        step(self.size)?;
+        let seconds = start.elapsed().as_secs_f64();
+        self.rates.push(self.size as f64 / seconds.max(1e-12));
+        self.steps += self.size;
+        self.spent += seconds;
+        Ok(())
+    }
+    fn done(&self, seconds: f64) -> bool {
+        self.spent >= seconds && self.rates.len() >= BLOCKS
+    }
+}
+
+/// A train that is being measured.
+struct Measured {
+    program: TrainProgram,
+    stepper: Stepper,
+    /// The stepper holds addresses of these.
+    _slots: Vec<Tensor>,
+    at: u64,
+    blocks: Option<Blocks>,
+    report: Value,
+    lines: Vec<String>,
+}
+
+impl Measured {
+    fn steps(&mut self, n: u64) -> Result<(), optc_exec::RunError> {
+        for _ in 0..n {
+            self.stepper.step(self.at)?;
+            self.at += 1;
+        }
+        Ok(())
+    }
+}
+
+/// Times the trains of a spec: loading, checking, lowering, each stage of the compiler, the time to the first step, steps per second. Trains of one file take turns, block by block.
+///
+/// # Errors
+/// A mistake in the spec, a step that fails.
+pub fn spec(file: &Path, name: Option<&str>, set: &[String], settings: &Settings, messages: &Messages) -> Result<(), Failed> {
+    let begin = Instant::now();
+    let session = Session::open(file, set, messages)?;
+    let front = begin.elapsed().as_secs_f64();
+    let all = session.trains();
+    let items = match name {
+        Some(name) => match session.find(name, &all, "train") {
+            Ok(item) => vec![item],
+            Err((message, help)) => {
+                messages.error("", &message, help.as_deref());
+                return Err(Failed);
+            }
+        },
+        None => all.into_iter().filter(|&i| !session.needs_arguments(i)).collect(),
+    };
+    if items.is_empty() {
+        messages.error("", &format!("{} has no train to time", file.display()), Some("`--optimizer NAME` times an optimizer alone"));
+        return Err(Failed);
+    }
+    let fail = |d: optc_base::Diagnostic| {
+        messages.print(&[d], &session.program.sources);
+        Failed
+    };
+    let mut compiler = Compiler::new(settings.threads);
+    let threads = compiler.pool().threads();
+    let mut measured = Vec::new();
+    for item in items {
+        let start = Instant::now();
+        let program = {
+            let mut driver = driver(&session, 1, true, false);
+            script::lower_only(&session.program, item, &session.settings, &mut driver).map_err(|diagnostics| {
+                messages.print(&diagnostics, &session.program.sources);
+                Failed
+            })?
+        };
+        let lower = start.elapsed().as_secs_f64();
+        let slots = {
+            let mut around = Surroundings {
+                compiler: &mut compiler,
+                folder: crate::host_env::folder_of(&session.path),
+                spec_hash: String::new(),
+                progress: progress::Mode::detect(true),
+            };
+            trainer::initial_slots(&program, &mut around).map_err(fail)?
+        };
+        let init = start.elapsed().as_secs_f64() - lower;
+        compiler.timings = Default::default();
+        let mut stepper = Stepper::new(&program, &slots, &mut compiler).map_err(fail)?;
+        let timings = compiler.timings;
+        let first = stepper.step(0);
+        first.map_err(|e| fail(trainer::run_error(&e, "step 1", program.span)))?;
+        let to_first = front + start.elapsed().as_secs_f64();
+        let plan = stepper.compiled().plan();
+        let mut instructions = 0;
+        plan.walk(&mut |_| instructions += 1);
+        let ms = |d: std::time::Duration| d.as_secs_f64() * 1e3;
+        let memory: usize = program.slots.iter().map(|s| s.ty.len() * s.ty.dtype.size()).sum();
+        let report = json!({
+            "train": session.name(item),
+            "threads": threads,
+            "nodes": program.step.graph.len(),
+            "instructions": instructions,
+            "arena_bytes": plan.arena_bytes,
+            "slot_bytes": memory,
+            "ms": {
+                "load_and_check": front * 1e3, "lower": lower * 1e3, "initialize": init * 1e3, "simplify": ms(timings.simplify), "plan": ms(timings.plan),
+                "codegen": ms(timings.codegen), "to_first_step": to_first * 1e3,
+            },
+        });
+        let lines = vec![
+            format!(
+                "{}: {} graph nodes, {instructions} instructions, {threads} thread{}",
+                session.name(item),
+                program.step.graph.len(),
+                if threads == 1 { "" } else { "s" }
+            ),
+            format!(
+                "  ms: load and check {:.1}, lower {:.1}, initial values {:.1}, simplify {:.1}, plan {:.1}, code {:.1}; to the first step {:.1}",
+                front * 1e3,
+                lower * 1e3,
+                init * 1e3,
+                ms(timings.simplify),
+                ms(timings.plan),
+                ms(timings.codegen),
+                to_first * 1e3
+            ),
+            format!("  memory: {:.1} MB of parameters and states, {:.1} MB between", memory as f64 / 1e6, plan.arena_bytes as f64 / 1e6),
+        ];
+        measured.push(Measured { program, stepper, _slots: slots, at: 1, blocks: None, report, lines });
+    }
+    for m in &mut measured {
+        let done = Blocks::warm_up(&mut |n| m.steps(n));
+        m.blocks = Some(done.map_err(|e| fail(trainer::run_error(&e, &format!("step {}", m.at + 1), m.program.span)))?);
+    }
+    loop {
+        let mut busy = false;
+        for m in &mut measured {
+            let Some(mut blocks) = m.blocks.take() else { continue };
+            if !blocks.done(settings.seconds) {
+                busy = true;
+                let done = blocks.one(&mut |n| m.steps(n));
+                done.map_err(|e| fail(trainer::run_error(&e, &format!("step {}", m.at + 1), m.program.span)))?;
+            }
+            m.blocks = Some(blocks);
+        }
+        if !busy {
+            break;
+        }
+    }
+    let mut reports = Vec::new();
+    for mut m in measured {
+        let Some(blocks) = m.blocks.take() else { continue };
+        let r = rate(blocks.rates, blocks.steps);
+        m.report["steps_per_second"] = rate_json(&r);
+        m.lines.push(format!(
+            "  {} steps/s (quartiles {} to {}; {} blocks, {} steps)",
+            optc_train::table::number(r.median),
+            optc_train::table::number(r.low),
+            optc_train::table::number(r.high),
+            r.blocks,
+            r.steps
+        ));
+        if !settings.json {
+            say(&m.lines.join("\n"));
+        }
+        reports.push(m.report);
+    }
+    if settings.json {
+        say(&json!({ "spec": file.display().to_string(), "optc": env!("CARGO_PKG_VERSION"), "trains": reports }).to_string());
+    }
+    Ok(())
+}
+
+fn rate_json(r: &Rate) -> Value {
+    json!({ "median": r.median, "low": r.low, "high": r.high, "blocks": r.blocks, "steps": r.steps })
+}
+
+/// Cuts `size` parameters into `tensors` leaves of nearly equal length.
+fn leaves(size: usize, tensors: usize) -> Vec<Vec<usize>> {
+    let tensors = tensors.clamp(1, size.max(1));
+    (0..tensors).map(|k| vec![(size * (k + 1)) / tensors - size * k / tensors]).collect()
+}
+
+/// Times the update of an optimizer alone: gradients lie in memory and never change.
+///
+/// # Errors
+/// A mistake in the spec or the optimizer.
+pub fn optimizer(
+    file: &Path,
+    expression: &str,
+    size: usize,
+    tensors: usize,
+    settings: &Settings,
+    messages: &Messages,
+) -> Result<(), Failed> {
+    let begin = Instant::now();
+    if let Err(why) = crate::session::read_text(file) {
+        messages.error("R0101", &format!("cannot read {}: {why}", file.display()), None);
+        return Err(Failed);
+    }
+    if size == 0 || tensors == 0 {
+        messages.error("", "`--size` and `--tensors` are at least 1", None);
+        return Err(crate::wrong_usage());
+    }
+    let shapes = leaves(size, tensors);
+    let (program, session, _) = explain::optimizer_step(expression, Some(file), &shapes, settings.threads, messages)?;
+    let lowered = begin.elapsed().as_secs_f64();
+    let fail = |d: optc_base::Diagnostic| {
+        messages.print(&[d], &session.program.sources);
+        Failed
+    };
+    let mut compiler = Compiler::new(settings.threads);
+    let threads = compiler.pool().threads();
+    let slots = {
+        let mut around = Surroundings {
+            compiler: &mut compiler,
+            folder: crate::host_env::folder_of(file),
+            spec_hash: String::new(),
+            progress: progress::Mode::detect(true),
+        };
+        trainer::initial_slots(&program, &mut around).map_err(fail)?
+    };
+    compiler.timings = Default::default();
+    let (graph, options) = cost::update_only(&program);
+    let mut update = compiler.program(&graph, &options).map_err(|e| {
+        messages.error("E0701", &e, None);
+        Failed
+    })?;
+    let timings = compiler.timings;
+    // Inputs in the order of the step: slots, gradients, key, hyperparameters, watched values.
+    let gradients: Vec<&Tensor> = program.data.iter().flat_map(|d| d.fields.iter().map(|f| &*d.table.fields[f])).collect();
+    let key = run_key(program.seed);
+    let scalars: Vec<Tensor> = program
+        .step
+        .hyper
+        .iter()
+        .map(|(_, v)| Tensor::scalar(*v))
+        .chain(program.step.watched.iter().map(|_| Tensor::scalar(0f32)))
+        .collect();
+    for (k, tensor) in slots.iter().chain(gradients.iter().copied()).chain([&key]).chain(&scalars).enumerate() {
+        // SAFETY: the tensors have the types of the graph's inputs and live until the last step; only slots are written, and nobody reads them meanwhile.
+        unsafe { update.bind_input(k, tensor.as_ptr()) };
+    }
+    let mut step = |n: u64| {
+        for _ in 0..n {
+            // SAFETY: all inputs were bound just now, every output overwrites an input.
+            unsafe { update.run_bound() }?;
+        }
+        Ok::<(), optc_exec::RunError>(())
+    };
+    let failed = |e: optc_exec::RunError| fail(trainer::run_error(&e, "the update", program.span));
+    let mut blocks = Blocks::warm_up(&mut step).map_err(failed)?;
+    while !blocks.done(settings.seconds) {
+        blocks.one(&mut step).map_err(failed)?;
+    }
+    let r = rate(blocks.rates, blocks.steps);
+    let nominal = cost::nominal_bytes(&program);
+    let per_step = nominal as f64 / size as f64;
+    let bandwidth = |steps_per_second: f64| steps_per_second * nominal as f64 / 1e9;
+    if settings.json {
+        let report = json!({
+            "optimizer": expression, "parameters": size, "tensors": shapes.len(), "threads": threads, "nominal_bytes_per_parameter": per_step,
+            "ms": { "median": 1e3 / r.median, "low": 1e3 / r.high, "high": 1e3 / r.low },
+            "gb_per_second": { "median": bandwidth(r.median), "low": bandwidth(r.low), "high": bandwidth(r.high) },
+            "compile_ms": { "load_check_lower": lowered * 1e3, "simplify": timings.simplify.as_secs_f64() * 1e3, "plan": timings.plan.as_secs_f64() * 1e3, "codegen": timings.codegen.as_secs_f64() * 1e3 },
+            "blocks": r.blocks, "steps": r.steps, "optc": env!("CARGO_PKG_VERSION"),
+        });
+        say(&report.to_string());
+    } else {
+        say(&format!(
+            "{expression}: {size} parameters in {} tensor{}, {threads} thread{}",
+            shapes.len(),
+            if shapes.len() == 1 { "" } else { "s" },
+            if threads == 1 { "" } else { "s" }
+        ));
+        say(&format!(
+            "  {:.3} ms a step (quartiles {:.3} to {:.3}), {:.1} GB/s of {per_step:.0} B per parameter; compiled in {:.1} ms",
+            1e3 / r.median,
+            1e3 / r.high,
+            1e3 / r.low,
+            bandwidth(r.median),
+            timings.total().as_secs_f64() * 1e3
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leaves_hold_all_parameters() {
+        for (size, tensors) in [(10, 3), (7, 1), (5, 9), (1000, 1000)] {
+            let shapes = leaves(size, tensors);
+            assert_eq!(shapes.iter().flatten().sum::<usize>(), size);
+            assert!(shapes.iter().all(|s| s[0] > 0) && shapes.len() == tensors.min(size));
+        }
+    }
+
+    #[test]
+    fn a_rate_is_the_median_of_its_blocks() {
+        let r = rate(vec![5.0, 1.0, 3.0, 2.0, 4.0], 9);
+        assert_eq!((r.median, r.low, r.high, r.blocks, r.steps), (3.0, 2.0, 4.0, 5, 9));
+    }
+}

@@ -1,0 +1,261 @@
+//! `optc explain`: stages of the compiler, parameters, error codes, the cost of an optimizer.
+
+use super::{driver, say};
+use crate::cli::Stage;
+use crate::messages::Messages;
+use crate::session::{Failed, Session};
+use crate::{cost, stages, synthetic};
+use optc_base::nearest;
+use optc_elab::TrainProgram;
+use optc_elab::program::SlotKind;
+use optc_elab::script;
+use optc_front::ItemRef;
+use optc_train::{Cell, Table};
+use std::path::Path;
+
+/// What is asked.
+pub struct Request<'a> {
+    /// A spec or an error code.
+    pub subject: &'a Option<String>,
+    /// An item of the spec.
+    pub name: &'a Option<String>,
+    /// The stage.
+    pub stage: Option<Stage>,
+    /// An optimizer.
+    pub optimizer: &'a Option<String>,
+    /// Whether parameters are listed.
+    pub params: bool,
+    /// Overrides.
+    pub set: &'a [String],
+}
+
+/// Explains.
+///
+/// # Errors
+/// An unknown code or name, a mistake in the spec.
+pub fn explain(request: &Request<'_>, messages: &Messages) -> Result<(), Failed> {
+    if let Some(expression) = request.optimizer {
+        return optimizer(expression, request.subject.as_deref().map(Path::new), messages);
+    }
+    let Some(subject) = request.subject else {
+        messages.error("", "name a spec or an error code", Some("`optc explain E0401`, `optc explain spec.opt --stage graph`"));
+        return Err(crate::wrong_usage());
+    };
+    if is_code(subject) && request.stage.is_none() && !request.params {
+        return code_page(&subject.to_uppercase(), messages);
+    }
+    let session = Session::open(Path::new(subject), request.set, messages)?;
+    if request.params {
+        return parameters(&session, request.name.as_deref(), messages);
+    }
+    stage(&session, request.name.as_deref(), request.stage.unwrap_or(Stage::Types), messages)
+}
+
+/// `E0123`, `r0101`
+fn is_code(text: &str) -> bool {
+    text.len() == 5 && text.starts_with(['E', 'R', 'e', 'r']) && text[1..].bytes().all(|b| b.is_ascii_digit())
+}
+
+fn code_page(code: &str, messages: &Messages) -> Result<(), Failed> {
+    if let Some(page) = optc_base::pages::page(code) {
+        let page = page.trim_end();
+        // Pages open with the title as a Markdown heading.
+        let page = page.strip_prefix("# ").unwrap_or(page);
+        say(&if page.starts_with(code) { page.to_string() } else { format!("{code}: {page}") });
+        return Ok(());
+    }
+    if let Some(page) = optc_train::pages::page(code) {
+        say(page.trim_end());
+        return Ok(());
+    }
+    let known: Vec<&str> = optc_base::pages::all().iter().map(|p| p.0).collect();
+    let help = nearest(code, known.iter().copied()).map(|n| format!("did you mean {n}?"));
+    messages.error("", &format!("there is no code {code}"), help.as_deref());
+    Err(Failed)
+}
+
+/// The trains asked for: the one of this name, or all that can be lowered without arguments.
+fn trains(session: &Session, name: Option<&str>, messages: &Messages) -> Result<Vec<ItemRef>, Failed> {
+    let all = session.trains();
+    let found = match name {
+        Some(name) => session.find(name, &all, "train").map(|i| vec![i]),
+        None => {
+            let ready: Vec<ItemRef> = all.iter().copied().filter(|&i| !session.needs_arguments(i)).collect();
+            if ready.is_empty() {
+                Err((format!("{} has no train that could be looked at", session.path.display()), None))
+            } else {
+                Ok(ready)
+            }
+        }
+    };
+    found.map_err(|(message, help)| {
+        messages.error("", &message, help.as_deref());
+        Failed
+    })
+}
+
+/// Lowers a train of a session.
+pub(crate) fn lower(session: &Session, item: ItemRef, threads: usize, messages: &Messages) -> Result<TrainProgram, Failed> {
+    let mut driver = driver(session, threads, true, false);
+    script::lower_only(&session.program, item, &session.settings, &mut driver).map_err(|diagnostics| {
+        messages.print(&diagnostics, &session.program.sources);
+        Failed
+    })
+}
+
+fn stage(session: &Session, name: Option<&str>, stage: Stage, messages: &Messages) -> Result<(), Failed> {
+    match stage {
+        Stage::Ast => {
+            let all: Vec<ItemRef> = session.items().filter(|(_, i)| i.name().is_some()).map(|(r, _)| r).collect();
+            let item = match name.map(|n| session.find(n, &all, "item")).transpose() {
+                Ok(item) => item,
+                Err((message, help)) => {
+                    messages.error("", &message, help.as_deref());
+                    return Err(Failed);
+                }
+            };
+            say(stages::ast(session, item).trim_end());
+        }
+        Stage::Hir => say(stages::names(session).trim_end()),
+        Stage::Types => {
+            for (item, what) in session.items() {
+                if name.is_some_and(|n| n != session.name(item)) {
+                    continue;
+                }
+                if let Some(signature) = stages::signature(&session.program.sources, what) {
+                    say(&signature);
+                }
+                if session.trains().contains(&item) && !session.needs_arguments(item) {
+                    say(stages::slots(&lower(session, item, 1, messages)?).trim_end());
+                }
+            }
+        }
+        _ => {
+            let items = trains(session, name, messages)?;
+            for &item in &items {
+                if items.len() > 1 {
+                    say(&format!("# train {}", session.name(item)));
+                }
+                say(stages::step(&lower(session, item, 1, messages)?, stage).trim_end());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn parameters(session: &Session, name: Option<&str>, messages: &Messages) -> Result<(), Failed> {
+    let items = trains(session, name, messages)?;
+    for &item in &items {
+        let program = lower(session, item, 1, messages)?;
+        let mut table = Table::new(["path", "type", "elements", "kind"]);
+        let (mut trained, mut buffers) = (0usize, 0usize);
+        for slot in &program.slots {
+            let kind = match slot.kind {
+                SlotKind::Param => "param",
+                SlotKind::Buffer => "buffer",
+                SlotKind::State | SlotKind::Counter => continue,
+            };
+            *(if slot.kind == SlotKind::Param { &mut trained } else { &mut buffers }) += slot.ty.len();
+            let text = |t: &str| Cell::Text(t.to_string());
+            table.push([text(&slot.name), text(&slot.ty.to_string()), text(&grouped(slot.ty.len())), text(kind)]);
+        }
+        if items.len() > 1 {
+            say(&format!("train {}", session.name(item)));
+        }
+        say(&table.text());
+        let more = if buffers > 0 { format!(", {} elements of buffers", grouped(buffers)) } else { String::new() };
+        say(&format!("{} parameters{more}", grouped(trained)));
+    }
+    Ok(())
+}
+
+/// `1_234_567`
+fn grouped(n: usize) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (k, c) in digits.chars().enumerate() {
+        if k > 0 && (digits.len() - k) % 3 == 0 {
+            out.push('_');
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// The step of an optimizer on leaves of these shapes. A rule that only transforms gradients is followed by gradient descent; then the second result is true.
+pub(crate) fn optimizer_step(
+    expression: &str,
+    file: Option<&Path>,
+    shapes: &[Vec<usize>],
+    threads: usize,
+    messages: &Messages,
+) -> Result<(TrainProgram, Session, bool), Failed> {
+    let attempt = |text: &str| {
+        let mut session = synthetic::optimizer(text, file, shapes);
+        session.check();
+        if session.has_errors() {
+            return Err(session);
+        }
+        let Some(&item) = session.trains().last() else { return Err(session) };
+        let mut driver = driver(&session, threads, true, false);
+        match script::lower_only(&session.program, item, &session.settings, &mut driver) {
+            Ok(program) => Ok((program, session)),
+            Err(diagnostics) => {
+                session.diagnostics.extend(diagnostics);
+                Err(session)
+            }
+        }
+    };
+    match attempt(expression) {
+        Ok((program, session)) => Ok((program, session, false)),
+        Err(first) => {
+            let plain = expression.chars().all(|c| c.is_alphanumeric() || c == '_');
+            let call = if plain { format!("{expression}()") } else { expression.to_string() };
+            if let Ok((program, session)) = attempt(&format!("{call} |> sgd(lr = 0.01)")) {
+                return Ok((program, session, true));
+            }
+            messages.print(&first.diagnostics, &first.program.sources);
+            Err(Failed)
+        }
+    }
+}
+
+fn optimizer(expression: &str, file: Option<&Path>, messages: &Messages) -> Result<(), Failed> {
+    let (program, _, transform) = optimizer_step(expression, file, &[vec![1000, 1000]], 1, messages)?;
+    let cost = cost::cost(&program);
+    let number = |x: f64| {
+        let rounded = (x * 1000.0).round() / 1000.0;
+        optc_train::table::exact(if rounded == 0.0 { 0.0 } else { rounded })
+    };
+    let followed = if transform { " |> sgd(lr = 0.01)" } else { "" };
+    say(&format!("{expression}{followed}, f32, one leaf of {} parameters", grouped(cost.parameters)));
+    let line = |what: &str, value: String| say(&format!("  {what:<34}{value}"));
+    line("state per parameter", format!("{} bytes", number(cost.state_bytes)));
+    line(
+        "moved per parameter and step",
+        format!("{} bytes ({} read, {} written)", number(cost.read + cost.written), number(cost.read), number(cost.written)),
+    );
+    line("passes over memory", cost.passes.to_string());
+    line("kernels", cost.kernels.to_string());
+    if cost.library_calls > 0 {
+        line("matrix products and sorts", cost.library_calls.to_string());
+    }
+    line("elementwise", if cost.elementwise { "yes" } else { "no" }.to_string());
+    if !program.step.hyper.is_empty() {
+        let list: Vec<String> = program.step.hyper.iter().map(|(n, v)| format!("{n} = {}", optc_train::table::exact(*v))).collect();
+        line("hyperparameters (run-time inputs)", list.join(", "));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn codes_and_numbers() {
+        assert!(super::is_code("E0401") && super::is_code("r0101") && !super::is_code("E401") && !super::is_code("E040é"));
+        assert_eq!(
+            (super::grouped(1_234_567), super::grouped(999), super::grouped(1000)),
+            ("1_234_567".into(), "999".into(), "1_000".into())
+        );
+    }
+}

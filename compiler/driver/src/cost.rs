@@ -1,0 +1,209 @@
+//! What an optimizer costs, read off the plan of its step.
+
+use crate::pipeline::{self, CompileOptions, Stages, Timings};
+use optc_abi::plan::{Instr, KernelCall, Plan, Trip};
+use optc_elab::TrainProgram;
+use optc_elab::program::SlotKind;
+use optc_ir::graph::NodeTy;
+use optc_ir::kernel::{Expr, Kernel, Stmt};
+use optc_ir::{Graph, Op};
+use std::collections::BTreeSet;
+
+/// The cost of one step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cost {
+    /// Parameters.
+    pub parameters: usize,
+    /// Bytes of states, per parameter.
+    pub state_bytes: f64,
+    /// Bytes read, per parameter.
+    pub read: f64,
+    /// Bytes written, per parameter.
+    pub written: f64,
+    /// Kernel instructions of the step.
+    pub kernels: usize,
+    /// How often the step goes over arrays of the leaf's size.
+    pub passes: usize,
+    /// Matrix products, convolutions and sorts.
+    pub library_calls: usize,
+    /// Whether each element of the new values depends on the same element of the old ones only (and on scalars).
+    pub elementwise: bool,
+}
+
+/// The update alone: the step without the loss and what is recorded.
+pub fn update_only(program: &TrainProgram) -> (Graph, CompileOptions) {
+    let mut graph = program.step.graph.clone();
+    let slots = program.slots.len();
+    graph.outputs.truncate(slots);
+    (graph, CompileOptions { alias: (0..slots).map(|k| (k, k)).collect(), guard: None })
+}
+
+/// The cost of a program's update.
+pub fn cost(program: &TrainProgram) -> Cost {
+    let (graph, options) = update_only(program);
+    let Stages { simplified, planned } = pipeline::plan(graph, &options, &mut Timings::default());
+    let bytes = |kind| program.slots.iter().filter(|s| s.kind == kind).map(|s| s.ty.len() * s.ty.dtype.size()).sum::<usize>();
+    let parameters: usize = program.slots.iter().filter(|s| s.kind == SlotKind::Param).map(|s| s.ty.len()).sum();
+    let kernels: Vec<&Kernel> = planned.kernels.iter().map(|k| &k.kernel).collect();
+    let largest = program.slots.iter().map(|s| s.ty.len()).max().unwrap_or(1);
+    let mut traffic =
+        Traffic { plan: &planned.plan, kernels: &kernels, large: largest.div_ceil(2).max(2), ..Traffic::new(&planned.plan, &kernels) };
+    traffic.code(&planned.plan.code, 1);
+    let per = |n: usize| n as f64 / parameters.max(1) as f64;
+    Cost {
+        parameters,
+        state_bytes: per(bytes(SlotKind::State)),
+        read: per(traffic.read),
+        written: per(traffic.written),
+        kernels: traffic.kernel_count,
+        passes: traffic.passes,
+        library_calls: traffic.library_calls,
+        elementwise: elementwise(&simplified),
+    }
+}
+
+/// The least an update can move: every parameter and state once in and once out, every gradient once in.
+pub fn nominal_bytes(program: &TrainProgram) -> usize {
+    let slots: usize = program.slots.iter().filter(|s| s.ty.len() > 1).map(|s| 2 * s.ty.len() * s.ty.dtype.size()).sum();
+    let gradients: usize = program.data.iter().flat_map(|d| &d.example).map(|ty| ty.len() * ty.dtype.size()).sum();
+    slots + gradients
+}
+
+/// Sums what the instructions of a plan move.
+struct Traffic<'a> {
+    plan: &'a Plan,
+    kernels: &'a [&'a Kernel],
+    /// Elements from which an array counts as one of the leaf's size.
+    large: usize,
+    read: usize,
+    written: usize,
+    kernel_count: usize,
+    passes: usize,
+    library_calls: usize,
+}
+
+impl<'a> Traffic<'a> {
+    fn new(plan: &'a Plan, kernels: &'a [&'a Kernel]) -> Self {
+        Traffic { plan, kernels, large: 2, read: 0, written: 0, kernel_count: 0, passes: 0, library_calls: 0 }
+    }
+
+    fn bytes(&self, buffer: usize) -> usize {
+        let b = &self.plan.buffers[buffer];
+        b.len * b.dtype.size()
+    }
+
+    fn code(&mut self, code: &[Instr], times: usize) {
+        for instr in code {
+            match instr {
+                Instr::Kernel { kernel, calls } => {
+                    self.kernel_count += times;
+                    self.kernel(*kernel, calls, times);
+                }
+                Instr::Gemm(g) => {
+                    self.library_calls += times;
+                    self.passes += times;
+                    self.read += times * (self.bytes(g.a.data.buffer) + self.bytes(g.b.data.buffer));
+                    self.written += times * self.bytes(g.c.data.buffer);
+                }
+                Instr::Conv(c) => {
+                    self.library_calls += times;
+                    self.passes += times;
+                    self.read += times * (self.bytes(c.lhs.buffer) + self.bytes(c.rhs.buffer));
+                    self.written += times * self.bytes(c.out.buffer);
+                }
+                Instr::Copy { bytes, .. } => {
+                    self.passes += times;
+                    self.read += times * bytes;
+                    self.written += times * bytes;
+                }
+                Instr::Lib { buffers, .. } => {
+                    self.library_calls += times;
+                    self.passes += times;
+                    for b in buffers {
+                        self.read += times * self.bytes(b.buffer);
+                    }
+                }
+                Instr::Loop { trip, body, .. } => {
+                    let passes = if let Trip::Const(n) = trip { *n } else { 1 };
+                    self.code(body, times * passes);
+                }
+                Instr::Cond { then, otherwise, .. } => {
+                    // The dearer branch.
+                    let before = (self.read, self.written, self.kernel_count, self.passes, self.library_calls);
+                    self.code(otherwise, times);
+                    let other = (self.read, self.written, self.kernel_count, self.passes, self.library_calls);
+                    (self.read, self.written, self.kernel_count, self.passes, self.library_calls) = before;
+                    self.code(then, times);
+                    if other.0 + other.1 > self.read + self.written {
+                        (self.read, self.written, self.kernel_count, self.passes, self.library_calls) = other;
+                    }
+                }
+                Instr::Guard { .. } => {}
+            }
+        }
+    }
+
+    /// Each statement at the top of a kernel is one pass over what it loads and stores.
+    fn kernel(&mut self, kernel: usize, calls: &[KernelCall], times: usize) {
+        let mut passes = 0;
+        for stmt in &self.kernels[kernel].body {
+            let (mut loads, mut stores) = (BTreeSet::new(), BTreeSet::new());
+            touched(stmt, &mut loads, &mut stores);
+            let mut goes_over = false;
+            for call in calls {
+                let places = |params: &BTreeSet<usize>| params.iter().map(|&p| call.buffers[p].buffer).collect::<BTreeSet<usize>>();
+                for b in places(&loads) {
+                    self.read += times * self.bytes(b);
+                    goes_over |= self.plan.buffers[b].len >= self.large;
+                }
+                for b in places(&stores) {
+                    self.written += times * self.bytes(b);
+                    goes_over |= self.plan.buffers[b].len >= self.large;
+                }
+            }
+            passes += usize::from(goes_over);
+        }
+        self.passes += times * passes;
+    }
+}
+
+fn touched(stmt: &Stmt, loads: &mut BTreeSet<usize>, stores: &mut BTreeSet<usize>) {
+    match stmt {
+        Stmt::For { body, .. } => body.iter().for_each(|s| touched(s, loads, stores)),
+        Stmt::Let { expr: Expr::Load { buffer, .. }, .. } => {
+            loads.insert(*buffer);
+        }
+        Stmt::Store { buffer, .. } => {
+            stores.insert(*buffer);
+        }
+        Stmt::Let { .. } | Stmt::Init { .. } | Stmt::Update { .. } => {}
+    }
+}
+
+/// Whether a graph combines no elements of arrays with each other: only pointwise operations, repeated scalars, other shapes for the same elements.
+fn elementwise(graph: &Graph) -> bool {
+    let live = graph.live();
+    let small = |ty: &NodeTy| match ty {
+        NodeTy::Array(ty) => ty.len() == 1,
+        NodeTy::Tuple(types) => types.iter().all(|t| t.len() == 1),
+    };
+    graph.ids().filter(|id| live[id.index()]).all(|id| {
+        let node = graph.node(id);
+        let scalars = || small(&node.ty) && node.operands.iter().all(|&o| small(&graph.node(o).ty));
+        match &node.op {
+            Op::Input { .. }
+            | Op::Const(_)
+            | Op::Iota { .. }
+            | Op::Map(_)
+            | Op::Cast
+            | Op::Bitcast
+            | Op::Reshape
+            | Op::RandomBits
+            | Op::RandomFold { .. } => true,
+            Op::StopGradient | Op::Result { .. } => true,
+            Op::Broadcast { .. } => node.operands.iter().all(|&o| small(&graph.node(o).ty)) || scalars(),
+            Op::Cond { then, otherwise } => elementwise(then) && elementwise(otherwise),
+            _ => scalars(),
+        }
+    })
+}

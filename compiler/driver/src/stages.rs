@@ -1,0 +1,131 @@
+//! What the compiler makes of a spec, stage by stage, as text.
+
+use crate::cli::Stage;
+use crate::pipeline::{self, CompileOptions, Stages, Timings};
+use crate::session::{Session, kind, params};
+use optc_base::{SourceMap, Span};
+use optc_elab::TrainProgram;
+use optc_front::ast::{File, Item, ItemKind};
+use optc_front::{Def, ItemRef};
+use optc_ir::kernel::Kernel;
+use std::fmt::Write;
+
+/// How the step of a train is compiled: slots in place, a loss that is not finite stops it before anything is overwritten.
+pub fn step_options(program: &TrainProgram) -> CompileOptions {
+    let slots = program.slots.len();
+    CompileOptions { alias: (0..slots).map(|k| (k, k)).collect(), guard: program.stop_on_nan.then_some(slots) }
+}
+
+/// The step of a train, simplified and planned.
+pub fn plan_step(program: &TrainProgram) -> Stages {
+    pipeline::plan(program.step.graph.clone(), &step_options(program), &mut Timings::default())
+}
+
+/// A stage from the graph on.
+pub fn step(program: &TrainProgram, stage: Stage) -> String {
+    if stage == Stage::Graph {
+        return optc_ir::text::print(&program.step.graph);
+    }
+    let Stages { simplified, planned } = plan_step(program);
+    if stage == Stage::Simplified {
+        return optc_ir::text::print(&simplified);
+    }
+    if stage == Stage::Plan {
+        return optc_plan::print(&planned);
+    }
+    let kernels: Vec<Kernel> = planned.kernels.iter().map(|k| k.kernel.clone()).collect();
+    match stage {
+        Stage::Clif => optc_cranelift::clif(&kernels, &planned.plan),
+        Stage::Asm => optc_cranelift::asm(&kernels, &planned.plan),
+        _ => planned.kernels.iter().map(|k| optc_ir::text::print_kernel(&k.name, &k.kernel)).collect::<Vec<_>>().join("\n"),
+    }
+}
+
+/// The syntax tree of the root file, or of one item.
+pub fn ast(session: &Session, item: Option<ItemRef>) -> String {
+    match item {
+        Some(item) => optc_front::print_ast(&File { items: vec![session.program.item(item).clone()] }),
+        None => session.program.modules.first().map_or_else(String::new, |m| optc_front::print_ast(&m.file)),
+    }
+}
+
+/// What each name at top level of each file stands for.
+pub fn names(session: &Session) -> String {
+    let program = &session.program;
+    let mut out = String::new();
+    for module in &program.modules {
+        if module.scope.is_empty() {
+            continue;
+        }
+        let _ = writeln!(out, "{}", module.name);
+        let width = module.scope.keys().map(|k| k.chars().count()).max().unwrap_or(0);
+        for (name, def) in &module.scope {
+            let meaning = match def {
+                Def::Item(item) => {
+                    let found = program.item(*item);
+                    let span = found.name().map_or(found.span, |n| n.span);
+                    format!("{} at {}", kind(found), place(&program.sources, span))
+                }
+                Def::Module(id) => format!("module {}", program.module(*id).name),
+            };
+            let _ = writeln!(out, "  {name:width$}  {meaning}");
+        }
+    }
+    out
+}
+
+fn place(sources: &SourceMap, span: Span) -> String {
+    let (line, column) = sources.line_column(span);
+    let file = sources.get(span.source).map_or("", |s| s.name.as_str());
+    format!("{file}:{line}:{column}")
+}
+
+/// The signature of an item as written, on one line; nothing for imports.
+pub fn signature(sources: &SourceMap, item: &Item) -> Option<String> {
+    let name = item.name()?;
+    let words = |span: Span| sources.slice(span).split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut out = format!("{} {}", kind(item), name.text);
+    match &item.kind {
+        ItemKind::Const { ty, value, .. } => {
+            if let Some(ty) = ty {
+                let _ = write!(out, ": {}", words(ty.span));
+            }
+            let _ = write!(out, " = {}", words(value.span));
+        }
+        ItemKind::TypeAlias { ty, .. } => {
+            let _ = write!(out, " = {}", words(ty.span));
+        }
+        _ => {
+            let list: Vec<String> = params(item).iter().map(|p| words(p.span)).collect();
+            if !list.is_empty() || matches!(item.kind, ItemKind::Fn(_) | ItemKind::Extern(_)) {
+                let _ = write!(out, "({})", list.join(", "));
+            }
+            let result = match &item.kind {
+                ItemKind::Fn(f) => f.result.as_ref(),
+                ItemKind::Extern(e) => Some(&e.result),
+                _ => None,
+            };
+            if let Some(result) = result {
+                let _ = write!(out, " -> {}", words(result.span));
+            }
+        }
+    }
+    Some(out)
+}
+
+/// The persistent arrays of a train with their types, and what its step reads besides.
+pub fn slots(program: &TrainProgram) -> String {
+    let mut out = String::new();
+    for slot in &program.slots {
+        let _ = writeln!(out, "  {} {}: {}", format!("{:?}", slot.kind).to_lowercase(), slot.name, slot.ty);
+    }
+    if let Some(data) = &program.data {
+        for (name, ty) in data.fields.iter().zip(&data.example) {
+            let _ = writeln!(out, "  field {name}: {ty} per example");
+        }
+    }
+    for (name, value) in &program.step.hyper {
+        let _ = writeln!(out, "  hyperparameter {name} = {}", optc_train::table::exact(*value));
+    }
+    out
+}

@@ -1,0 +1,120 @@
+//! Specs the driver writes itself: an optimizer alone on given gradients, the values of a schedule. They are compiled like any other, so that what is reported is what runs.
+
+use crate::session::{Files, Session, canonical, read_text};
+use optc_front::{FileLoader, std_lib};
+use std::fmt::Write;
+use std::path::Path;
+
+/// Names of the generated spec; users cannot collide with them in a file they import, where a leading `_` is private.
+const TRAIN: &str = "_step";
+
+/// Hands out the user's file whatever path is asked for by the generated root, other files as usual.
+struct Around<'a> {
+    file: Option<&'a Path>,
+    root: &'a str,
+}
+
+impl FileLoader for Around<'_> {
+    fn read(&self, from: &str, path: &str) -> Result<(String, String), String> {
+        match self.file {
+            Some(file) if from == self.root => Ok((canonical(file), read_text(file)?)),
+            _ => Files.read(from, path),
+        }
+    }
+}
+
+/// Names in an expression.
+fn names(expression: &str) -> Vec<&str> {
+    let mut found: Vec<&str> = expression
+        .split(|c: char| !c.is_alphanumeric() && c != '_')
+        .filter(|w| w.starts_with(|c: char| c.is_alphabetic() || c == '_'))
+        .collect();
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+/// Imports for an expression: the user's file, and what it uses of the given folders of the standard library that the file does not define or import itself.
+fn imports(expression: &str, file: Option<&Path>, folders: &[&str]) -> String {
+    let mut out = String::new();
+    let mut own = Vec::new();
+    if let Some(path) = file {
+        out.push_str("import \"spec.opt\"\n");
+        // What it cannot read is reported when the import is followed.
+        if let Ok(text) = read_text(path) {
+            let (parsed, _) = optc_front::parse(Default::default(), &text);
+            own.extend(parsed.items.iter().filter_map(|i| i.name()).map(|n| n.text.to_string()));
+        }
+    }
+    for name in names(expression).into_iter().filter(|n| !own.iter().any(|o| o == n)) {
+        if let Some(folder) = folders.iter().find(|f| std_lib::std_members(f).contains(&name)) {
+            let _ = writeln!(out, "import {folder}.{name}");
+        }
+    }
+    out
+}
+
+/// `name` as a call, if it is not one yet.
+fn called(expression: &str) -> String {
+    let plain = expression.chars().all(|c| c.is_alphanumeric() || c == '_');
+    if plain { format!("{expression}()") } else { expression.to_string() }
+}
+
+/// A spec that trains leaves of these shapes with an optimizer (`lion`, `clip(1.0) |> adamw(lr = 1e-3)`; of `file`, or the standard library) on gradients that are inputs of the step.
+/// The train is the last item of the root file.
+pub fn optimizer(expression: &str, file: Option<&Path>, shapes: &[Vec<usize>]) -> Session {
+    // What the user wrote comes first, so that messages about it show their own words.
+    let mut text = format!("optimizer _asked() = {}\n", called(expression));
+    text.push_str(&imports(expression, file, &["std.optim", "std.schedule"]));
+    let dims = |shape: &[usize]| shape.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+    text.push_str("data _gradients {\n");
+    for (k, shape) in shapes.iter().enumerate() {
+        let n: usize = shape.iter().product();
+        let _ = writeln!(text, "  c{k} = reshape(cos(iota({n}) as f32), 1, {})", dims(shape));
+    }
+    text.push_str("}\nmodel _leaves() {\n");
+    for (k, shape) in shapes.iter().enumerate() {
+        let _ = writeln!(text, "  param w{k}: f32[{}] = 0.5", dims(shape));
+    }
+    let list = |f: &dyn Fn(usize) -> String, sep: &str| (0..shapes.len()).map(f).collect::<Vec<_>>().join(sep);
+    let _ = writeln!(text, "  {{ {} }}\n}}", list(&|k| format!("w{k} = w{k}"), ", "));
+    let _ = writeln!(
+        text,
+        "loss _along(p, {}) -> f32 = {}",
+        list(&|k| format!("c{k}: f32[1, {}]", dims(&shapes[k])), ", "),
+        list(&|k| format!("sum(p.w{k} * c{k})"), " + ")
+    );
+    let _ = writeln!(
+        text,
+        "train {TRAIN} {{\n  data _gradients, batch = 1\n  model net = _leaves()\n  loss _along(net(), {})\n  optimizer _asked()\n  steps 1\n}}",
+        list(&|k| format!("c{k}"), ", ")
+    );
+    spec("command line", text, file)
+}
+
+/// A spec whose only experiment plots the first `steps` values of a schedule.
+pub fn schedule(expression: &str, file: Option<&Path>, steps: usize) -> Session {
+    let mut text = format!("fn _asked() = {}\n", called(expression));
+    text.push_str(&imports(expression, file, &["std.schedule"]));
+    let _ = writeln!(
+        text,
+        "experiment _values {{\n  let s = _asked()\n  let values = for k in 0..{steps} {{ yield s(k) * 1.0 }}\n  plot {{ schedule = values }}\n}}"
+    );
+    spec("command line", text, file)
+}
+
+fn spec(root: &str, text: String, file: Option<&Path>) -> Session {
+    Session::from_text(root, text, &Around { file, root })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_expression_brings_what_it_needs() {
+        let text = imports("clip_by_global_norm(1.0) |> adamw(lr = cosine(1e-3, total = 10))", None, &["std.optim", "std.schedule"]);
+        assert_eq!(text, "import std.optim.adamw\nimport std.optim.clip_by_global_norm\nimport std.schedule.cosine\n");
+        assert_eq!((called("lion"), called("lion(lr = 1)")), ("lion()".to_string(), "lion(lr = 1)".to_string()));
+    }
+}
