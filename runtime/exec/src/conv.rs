@@ -8,7 +8,7 @@ use optc_abi::plan::{Conv, ConvDims, ConvKind};
 use std::ops::Range;
 
 /// Elements of a patch matrix that are made and used at a time, so that they are still in the second-level cache when multiplied.
-const BLOCK: usize = 32 * 1024;
+const BLOCK: usize = 64 * 1024;
 
 /// A float type convolutions run in.
 trait Float: Copy + Send + Sync + 'static + std::ops::AddAssign {
