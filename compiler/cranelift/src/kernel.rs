@@ -1,23 +1,23 @@
 //! One kernel to one function: loops, accumulators, element addresses.
 
-use crate::emit::{Emit, scalar_type, vector_type};
+use crate::accs::VectorAcc;
+use crate::emit::{Emit, scalar_type};
 use crate::helpers;
 use crate::hoist::{Hoisted, Node, hoist};
 use crate::isa::Features;
 use crate::ops::Val;
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{self, AbiParam, InstBuilder, StackSlot, StackSlotData, StackSlotKind, Value, types};
+use cranelift_codegen::ir::{self, AbiParam, InstBuilder, Value, types};
 use cranelift_codegen::isa::CallConv;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 use optc_abi::DType;
-use optc_ir::graph::ReduceOp;
-use optc_ir::kernel::{AccId, AccOp, AxisId, Expr, Extent, Kernel, LANES, Literal, LoopKind, Stmt};
+use optc_ir::kernel::{AxisId, Expr, Extent, Kernel, LANES, Literal, LoopKind, Stmt};
 use optc_ir::scalar::ScalarOp;
 
 /// Lanes of one group.
 pub(crate) const GROUP: usize = 4;
 /// Groups of one pass of an unrolled loop; together they are the virtual lanes.
-const GROUPS: usize = LANES / GROUP;
+pub(crate) const GROUPS: usize = LANES / GROUP;
 /// Cost (by the scalar table) up to which a loop's body is repeated for each group of a pass.
 const UNROLL_COST: usize = 12;
 
@@ -47,14 +47,6 @@ pub(crate) struct Position {
     pub(crate) lanes: Lanes,
 }
 
-struct VectorAcc {
-    acc: AccId,
-    /// Registers of each group.
-    parts: Vec<Vec<Variable>>,
-    /// Memory form, where a loop of run-time length needs one.
-    slot: Option<StackSlot>,
-}
-
 /// State of one kernel's emission.
 pub(crate) struct Builder<'k, 'f> {
     pub(crate) e: Emit<'f>,
@@ -67,11 +59,11 @@ pub(crate) struct Builder<'k, 'f> {
     end: Value,
     pub(crate) axes: Vec<Option<Value>>,
     values: Vec<Option<Val>>,
-    accs: Vec<Variable>,
+    pub(crate) accs: Vec<Variable>,
     pub(crate) position: Option<Position>,
     /// The vector axis whose scalar tail is being emitted.
-    tail_axis: Option<AxisId>,
-    vector_accs: Vec<VectorAcc>,
+    pub(crate) tail_axis: Option<AxisId>,
+    pub(crate) vector_accs: Vec<VectorAcc>,
 }
 
 /// Fills `func` (with the signature of a kernel) with the kernel's code.
@@ -114,39 +106,6 @@ pub(crate) fn build(kernel: &Kernel, features: Features, func: &mut ir::Function
     k.e.b.finalize(features.frontend);
 }
 
-/// The scalar operation that combines two values of a reduction.
-fn combine_op(op: ReduceOp) -> ScalarOp {
-    match op {
-        ReduceOp::Sum => ScalarOp::Add,
-        ReduceOp::Prod => ScalarOp::Mul,
-        ReduceOp::Max => ScalarOp::Max,
-        ReduceOp::Min => ScalarOp::Min,
-        ReduceOp::And => ScalarOp::And,
-        ReduceOp::Or => ScalarOp::Or,
-    }
-}
-
-/// The value that changes nothing when combined.
-fn identity(op: ReduceOp, dtype: DType) -> Literal {
-    let (least, most) = match dtype {
-        DType::I32 => (i64::from(i32::MIN), i64::from(i32::MAX)),
-        DType::I64 => (i64::MIN, i64::MAX),
-        DType::U32 => (0, i64::from(u32::MAX)),
-        DType::U8 => (0, 255),
-        _ => (0, 1),
-    };
-    match (op, dtype.is_float()) {
-        (ReduceOp::Sum, true) => Literal::Float(0.0),
-        (ReduceOp::Prod, true) => Literal::Float(1.0),
-        (ReduceOp::Max, true) => Literal::Float(f64::NEG_INFINITY),
-        (ReduceOp::Min, true) => Literal::Float(f64::INFINITY),
-        (ReduceOp::Sum | ReduceOp::Or, _) => Literal::Int(0),
-        (ReduceOp::Prod | ReduceOp::And, _) => Literal::Int(1),
-        (ReduceOp::Max, _) => Literal::Int(least),
-        (ReduceOp::Min, _) => Literal::Int(most),
-    }
-}
-
 /// Whether a vector loop's body is cheap enough to be repeated for every group of a pass. Long bodies keep the processor busy across passes anyway,
 /// and compile faster when they appear once.
 fn repeats(body: &[Node]) -> bool {
@@ -161,25 +120,12 @@ fn repeats(body: &[Node]) -> bool {
     cost <= UNROLL_COST
 }
 
-/// The accumulators updated in a block without loops.
-fn updated(body: &[Node]) -> Vec<AccId> {
-    let mut found = Vec::new();
-    for node in body {
-        if let Node::Leaf(Stmt::Update { acc, .. }) = node
-            && !found.contains(acc)
-        {
-            found.push(*acc);
-        }
-    }
-    found
-}
-
 impl Builder<'_, '_> {
     fn zero(&mut self, dtype: DType) -> Value {
         self.literal(dtype, Literal::Int(0))
     }
 
-    fn literal(&mut self, dtype: DType, literal: Literal) -> Value {
+    pub(crate) fn literal(&mut self, dtype: DType, literal: Literal) -> Value {
         let ty = scalar_type(dtype);
         match literal {
             Literal::Float(x) if dtype.is_float() => self.e.float_of(ty, x),
@@ -352,103 +298,6 @@ impl Builder<'_, '_> {
         self.close_accs();
     }
 
-    fn units(dtype: DType) -> usize {
-        if dtype.size() == 8 { 2 } else { 1 }
-    }
-
-    fn reduce_op(&self, acc: AccId) -> ReduceOp {
-        match self.kernel.accs[acc].op {
-            AccOp::Reduce(op) => op,
-            AccOp::Assign => panic!("compiler bug: a vector loop assigns accumulator {acc}"),
-        }
-    }
-
-    fn open_accs(&mut self, body: &[Node], in_memory: bool) {
-        for acc in updated(body) {
-            let (dtype, op) = (self.kernel.accs[acc].dtype, self.reduce_op(acc));
-            let start = self.literal(dtype, identity(op, dtype));
-            let start = self.e.spread(Val::One(start), dtype).units()[0];
-            let mut parts = Vec::new();
-            for _ in 0..GROUPS {
-                let group: Vec<Variable> = (0..Self::units(dtype)).map(|_| self.e.b.declare_var(vector_type(dtype))).collect();
-                group.iter().for_each(|&v| self.e.b.def_var(v, start));
-                parts.push(group);
-            }
-            let slot = in_memory.then(|| {
-                let bytes = (LANES * Self::units(dtype) * 4) as u32;
-                self.e.b.create_sized_stack_slot(StackSlotData::new(StackSlotKind::ExplicitSlot, bytes, 4))
-            });
-            self.vector_accs.push(VectorAcc { acc, parts, slot });
-        }
-    }
-
-    /// Makes the accumulators of group `by` those of group 0, and so on around.
-    fn rotate_accs(&mut self, by: usize) {
-        for i in 0..self.vector_accs.len() {
-            let parts = self.vector_accs[i].parts.clone();
-            let now: Vec<Vec<Value>> = parts.iter().map(|group| group.iter().map(|&v| self.e.b.use_var(v)).collect()).collect();
-            for (g, group) in parts.iter().enumerate() {
-                for (&var, &x) in group.iter().zip(&now[(g + by) % GROUPS]) {
-                    self.e.b.def_var(var, x);
-                }
-            }
-        }
-    }
-
-    fn acc_registers(&self) -> Vec<(StackSlot, i32, Variable)> {
-        let mut all = Vec::new();
-        for a in &self.vector_accs {
-            let Some(slot) = a.slot else { continue };
-            for (i, &var) in a.parts.iter().flatten().enumerate() {
-                all.push((slot, 16 * i as i32, var));
-            }
-        }
-        all
-    }
-
-    fn spill_accs(&mut self) {
-        for (slot, offset, var) in self.acc_registers() {
-            let x = self.e.b.use_var(var);
-            self.e.b.ins().stack_store(types::I64, x, slot, offset);
-        }
-    }
-
-    fn refill_accs(&mut self) {
-        for (slot, offset, var) in self.acc_registers() {
-            let ty = {
-                let x = self.e.b.use_var(var);
-                self.e.type_of(x)
-            };
-            let x = self.e.b.ins().stack_load(types::I64, ty, slot, offset);
-            self.e.b.def_var(var, x);
-        }
-    }
-
-    /// Combines the lanes pairwise and the result with the accumulator's previous value.
-    fn close_accs(&mut self) {
-        for VectorAcc { acc, parts, .. } in std::mem::take(&mut self.vector_accs) {
-            let dtype = self.kernel.accs[acc].dtype;
-            let op = combine_op(self.reduce_op(acc));
-            let mut level: Vec<Val> = Vec::new();
-            for group in &parts {
-                let units: Vec<Value> = group.iter().map(|&v| self.e.b.use_var(v)).collect();
-                level.push(if let [x, y] = units[..] { Val::Pair([x, y]) } else { Val::Four(units[0]) });
-            }
-            while level.len() > 1 {
-                let half = level.len() / 2;
-                level = (0..half).map(|i| self.e.map(op, dtype, &[level[i], level[i + half]])).collect();
-            }
-            let mut lanes: Vec<Val> = (0..GROUP).map(|i| Val::One(self.e.lane(level[0], dtype, i))).collect();
-            while lanes.len() > 1 {
-                let half = lanes.len() / 2;
-                lanes = (0..half).map(|i| self.e.map(op, dtype, &[lanes[i], lanes[i + half]])).collect();
-            }
-            let old = Val::One(self.e.b.use_var(self.accs[acc]));
-            let new = self.e.map(op, dtype, &[old, lanes[0]]);
-            self.e.b.def_var(self.accs[acc], new.units()[0]);
-        }
-    }
-
     fn stmt(&mut self, stmt: &Stmt) {
         match stmt {
             Stmt::For { .. } => panic!("compiler bug: a loop among plain statements"),
@@ -474,84 +323,6 @@ impl Builder<'_, '_> {
             Val::One(x) => x,
             _ => panic!("compiler bug: value {id} must be a scalar here"),
         }
-    }
-
-    fn update(&mut self, acc: AccId, value: Val) {
-        let dtype = self.kernel.accs[acc].dtype;
-        let op = match self.kernel.accs[acc].op {
-            AccOp::Reduce(op) => combine_op(op),
-            AccOp::Assign => {
-                let Val::One(x) = value else { panic!("compiler bug: lanes assigned to accumulator {acc}") };
-                self.e.b.def_var(self.accs[acc], x);
-                return;
-            }
-        };
-        let Some(i) = self.vector_accs.iter().position(|a| a.acc == acc) else {
-            let old = Val::One(self.e.b.use_var(self.accs[acc]));
-            let new = self.e.map(op, dtype, &[old, value]);
-            self.e.b.def_var(self.accs[acc], new.units()[0]);
-            return;
-        };
-        match self.position {
-            Some(Position { lanes: Lanes::Group { group, count }, .. }) => {
-                let parts = self.vector_accs[i].parts[group].clone();
-                let units: Vec<Value> = parts.iter().map(|&v| self.e.b.use_var(v)).collect();
-                let old = if let [x, y] = units[..] { Val::Pair([x, y]) } else { Val::Four(units[0]) };
-                let mut new = self.e.map(op, dtype, &[old, value]);
-                if count < GROUP {
-                    let real: [i32; 4] = std::array::from_fn(|lane| if lane < count { -1 } else { 0 });
-                    let mask = Val::Four(self.e.lanes_const(real));
-                    new = self.e.map(ScalarOp::Select, dtype, &[mask, new, old]);
-                }
-                for (&var, &x) in parts.iter().zip(new.units()) {
-                    self.e.b.def_var(var, x);
-                }
-            }
-            Some(Position { lanes: Lanes::Stored, start, .. }) => {
-                let address = self.acc_address(i, start);
-                let old = match Self::units(dtype) {
-                    2 => Val::Pair([0, 16].map(|at| self.e.b.ins().load(vector_type(dtype), crate::emit::plain(), address, at))),
-                    _ => Val::Four(self.e.b.ins().load(vector_type(dtype), crate::emit::plain(), address, 0)),
-                };
-                let new = self.e.map(op, dtype, &[old, value]);
-                for (u, &x) in new.units().iter().enumerate() {
-                    self.e.b.ins().store(crate::emit::plain(), x, address, 16 * u as i32);
-                }
-            }
-            None => {
-                // The scalar tail of a vector loop: one lane in memory, in lane form.
-                let Val::One(x) = value else { panic!("compiler bug: lanes in scalar code") };
-                let at = self.tail_position();
-                let address = self.acc_address(i, at);
-                let ty = vector_type(dtype).lane_type();
-                let stored = self.e.b.ins().load(ty, crate::emit::plain(), address, 0);
-                let old = if dtype == DType::Bool {
-                    let zero = self.e.int(ty, 0);
-                    self.e.icmp(IntCC::NotEqual, stored, zero)
-                } else {
-                    stored
-                };
-                let new = self.e.map(op, dtype, &[Val::One(old), Val::One(x)]).units()[0];
-                let new = self.e.lane_form(new, dtype);
-                self.e.b.ins().store(crate::emit::plain(), new, address, 0);
-            }
-        }
-    }
-
-    /// Address of the lane at `position % LANES` of an accumulator in memory.
-    fn acc_address(&mut self, i: usize, position: Value) -> Value {
-        let acc = &self.vector_accs[i];
-        let slot = acc.slot.unwrap_or_else(|| panic!("compiler bug: accumulator {} has no memory", acc.acc));
-        let bytes = 4 * Self::units(self.kernel.accs[acc.acc].dtype) as i64;
-        let base = self.e.b.ins().stack_addr(types::I64, slot, 0);
-        let mask = self.e.int(types::I64, LANES as i64 - 1);
-        let lane = self.e.b.ins().band(position, mask);
-        let offset = self.e.mul_const(lane, bytes);
-        self.e.b.ins().iadd(base, offset)
-    }
-
-    fn tail_position(&self) -> Value {
-        self.tail_axis.and_then(|a| self.axes[a]).unwrap_or_else(|| panic!("compiler bug: no vector loop is open"))
     }
 
     fn expr(&mut self, dtype: DType, expr: &Expr) -> Val {

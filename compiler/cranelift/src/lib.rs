@@ -5,6 +5,7 @@
 //! an interface of lanes.
 
 mod access;
+mod accs;
 mod emit;
 mod entry;
 mod helpers;
