@@ -4,7 +4,7 @@
 //! leaves at the same point. A body is run in three passes over different inputs ([`Pass`]): to find the states and their initial values, to make the step, and to
 //! find the weights used in evaluation.
 
-use crate::evaluator::{Eval, Evaluator};
+use crate::evaluator::{Eval, Evaluator, Mode};
 use crate::scope::Scope;
 use crate::value::{CallArg, OptArg, OptimizerValue, Value};
 use indexmap::IndexMap;
@@ -581,8 +581,16 @@ impl Evaluator<'_> {
                         _ => None,
                     });
                 }
+                if truths.iter().any(Option::is_none) && self.mode == Mode::Check {
+                    // Not known: both sides are checked, and what follows sees the first.
+                    let mut other = scopes.to_vec();
+                    let values = self.lock_block(scopes, active, then)?;
+                    let Some(otherwise) = otherwise else { return Ok(values) };
+                    let others = self.lock_block(&mut other, active, otherwise)?;
+                    return Ok(values.iter().zip(&others).map(|(a, b)| self.join(a, b)).collect());
+                }
                 if truths.iter().any(Option::is_none) {
-                    // Decided at run time, or not known while checking.
+                    // Decided at run time.
                     let mut values = Vec::with_capacity(active.len());
                     for &leaf in active {
                         self.enter_leaf(Some(leaf));

@@ -119,6 +119,10 @@ pub(crate) fn mentioned_fields(program: &Program, data: &DataTable, spans: &[Spa
 impl Evaluator<'_> {
     /// Binds the parameters of a `data`, `train` or `experiment` item.
     pub fn bind_block_params(&mut self, module: ModuleId, name: &Name, params: &[Param], args: &[CallArg], span: Span) -> Eval<Scope> {
+        if self.mode == Mode::Check && args.is_empty() {
+            // A block that is checked by itself: whatever its parameters may be.
+            return Ok(self.checked_params(module, params, 0)?.scope);
+        }
         self.bind_params(&name.text, module, params, args.to_vec(), span)
     }
 
