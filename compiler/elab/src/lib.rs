@@ -33,6 +33,9 @@ pub mod types;
 pub mod value;
 mod walk;
 
+#[cfg(test)]
+mod tests;
+
 pub use check::{check, check_module};
 pub use evaluator::{Eval, Evaluator, Mode, Stop};
 pub use grad::Differentiated;

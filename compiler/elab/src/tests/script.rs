@@ -1,0 +1,63 @@
+//! The script: arrays that are looked at.
+
+use super::*;
+use crate::host::{HostEnv, Loaded, Output, RunResult, SourceRequest};
+use optc_ir::Graph;
+use std::sync::Arc;
+
+#[derive(Default)]
+struct Host {
+    executed: usize,
+}
+impl HostEnv for Host {
+    fn execute(&mut self, graph: &Graph, inputs: &[Arc<Tensor>]) -> Result<Vec<Tensor>, Diagnostic> {
+        self.executed += 1;
+        optc_ir::verify::verify(graph).expect("a sound graph");
+        let inputs: Vec<Tensor> = inputs.iter().map(|t| (**t).clone()).collect();
+        Ok(optc_ir::interp::interpret(graph, &inputs).expect("it runs"))
+    }
+    fn load(&mut self, _request: &SourceRequest) -> Result<Loaded, Diagnostic> {
+        unreachable!("no data here")
+    }
+    fn split(&mut self, _n: usize, _fractions: &[f64], _seed: Option<u64>) -> Vec<Vec<usize>> {
+        Vec::new()
+    }
+    fn train(&mut self, _program: crate::TrainProgram) -> Result<RunResult, Diagnostic> {
+        unreachable!("no training here")
+    }
+    fn output(&mut self, _output: Output) -> Result<(), Diagnostic> {
+        Ok(())
+    }
+    fn now(&mut self) -> f64 {
+        0.0
+    }
+}
+
+/// The text of a string that `f()` of a script gives.
+fn says(text: &str, want: &str) {
+    let program = load(text);
+    let mut host = Host::default();
+    let mut ev = Evaluator::new(&program, Mode::Host);
+    ev.host = Some(&mut host);
+    let Some(Def::Item(item)) = program.lookup(ModuleId(0), "f") else { panic!("no f") };
+    let f = ev.item_value(item, Span::default()).expect("f");
+    let result = ev.apply(&f, Vec::new(), Span::default());
+    let Ok(value) = result else { panic!("{}", show(&ev.diagnostics, &program)) };
+    let got = ev.text(&value, None, Span::default()).ok().flatten().unwrap_or_default();
+    assert_eq!(got, want);
+}
+
+#[test]
+fn values_are_looked_at_where_the_script_steers() {
+    says("host fn f() { let x = sum(iota(5) as f32); if x > 9 { \"{x:.1f}\" } else { \"small\" } }", "10.0");
+    says("host fn f() { var xs = []; for i in 0..4 { xs.push(i * i) }; \"{xs} {len(xs)}\" }", "[0, 1, 4, 9] 4");
+    says("host fn f() { let x = iota(6) as f32; \"{x[x > 2]}\" }", "[3, 4, 5]");
+    says("fn zs(n: int) -> f32[n] = ones([n])\nhost fn f() { let k = argmax([1.0, 5.0, 2.0]) + 1; \"{zs(k)}\" }", "[1, 1]");
+    says("host fn f() { var w = 1.0; for i in 0..5 { w <- w - 0.5 * grad(w -> w^2)(w); continue if w > 10 }; \"{w}\" }", "0");
+}
+
+#[test]
+fn lists_are_sorted_and_taken_apart() {
+    says("host fn f() { let xs = [(2, 1), (1, 5)]; let ys = sort(xs, by = p -> { let (a, b) = p; a }); \"{ys}\" }", "[(1, 5), (2, 1)]");
+    says("host fn f() { var out = \"\"; for (k, v) in { a = 1, b = 2 } { out <- out + \"{k}{v}\" }; out }", "a1b2");
+}
