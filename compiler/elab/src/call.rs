@@ -1,6 +1,6 @@
 //! Calls: matching arguments with parameters, and everything that can be called.
 
-use crate::evaluator::{Eval, Evaluator, Frame, Instance, Mode};
+use crate::evaluator::{Eval, Evaluator, Frame, Instance};
 use crate::scope::Scope;
 use crate::tree::describe;
 use crate::types::{Sig, What, dim_names};
@@ -659,7 +659,7 @@ impl Evaluator<'_> {
         match item.kind {
             FnKind::Fn | FnKind::Loss => self.call_fn(item_ref, &item, args, span),
             FnKind::HostFn => {
-                if self.mode != Mode::Check && !self.may_look() {
+                if !self.in_script {
                     return self.fail(
                         Diagnostic::error(
                             Code("E0349"),
@@ -709,7 +709,7 @@ impl Evaluator<'_> {
         let saved = std::mem::replace(&mut self.instance, instance);
         let params = self.params.take();
         let in_script = self.in_script;
-        self.in_script &= item.kind == FnKind::HostFn || self.checking();
+        self.in_script &= item.kind == FnKind::HostFn;
         let result = self.enter(Some(item_ref), span, |ev| match &item.gradient {
             Some(gradient) if !ev.checking() => ev.custom_call(item, gradient, &mut sig, span),
             _ => ev.body(item, &mut sig),

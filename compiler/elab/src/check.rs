@@ -155,6 +155,7 @@ impl Evaluator<'_> {
             self.params = Some(ParamCx { mode: ParamMode::Init(Vec::new()), path: Vec::new(), label: None, reuse: false, depth: 0 });
         }
         let step = self.step.take();
+        let in_script = std::mem::replace(&mut self.in_script, item.kind == FnKind::HostFn);
         if item.kind == FnKind::Schedule {
             let value = Value::Array(Array { dtype: DType::I32, shape: Vec::new(), weak: true, node: None });
             sig.scope.bind("step", value.clone(), LetKind::Let, item.span);
@@ -168,6 +169,7 @@ impl Evaluator<'_> {
             Ok(())
         });
         self.step = step;
+        self.in_script = in_script;
         self.instance = saved;
         self.params = saved_params;
         result

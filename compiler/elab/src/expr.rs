@@ -42,7 +42,7 @@ impl Evaluator<'_> {
                 Ok(Value::Record(Rc::new(record)))
             }
             ExprKind::Groups(_) => self
-                .fail(Diagnostic::error(Code("E0711"), e.span, "optimizer groups are not yet supported").help(
+                .fail(Diagnostic::error(Code("E0710"), e.span, "optimizer groups are not yet supported").help(
                     "use one optimizer whose hyperparameters depend on the leaf: `weight_decay = if ndim(w) < 2 { 0 } else { 0.1 }`",
                 )),
             ExprKind::Block(b) => self.block(scope, b),
@@ -94,7 +94,7 @@ impl Evaluator<'_> {
             ExprKind::If { cond, then, otherwise } => self.if_expr(scope, cond, then, otherwise.as_ref(), e.span),
             ExprKind::For(l) => self.for_expr(scope, l, e.span),
             ExprKind::While { .. } => self.fail(
-                Diagnostic::error(Code("E0712"), e.span, "`while` is not yet supported")
+                Diagnostic::error(Code("E0710"), e.span, "`while` is not yet supported")
                     .help("use a counted loop, `for i in 0..n { … }`, and keep the old value with `where` once the condition fails"),
             ),
             ExprKind::With { settings, body } => self.with(scope, settings, body),
@@ -184,7 +184,7 @@ impl Evaluator<'_> {
                 )),
             },
             ElemType::Quantized(_) => self
-                .fail(Diagnostic::error(Code("E0713"), span, "block-quantized arrays are not yet supported").help("use `bf16` or `f16`")),
+                .fail(Diagnostic::error(Code("E0710"), span, "block-quantized arrays are not yet supported").help("use `bf16` or `f16`")),
         }
     }
     /// Items in index brackets.
@@ -287,8 +287,14 @@ impl Evaluator<'_> {
         }
         if let [Ix::At(Val::Array(mask), _)] = items.as_slice()
             && mask.dtype == optc_abi::DType::Bool
-            && self.may_look()
+            && self.in_script
         {
+            if self.checking() {
+                let Value::Array(base) = base else { return Ok(Value::Unknown) };
+                let mut shape = vec![self.cx.fresh_symbol("?")];
+                shape.extend(base.shape.iter().skip(mask.shape.len()).cloned());
+                return Ok(Value::Array(optc_ops::Array { shape, weak: false, ..base.clone() }));
+            }
             return self.mask_index(base, mask, span);
         }
         let val = self.val_of(base, span)?;
@@ -472,7 +478,7 @@ impl Evaluator<'_> {
             },
             "precision" => {
                 return self.fail(
-                    Diagnostic::error(Code("E0714"), name.span, "`with precision` is not yet supported").help("convert with `x as f64`"),
+                    Diagnostic::error(Code("E0710"), name.span, "`with precision` is not yet supported").help("convert with `x as f64`"),
                 );
             }
             other => {

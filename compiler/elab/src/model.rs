@@ -439,7 +439,7 @@ impl Evaluator<'_> {
                 if self.params.as_ref().is_some_and(|cx| cx.depth != self.depth) && !self.checking() {
                     return self.fail(
                         Diagnostic::error(
-                            Code("E0715"),
+                            Code("E0710"),
                             span,
                             "parameters that are first met inside a differentiated function are not yet supported",
                         )

@@ -109,7 +109,7 @@ impl Evaluator<'_> {
             }
             "nonzero" => self.nonzero(args, span),
             "freeze" | "vmap" | "hvp" | "jacobian" | "hessian" => {
-                self.fail(Diagnostic::error(Code("E0719"), span, format!("`{name}` is not yet supported")).help(match name {
+                self.fail(Diagnostic::error(Code("E0710"), span, format!("`{name}` is not yet supported")).help(match name {
                     "vmap" => "array operations broadcast over leading axes; or loop over the axis: `for x in xs { …; yield y }`",
                     "freeze" => "wrap the parameters to be kept in `stop_gradient(…)`",
                     _ => "use `grad` and `jvp`: `jvp(grad(f), x, v)` is a Hessian times a vector",
@@ -150,15 +150,15 @@ impl Evaluator<'_> {
     /// `nonzero(mask)`: the positions where it holds, in the script.
     fn nonzero(&mut self, args: Vec<CallArg>, span: Span) -> Eval {
         let Some(x) = args.first() else { return self.error("E0331", span, "`nonzero` needs an array") };
-        if self.checking() {
-            let n: Dim = self.cx.fresh_symbol("?");
-            return Ok(Value::Array(optc_ops::Array { dtype: optc_abi::DType::I32, shape: vec![n], weak: false, node: None }));
-        }
-        if !self.may_look() {
+        if !self.in_script {
             return self.fail(
                 Diagnostic::error(Code("E0349"), span, "the size of `nonzero` depends on values, which only the script may look at")
                     .help("use a mask: `where(mask, x, 0)`"),
             );
+        }
+        if self.checking() {
+            let n: Dim = self.cx.fresh_symbol("?");
+            return Ok(Value::Array(optc_ops::Array { dtype: optc_abi::DType::I32, shape: vec![n], weak: false, node: None }));
         }
         let array = self.array_of(&x.value, x.span)?;
         let tensor = self.force(&array, span)?;

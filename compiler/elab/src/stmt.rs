@@ -116,7 +116,7 @@ impl Evaluator<'_> {
             StmtKind::Break(c) => return self.leave(scope, c.as_ref(), Stop::Break, s.span),
             StmtKind::Continue(c) => return self.leave(scope, c.as_ref(), Stop::Continue, s.span),
             StmtKind::Output { .. } | StmtKind::Check { .. } | StmtKind::Sweep { .. } => {
-                if self.mode == crate::evaluator::Mode::Lower || (self.mode == crate::evaluator::Mode::Host && !self.in_script) {
+                if !self.in_script {
                     return self.fail(
                         Diagnostic::error(
                             Code("E0349"),
@@ -143,7 +143,7 @@ impl Evaluator<'_> {
             Some(_) => Ok(Value::None),
             None if self.checking() => Ok(Value::None),
             None => self.fail(
-                Diagnostic::error(Code("E0716"), span, "leaving this loop depends on a run-time value within a branch or a loop that must be unrolled, which is not yet supported")
+                Diagnostic::error(Code("E0710"), span, "leaving this loop depends on a run-time value within a branch or a loop that must be unrolled, which is not yet supported")
                     .help("put `break if c` at the top level of the loop's body"),
             ),
         }

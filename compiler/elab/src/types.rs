@@ -105,11 +105,11 @@ impl Evaluator<'_> {
         }
         Ok(out)
     }
-    /// A dimension: an integer expression of names and numbers.
+    /// A dimension: an integer expression of names and numbers, the names of the signature as they stand.
     pub(crate) fn dim(&mut self, sig: &mut Sig, e: &Expr) -> Eval<Dim> {
         let mut scope = sig.scope.clone();
         match self.expr(&mut scope, e)? {
-            Value::Int(d) => Ok(d.substitute(&sig.bindings)),
+            Value::Int(d) => Ok(d),
             Value::Float(Some(x)) if x.fract() == 0.0 => Ok((x as i64).into()),
             Value::Unknown | Value::Float(None) => Ok(self.cx.fresh_symbol("?")),
             Value::Array(a) if self.may_look() && a.shape.is_empty() => {
@@ -147,7 +147,7 @@ impl Evaluator<'_> {
                     }
                     let mut scope = Scope::new(item.module);
                     for (n, e) in dims.iter().zip(args) {
-                        let value = self.dim(sig, e)?;
+                        let value = self.dim(sig, e)?.substitute(&sig.bindings);
                         scope.bind(n.text.clone(), Value::Int(value), LetKind::Let, n.span);
                     }
                     return Ok(Alias::Type { ty: ty.clone(), scope });
@@ -494,7 +494,7 @@ impl Evaluator<'_> {
             parts.push(match dim {
                 DimExpr::Ellipsis(_) => "...".to_string(),
                 DimExpr::Expr(e) => match self.dim(&mut scratch, e) {
-                    Ok(d) => d.to_string(),
+                    Ok(d) => d.substitute(&sig.bindings).to_string(),
                     Err(_) => "?".to_string(),
                 },
             });
@@ -551,7 +551,7 @@ impl Evaluator<'_> {
                         DimExpr::Expr(e) => {
                             let d = self.dim(sig, e)?;
                             let open = d.symbols().iter().any(|s| !item && self.is_inferred(sig, s) && !sig.bindings.contains_key(s));
-                            shape.push(if open { self.cx.fresh_symbol("?") } else { d });
+                            shape.push(if open { self.cx.fresh_symbol("?") } else { d.substitute(&sig.bindings) });
                         }
                     }
                 }

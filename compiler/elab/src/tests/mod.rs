@@ -1,6 +1,7 @@
 //! Small specs, checked, lowered and run through the interpreter of graphs.
 
 mod cases;
+mod files;
 mod lower;
 mod script;
 mod stdlib;
