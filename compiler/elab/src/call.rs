@@ -708,6 +708,7 @@ impl Evaluator<'_> {
         let instance = Instance { place: crate::rng::mix(self.instance.place, self.site(span)), ..Instance::default() };
         let saved = std::mem::replace(&mut self.instance, instance);
         let params = self.params.take();
+        let in_optimizer = std::mem::replace(&mut self.in_optimizer, false);
         let in_script = self.in_script;
         self.in_script &= item.kind == FnKind::HostFn;
         let result = self.enter(Some(item_ref), span, |ev| match &item.gradient {
@@ -715,6 +716,7 @@ impl Evaluator<'_> {
             _ => ev.body(item, &mut sig),
         });
         self.in_script = in_script;
+        self.in_optimizer = in_optimizer;
         self.params = params;
         self.instance = saved;
         if result.is_err() && !self.checking() && self.diagnostics.len() == known + 1 {

@@ -114,18 +114,31 @@ impl Evaluator<'_> {
     /// A member of a module.
     pub(crate) fn module_member(&mut self, module: ModuleId, name: &str, span: Span) -> Eval {
         match self.program.lookup(module, name) {
-            Some(Def::Item(item)) if item.module == module => self.item_value(item, span),
-            Some(Def::Module(m)) => Ok(Value::Module(m)),
-            _ => {
-                let file = self.program.module(module);
-                let names: Vec<&str> = file.file.items.iter().filter_map(|i| i.name()).map(|n| &*n.text).collect();
-                let mut d = Diagnostic::error(Code("E0220"), span, format!("there is no `{name}` in {}", file.name));
-                if let Some(near) = nearest(name, names.iter().copied()) {
-                    d = d.help(format!("did you mean `{near}`?"));
+            Some(Def::Item(item)) => {
+                // A folder of the library has no items of its own; a file gives only its own away.
+                let folder = self.program.module(module).file.items.is_empty();
+                if item.module != module && !folder {
+                    return self.no_member(module, name, span);
                 }
-                self.fail(d)
+                if name.starts_with('_') {
+                    return self.fail(
+                        Diagnostic::error(Code("E0256"), span, format!("`{name}` is private to {}", self.program.module(module).name))
+                            .help("names that begin with `_` are only known in their own file"),
+                    );
+                }
+                self.item_value(item, span)
             }
+            Some(Def::Module(m)) => Ok(Value::Module(m)),
+            None => self.no_member(module, name, span),
         }
+    }
+    fn no_member<T>(&mut self, module: ModuleId, name: &str, span: Span) -> Eval<T> {
+        let file = self.program.module(module);
+        let mut d = Diagnostic::error(Code("E0220"), span, format!("there is no `{name}` in {}", file.name));
+        if let Some(near) = nearest(name, file.scope.keys().map(|n| &**n).filter(|n| !n.starts_with('_'))) {
+            d = d.help(format!("did you mean `{near}`?"));
+        }
+        self.fail(d)
     }
     /// Reports a name that stands for nothing.
     pub(crate) fn unknown_name<T>(&mut self, scope: &Scope, name: &str, span: Span) -> Eval<T> {

@@ -129,10 +129,12 @@ impl Evaluator<'_> {
             inputs,
         };
         let outer = self.opt.replace(run);
+        let in_optimizer = std::mem::replace(&mut self.in_optimizer, true);
         let saved_key = self.key.clone();
         let g: Vec<Array> = self.opt_run().inputs.leaves.iter().map(|l| l.g.clone()).collect();
         let result = self.run_stage(optimizer, g);
         self.key = saved_key;
+        self.in_optimizer = in_optimizer;
         let run = std::mem::replace(&mut self.opt, outer).expect("the run that was put in");
         result?;
         Ok(run.outputs)

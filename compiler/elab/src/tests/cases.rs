@@ -50,7 +50,11 @@ fn shapes() {
 
 #[test]
 fn models() {
-    one("model m(x: f32[B, 4]) -> f32[B, 4] {\n  param w: f32[4] = 1\n  x * w\n}\nfn f(x: f32[2, 4]) -> f32[2, 4] = m()(x)", "E0341", "m()(x)");
+    one(
+        "model m(x: f32[B, 4]) -> f32[B, 4] {\n  param w: f32[4] = 1\n  x * w\n}\nfn f(x: f32[2, 4]) -> f32[2, 4] = m()(x)",
+        "E0341",
+        "m()(x)",
+    );
     one("fn f(x: f32[N]) -> f32[N] {\n  param w: f32[N] = 0\n  x + w\n}", "E0342", "param w: f32[N] = 0");
     one("fn f(x: f32[N]) -> f32[N] {\n  state m = 0\n  x + m\n}", "E0343", "state m = 0");
 }
@@ -64,7 +68,10 @@ fn derivatives() {
 
 #[test]
 fn several_mistakes_are_found_in_one_run() {
-    assert_eq!(codes("fn f(x: f32) -> f32 {\n  let a = xx\n  let b = yy\n  a + b\n}\nfn g(x: f32) -> f32 = zz"), ["E0220", "E0220", "E0220"]);
+    assert_eq!(
+        codes("fn f(x: f32) -> f32 {\n  let a = xx\n  let b = yy\n  a + b\n}\nfn g(x: f32) -> f32 = zz"),
+        ["E0220", "E0220", "E0220"]
+    );
 }
 
 #[test]

@@ -13,8 +13,12 @@ impl FileLoader for Disk {
 
 fn specs(folder: &str) -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(folder);
-    let mut files: Vec<PathBuf> =
-        std::fs::read_dir(root).expect("the folder").filter_map(|e| e.ok()).map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "opt")).collect();
+    let mut files: Vec<PathBuf> = std::fs::read_dir(root)
+        .expect("the folder")
+        .filter_map(|e| e.ok())
+        .map(|e| e.path())
+        .filter(|p| p.extension().is_some_and(|e| e == "opt"))
+        .collect();
     files.sort();
     files
 }
@@ -44,7 +48,12 @@ fn every_broken_spec_has_errors_and_no_flood_of_them() {
     for path in specs("tests/cases/check") {
         let (errors, program) = errors(&path);
         if errors.is_empty() || errors.len() > 3 {
-            faults.push(format!("{}: {} errors\n{}", path.file_name().unwrap_or_default().display(), errors.len(), show(&errors, &program)));
+            faults.push(format!(
+                "{}: {} errors\n{}",
+                path.file_name().unwrap_or_default().display(),
+                errors.len(),
+                show(&errors, &program)
+            ));
         }
         println!("{}: {:?}", path.file_name().unwrap_or_default().display(), errors.iter().map(|d| d.code.0).collect::<Vec<_>>());
     }

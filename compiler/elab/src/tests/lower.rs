@@ -4,31 +4,57 @@ use super::*;
 
 #[test]
 fn arithmetic_and_calls() {
-    close("fn g(x: float[N], k: int = 2) -> float[N] = x * k + 1 / N\nfn f(x: f32[2]) -> f32[2] = g(x, k = 3)", &[t(&[2], &[1.0, 2.0])], &[3.5, 6.5]);
+    close(
+        "fn g(x: float[N], k: int = 2) -> float[N] = x * k + 1 / N\nfn f(x: f32[2]) -> f32[2] = g(x, k = 3)",
+        &[t(&[2], &[1.0, 2.0])],
+        &[3.5, 6.5],
+    );
     close("fn f(x: f32[3]) -> f32 { let a = x |> sum; let g = y -> y * 2; g(a) }", &[t(&[3], &[1.0, 2.0, 3.0])], &[12.0]);
     close("const k = 2\nfn f(x: f32[2, 2]) -> f32[2] = x[:, -1] * k", &[t(&[2, 2], &[1.0, 2.0, 3.0, 4.0])], &[4.0, 8.0]);
 }
 
 #[test]
 fn dimensions_are_integers() {
-    close("fn f(x: f32[..., N]) -> f32[..., 1] = reshape(sum(x, axis = -1) / N, ..., 1)", &[t(&[2, 2], &[1.0, 3.0, 5.0, 7.0])], &[2.0, 6.0]);
+    close(
+        "fn f(x: f32[..., N]) -> f32[..., 1] = reshape(sum(x, axis = -1) / N, ..., 1)",
+        &[t(&[2, 2], &[1.0, 3.0, 5.0, 7.0])],
+        &[2.0, 6.0],
+    );
 }
 
 #[test]
 fn loops_carry_variables() {
     close("fn f(x: f32[3]) -> f32 { var s = 0.0; for i in 0..10 { s <- s + sum(x) * i }; s }", &[t(&[3], &[1.0, 1.0, 1.0])], &[135.0]);
-    close("fn f(x: f32[3], n: i32) -> f32 { var s = 0; for i in 0..n { s <- s + x[i] }; s }", &[t(&[3], &[1.0, 2.0, 4.0]), n(&[], &[2.0])], &[3.0]);
-    close("fn f(x: f32[5]) -> f32[5] { var h = 0.0; for v in x { h <- h + v; yield h } }", &[t(&[5], &[1.0, 2.0, 3.0, 4.0, 5.0])], &[1.0, 3.0, 6.0, 10.0, 15.0]);
-    close("fn f(x: f32[6]) -> f32[6] { var y = x; for i in rev(1..6) { y[i] <- y[i] + y[i - 1] }; y }", &[t(&[6], &[1.0, 1.0, 1.0, 1.0, 1.0, 1.0])], &[
-        1.0, 2.0, 2.0, 2.0, 2.0, 2.0,
-    ]);
+    close(
+        "fn f(x: f32[3], n: i32) -> f32 { var s = 0; for i in 0..n { s <- s + x[i] }; s }",
+        &[t(&[3], &[1.0, 2.0, 4.0]), n(&[], &[2.0])],
+        &[3.0],
+    );
+    close(
+        "fn f(x: f32[5]) -> f32[5] { var h = 0.0; for v in x { h <- h + v; yield h } }",
+        &[t(&[5], &[1.0, 2.0, 3.0, 4.0, 5.0])],
+        &[1.0, 3.0, 6.0, 10.0, 15.0],
+    );
+    close(
+        "fn f(x: f32[6]) -> f32[6] { var y = x; for i in rev(1..6) { y[i] <- y[i] + y[i - 1] }; y }",
+        &[t(&[6], &[1.0, 1.0, 1.0, 1.0, 1.0, 1.0])],
+        &[1.0, 2.0, 2.0, 2.0, 2.0, 2.0],
+    );
 }
 
 #[test]
 fn loops_end_early() {
     close("fn f(x: f32) -> f32 { var s = x; for i in 0..100 { s <- s * 2; break if s > 50 }; s }", &[t(&[], &[1.0])], &[64.0]);
-    close("fn f(x: f32[6]) -> f32 { var s = 0.0; for v in x { continue if v < 0; s <- s + v }; s }", &[t(&[6], &[1.0, -1.0, 2.0, -2.0, 3.0, -3.0])], &[6.0]);
-    close("fn f(x: f32, n: i32) -> f32 { var s = x; for i in 0..n { if s > 50 { break }; s <- s * 2 }; s }", &[t(&[], &[1.0]), n(&[], &[100.0])], &[64.0]);
+    close(
+        "fn f(x: f32[6]) -> f32 { var s = 0.0; for v in x { continue if v < 0; s <- s + v }; s }",
+        &[t(&[6], &[1.0, -1.0, 2.0, -2.0, 3.0, -3.0])],
+        &[6.0],
+    );
+    close(
+        "fn f(x: f32, n: i32) -> f32 { var s = x; for i in 0..n { if s > 50 { break }; s <- s * 2 }; s }",
+        &[t(&[], &[1.0]), n(&[], &[100.0])],
+        &[64.0],
+    );
 }
 
 #[test]
@@ -82,7 +108,11 @@ fn a_gradient_of_ones_own() {
   gradient (ct) = ct * 10
 fn f(x: f32[2]) -> f32[2] = grad(x -> sum(ste(x)))(x)";
     close(text, &[t(&[2], &[0.2, 0.7])], &[10.0, 10.0]);
-    close("fn ste(x: float[...]) -> float[...] = round(x)\n  gradient (ct) = ct\nfn f(x: f32[2]) -> f32[2] = ste(x)", &[t(&[2], &[0.2, 0.7])], &[0.0, 1.0]);
+    close(
+        "fn ste(x: float[...]) -> float[...] = round(x)\n  gradient (ct) = ct\nfn f(x: f32[2]) -> f32[2] = ste(x)",
+        &[t(&[2], &[0.2, 0.7])],
+        &[0.0, 1.0],
+    );
 }
 
 #[test]
@@ -145,23 +175,34 @@ fn f(x: f32[2, 3, 4]) -> f32[2, 3, 4] {
 
 #[test]
 fn index_notation() {
-    close("fn f(a: f32[2, 2], b: f32[2, 2]) -> f32[2, 2] { let c[i, j] = sum[k] a[i, k] * b[k, j]; c }", &[t(&[2, 2], &[1.0, 2.0, 3.0, 4.0]), t(&[2, 2], &[1.0, 0.0, 0.0, 2.0])], &[
-        1.0, 4.0, 3.0, 8.0,
-    ]);
+    close(
+        "fn f(a: f32[2, 2], b: f32[2, 2]) -> f32[2, 2] { let c[i, j] = sum[k] a[i, k] * b[k, j]; c }",
+        &[t(&[2, 2], &[1.0, 2.0, 3.0, 4.0]), t(&[2, 2], &[1.0, 0.0, 0.0, 2.0])],
+        &[1.0, 4.0, 3.0, 8.0],
+    );
     close("fn f(a: f32[3], b: f32[3]) -> f32 = sum[k] a[k] * b[k] + 1", &[t(&[3], &[1.0, 2.0, 3.0]), t(&[3], &[1.0, 1.0, 1.0])], &[7.0]);
-    close("fn sq(x: float) -> float = x * x\nfn f(a: f32[2, 2]) -> f32[2] { let y[i] = sum[k] sq(a[i, k]) * (if k > 0 { 10 } else { 1 }); y }", &[t(&[2, 2], &[1.0, 2.0, 3.0, 4.0])], &[
-        41.0, 169.0,
-    ]);
-    close("fn f(x: f32[2]) -> f32[2, 2] { let t[i < 2, j < 2] = where(i >= j, x[i], 0); t }", &[t(&[2], &[5.0, 6.0])], &[5.0, 0.0, 6.0, 6.0]);
+    close(
+        "fn sq(x: float) -> float = x * x\nfn f(a: f32[2, 2]) -> f32[2] { let y[i] = sum[k] sq(a[i, k]) * (if k > 0 { 10 } else { 1 }); y }",
+        &[t(&[2, 2], &[1.0, 2.0, 3.0, 4.0])],
+        &[41.0, 169.0],
+    );
+    close(
+        "fn f(x: f32[2]) -> f32[2, 2] { let t[i < 2, j < 2] = where(i >= j, x[i], 0); t }",
+        &[t(&[2], &[5.0, 6.0])],
+        &[5.0, 0.0, 6.0, 6.0],
+    );
 }
 
 #[test]
 fn draws_depend_on_place_seed_and_loops() {
-    let out = values("fn f(x: f32) -> (f32, f32, f32, f32) {
+    let out = values(
+        "fn f(x: f32) -> (f32, f32, f32, f32) {
       let a = with seed = 1 { random.uniform() }
       let b = with seed = 1 { random.uniform() }
       (random.uniform(), random.uniform(), a, b)
-    }", &[t(&[], &[0.0])]);
+    }",
+        &[t(&[], &[0.0])],
+    );
     assert_ne!(out[0], out[1]);
     let rolled = values("fn f(x: f32) -> f32[8] { for i in 0..8 { yield random.uniform() } }", &[t(&[], &[0.0])]);
     assert_eq!(rolled[0].iter().map(|v| (v * 1e6) as i64).collect::<std::collections::BTreeSet<_>>().len(), 8);
@@ -189,9 +230,11 @@ fn f(x: f32) -> (f32, f32, f32) {
 fn losses_of_the_library() {
     let text = "import std.loss.cross_entropy\nfn f(z: f32[2, 3], y: i32[2]) -> f32 = cross_entropy(z, y)";
     let lse = |v: [f64; 3]| v.iter().map(|x| x.exp()).sum::<f64>().ln();
-    close(text, &[t(&[2, 3], &[1.0, 2.0, 3.0, 0.0, 0.0, 1.0]), n(&[2], &[2.0, 0.0])], &[
-        (lse([1.0, 2.0, 3.0]) - 3.0 + lse([0.0, 0.0, 1.0])) / 2.0
-    ]);
+    close(
+        text,
+        &[t(&[2, 3], &[1.0, 2.0, 3.0, 0.0, 0.0, 1.0]), n(&[2], &[2.0, 0.0])],
+        &[(lse([1.0, 2.0, 3.0]) - 3.0 + lse([0.0, 0.0, 1.0])) / 2.0],
+    );
 }
 
 #[test]
