@@ -105,14 +105,7 @@ impl Evaluator<'_> {
             }
             Passes::Bounds { .. } => {
                 if unroll {
-                    return self.fail(
-                        Diagnostic::error(
-                            Code("E0717"),
-                            span,
-                            "a loop with run-time bounds cannot own parameters, states or growing lists",
-                        )
-                        .help("make one instance of the layer before the loop: `shared cell = …`"),
-                    );
+                    return self.cannot_unroll(span);
                 }
                 self.looped(scope, &body, &passes)
             }
@@ -123,6 +116,22 @@ impl Evaluator<'_> {
         self.fail(
             Diagnostic::error(Code("E0717"), span, format!("this loop of {n} passes must be unrolled, and {UNROLL_LIMIT} is the limit"))
                 .help("loops that own parameters, print or grow lists are unrolled; move such statements out of the loop"),
+        )
+    }
+    fn cannot_unroll<T>(&mut self, span: Span) -> Eval<T> {
+        self.fail(
+            Diagnostic::error(Code("E0717"), span, "a loop with run-time bounds cannot own parameters, states or growing lists")
+                .help("make one instance of the layer before the loop: `shared cell = …`"),
+        )
+    }
+    fn cannot_stack<T>(&mut self, span: Span) -> Eval<T> {
+        self.fail(
+            Diagnostic::error(
+                Code("E0717"),
+                span,
+                "a loop with run-time bounds cannot stack what it yields: the result's size would not be known",
+            )
+            .help("give the loop compile-time bounds, or write into an array: `ys[i] <- y`"),
         )
     }
     fn passes(&mut self, iter: Value, span: Span) -> Eval<Passes> {
@@ -524,14 +533,7 @@ impl Evaluator<'_> {
             Passes::Rows(a) => (Some(a.shape[0].known().unwrap_or(0) as usize), false),
             Passes::Bounds { start, stop, reverse } => {
                 if !pass.yields.is_empty() {
-                    return self.fail(
-                        Diagnostic::error(
-                            Code("E0717"),
-                            span,
-                            "a loop with run-time bounds cannot stack what it yields: the result's size would not be known",
-                        )
-                        .help("give the loop compile-time bounds, or write into an array: `ys[i] <- y`"),
-                    );
+                    return self.cannot_stack(span);
                 }
                 let count =
                     self.arithmetic(optc_front::ast::BinaryOp::Sub, Value::Array(stop.clone()), Value::Array(start.clone()), span)?;
@@ -638,7 +640,10 @@ impl Evaluator<'_> {
             }
             Passes::Unknown => (vec![Value::Unknown], None),
         };
-        let run_time = matches!(passes, Passes::Bounds { .. });
+        let run_time = matches!(passes, Passes::Bounds { .. }) && !self.in_script;
+        if run_time && self.must_unroll(scope, body.block) {
+            return self.cannot_unroll(body.span);
+        }
         let names: Vec<Arc<str>> = crate::walk::assigned(body.block).into_iter().filter(|n| scope.get(n).is_some()).collect();
         let before = self.values_of(scope, &names);
         self.yields.push(Vec::new());
@@ -661,6 +666,7 @@ impl Evaluator<'_> {
         }
         match yields.as_slice() {
             [] => Ok(Value::None),
+            _ if run_time => self.cannot_stack(body.span),
             [one, ..] => {
                 let trip = trip.unwrap_or_else(|| self.cx.fresh_symbol("?"));
                 let span = body.span;

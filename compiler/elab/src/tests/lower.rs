@@ -244,3 +244,51 @@ model m(x: f32[B, H, W, C]) -> f32[B, 2, 2, 3] = max_pool(conv2d(x, 3))
 fn f(x: f32[1, 6, 6, 1]) -> f32[1, 2, 2, 3] { let p = init(m(), x); apply(m(), p, x) }";
     assert_eq!(run(text, &[t(&[1, 6, 6, 1], &[1.0; 36])])[0].shape[..], [1, 2, 2, 3]);
 }
+
+#[test]
+fn collectives_see_all_leaves() {
+    // Covered with optimizers in `train`; here the library's functions over trees outside of them.
+    close("fn f(x: f32[2]) -> f32 = tree.norm({ a = x, b = [x, x] })", &[t(&[2], &[1.0, 1.0])], &[6f64.sqrt()]);
+    close("fn f(x: f32[2]) -> f32[5] = tree.ravel({ a = x, b = (x, 3.0) })", &[t(&[2], &[1.0, 2.0])], &[1.0, 2.0, 1.0, 2.0, 3.0]);
+    close("fn f(x: f32[2]) -> f32[2] = tree.map((a, b) -> a * b, { u = x }, { u = x + 1 }).u", &[t(&[2], &[1.0, 2.0])], &[2.0, 6.0]);
+    close("fn f(x: f32[3]) -> f32[2] = tree.unravel(x, { a = 0.0, b = zeros([2]) }).b", &[t(&[3], &[1.0, 2.0, 3.0])], &[2.0, 3.0]);
+}
+
+#[test]
+fn a_loop_within_a_conditional_within_a_loop_is_differentiated() {
+    let text = "fn f(x: f32) -> f32 = grad(x -> {
+      var s = x
+      for i in 0..6 {
+        if s < 40 { for j in 0..5 { s <- s + x } } else { s <- s * 1 }
+      }
+      s
+    })(x)";
+    close(text, &[t(&[], &[2.0])], &[21.0]);
+}
+
+#[test]
+fn methods_pipes_and_records() {
+    close("fn f(x: f32[4]) -> f32[2, 2] = x.reshape(2, 2) |> (y -> y.T)", &[t(&[4], &[1.0, 2.0, 3.0, 4.0])], &[1.0, 3.0, 2.0, 4.0]);
+    close(
+        "fn f(x: f32[2]) -> f32 { let { a, b = c } = { a = x[0], b = x[1] }; var r = { u = a }; r.u <- r.u + c; r.u }",
+        &[t(&[2], &[1.0, 2.0])],
+        &[3.0],
+    );
+    close("fn g(h: fn, x: f32) -> f32 = h(h(x))\nfn f(x: f32) -> f32 = g(y -> 3 * y, x)", &[t(&[], &[2.0])], &[18.0]);
+    close(
+        "type pair = { a: f32, b: f32 }\nfn g(p: pair) -> f32 = p.a - p.b\nfn f(x: f32) -> f32 = g({ a = x, b = 1 })",
+        &[t(&[], &[2.0])],
+        &[1.0],
+    );
+    close("fn f(x: f32[3], n: i32) -> f32[2] = x[n : n + 2]", &[t(&[3], &[1.0, 2.0, 3.0]), n(&[], &[1.0])], &[2.0, 3.0]);
+}
+
+#[test]
+fn names_of_types_specialize() {
+    close("fn g(x, keep: type = f64) -> f64 = sum(x as keep) as f64\nfn f(x: f32[2]) -> f64 = g(x)", &[t(&[2], &[1.0, 2.0])], &[3.0]);
+    close(
+        "fn g(n: int, x: float[N]) -> float[N + n] = concat([x, zeros([n], float)])\nfn f(x: f32[2]) -> f32[3] = g(1, x)",
+        &[t(&[2], &[1.0, 2.0])],
+        &[1.0, 2.0, 0.0],
+    );
+}
