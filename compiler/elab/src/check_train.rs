@@ -126,6 +126,7 @@ impl Evaluator<'_> {
             scalars,
             states: IndexMap::new(),
             key: None,
+            inputs: true,
         };
         self.run_optimizer(optimizer, inputs).map(|_| ())
     }

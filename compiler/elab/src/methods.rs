@@ -1,22 +1,226 @@
-//! Methods of values that only the script has.
+//! Methods of values with methods of their own: models of a run, texts, optimizers outside `train`.
 
 use crate::evaluator::{Eval, Evaluator};
+use crate::optimizer::{Leaf, OptInputs, Pass};
 use crate::scope::Scope;
-use crate::value::{CallArg, Value};
-use optc_base::Span;
+use crate::value::{CallArg, FnValue, OptimizerValue, Transform, Value};
+use indexmap::IndexMap;
+use optc_abi::DType;
+use optc_base::{Code, Diagnostic, Span};
 use optc_front::ast::{Expr, Name};
+use optc_ops::{Array, Dim, Val};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// The fields of an optimizer that runs outside `train` (`adam(lr = 1e-2).start(p)`).
+const OPTIMIZER: &str = "optimizer";
+const STATES: &str = "states";
 
 impl Evaluator<'_> {
-    /// A method of a value only the script has; `None` if it has no such method.
+    /// A method of a value with methods of its own; `None` if it has no such method.
     pub(crate) fn host_method(
         &mut self,
         _scope: &mut Scope,
-        _value: &Value,
+        value: &Value,
         _base: &Expr,
-        _name: &Name,
-        _args: &[CallArg],
-        _span: Span,
+        name: &Name,
+        args: &[CallArg],
+        span: Span,
     ) -> Eval<Option<Value>> {
-        Ok(None)
+        match value {
+            Value::Run(run) => {
+                let Some(model) = run.models.get(&name.text).cloned() else { return Ok(None) };
+                self.apply(&model, args.to_vec(), span).map(Some)
+            }
+            Value::Array(a) if &*name.text == "decode" => self.decode(a, args, span),
+            Value::Optimizer(o) if &*name.text == "start" => self.start_optimizer(o.clone(), args, span).map(Some),
+            Value::Record(fields) if &*name.text == "step" => match fields.get(OPTIMIZER) {
+                Some(Value::Optimizer(o)) => self.step_optimizer(o.clone(), fields, args, span).map(Some),
+                _ => Ok(None),
+            },
+            _ => Ok(None),
+        }
+    }
+
+    /// `chars.decode(ids)` of a text source.
+    fn decode(&mut self, text: &Array, args: &[CallArg], span: Span) -> Eval<Option<Value>> {
+        let Some(vocabulary) = text.node.and_then(|(_, n)| self.script.vocabularies.get(&n).cloned()) else { return Ok(None) };
+        let [ids] = args else { return self.error("E0331", span, "`decode` takes an array of indices") };
+        let ids_array = self.array_of(&ids.value, ids.span)?;
+        let tensor = self.force(&ids_array, ids.span)?;
+        let mut out = String::new();
+        for i in 0..tensor.len() {
+            let id = tensor.get_f64(i);
+            match vocabulary.get(id as usize) {
+                Some(c) if id >= 0.0 => out.push_str(c),
+                _ => {
+                    return self.error("E0403", ids.span, format!("index {id} is outside a vocabulary of {} characters", vocabulary.len()));
+                }
+            }
+        }
+        Ok(Some(Value::Str(Arc::from(out))))
+    }
+
+    /// The leaves of a parameter tree as an optimizer sees them, with gradients from a tree of the same structure.
+    fn optimizer_leaves(&mut self, tree: &Value, gradients: Option<&Value>, span: Span) -> Eval<Vec<Leaf>> {
+        let parameters = self.tree_leaves(tree, span)?;
+        let gradients = match gradients {
+            Some(g) => Some(self.tree_leaves(g, span)?),
+            None => None,
+        };
+        let mut leaves = Vec::new();
+        for (k, (path, value)) in parameters.iter().enumerate() {
+            let w = self.array_of(value, span)?;
+            let g = match &gradients {
+                None => w.clone(),
+                Some(all) => match all.get(k) {
+                    Some((p, g)) if p == path => self.array_of(g, span)?,
+                    _ => {
+                        return self.fail(
+                            Diagnostic::error(Code("E0325"), span, "the gradient is not a tree like the parameters")
+                                .at(format!("no leaf `{path}` in its place"))
+                                .help("`grad(f)(p)` is a tree like `p`"),
+                        );
+                    }
+                },
+            };
+            let path = if path.is_empty() { Arc::from("w") } else { path.clone() };
+            leaves.push(Leaf { path, w, g });
+        }
+        Ok(leaves)
+    }
+
+    fn scalar_array(&mut self, value: Val, dtype: DType, span: Span) -> Eval<Array> {
+        let made = optc_ops::materialize(&mut self.cx, &value, Some(dtype));
+        self.lift(made, span)
+    }
+
+    /// `adam(lr = 1e-2).start(p)`: a tree with the parameters, the states and the counter.
+    fn start_optimizer(&mut self, optimizer: Rc<OptimizerValue>, args: &[CallArg], span: Span) -> Eval {
+        let mut tree = None;
+        let mut total = 0;
+        for arg in args {
+            match arg.name.as_deref() {
+                Some("total_steps") => total = self.host_int(&arg.value, arg.span, "total_steps")?,
+                None if tree.is_none() => tree = Some(arg.value.clone()),
+                _ => return self.error("E0332", arg.span, "`start` takes the parameters and `total_steps`"),
+            }
+        }
+        let Some(tree) = tree else { return self.error("E0331", span, "`start` needs the parameters") };
+        let mut leaves = self.optimizer_leaves(&tree, None, span)?;
+        for leaf in &mut leaves {
+            leaf.g = self.zeros_like(&leaf.w);
+        }
+        let step = self.scalar_array(Val::Int(Dim::from(0i64)), DType::I32, span)?;
+        let key = Some(self.current_key());
+        let inputs = OptInputs {
+            pass: Pass::Init,
+            leaves,
+            step: step.clone(),
+            total_steps: total,
+            scalars: vec![(Arc::from("loss"), Value::Float(Some(f64::NAN)))],
+            states: IndexMap::new(),
+            key,
+            inputs: false,
+        };
+        let out = self.run_optimizer(&optimizer, inputs)?;
+        let states: IndexMap<Arc<str>, Value> = out.states.into_iter().map(|(n, a)| (Arc::from(n), Value::Array(a))).collect();
+        let loss = self.scalar_array(Val::Float(Some(f64::NAN)), DType::F32, span)?;
+        let mut fields: IndexMap<Arc<str>, Value> = IndexMap::new();
+        fields.insert(Arc::from("w"), tree.clone());
+        fields.insert(Arc::from("eval"), tree);
+        fields.insert(Arc::from("loss"), Value::Array(loss));
+        fields.insert(Arc::from("step"), Value::Array(step));
+        fields.insert(Arc::from("total_steps"), Value::Int(Dim::from(total)));
+        fields.insert(Arc::from(STATES), Value::Record(Rc::new(states)));
+        fields.insert(Arc::from(OPTIMIZER), Value::Optimizer(optimizer));
+        Ok(Value::Record(Rc::new(fields)))
+    }
+
+    /// `o.step(f)` on a scalar function of the parameters, `o.step(g = gradients)` on a gradient at hand.
+    fn step_optimizer(
+        &mut self,
+        optimizer: Rc<OptimizerValue>,
+        fields: &Rc<IndexMap<Arc<str>, Value>>,
+        args: &[CallArg],
+        span: Span,
+    ) -> Eval {
+        let tree = fields["w"].clone();
+        let (loss, gradients) = match args {
+            [arg] if arg.name.as_deref() == Some("g") => (fields["loss"].clone(), arg.value.clone()),
+            [arg] if arg.name.is_none() => {
+                let f = Value::Fn(Rc::new(FnValue::Transformed(Transform::Grad { f: arg.value.clone(), wrt: Vec::new(), value: true })));
+                match self.apply(&f, vec![CallArg { name: None, value: tree.clone(), span }], span)? {
+                    Value::Tuple(parts) if parts.len() == 2 => (parts[0].clone(), parts[1].clone()),
+                    _ => return Ok(Value::Unknown),
+                }
+            }
+            _ => {
+                return self.fail(
+                    Diagnostic::error(Code("E0331"), span, "`step` needs a function of the parameters or a gradient")
+                        .help("`o.step(f)` or `o.step(g = gradients)`"),
+                );
+            }
+        };
+        let leaves = self.optimizer_leaves(&tree, Some(&gradients), span)?;
+        let Value::Array(step) = &fields["step"] else { return Ok(Value::Unknown) };
+        let mut states = IndexMap::new();
+        if let Value::Record(all) = &fields[STATES] {
+            for (name, value) in all.iter() {
+                if let Value::Array(a) = value {
+                    states.insert(name.to_string(), a.clone());
+                }
+            }
+        }
+        let total = match &fields["total_steps"] {
+            Value::Int(d) => d.known().unwrap_or(0),
+            _ => 0,
+        };
+        let loss_array = self.scalar_f32(&loss, span, "the loss")?;
+        let weak = self.weak_float(&loss_array);
+        let base = self.current_key();
+        let key = Some(self.fold_key(&base, crate::train::FOLD_STEP, Some(step)));
+        let inputs = OptInputs {
+            pass: Pass::Step,
+            leaves,
+            step: step.clone(),
+            total_steps: total,
+            scalars: vec![(Arc::from("loss"), Value::Array(weak))],
+            states,
+            key,
+            inputs: false,
+        };
+        let out = self.run_optimizer(&optimizer, inputs)?;
+        let next = self.arithmetic(optc_front::ast::BinaryOp::Add, Value::Array(step.clone()), Value::Int(Dim::from(1i64)), span)?;
+        let next = self.array_of(&next, span)?;
+        let next = self.cast_array(&next, DType::I32);
+        let new = self.rebuild_tree(&tree, &mut out.w.into_iter().map(Value::Array));
+        let mut after = (**fields).clone();
+        let states: IndexMap<Arc<str>, Value> = out.states.into_iter().map(|(n, a)| (Arc::from(n), Value::Array(a))).collect();
+        after.insert(Arc::from("w"), new.clone());
+        after.insert(Arc::from("loss"), Value::Array(loss_array));
+        after.insert(Arc::from("step"), Value::Array(next.clone()));
+        after.insert(Arc::from(STATES), Value::Record(Rc::new(states.clone())));
+        let evaluated = if out.eval.is_some() {
+            let leaves = self.optimizer_leaves(&new, None, span)?;
+            let states =
+                states.iter().filter_map(|(n, v)| if let Value::Array(a) = v { Some((n.to_string(), a.clone())) } else { None }).collect();
+            let inputs = OptInputs {
+                pass: Pass::Eval,
+                leaves,
+                step: next,
+                total_steps: total,
+                scalars: vec![(Arc::from("loss"), Value::Float(Some(f64::NAN)))],
+                states,
+                key: None,
+                inputs: false,
+            };
+            let weights = self.run_optimizer(&optimizer, inputs)?.eval.unwrap_or_default();
+            self.rebuild_tree(&new, &mut weights.into_iter().map(Value::Array))
+        } else {
+            new
+        };
+        after.insert(Arc::from("eval"), evaluated);
+        Ok(Value::Record(Rc::new(after)))
     }
 }

@@ -55,6 +55,8 @@ pub struct OptInputs {
     pub states: IndexMap<String, Array>,
     /// A key for draws, folded with the step.
     pub key: Option<Array>,
+    /// Whether hyperparameters that are numbers become inputs of the graph on top.
+    pub inputs: bool,
 }
 
 /// What a run of an optimizer gives.
@@ -131,6 +133,7 @@ impl Evaluator<'_> {
         let outer = self.opt.replace(run);
         let in_optimizer = std::mem::replace(&mut self.in_optimizer, true);
         let saved_key = self.key.clone();
+        let in_optimizer = std::mem::replace(&mut self.in_optimizer, true);
         let g: Vec<Array> = self.opt_run().inputs.leaves.iter().map(|l| l.g.clone()).collect();
         let result = self.run_stage(optimizer, g);
         self.key = saved_key;
@@ -392,7 +395,7 @@ impl Evaluator<'_> {
             }
             _ => return Ok(value),
         };
-        if compile_time || self.opt_run().inputs.pass != Pass::Step {
+        if compile_time || !self.opt_run().inputs.inputs || self.opt_run().inputs.pass != Pass::Step {
             return Ok(value);
         }
         let Some(number) = number else {

@@ -432,6 +432,7 @@ impl Evaluator<'_> {
             scalars: self.unknown_scalars(setup),
             states: IndexMap::new(),
             key: Some(self.fold_key(key, FOLD_OPTIMIZER, None)),
+            inputs: false,
         };
         let out = self.run_optimizer(&setup.optimizer, inputs)?;
         let mut states = Vec::new();
@@ -442,7 +443,7 @@ impl Evaluator<'_> {
         Ok((decls, states, arrays))
     }
 
-    fn zeros_like(&mut self, w: &Array) -> Array {
+    pub(crate) fn zeros_like(&mut self, w: &Array) -> Array {
         let dtype = w.dtype;
         let zero = optc_ops::materialize(&mut self.cx, &Val::Float(Some(0.0)), Some(dtype));
         let zero = zero.unwrap_or_else(|_| panic!("compiler bug: zero as {dtype}"));
@@ -547,6 +548,7 @@ impl Evaluator<'_> {
             scalars,
             states,
             key: Some(opt_key),
+            inputs: true,
         };
         let out = self.run_optimizer(&setup.optimizer, opt)?;
         for (name, value) in &out.metrics {
@@ -719,6 +721,7 @@ impl Evaluator<'_> {
             scalars: self.unknown_scalars(setup),
             states: states.collect(),
             key: None,
+            inputs: false,
         };
         let out = match self.run_optimizer(&setup.optimizer, opt) {
             Ok(out) => out,
