@@ -1,9 +1,11 @@
 //! The staged evaluator: syntax tree to diagnostics (check), graphs (lower) and values (host script).
 
+mod args;
 mod arith;
 mod call;
 pub mod check;
 pub mod check_train;
+mod comprehension;
 mod cond;
 pub mod data;
 pub mod evaluator;
@@ -11,6 +13,7 @@ mod expr;
 mod force;
 mod grad;
 pub mod host;
+mod loop_check;
 mod loops;
 mod methods;
 pub mod model;
@@ -18,6 +21,7 @@ pub mod names;
 mod notation;
 pub mod optimizer;
 pub mod output;
+mod param;
 pub mod precision;
 pub mod program;
 mod rng;

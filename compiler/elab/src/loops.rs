@@ -7,7 +7,7 @@ use crate::tree::{describe, leaves, rebuild};
 use crate::value::{FnValue, Value};
 use optc_abi::DType;
 use optc_base::{Code, Diagnostic, Span};
-use optc_front::ast::{Block, CompClause, Expr, ExprKind, FnKind, For, LetKind, Pattern, Stmt, StmtKind};
+use optc_front::ast::{Block, Expr, ExprKind, FnKind, For, LetKind, Pattern, Stmt, StmtKind};
 use optc_front::modules::Def;
 use optc_ir::graph::LoopOp;
 use optc_ops::{Array, Dim, Ix, Val};
@@ -17,12 +17,9 @@ use std::sync::Arc;
 /// Loops of at most this many passes are unrolled: straight code fuses better.
 const UNROLL_BELOW: i64 = 4;
 /// Loops that must be unrolled may have at most this many passes.
-const UNROLL_LIMIT: i64 = 10_000;
-/// While checking, loops with literal bounds up to this are gone through pass by pass.
-const CHECK_PASSES: i64 = 8;
-
+pub(crate) const UNROLL_LIMIT: i64 = 10_000;
 /// What a loop runs over.
-enum Passes {
+pub(crate) enum Passes {
     /// Compile-time integers.
     Count { start: Dim, trip: Dim, reverse: bool },
     /// Run-time integers: first, one past the last.
@@ -42,11 +39,11 @@ struct Pass {
 }
 
 /// What stays the same from attempt to attempt.
-struct Body<'a> {
-    pattern: &'a Pattern,
-    enumerate: bool,
-    block: &'a Block,
-    span: Span,
+pub(crate) struct Body<'a> {
+    pub pattern: &'a Pattern,
+    pub enumerate: bool,
+    pub block: &'a Block,
+    pub span: Span,
 }
 
 impl Evaluator<'_> {
@@ -112,19 +109,19 @@ impl Evaluator<'_> {
             Passes::Unknown => Ok(Value::Unknown),
         }
     }
-    fn too_long<T>(&mut self, n: i64, span: Span) -> Eval<T> {
+    pub(crate) fn too_long<T>(&mut self, n: i64, span: Span) -> Eval<T> {
         self.fail(
             Diagnostic::error(Code("E0717"), span, format!("this loop of {n} passes must be unrolled, and {UNROLL_LIMIT} is the limit"))
                 .help("loops that own parameters, print or grow lists are unrolled; move such statements out of the loop"),
         )
     }
-    fn cannot_unroll<T>(&mut self, span: Span) -> Eval<T> {
+    pub(crate) fn cannot_unroll<T>(&mut self, span: Span) -> Eval<T> {
         self.fail(
             Diagnostic::error(Code("E0717"), span, "a loop with run-time bounds cannot own parameters, states or growing lists")
                 .help("make one instance of the layer before the loop: `shared cell = …`"),
         )
     }
-    fn cannot_stack<T>(&mut self, span: Span) -> Eval<T> {
+    pub(crate) fn cannot_stack<T>(&mut self, span: Span) -> Eval<T> {
         self.fail(
             Diagnostic::error(
                 Code("E0717"),
@@ -134,7 +131,7 @@ impl Evaluator<'_> {
             .help("give the loop compile-time bounds, or write into an array: `ys[i] <- y`"),
         )
     }
-    fn passes(&mut self, iter: Value, span: Span) -> Eval<Passes> {
+    pub(crate) fn passes(&mut self, iter: Value, span: Span) -> Eval<Passes> {
         Ok(match iter {
             Value::Range { start, stop, reverse } => Passes::Count { trip: stop.sub(&start), start, reverse },
             Value::RunRange(start, stop, reverse) => {
@@ -163,7 +160,7 @@ impl Evaluator<'_> {
         })
     }
     /// Whether a body cannot be one graph for all passes.
-    fn must_unroll(&mut self, scope: &Scope, body: &Block) -> bool {
+    pub(crate) fn must_unroll(&mut self, scope: &Scope, body: &Block) -> bool {
         let in_script = self.may_look();
         let in_optimizer = self.in_optimizer;
         let on_stmt = |s: &Stmt| match &s.kind {
@@ -211,7 +208,7 @@ impl Evaluator<'_> {
         crate::walk::any(body, &on_stmt, &on_expr)
     }
     /// Pass by pass.
-    fn unrolled(&mut self, scope: &mut Scope, body: &Body<'_>, items: Vec<Value>) -> Eval {
+    pub(crate) fn unrolled(&mut self, scope: &mut Scope, body: &Body<'_>, items: Vec<Value>) -> Eval {
         let carried = crate::walk::assigned(body.block);
         let script = self.may_look() && items.len() > 1;
         self.yields.push(Vec::new());
@@ -264,7 +261,7 @@ impl Evaluator<'_> {
             ev.call_op("stack", vec![Value::List(Rc::new(arrays))], span)
         })
     }
-    fn bind_element(&mut self, scope: &mut Scope, body: &Body<'_>, item: Value, position: Value) -> Eval<()> {
+    pub(crate) fn bind_element(&mut self, scope: &mut Scope, body: &Body<'_>, item: Value, position: Value) -> Eval<()> {
         if body.enumerate {
             let pair = Value::Tuple(Rc::new(vec![position, item]));
             return self.bind_pattern(scope, body.pattern, pair, LetKind::Let);
@@ -445,7 +442,7 @@ impl Evaluator<'_> {
         self.recorder = recorder;
         result
     }
-    fn values_of(&self, scope: &Scope, names: &[Arc<str>]) -> Vec<Value> {
+    pub(crate) fn values_of(&self, scope: &Scope, names: &[Arc<str>]) -> Vec<Value> {
         names.iter().map(|n| scope.get(n).map_or(Value::Unknown, |b| b.value.clone())).collect()
     }
     fn weak_sum(&mut self, counter: &Array, by: Value, span: Span) -> Eval {
@@ -619,209 +616,6 @@ impl Evaluator<'_> {
         let array = self.literal(optc_abi::Tensor::from_slice::<i32>(&[], &[value as i32]));
         Array { weak: true, ..array }
     }
-
-    /// While checking: one pass with an unknown index, or a few with known ones.
-    fn check_loop(&mut self, scope: &mut Scope, body: &Body<'_>, passes: Passes) -> Eval {
-        let (items, trip): (Vec<Value>, Option<Dim>) = match &passes {
-            Passes::Items(items) => return self.unrolled(scope, body, items.clone()),
-            Passes::Count { start, trip, reverse } => match (start.known(), trip.known()) {
-                (Some(a), Some(n)) if n <= CHECK_PASSES => {
-                    let mut items: Vec<Value> = (a..a + n.max(0)).map(|i| Value::Int(i.into())).collect();
-                    if *reverse {
-                        items.reverse();
-                    }
-                    return self.unrolled(scope, body, items);
-                }
-                _ => (vec![Value::Int(self.cx.fresh_symbol("?"))], Some(trip.clone())),
-            },
-            Passes::Bounds { .. } => (vec![Value::Array(Array { dtype: DType::I32, shape: Vec::new(), weak: true, node: None })], None),
-            Passes::Rows(a) => {
-                (vec![Value::Array(Array { shape: a.shape[1..].to_vec(), weak: false, ..a.clone() })], Some(a.shape[0].clone()))
-            }
-            Passes::Unknown => (vec![Value::Unknown], None),
-        };
-        let run_time = matches!(passes, Passes::Bounds { .. }) && !self.in_script;
-        if run_time && self.must_unroll(scope, body.block) {
-            return self.cannot_unroll(body.span);
-        }
-        let names: Vec<Arc<str>> = crate::walk::assigned(body.block).into_iter().filter(|n| scope.get(n).is_some()).collect();
-        let before = self.values_of(scope, &names);
-        self.yields.push(Vec::new());
-        let mut result = Ok(Value::None);
-        for item in items {
-            scope.push();
-            let position = Value::Int(self.cx.fresh_symbol("?"));
-            result = match self.bind_element(scope, body, item, position) {
-                Ok(()) => self.block(scope, body.block),
-                Err(stop) => Err(stop),
-            };
-            scope.pop();
-        }
-        let yields = self.yields.pop().unwrap_or_default();
-        result?;
-        for (name, old) in names.iter().zip(before) {
-            let new = scope.get(name).map_or(Value::Unknown, |b| b.value.clone());
-            let value = self.after_pass(name, &old, &new, run_time, body)?;
-            scope.set(name, value);
-        }
-        match yields.as_slice() {
-            [] => Ok(Value::None),
-            _ if run_time => self.cannot_stack(body.span),
-            [one, ..] => {
-                let trip = trip.unwrap_or_else(|| self.cx.fresh_symbol("?"));
-                let span = body.span;
-                self.map_tree(one, span, &mut |ev, _, leaf| {
-                    if matches!(leaf, Value::Unknown) {
-                        return Ok(Value::Unknown);
-                    }
-                    let a = ev.array_of(leaf, span)?;
-                    let mut shape = vec![trip.clone()];
-                    shape.extend(a.shape.iter().cloned());
-                    Ok(Value::Array(Array { shape, weak: false, ..a }))
-                })
-            }
-        }
-    }
-    /// What a variable is after any number of passes, while checking.
-    fn after_pass(&mut self, name: &str, old: &Value, new: &Value, run_time: bool, body: &Body<'_>) -> Eval {
-        if !run_time {
-            let numbers = matches!(old, Value::Int(_) | Value::Float(_));
-            return Ok(match (old, new) {
-                (_, Value::Array(_)) if numbers => new.clone(),
-                _ => self.join(old, new),
-            });
-        }
-        let (p, q) = (leaves(old), leaves(new));
-        if p.len() != q.len() || matches!(old, Value::Unknown) || matches!(new, Value::Unknown) {
-            return Ok(self.join(old, new));
-        }
-        let mut out = Vec::new();
-        for ((_, x), (_, y)) in p.iter().zip(&q) {
-            let (Some(s), Some(t)) = (self.leaf_ty(x, body.span)?, self.leaf_ty(y, body.span)?) else {
-                out.push(Value::Unknown);
-                continue;
-            };
-            let fits = t == s || (s.weak && s.meet(&t).is_some()) || t.meet(&s).as_ref() == Some(&s);
-            if !fits {
-                let place = update_place(body.block, name).unwrap_or(body.span);
-                return self.fail(
-                    Diagnostic::error(Code("E0424"), place, format!("`{name}` changes its type from pass to pass"))
-                        .at(format!("{} after a pass", t.text()))
-                        .note(format!("it is {} before a pass and {} after it", s.text(), t.text()))
-                        .help("what a loop carries keeps its element type and shape"),
-                );
-            }
-            let ty = s.meet(&t).unwrap_or(t);
-            out.push(Value::Array(Array { dtype: ty.dtype, shape: ty.shape, weak: ty.weak, node: None }));
-        }
-        Ok(rebuild(old, &mut out.into_iter()))
-    }
-
-    /// `[element for p in xs if c …]`
-    pub(crate) fn comprehension(&mut self, scope: &mut Scope, element: &Expr, clauses: &[CompClause], span: Span) -> Eval {
-        let mut out = Vec::new();
-        let known = self.collect(scope, element, clauses, &mut out)?;
-        if !known {
-            return Ok(Value::Unknown);
-        }
-        self.list(out, false, span)
-    }
-    /// Collects the elements; false if their number is not known while checking.
-    fn collect(&mut self, scope: &mut Scope, element: &Expr, clauses: &[CompClause], out: &mut Vec<Value>) -> Eval<bool> {
-        let Some((clause, rest)) = clauses.split_first() else {
-            out.push(self.expr(scope, element)?);
-            return Ok(true);
-        };
-        let iter = self.expr(scope, &clause.iter)?;
-        let body_span = clause.iter.span;
-        let mut known = true;
-        let items: Vec<Value> = match self.passes(iter, body_span)? {
-            Passes::Items(items) => items,
-            Passes::Count { start, trip, reverse } => match (start.known(), trip.known()) {
-                (Some(a), Some(n)) => {
-                    if n > UNROLL_LIMIT * 10 {
-                        return self.too_long(n, body_span);
-                    }
-                    let mut items: Vec<Value> = (a..a + n.max(0)).map(|i| Value::Int(i.into())).collect();
-                    if reverse {
-                        items.reverse();
-                    }
-                    items
-                }
-                _ if self.checking() => {
-                    known = false;
-                    vec![Value::Int(self.cx.fresh_symbol("?"))]
-                }
-                _ => return self.error("E0344", body_span, "the bounds of a comprehension are known at compile time"),
-            },
-            Passes::Rows(a) => match a.shape[0].known() {
-                Some(n) => {
-                    let mut rows = Vec::new();
-                    for i in 0..n {
-                        rows.push(self.index(&Value::Array(a.clone()), vec![Ix::At(Val::Int(i.into()), body_span)], body_span)?);
-                    }
-                    rows
-                }
-                None => {
-                    known = false;
-                    vec![Value::Array(Array { shape: a.shape[1..].to_vec(), weak: false, ..a })]
-                }
-            },
-            Passes::Bounds { .. } => {
-                return self.fail(
-                    Diagnostic::error(Code("E0344"), body_span, "the bounds of a comprehension are known at compile time")
-                        .help("use a loop: `for i in 0..n { … }`"),
-                );
-            }
-            Passes::Unknown => {
-                known = false;
-                vec![Value::Unknown]
-            }
-        };
-        for (i, item) in items.into_iter().enumerate() {
-            self.instance.passes.push(i);
-            self.counters.push(Value::Int(i.into()));
-            scope.push();
-            let result = self.comp_pass(scope, clause, rest, element, item, i, out);
-            scope.pop();
-            self.counters.pop();
-            self.instance.passes.pop();
-            known &= result?;
-        }
-        Ok(known)
-    }
-    #[allow(clippy::too_many_arguments)]
-    fn comp_pass(
-        &mut self,
-        scope: &mut Scope,
-        clause: &CompClause,
-        rest: &[CompClause],
-        element: &Expr,
-        item: Value,
-        i: usize,
-        out: &mut Vec<Value>,
-    ) -> Eval<bool> {
-        let value = if clause.enumerate { Value::Tuple(Rc::new(vec![Value::Int(i.into()), item])) } else { item };
-        self.bind_pattern(scope, &clause.pattern, value, LetKind::Let)?;
-        if let Some(c) = &clause.cond {
-            let value = self.expr(scope, c)?;
-            match self.truth(&value, c.span)? {
-                Some(true) => {}
-                Some(false) => return Ok(true),
-                None if self.checking() => {
-                    self.collect(scope, element, rest, &mut Vec::new())?;
-                    return Ok(false);
-                }
-                None => {
-                    return self.fail(
-                        Diagnostic::error(Code("E0344"), c.span, "the condition of a comprehension is known at compile time")
-                            .help("choose elements with `where(mask, x, 0)`"),
-                    );
-                }
-            }
-        }
-        self.collect(scope, element, rest, out)
-    }
 }
 
 /// `break if c`, `continue if c`, `if c { break }`: the condition, and whether it breaks.
@@ -841,19 +635,6 @@ fn exit(s: &Stmt) -> Option<(&Expr, bool)> {
 /// Whether the body itself holds a `break`.
 fn has_break(b: &Block) -> bool {
     b.stmts.iter().any(|s| exit(s).is_some_and(|(_, breaks)| breaks))
-}
-
-/// The last update of a variable in a body.
-fn update_place(b: &Block, name: &str) -> Option<Span> {
-    let mut place = None;
-    crate::walk::stmts(b, &mut |s| {
-        if let StmtKind::Update { target, value } = &s.kind
-            && crate::walk::root(target).as_deref() == Some(name)
-        {
-            place = Some(value.span);
-        }
-    });
-    place
 }
 
 fn is_layer(program: &optc_front::modules::Program, item: optc_front::ItemRef) -> bool {

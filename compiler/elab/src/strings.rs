@@ -70,7 +70,7 @@ impl Evaluator<'_> {
                     None if a.dtype == optc_abi::DType::F64 => number(x),
                     None => number_f32(x),
                 };
-                nested(&tensor.shape.iter().copied().collect::<Vec<_>>(), &mut values.into_iter().map(one))
+                nested(&tensor.shape, &mut values.into_iter().map(one))
             }
             Value::Tuple(items) | Value::List(items) => {
                 let mut parts = Vec::new();

@@ -1,0 +1,269 @@
+//! Arguments and parameters: names, defaults, ranges, dimensions.
+
+use crate::evaluator::{Eval, Evaluator};
+use crate::scope::Scope;
+use crate::types::{Sig, What, dim_names};
+use crate::value::{CallArg, Value};
+use optc_abi::DType;
+use optc_base::{Code, Diagnostic, Span};
+use optc_front::ModuleId;
+use optc_front::ast::{Expr, ExprKind, LetKind, Name, Param, TypeKind};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Whether a parameter is known at compile time and bound before arrays are matched.
+fn compile_time(param: &Param) -> bool {
+    param.is_const
+        || match &param.ty {
+            None => true,
+            Some(ty) => matches!(
+                ty.kind,
+                TypeKind::Int
+                    | TypeKind::Bool
+                    | TypeKind::Str
+                    | TypeKind::Fn(_)
+                    | TypeKind::Model
+                    | TypeKind::Optimizer
+                    | TypeKind::Data
+                    | TypeKind::Type
+            ),
+        }
+}
+
+/// Whether a parameter takes an array with axes.
+pub(crate) fn takes_array(param: &Param) -> bool {
+    match &param.ty {
+        Some(ty) => match &ty.kind {
+            TypeKind::Array { dims, .. } => dims.is_some(),
+            TypeKind::Tree | TypeKind::Tuple(_) | TypeKind::Record(_) | TypeKind::List(_) | TypeKind::Named { .. } => true,
+            _ => false,
+        },
+        None => param.default.is_none(),
+    }
+}
+
+impl Evaluator<'_> {
+    /// A scope with the parameters of an item bound to arguments: names, defaults, ranges, dimensions, types.
+    ///
+    /// # Errors
+    /// Arguments that do not fit.
+    pub fn bind_params(&mut self, what: &str, module: ModuleId, params: &[Param], args: Vec<CallArg>, span: Span) -> Eval<Scope> {
+        let name = Name { text: Arc::from(what), span };
+        self.bind_sig(&name, module, params, args, span).map(|sig| sig.scope)
+    }
+    pub(crate) fn bind_sig(&mut self, what: &Name, module: ModuleId, params: &[Param], args: Vec<CallArg>, span: Span) -> Eval<Sig> {
+        let mut slots = self.assign_args(what, params, args, span)?;
+        let mut sig = self.open_sig(module, params);
+        // Compile-time values first: dimensions may mention them.
+        for (param, slot) in params.iter().zip(&mut slots) {
+            if compile_time(param)
+                && let Some(arg) = slot.take()
+            {
+                self.bind_argument(&mut sig, param, arg)?;
+            }
+        }
+        let mut open: Vec<bool> = params.iter().zip(&slots).map(|(p, s)| s.is_none() && sig.scope.get(&p.name.text).is_none()).collect();
+        for (param, open) in params.iter().zip(&mut open) {
+            if *open
+                && compile_time(param)
+                && let Some(default) = &param.default
+                && self.independent(&sig, params, default)
+            {
+                self.bind_default(&mut sig, param, default)?;
+                *open = false;
+            }
+        }
+        for (param, slot) in params.iter().zip(&mut slots) {
+            if let Some(arg) = slot.take() {
+                self.bind_argument(&mut sig, param, arg)?;
+            }
+        }
+        self.close_names(&mut sig);
+        for (param, open) in params.iter().zip(open) {
+            if open {
+                match &param.default {
+                    Some(default) => self.bind_default(&mut sig, param, default)?,
+                    None => {
+                        return self.fail(
+                            Diagnostic::error(Code("E0331"), span, format!("`{}` needs the argument `{}`", what.text, param.name.text))
+                                .at("not enough arguments")
+                                .label(param.span, "this parameter has no default"),
+                        );
+                    }
+                }
+            }
+        }
+        Ok(sig)
+    }
+    /// Which argument goes to which parameter: named ones first, the others to the free parameters in order.
+    fn assign_args(&mut self, what: &Name, params: &[Param], args: Vec<CallArg>, span: Span) -> Eval<Vec<Option<CallArg>>> {
+        let mut slots: Vec<Option<CallArg>> = params.iter().map(|_| None).collect();
+        let mut positional = Vec::new();
+        let count = args.len();
+        for arg in args {
+            let Some(name) = arg.name.clone() else {
+                positional.push(arg);
+                continue;
+            };
+            let Some(at) = params.iter().position(|p| p.name.text == name) else {
+                let d = Diagnostic::error(Code("E0221"), arg.span, format!("`{}` has no parameter `{name}`", what.text))
+                    .label(what.span, "declared here");
+                let d = match crate::names::nearest(&name, params.iter().map(|p| &*p.name.text)) {
+                    Some(near) => d.help(format!("did you mean `{near}`?")),
+                    None => {
+                        let names: Vec<&str> = params.iter().map(|p| &*p.name.text).collect();
+                        d.help(if names.is_empty() {
+                            "it takes no arguments".to_string()
+                        } else {
+                            format!("its parameters are {}", names.join(", "))
+                        })
+                    }
+                };
+                return self.fail(d);
+            };
+            if let Some(first) = &slots[at] {
+                let d = Diagnostic::error(Code("E0332"), arg.span, format!("`{name}` is given twice")).label(first.span, "first here");
+                return self.fail(d);
+            }
+            slots[at] = Some(arg);
+        }
+        let mut free = 0;
+        for arg in positional {
+            while slots.get(free).is_some_and(Option::is_some) {
+                free += 1;
+            }
+            if free >= slots.len() {
+                return self.fail(
+                    Diagnostic::error(Code("E0332"), arg.span, format!("`{}` takes {} arguments, {count} given", what.text, params.len()))
+                        .at("one too many")
+                        .label(what.span, "declared here"),
+                );
+            }
+            slots[free] = Some(arg);
+        }
+        let _ = span;
+        Ok(slots)
+    }
+    /// A signature whose names of dimensions are open.
+    pub(crate) fn open_sig(&mut self, module: ModuleId, params: &[Param]) -> Sig {
+        let mut sig = Sig::new(Scope::new(module));
+        sig.scope.push();
+        let mut found: Vec<(Arc<str>, Span)> = Vec::new();
+        for ty in params.iter().filter_map(|p| p.ty.as_ref()) {
+            dim_names(ty, &mut |name, span| {
+                if !found.iter().any(|(n, _)| n == name) {
+                    found.push((name.clone(), span));
+                }
+            });
+        }
+        for (name, span) in found {
+            if params.iter().any(|p| p.name.text == name)
+                || self.program.lookup(module, &name).is_some()
+                || optc_ops::constant(&name).is_some()
+            {
+                continue;
+            }
+            let dim = self.cx.fresh_symbol(&name);
+            if let Some(symbol) = dim.symbols().into_iter().next() {
+                sig.names.insert(name.clone(), symbol);
+            }
+            sig.scope.bind(name, Value::Int(dim), LetKind::Let, span);
+        }
+        sig
+    }
+    /// After the arguments are matched: names of dimensions are what they were bound to, `float` and `...` too.
+    pub(crate) fn close_names(&mut self, sig: &mut Sig) {
+        for (name, symbol) in sig.names.clone() {
+            match sig.bindings.get(&symbol) {
+                Some(d) => {
+                    let d = d.clone();
+                    sig.scope.set(&name, Value::Int(d));
+                }
+                None if self.checking() => {}
+                None => {
+                    sig.scope.set(&name, Value::Unknown);
+                }
+            }
+        }
+        let span = Span::default();
+        let float = match sig.float {
+            Some(d) => Value::DType(d),
+            None if self.checking() => Value::Unknown,
+            None => Value::DType(DType::F32),
+        };
+        sig.scope.bind("float", float, LetKind::Let, span);
+        if let Some(rest) = &sig.rest {
+            let list = rest.iter().map(|d| Value::Int(d.substitute(&sig.bindings))).collect();
+            sig.scope.bind("...", Value::List(Rc::new(list)), LetKind::Let, span);
+        }
+    }
+    /// Whether a default mentions no names of dimensions and no parameters that are not bound yet.
+    fn independent(&self, sig: &Sig, params: &[Param], default: &Expr) -> bool {
+        let mut free = true;
+        crate::walk::expr(default, &mut |e| {
+            if let ExprKind::Name(n) = &e.kind
+                && (sig.names.contains_key(n) || params.iter().any(|p| p.name.text == *n && sig.scope.get(n).is_none()))
+            {
+                free = false;
+            }
+            free
+        });
+        free
+    }
+    fn bind_argument(&mut self, sig: &mut Sig, param: &Param, arg: CallArg) -> Eval<()> {
+        let span = arg.span;
+        let name = param.name.text.clone();
+        // The range is checked on the value as given, which may be a number.
+        self.check_range(param, &sig.scope.clone(), &arg.value, span)?;
+        let value = match &param.ty {
+            Some(ty) => self.match_type(sig, ty, arg.value, span, &What::Argument(&name))?,
+            None => arg.value,
+        };
+        sig.scope.bind(name, value, LetKind::Let, param.name.span);
+        Ok(())
+    }
+    fn bind_default(&mut self, sig: &mut Sig, param: &Param, default: &Expr) -> Eval<()> {
+        let mut scope = sig.scope.clone();
+        let value = self.expr(&mut scope, default)?;
+        self.bind_argument(sig, param, CallArg { name: None, value, span: default.span })
+    }
+    /// Checks a number against the range of a parameter, if both are known.
+    ///
+    /// # Errors
+    /// A value outside.
+    pub fn check_range(&mut self, param: &Param, scope: &Scope, value: &Value, span: Span) -> Eval<()> {
+        let Some(range) = &param.range else { return Ok(()) };
+        let known = |v: &Value| match v {
+            Value::Int(d) => d.known().map(|n| n as f64),
+            Value::Float(x) => *x,
+            _ => None,
+        };
+        let Some(x) = known(value) else { return Ok(()) };
+        let mut scope = scope.clone();
+        for (bound, low) in [(&range.low, true), (&range.high, false)] {
+            let Some(bound) = bound else { continue };
+            let limit = self.expr(&mut scope, &bound.value)?;
+            let Some(limit) = known(&limit) else { continue };
+            let inside = match (low, bound.inclusive) {
+                (true, true) => x >= limit,
+                (true, false) => x > limit,
+                (false, true) => x <= limit,
+                (false, false) => x < limit,
+            };
+            if !inside {
+                let sign = match (low, bound.inclusive) {
+                    (true, true) => "at least",
+                    (true, false) => "greater than",
+                    (false, true) => "at most",
+                    (false, false) => "less than",
+                };
+                return self.fail(
+                    Diagnostic::error(Code("E0530"), span, format!("`{}` is {x}, but must be {sign} {limit}", param.name.text))
+                        .at("outside the range")
+                        .label(range.span, "its range"),
+                );
+            }
+        }
+        Ok(())
+    }
+}
