@@ -292,3 +292,46 @@ fn names_of_types_specialize() {
         &[1.0, 2.0, 0.0],
     );
 }
+
+/// One step of an optimizer on leaves `w = 0` with the gradients given.
+fn step(text: &str, gradients: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    use crate::optimizer::{Leaf, OptInputs, Pass};
+    let program = load(text);
+    let mut ev = Evaluator::new(&program, Mode::Lower);
+    let Some(Def::Item(item)) = program.lookup(ModuleId(0), "f") else { panic!("no f") };
+    let f = ev.item_value(item, Span::default()).expect("f is an item");
+    let optimizer = ev.as_optimizer(&f, Span::default()).expect("an optimizer");
+    let mut leaves = Vec::new();
+    for (k, g) in gradients.iter().enumerate() {
+        let w = ev.literal(t(&[g.len()], &vec![0.0; g.len()]));
+        let g = ev.literal(t(&[g.len()], g));
+        leaves.push(Leaf { path: format!("w{k}").into(), w, g });
+    }
+    let count = ev.literal(n(&[], &[0.0]));
+    let inputs = OptInputs {
+        pass: Pass::Step,
+        leaves,
+        step: count,
+        total_steps: 10,
+        scalars: Vec::new(),
+        states: indexmap::IndexMap::new(),
+        key: None,
+        inputs: false,
+    };
+    let result = ev.run_optimizer(&optimizer, inputs);
+    assert!(!ev.in_optimizer, "afterwards `tree.…` is no collective");
+    let Ok(out) = result else { panic!("{}", show(&ev.diagnostics, &program)) };
+    let nodes: Vec<_> = out.w.iter().map(|a| ev.cx.node(a)).collect();
+    let graph = ev.cx.graph();
+    graph.outputs = nodes;
+    let inputs: Vec<Tensor> = graph.input_types().iter().map(|ty| Tensor::from_f64(ty.dtype, &ty.shape, &vec![1.0; ty.len()])).collect();
+    optc_ir::interp::interpret(graph, &inputs).expect("it runs").iter().map(Tensor::to_f64).collect()
+}
+
+#[test]
+fn collectives_of_optimizers_see_all_leaves() {
+    let text = "optimizer f() {\n  shared let s = tree.norm(g)\n  w <- w - g / s\n}";
+    assert_eq!(step(text, &[vec![3.0], vec![4.0, 0.0]]), [vec![-0.6000000238418579], vec![-0.800000011920929, 0.0]]);
+    let text = "optimizer f() {\n  w <- w - g * tree.sum(sum(g)) / norm(g)\n}";
+    assert_eq!(step(text, &[vec![3.0], vec![4.0, 0.0]]), [vec![-7.0], vec![-7.0, 0.0]]);
+}
