@@ -335,3 +335,17 @@ fn collectives_of_optimizers_see_all_leaves() {
     let text = "optimizer f() {\n  w <- w - g * tree.sum(sum(g)) / norm(g)\n}";
     assert_eq!(step(text, &[vec![3.0], vec![4.0, 0.0]]), [vec![-7.0], vec![-7.0, 0.0]]);
 }
+
+#[test]
+fn a_recursion_without_end_is_an_error_and_one_that_ends_is_none() {
+    let program = load("fn f(x: f32) = if x > 0 { { { g(x / 2) } } } else { x }\nfn g(x: f32) = f((x + 1) * 2)");
+    let mut ev = Evaluator::new(&program, Mode::Lower);
+    let Some(Def::Item(item)) = program.lookup(ModuleId(0), "f") else { panic!("no f") };
+    let f = ev.item_value(item, Span::default()).expect("f is an item");
+    let x = Value::Array(ev.cx.input("x", optc_abi::DType::F32, &[]));
+    let given = vec![CallArg { name: None, value: x, span: Span::default() }];
+    assert!(ev.apply(&f, given, Span::default()).is_err());
+    assert_eq!(ev.diagnostics.iter().map(|d| d.code.0).collect::<Vec<_>>(), ["E0350"]);
+    let text = "fn power(x: f32, n: int) = if n == 0 { 1.0 } else { x * power(x, n - 1) }\nfn f(x: f32) -> f32 = power(x, 5)";
+    close(text, &[t(&[], &[2.0])], &[32.0]);
+}
