@@ -60,7 +60,7 @@ impl Evaluator<'_> {
 
     /// Checks loss, metrics and optimizer of a `train` block.
     pub(crate) fn check_setup(&mut self, setup: &TrainSetup) -> Eval<()> {
-        let rows = self.cx.fresh_symbol("B");
+        let rows = if setup.batch_known { Dim::from(setup.batch) } else { self.cx.fresh_symbol("B") };
         let labeled: Vec<(Arc<str>, Value)> = setup
             .models
             .iter()

@@ -131,7 +131,6 @@ impl Evaluator<'_> {
             inputs,
         };
         let outer = self.opt.replace(run);
-        let in_optimizer = std::mem::replace(&mut self.in_optimizer, true);
         let saved_key = self.key.clone();
         let g: Vec<Array> = self.opt_run().inputs.leaves.iter().map(|l| l.g.clone()).collect();
         let result = self.run_stage(optimizer, g);
@@ -164,9 +163,10 @@ impl Evaluator<'_> {
         let program = self.program;
         let ItemKind::Fn(item) = &program.item(item_ref).kind else { panic!("compiler bug: an optimizer that is no function") };
         let leaves = self.opt_run().inputs.leaves.len();
-        let stage = self.opt_run().stages;
-        self.opt_run().stages += 1;
         let is_block = matches!(item.body.kind, ExprKind::Block(_));
+        let stage = self.opt_run().stages;
+        // Named chains have no states of their own and are not counted.
+        self.opt_run().stages += usize::from(is_block);
         let mut scopes = Vec::with_capacity(leaves);
         for leaf in 0..leaves {
             let mut scope = Scope::new(item_ref.module);

@@ -67,6 +67,8 @@ pub struct TrainSetup {
     pub fields: Vec<Arc<str>>,
     /// Batch size.
     pub batch: usize,
+    /// Whether the size of a batch is known from the text alone.
+    pub batch_known: bool,
     /// Batches per step.
     pub accumulate: usize,
     /// Whether examples are shuffled.
@@ -326,6 +328,7 @@ impl Evaluator<'_> {
             checked: None,
             fields: Vec::new(),
             batch: 1,
+            batch_known: false,
             accumulate: 1,
             shuffle: false,
             steps: 0,
@@ -395,6 +398,7 @@ impl Evaluator<'_> {
                             .help("use `batch = all` for the whole split"),
                     );
                 }
+                setup.batch_known = matches!(&v, Value::Int(d) if d.known().is_some());
                 b as usize
             }
         };
