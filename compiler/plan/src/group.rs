@@ -189,6 +189,7 @@ pub(crate) fn group(net: &Net, aliased: &[N]) -> Grouping {
         again: vec![None; count],
         flat_again: vec![false; count],
         siblings: FxHashMap::default(),
+        updates: FxHashMap::default(),
     };
     for n in 0..count {
         state.place(n);
@@ -212,6 +213,8 @@ struct State<'a> {
     flat_again: Vec<bool>,
     /// Kernels by level and an array they read element by element.
     siblings: FxHashMap<(usize, N), usize>,
+    /// A kernel of updates that reads all of an array.
+    updates: FxHashMap<N, usize>,
 }
 
 impl State<'_> {
@@ -326,7 +329,24 @@ impl State<'_> {
                 }
             }
         }
+        // Updates that read one array in the same order (Lion's `w` and `m` both read `g`) are one pass over it.
+        let flat = flat_size(self.net, &self.class, n);
+        let length = self.net.len_of(n);
+        let shared = |&&(m, r): &&(N, usize)| !self.cone[m] && length > 1 && r == length && self.net.len_of(m) == length;
+        for (m, _) in edges.iter().filter(shared) {
+            if let Some(&g) = self.updates.get(m) {
+                let g = self.find(g);
+                if flat.is_some() && self.groups[g].flat == flat && !chosen.contains(&g) {
+                    chosen.push(g);
+                }
+            }
+        }
+        let shared: SmallVec<[N; 4]> = edges.iter().filter(shared).map(|&(m, _)| m).collect();
         self.join(n, 0, own_rows(self.net, n), &chosen);
+        let g = self.group_of[n].expect("just joined");
+        for m in shared {
+            self.updates.entry(m).or_insert(g);
+        }
     }
 
     /// Whether `n` may join the kernels `with`, which then work on `joint` rows.
