@@ -132,6 +132,7 @@ impl Evaluator<'_> {
         };
         let outer = self.opt.replace(run);
         let saved_key = self.key.clone();
+        let in_optimizer = std::mem::replace(&mut self.in_optimizer, true);
         let g: Vec<Array> = self.opt_run().inputs.leaves.iter().map(|l| l.g.clone()).collect();
         let result = self.run_stage(optimizer, g);
         self.key = saved_key;

@@ -332,8 +332,9 @@ impl State<'_> {
         // Updates that read one array in the same order (Lion's `w` and `m` both read `g`) are one pass over it.
         let flat = flat_size(self.net, &self.class, n);
         let length = self.net.len_of(n);
-        let shared = |&&(m, r): &&(N, usize)| !self.cone[m] && length > 1 && r == length && self.net.len_of(m) == length;
-        for (m, _) in edges.iter().filter(shared) {
+        let whole = |m: N, r: usize| !self.cone[m] && length > 1 && r == length && self.net.len_of(m) == length;
+        let shared: SmallVec<[N; 4]> = edges.iter().filter(|&&(m, r)| whole(m, r)).map(|&(m, _)| m).collect();
+        for m in &shared {
             if let Some(&g) = self.updates.get(m) {
                 let g = self.find(g);
                 if flat.is_some() && self.groups[g].flat == flat && !chosen.contains(&g) {
@@ -341,7 +342,6 @@ impl State<'_> {
                 }
             }
         }
-        let shared: SmallVec<[N; 4]> = edges.iter().filter(shared).map(|&(m, _)| m).collect();
         self.join(n, 0, own_rows(self.net, n), &chosen);
         let g = self.group_of[n].expect("just joined");
         for m in shared {
