@@ -54,7 +54,7 @@ pub fn plan(graph: Graph, options: &CompileOptions, timings: &mut Timings) -> St
     let simplified = optc_mid::simplify::simplify(graph, &optc_mid::simplify::Config::default());
     timings.simplify = start.elapsed();
     let start = Instant::now();
-    let config = optc_plan::Config { alias: options.alias.clone(), guard: options.guard, ..optc_plan::Config::default() };
+    let config = optc_plan::Config { alias: options.alias.clone(), guard: options.guard };
     let planned = optc_plan::plan(&simplified, &config);
     timings.plan = start.elapsed();
     Stages { simplified, planned }

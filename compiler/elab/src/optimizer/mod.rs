@@ -1,0 +1,453 @@
+//! Optimizer bodies: written for one leaf, run for all leaves in lockstep.
+//!
+//! A body is lowered statement by statement: each statement is evaluated for every leaf before the next one begins, so that a collective (`tree.norm(g)`) sees all
+//! leaves at the same point. A body is run in three passes over different inputs ([`Pass`]): to find the states and their initial values, to make the step, and to
+//! find the weights used in evaluation.
+
+mod collectives;
+mod lockstep;
+mod states;
+
+use crate::evaluator::{Eval, Evaluator, Mode};
+use crate::scope::Scope;
+use crate::value::{CallArg, OptArg, OptimizerValue, Value};
+use indexmap::IndexMap;
+use optc_abi::DType;
+use optc_base::{Code, Diagnostic, Span};
+use optc_front::ast::{Block, Expr, ExprId, ExprKind, FnItem, FnKind, ItemKind, LetKind, Param, Stmt, StmtKind, TypeKind};
+use optc_front::{ItemRef, ModuleId};
+use optc_ops::{Array, Dim};
+use rustc_hash::FxHashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// What a run of a body is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    /// `w` and `g` are initial values; only the initial values of states matter.
+    Init,
+    /// A step: states come in, new ones go out.
+    Step,
+    /// After a step: states and weights are what the step left, updates are skipped, `eval w` is read.
+    Eval,
+}
+
+/// A leaf of the parameter tree.
+#[derive(Clone, Debug)]
+pub struct Leaf {
+    /// Its path, `linear.0.w`.
+    pub path: Arc<str>,
+    /// The parameter as stored.
+    pub w: Array,
+    /// Its gradient.
+    pub g: Array,
+}
+
+/// What surrounds an optimizer.
+pub struct OptInputs {
+    /// What the run is for.
+    pub pass: Pass,
+    /// All leaves.
+    pub leaves: Vec<Leaf>,
+    /// Steps made before this one, an i32 scalar.
+    pub step: Array,
+    /// `total_steps`
+    pub total_steps: i64,
+    /// `loss` and metrics by name.
+    pub scalars: Vec<(Arc<str>, Value)>,
+    /// The states by name, for [`Pass::Step`] and [`Pass::Eval`].
+    pub states: IndexMap<String, Array>,
+    /// A key for draws, folded with the step.
+    pub key: Option<Array>,
+    /// Whether hyperparameters that are numbers become inputs of the graph on top.
+    pub inputs: bool,
+}
+
+/// What a run of an optimizer gives.
+#[derive(Debug, Default)]
+pub struct OptOutputs {
+    /// New parameters, as stored, by leaf.
+    pub w: Vec<Array>,
+    /// States by name: initial values after [`Pass::Init`], new values after [`Pass::Step`].
+    pub states: IndexMap<String, Array>,
+    /// Recorded scalars.
+    pub metrics: Vec<(String, Value)>,
+    /// Weights used in evaluation, by leaf, if a body names them.
+    pub eval: Option<Vec<Array>>,
+    /// Hyperparameters that became inputs: name and value.
+    pub hyper: IndexMap<String, f64>,
+}
+
+/// The run in progress.
+pub struct OptRun {
+    inputs: OptInputs,
+    outputs: OptOutputs,
+    /// Inputs already made for hyperparameters.
+    hyper: IndexMap<String, Array>,
+    /// Scopes of all leaves at the beginning of the statement.
+    snapshot: Vec<Scope>,
+    /// Leaves the statement runs for.
+    active: Vec<usize>,
+    /// Collectives of this statement that have been computed.
+    cache: FxHashMap<ExprId, Value>,
+    /// Which optimizer of a chain.
+    stage: usize,
+    /// Names of shared states and variables of the stage.
+    shared: Vec<Arc<str>>,
+    /// States of the stage: name in the body, leaf (or none), full names with their storage type.
+    stage_states: Vec<StageState>,
+    /// How many optimizers with a body ran before.
+    stages: usize,
+}
+
+#[derive(Clone, Debug)]
+struct StageState {
+    name: Arc<str>,
+    leaf: Option<usize>,
+    /// One per array of the state's tree.
+    parts: Vec<(String, DType)>,
+}
+
+/// The element type bodies compute in for values stored as `dtype`.
+fn compute_type(dtype: DType) -> DType {
+    match dtype {
+        DType::BF16 | DType::F16 => DType::F32,
+        other => other,
+    }
+}
+
+impl Evaluator<'_> {
+    /// Runs an optimizer or chain on all leaves.
+    pub fn run_optimizer(&mut self, optimizer: &OptimizerValue, inputs: OptInputs) -> Eval<OptOutputs> {
+        let w: Vec<Array> = inputs.leaves.iter().map(|l| l.w.clone()).collect();
+        let scopes: Vec<Scope> = inputs.leaves.iter().map(|_| Scope::new(ModuleId(0))).collect();
+        let active = (0..inputs.leaves.len()).collect();
+        let run = OptRun {
+            outputs: OptOutputs { w, ..OptOutputs::default() },
+            hyper: IndexMap::new(),
+            snapshot: scopes,
+            active,
+            cache: FxHashMap::default(),
+            stage: 0,
+            shared: Vec::new(),
+            stage_states: Vec::new(),
+            stages: 0,
+            inputs,
+        };
+        let outer = self.opt.replace(run);
+        let saved_key = self.key.clone();
+        let in_optimizer = std::mem::replace(&mut self.in_optimizer, true);
+        let g: Vec<Array> = self.opt_run().inputs.leaves.iter().map(|l| l.g.clone()).collect();
+        let result = self.run_stage(optimizer, g);
+        self.key = saved_key;
+        self.in_optimizer = in_optimizer;
+        let run = std::mem::replace(&mut self.opt, outer).expect("the run that was put in");
+        result?;
+        Ok(run.outputs)
+    }
+
+    fn opt_run(&mut self) -> &mut OptRun {
+        self.opt.as_mut().expect("compiler bug: no optimizer is running")
+    }
+
+    /// Runs one optimizer or, in order, the parts of a chain; takes and gives the gradients.
+    fn run_stage(&mut self, optimizer: &OptimizerValue, g: Vec<Array>) -> Eval<Vec<Array>> {
+        match optimizer {
+            OptimizerValue::Chain(parts) => {
+                let mut g = g;
+                for part in parts {
+                    g = self.run_stage(part, g)?;
+                }
+                Ok(g)
+            }
+            OptimizerValue::Single { item, args, span } => self.run_body(*item, args, *span, g),
+        }
+    }
+
+    fn run_body(&mut self, item_ref: ItemRef, args: &[OptArg], span: Span, g: Vec<Array>) -> Eval<Vec<Array>> {
+        let program = self.program;
+        let ItemKind::Fn(item) = &program.item(item_ref).kind else { panic!("compiler bug: an optimizer that is no function") };
+        let leaves = self.opt_run().inputs.leaves.len();
+        let is_block = matches!(item.body.kind, ExprKind::Block(_));
+        let stage = self.opt_run().stages;
+        // Named chains have no states of their own and are not counted.
+        self.opt_run().stages += usize::from(is_block);
+        let mut scopes = Vec::with_capacity(leaves);
+        for leaf in 0..leaves {
+            let mut scope = Scope::new(item_ref.module);
+            self.bind_leaf(&mut scope, leaf, &g[leaf]);
+            self.bind_hyperparameters(item, item_ref, args, span, stage, &mut scope, leaf)?;
+            scope.push();
+            scopes.push(scope);
+        }
+        if !is_block {
+            // A named chain: `optimizer clipped(lr: float) = clip_by_global_norm(1.0) |> adamw(lr = lr)`.
+            let Some(scope) = scopes.first_mut() else { return Ok(g) };
+            let value = self.expr(scope, &item.body)?;
+            let Value::Optimizer(inner) = value else {
+                return self.fail(
+                    Diagnostic::error(Code("E0321"), item.body.span, "the body of this optimizer is not an optimizer")
+                        .help("write a block with updates of `w` or `g`, or a chain of optimizers joined by `|>`"),
+                );
+            };
+            return self.run_stage(&inner, g);
+        }
+        let ExprKind::Block(body) = &item.body.kind else { unreachable!("checked above") };
+        let outer = {
+            let run = self.opt_run();
+            let outer = (run.stage, std::mem::take(&mut run.shared), std::mem::take(&mut run.stage_states));
+            run.stage = stage;
+            outer
+        };
+        let active: Vec<usize> = (0..leaves).collect();
+        self.lock_block(&mut scopes, &active, body)?;
+        self.finish_stage(&scopes, item)?;
+        let mut gradients = Vec::with_capacity(leaves);
+        for (leaf, scope) in scopes.iter().enumerate() {
+            gradients.push(self.leaf_array(scope, "g", leaf, item.span)?);
+            let w = self.leaf_array(scope, "w", leaf, item.span)?;
+            let storage = self.opt_run().outputs.w[leaf].dtype;
+            let w = self.cast_array(&w, storage);
+            self.opt_run().outputs.w[leaf] = w;
+        }
+        let run = self.opt_run();
+        (run.stage, run.shared, run.stage_states) = outer;
+        Ok(gradients)
+    }
+
+    /// Binds what a body sees of its leaf and of the run.
+    fn bind_leaf(&mut self, scope: &mut Scope, leaf: usize, g: &Array) {
+        let (info, w) = {
+            let run = self.opt_run();
+            (run.inputs.leaves[leaf].clone(), run.outputs.w[leaf].clone())
+        };
+        let compute = compute_type(w.dtype);
+        let w = self.cast_array(&w, compute);
+        let g = self.cast_array(g, compute);
+        let span = Span::default();
+        self.bind_run_scalars(scope);
+        scope.bind("name", Value::Str(info.path), LetKind::Let, span);
+        scope.bind("w", Value::Array(w), LetKind::Var, span);
+        scope.bind("g", Value::Array(g), LetKind::Var, span);
+    }
+
+    /// Binds `step`, `t`, `total_steps`, `loss` and the metrics, where the scope has no such name of its own.
+    fn bind_run_scalars(&mut self, scope: &mut Scope) {
+        let span = Span::default();
+        let (step, total, scalars, pass) = {
+            let run = self.opt_run();
+            (run.inputs.step.clone(), run.inputs.total_steps, run.inputs.scalars.clone(), run.inputs.pass)
+        };
+        let step = Array { weak: true, ..step };
+        // After a step the counter has moved on: what was `t` in the step is the number of steps made.
+        let (step, t) = if pass == Pass::Eval { (self.offset(&step, -1), step) } else { (step.clone(), self.offset(&step, 1)) };
+        let mut bind = |name: &str, value: Value| {
+            if scope.get(name).is_none() {
+                scope.bind(name, value, LetKind::Let, span);
+            }
+        };
+        bind("step", Value::Array(step));
+        bind("t", Value::Array(t));
+        bind("total_steps", Value::Int(Dim::from(total)));
+        for (name, value) in scalars {
+            bind(&name, value);
+        }
+    }
+
+    /// A weak integer scalar plus a number.
+    fn offset(&mut self, x: &Array, by: i64) -> Array {
+        let sum =
+            optc_ops::binary(&mut self.cx, optc_ops::BinOp::Add, &optc_ops::Val::Array(x.clone()), &optc_ops::Val::Int(Dim::from(by)));
+        match sum {
+            Ok(optc_ops::Val::Array(a)) => Array { weak: true, ..a },
+            other => panic!("compiler bug: a counter plus {by} is {other:?}"),
+        }
+    }
+
+    /// An array as another element type.
+    pub(crate) fn cast_array(&mut self, x: &Array, dtype: DType) -> Array {
+        if x.dtype == dtype && !x.weak {
+            return x.clone();
+        }
+        match optc_ops::cast(&mut self.cx, &optc_ops::Val::Array(x.clone()), dtype) {
+            Ok(optc_ops::Val::Array(a)) => Array { weak: false, ..a },
+            other => panic!("compiler bug: a conversion to {dtype} is {other:?}"),
+        }
+    }
+
+    /// The array a name holds at the end of a body, of the leaf's shape.
+    fn leaf_array(&mut self, scope: &Scope, name: &str, leaf: usize, span: Span) -> Eval<Array> {
+        let shape = self.opt_run().inputs.leaves[leaf].w.shape.clone();
+        let dtype = compute_type(self.opt_run().inputs.leaves[leaf].w.dtype);
+        let value = scope.get(name).map_or(Value::Unknown, |b| b.value.clone());
+        self.fit(&value, dtype, &shape, name, span)
+    }
+
+    /// A value as an array of a type and shape: broadcast, converted between float types. Anything else is the spec's mistake.
+    fn fit(&mut self, value: &Value, dtype: DType, shape: &[Dim], name: &str, span: Span) -> Eval<Array> {
+        if matches!(value, Value::Unknown) {
+            return Ok(Array { dtype, shape: shape.to_vec(), weak: false, node: None });
+        }
+        let Some(val) = value.to_val() else {
+            return self.fail(Diagnostic::error(Code("E0322"), span, format!("`{name}` is not an array at the end of the body")));
+        };
+        self.cx.at(span);
+        let array = match optc_ops::materialize(&mut self.cx, &val, Some(dtype)) {
+            Ok(a) => a,
+            Err(e) => return self.fail(e.diagnostic(span)),
+        };
+        if array.shape == shape {
+            return Ok(array);
+        }
+        match optc_ops::broadcast_to(&mut self.cx, &array, shape) {
+            Ok(a) => Ok(a),
+            Err(e) => self.fail(e.diagnostic(span).note(format!("`{name}` keeps the shape it began with"))),
+        }
+    }
+
+    /// Binds the parameters of an optimizer item for one leaf.
+    fn bind_hyperparameters(
+        &mut self,
+        item: &FnItem,
+        item_ref: ItemRef,
+        args: &[OptArg],
+        span: Span,
+        stage: usize,
+        scope: &mut Scope,
+        leaf: usize,
+    ) -> Eval<()> {
+        let mut positional = args.iter().filter(|a| a.name.is_none());
+        let mut used = 0;
+        for param in &item.params {
+            let named = args.iter().find(|a| a.name.as_deref() == Some(&*param.name.text));
+            let arg = named.or_else(|| positional.next());
+            let value = match arg {
+                Some(arg) => {
+                    used += 1;
+                    let mut inner = arg.scope.clone();
+                    inner.push();
+                    self.bind_run_scalars(&mut inner);
+                    for name in ["w", "g", "name"] {
+                        if inner.get(name).is_none()
+                            && let Some(b) = scope.get(name)
+                        {
+                            let value = b.value.clone();
+                            inner.bind(name, value, LetKind::Let, Span::default());
+                        }
+                    }
+                    let value = self.expr(&mut inner, &arg.expr)?;
+                    self.hyper_value(scope, param, value, arg.expr.span, stage, item)?
+                }
+                None => match &param.default {
+                    Some(default) => {
+                        let value = self.expr(scope, default)?;
+                        self.hyper_value(scope, param, value, default.span, stage, item)?
+                    }
+                    None => {
+                        return self.fail(
+                            Diagnostic::error(Code("E0305"), span, format!("`{}` needs `{}`", item.name.text, param.name.text))
+                                .label(param.span, "has no default"),
+                        );
+                    }
+                },
+            };
+            scope.bind(param.name.text.clone(), value, LetKind::Let, param.span);
+        }
+        if leaf == 0 && used < args.len() {
+            return self.unused_argument(item, item_ref, args, span);
+        }
+        Ok(())
+    }
+
+    fn unused_argument(&mut self, item: &FnItem, _item_ref: ItemRef, args: &[OptArg], span: Span) -> Eval<()> {
+        let names: Vec<&str> = item.params.iter().map(|p| &*p.name.text).collect();
+        let unknown = args.iter().find(|a| a.name.as_ref().is_some_and(|n| !names.contains(&&**n)));
+        let diagnostic = match unknown {
+            Some(arg) => {
+                let name = arg.name.as_deref().unwrap_or_default();
+                let d = Diagnostic::error(Code("E0306"), arg.expr.span, format!("`{}` has no parameter `{name}`", item.name.text))
+                    .label(item.name.span, "defined here");
+                match crate::names::nearest(name, names.iter().copied()) {
+                    Some(near) => d.help(format!("did you mean `{near}`?")),
+                    None => d.help(format!("its parameters are {}", names.join(", "))),
+                }
+            }
+            None => Diagnostic::error(Code("E0307"), span, format!("too many arguments for `{}`", item.name.text))
+                .label(item.name.span, format!("takes {}", names.len())),
+        };
+        self.fail(diagnostic)
+    }
+
+    /// A hyperparameter's value: schedules are read at this step; numbers become inputs of the step, so that changing one never recompiles.
+    fn hyper_value(&mut self, scope: &Scope, param: &Param, value: Value, span: Span, stage: usize, item: &FnItem) -> Eval<Value> {
+        let compile_time = param.is_const || param.ty.as_ref().is_some_and(|t| !matches!(t.kind, TypeKind::Array { .. }));
+        let value = match value {
+            Value::Schedule(_) => {
+                let mut scope = Scope::new(ModuleId(0));
+                self.bind_run_scalars(&mut scope);
+                let step = scope.get("step").map_or(Value::Unknown, |b| b.value.clone());
+                self.apply(&value, vec![CallArg { name: None, value: step, span }], span)?
+            }
+            other => other,
+        };
+        self.check_range(param, scope, &value, span)?;
+        let number = match &value {
+            Value::Int(d) => d.known().map(|n| n as f64),
+            Value::Float(x) => *x,
+            Value::Array(a) if a.shape.is_empty() && a.dtype.is_float() => {
+                return Ok(Value::Array(self.weak_float(a)));
+            }
+            _ => return Ok(value),
+        };
+        if compile_time || !self.opt_run().inputs.inputs || self.opt_run().inputs.pass != Pass::Step {
+            return Ok(value);
+        }
+        let Some(number) = number else {
+            // Not known while checking: some scalar.
+            return Ok(Value::Array(Array { dtype: DType::F64, shape: Vec::new(), weak: true, node: None }));
+        };
+        let base = format!("{stage}.{}.{}", item.name.text, param.name.text);
+        let mut name = base.clone();
+        let mut k = 1;
+        // Leaves may have values of their own (`weight_decay = if ndim(w) < 2 { 0 } else { 0.1 }`).
+        while self.opt_run().outputs.hyper.get(&name).is_some_and(|&v| v.to_bits() != number.to_bits()) {
+            name = format!("{base}.{k}");
+            k += 1;
+        }
+        if let Some(array) = self.opt_run().hyper.get(&name) {
+            return Ok(Value::Array(array.clone()));
+        }
+        let array = Array { weak: true, ..self.cx.input(&format!("hyper.{name}"), DType::F64, &[]) };
+        let run = self.opt_run();
+        run.outputs.hyper.insert(name.clone(), number);
+        run.hyper.insert(name, array.clone());
+        Ok(Value::Array(array))
+    }
+
+    /// A float scalar that takes the type it meets.
+    pub(crate) fn weak_float(&mut self, a: &Array) -> Array {
+        if a.weak {
+            return a.clone();
+        }
+        Array { weak: true, ..self.cast_array(a, DType::F64) }
+    }
+}
+
+/// Whether an expression may hold states or collectives in blocks.
+fn is_control(e: &Expr) -> bool {
+    matches!(e.kind, ExprKind::If { .. } | ExprKind::Block(_))
+}
+
+/// The variable an update goes to.
+fn root_name(target: &Expr) -> Option<Arc<str>> {
+    match &target.kind {
+        ExprKind::Name(n) => Some(n.clone()),
+        ExprKind::Field(base, _) | ExprKind::Index { base, .. } => root_name(base),
+        _ => None,
+    }
+}
+
+/// Whether an item is an optimizer.
+pub fn is_optimizer(item: &FnItem) -> bool {
+    item.kind == FnKind::Optimizer
+}

@@ -1,0 +1,195 @@
+//! States of a body: declared in the first pass, read and handed out in the others.
+
+use super::*;
+
+impl Evaluator<'_> {
+    pub(super) fn declare_state(
+        &mut self,
+        scopes: &mut [Scope],
+        active: &[usize],
+        leaf: usize,
+        shared: bool,
+        name: &optc_front::ast::Name,
+        ty: Option<&optc_front::ast::Type>,
+        init: &Expr,
+    ) -> Eval<()> {
+        let (pass, stage, info) = {
+            let run = self.opt_run();
+            (run.inputs.pass, run.stage, run.inputs.leaves[leaf].clone())
+        };
+        self.enter_leaf(if shared { None } else { Some(leaf) });
+        // Initial values are taken before the first step: they see the incoming parameter and gradient.
+        let mut scope = scopes[leaf].clone();
+        scope.push();
+        let compute = compute_type(info.w.dtype);
+        let (w0, g0) = (self.cast_array(&info.w, compute), self.cast_array(&info.g, compute));
+        scope.bind("w", Value::Array(w0), LetKind::Let, name.span);
+        scope.bind("g", Value::Array(g0), LetKind::Let, name.span);
+        let value = self.expr(&mut scope, init)?;
+        let written = match ty {
+            Some(ty) => Some(self.state_type(&mut scope, ty, &info.w)?),
+            None => None,
+        };
+        let base =
+            if shared { format!("optimizer.{stage}.{}", name.text) } else { format!("optimizer.{stage}.{}.{}", name.text, info.path) };
+        let is_scalar = |v: &Value| match v {
+            Value::Int(_) | Value::Float(_) | Value::Unknown => true,
+            Value::Array(a) => a.shape.is_empty(),
+            _ => false,
+        };
+        let value = match (&written, shared) {
+            (Some((dtype, shape)), _) => Value::Array(self.fit(&value, *dtype, shape, &name.text, init.span)?),
+            (None, false) if is_scalar(&value) => Value::Array(self.fit(&value, compute, &info.w.shape, &name.text, init.span)?),
+            (None, true) if is_scalar(&value) => Value::Array(self.fit(&value, compute, &[], &name.text, init.span)?),
+            _ => value,
+        };
+        let mut parts = Vec::new();
+        let mut current = Vec::new();
+        for (path, part) in self.tree_leaves(&value, init.span)? {
+            let full = if path.is_empty() { base.clone() } else { format!("{base}.{path}") };
+            let Some(val) = part.to_val() else {
+                return self.fail(Diagnostic::error(
+                    Code("E0323"),
+                    init.span,
+                    format!("state `{}` holds something that is no array", name.text),
+                ));
+            };
+            let array = match optc_ops::materialize(&mut self.cx, &val, None) {
+                Ok(a) => a,
+                Err(e) => return self.fail(e.diagnostic(init.span)),
+            };
+            parts.push((full.clone(), array.dtype));
+            let array = if pass == Pass::Init {
+                if self.opt_run().outputs.states.insert(full.clone(), array.clone()).is_some() {
+                    return self.fail(Diagnostic::error(Code("E0204"), name.span, format!("state `{}` is declared twice", name.text)));
+                }
+                array
+            } else {
+                match self.opt_run().inputs.states.get(&full) {
+                    Some(a) => a.clone(),
+                    // While checking there are no slots: the type is what matters.
+                    None => array,
+                }
+            };
+            let widened = self.cast_array(&array, compute_type(array.dtype));
+            current.push(Value::Array(widened));
+        }
+        let bound = self.rebuild_tree(&value, &mut current.into_iter());
+        for &target in if shared { active } else { std::slice::from_ref(&leaf) } {
+            scopes[target].bind(name.text.clone(), bound.clone(), LetKind::Var, name.span);
+            self.hoist(&mut scopes[target], &name.text, &bound, name.span);
+        }
+        let run = self.opt_run();
+        if shared {
+            run.shared.push(name.text.clone());
+        }
+        run.stage_states.push(StageState { name: name.text.clone(), leaf: if shared { None } else { Some(leaf) }, parts });
+        Ok(())
+    }
+
+    /// States declared inside a branch must be readable when the body ends: they live in the body's outermost block under a reserved name.
+    pub(super) fn hoist(&mut self, scope: &mut Scope, name: &Arc<str>, value: &Value, span: Span) {
+        let key = format!("state {name}");
+        if scope.get(&key).is_none() {
+            scope.bind_at(1, key, value.clone(), LetKind::Var, span);
+        }
+    }
+
+    /// The storage type and shape a state's type asks for; `...` is the leaf's shape.
+    pub(super) fn state_type(&mut self, scope: &mut Scope, ty: &optc_front::ast::Type, w: &Array) -> Eval<(DType, Vec<Dim>)> {
+        use optc_front::ast::{DimExpr, ElemType};
+        let TypeKind::Array { elem, dims } = &ty.kind else {
+            return self.fail(Diagnostic::error(Code("E0324"), ty.span, "the type of a state is an element type with dimensions"));
+        };
+        let dtype = match elem {
+            ElemType::Concrete(d) => *d,
+            ElemType::Float => compute_type(w.dtype),
+            ElemType::Named(n) => match scope.get(&n.text).map(|b| b.value.clone()) {
+                Some(Value::DType(d)) => d,
+                Some(Value::Unknown) => DType::F32,
+                _ => {
+                    return self.fail(
+                        Diagnostic::error(Code("E0324"), n.span, format!("`{}` is not an element type", n.text))
+                            .help("declare the parameter as `name: type = f32`"),
+                    );
+                }
+            },
+            ElemType::Quantized(_) => {
+                return self.fail(
+                    Diagnostic::error(Code("E0703"), ty.span, "block-quantized states are not yet supported")
+                        .help("use `bf16[...]` or `f16[...]`"),
+                );
+            }
+        };
+        let mut shape = Vec::new();
+        for dim in dims.iter().flatten() {
+            match dim {
+                DimExpr::Ellipsis(_) => shape.extend(w.shape.iter().cloned()),
+                DimExpr::Expr(e) => {
+                    let value = self.expr(scope, e)?;
+                    match value {
+                        Value::Int(d) => shape.push(d),
+                        Value::Unknown => shape.push(self.cx.fresh_symbol("?")),
+                        _ => return self.fail(Diagnostic::error(Code("E0325"), e.span, "a dimension must be a compile-time integer")),
+                    }
+                }
+            }
+        }
+        Ok((dtype, shape))
+    }
+
+    /// After an update of a value kept in a narrow type: what is read later is what was stored.
+    pub(super) fn round_stored(&mut self, scope: &mut Scope, root: Option<&str>, leaf: usize, span: Span) -> Eval<()> {
+        let Some(root) = root else { return Ok(()) };
+        let storage: Vec<DType> = if root == "w" {
+            vec![self.opt_run().inputs.leaves[leaf].w.dtype]
+        } else {
+            let states = &self.opt_run().stage_states;
+            let found = states.iter().rev().find(|s| &*s.name == root && s.leaf.is_none_or(|l| l == leaf));
+            found.map(|s| s.parts.iter().map(|p| p.1).collect()).unwrap_or_default()
+        };
+        let Some(value) = scope.get(root).map(|b| b.value.clone()) else { return Ok(()) };
+        let mut value = value;
+        if storage.iter().any(|&d| compute_type(d) != d) {
+            let parts = self.tree_leaves(&value, span)?;
+            let mut rounded = Vec::new();
+            for ((_, part), &dtype) in parts.iter().zip(&storage) {
+                let Some(val) = part.to_val() else { continue };
+                let array = match optc_ops::materialize(&mut self.cx, &val, Some(compute_type(dtype))) {
+                    Ok(a) => a,
+                    Err(e) => return self.fail(e.diagnostic(span)),
+                };
+                let stored = self.cast_array(&array, dtype);
+                rounded.push(Value::Array(self.cast_array(&stored, compute_type(dtype))));
+            }
+            value = self.rebuild_tree(&value, &mut rounded.into_iter());
+            scope.set(root, value.clone());
+        }
+        if root != "w" && root != "g" {
+            scope.set(&format!("state {root}"), value);
+        }
+        Ok(())
+    }
+
+    /// Hands out the states a stage leaves.
+    pub(super) fn finish_stage(&mut self, scopes: &[Scope], item: &FnItem) -> Eval<()> {
+        if self.opt_run().inputs.pass != Pass::Step {
+            return Ok(());
+        }
+        let states = self.opt_run().stage_states.clone();
+        for state in states {
+            let scope = &scopes[state.leaf.unwrap_or(0)];
+            let value = scope.get(&format!("state {}", state.name)).or_else(|| scope.get(&state.name)).map(|b| b.value.clone());
+            let value = value.unwrap_or(Value::Unknown);
+            let parts = self.tree_leaves(&value, item.span)?;
+            for ((full, dtype), (_, part)) in state.parts.iter().zip(parts) {
+                let Some(incoming) = self.opt_run().inputs.states.get(full).cloned() else { continue };
+                let shape = incoming.shape.clone();
+                let fitted = self.fit(&part, compute_type(*dtype), &shape, &state.name, item.span)?;
+                let stored = self.cast_array(&fitted, *dtype);
+                self.opt_run().outputs.states.insert(full.clone(), stored);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,109 @@
+//! Initial values of parameters, buffers and states.
+
+use super::*;
+
+impl Evaluator<'_> {
+    /// The initial values: leaves, states (name and type), and the graph.
+    pub(super) fn lower_init(&mut self, setup: &TrainSetup) -> Eval<(Vec<LeafDecl>, Vec<(String, Ty)>, Graph)> {
+        self.cx.push_level();
+        let key = self.cx.input("key", DType::U32, &[2]);
+        let fields = self.field_inputs(setup.data.as_deref(), &setup.fields, &[setup.batch]);
+        let result = self.init_values(setup, &key, &fields);
+        let (decls, states, arrays) = match result {
+            Ok(v) => v,
+            Err(stop) => {
+                self.cx.pop_level();
+                return Err(stop);
+            }
+        };
+        let mut outputs = arrays;
+        let zero = optc_ops::materialize(&mut self.cx, &Val::Int(Dim::from(0i64)), Some(DType::I32));
+        outputs.push(self.lift(zero, setup.span)?);
+        let mut names = vec!["key".to_string()];
+        names.extend((0..fields.len()).map(|k| format!("field.{k}")));
+        let graph = self.finish_graph(&outputs, &names, setup.span)?;
+        Ok((decls, states, graph))
+    }
+
+    #[expect(clippy::type_complexity, reason = "an internal triple")]
+    pub(super) fn init_values(
+        &mut self,
+        setup: &TrainSetup,
+        key: &Array,
+        fields: &[(Arc<str>, Array)],
+    ) -> Eval<(Vec<LeafDecl>, Vec<(String, Ty)>, Vec<Array>)> {
+        self.training = Some(true);
+        let models: Vec<(Arc<str>, Value)> = setup.models.iter().map(|(n, m)| (n.clone(), label_model(m, n))).collect();
+        let batch = self.batch_dim(setup);
+        let (_, leaves) = self.initialize(key.clone(), |ev| {
+            let mut scope = ev.loss_scope(setup, &models, fields, batch, Some(key))?;
+            let value = ev.expr(&mut scope, &setup.loss)?;
+            ev.split_loss(setup, value)
+        })?;
+        let mut decls = Vec::new();
+        let mut arrays = Vec::new();
+        for leaf in &leaves {
+            let stored =
+                if leaf.buffer || !leaf.array.dtype.is_float() { leaf.array.dtype } else { setup.stored.unwrap_or(leaf.array.dtype) };
+            let shape = leaf.array.shape.iter().map(|d| d.known().unwrap_or(1) as usize);
+            decls.push(LeafDecl { path: leaf.path.clone(), ty: Ty::new(stored, shape), seen: leaf.array.dtype, buffer: leaf.buffer });
+            arrays.push(self.cast_array(&leaf.array, stored));
+        }
+        if decls.iter().all(|d| d.buffer) && self.mode != Mode::Check {
+            return self.fail(
+                Diagnostic::error(Code("E0521"), setup.loss.span, "the loss depends on no parameters, so there is nothing to train")
+                    .help("call a model that declares `param`s"),
+            );
+        }
+        // The optimizer's states, from the initial weights; a real gradient only where a state's initial value asks for it.
+        let mut weights = Vec::new();
+        let needs_gradient = setup.state_uses_gradient;
+        let gradients = if needs_gradient && self.cx.emitting() {
+            let f = self.loss_function(setup, &decls, &[setup.batch])?;
+            let args = order_leaves(&decls, &arrays).into_iter().chain(fields.iter().map(|(_, a)| a.clone())).chain([key.clone()]);
+            Some(self.inline_gradients(&f, &args.collect::<Vec<_>>(), setup.span)?.3)
+        } else {
+            None
+        };
+        let mut g = gradients.into_iter().flatten();
+        for (decl, w) in decls.iter().zip(&arrays).filter(|(d, _)| !d.buffer) {
+            let gradient = match g.next() {
+                Some(g) => g,
+                None => self.zeros_like(w),
+            };
+            weights.push(Leaf { path: short_path(setup, &decl.path), w: w.clone(), g: gradient });
+        }
+        let step = optc_ops::materialize(&mut self.cx, &Val::Int(Dim::from(0i64)), Some(DType::I32));
+        let step = self.lift(step, setup.span)?;
+        let inputs = OptInputs {
+            pass: Pass::Init,
+            leaves: weights,
+            step,
+            total_steps: setup.steps as i64,
+            scalars: self.unknown_scalars(setup),
+            states: IndexMap::new(),
+            key: Some(self.fold_key(key, FOLD_OPTIMIZER, None)),
+            inputs: false,
+        };
+        let out = self.run_optimizer(&setup.optimizer, inputs)?;
+        let mut states = Vec::new();
+        for (name, array) in &out.states {
+            states.push((name.clone(), Ty::new(array.dtype, array.shape.iter().map(|d| d.known().unwrap_or(1) as usize))));
+            arrays.push(array.clone());
+        }
+        Ok((decls, states, arrays))
+    }
+
+    pub(crate) fn zeros_like(&mut self, w: &Array) -> Array {
+        let dtype = w.dtype;
+        let zero = optc_ops::materialize(&mut self.cx, &Val::Float(Some(0.0)), Some(dtype));
+        let zero = zero.unwrap_or_else(|_| panic!("compiler bug: zero as {dtype}"));
+        optc_ops::broadcast_to(&mut self.cx, &zero, &w.shape).unwrap_or_else(|_| panic!("compiler bug: broadcast of a scalar"))
+    }
+
+    /// `loss` and metrics before anything is known: NaN.
+    pub(super) fn unknown_scalars(&mut self, setup: &TrainSetup) -> Vec<(Arc<str>, Value)> {
+        let names = setup.watched_names();
+        std::iter::once(Arc::from("loss")).chain(names).map(|n| (n, Value::Float(Some(f64::NAN)))).collect()
+    }
+}

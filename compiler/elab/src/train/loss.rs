@@ -1,0 +1,185 @@
+//! The loss of one batch as a function with gradients.
+
+use super::*;
+
+impl Evaluator<'_> {
+    /// The scope the loss and metrics are evaluated in.
+    pub(super) fn loss_scope(
+        &mut self,
+        setup: &TrainSetup,
+        models: &[(Arc<str>, Value)],
+        fields: &[(Arc<str>, Array)],
+        batch: Dim,
+        key: Option<&Array>,
+    ) -> Eval<Scope> {
+        let mut scope = setup.scope.clone();
+        scope.push();
+        scope.bind("B", Value::Int(batch), LetKind::Let, setup.span);
+        for (name, array) in fields {
+            scope.bind(name.clone(), Value::Array(array.clone()), LetKind::Let, setup.span);
+        }
+        for (name, model) in models {
+            scope.bind(name.clone(), model.clone(), LetKind::Let, setup.span);
+        }
+        if let Some(key) = key {
+            self.key = Some(self.fold_key(key, FOLD_LETS, None));
+        }
+        for (pattern, value) in &setup.drawn {
+            let v = self.expr(&mut scope, value)?;
+            self.bind_pattern(&mut scope, pattern, v, LetKind::Let)?;
+        }
+        Ok(scope)
+    }
+
+    /// The models bound to leaves.
+    pub(super) fn bound_models(&mut self, setup: &TrainSetup, decls: &[LeafDecl], leaves: &[Array]) -> Vec<(Arc<str>, Value)> {
+        let mut bound = Vec::new();
+        for (name, model) in &setup.models {
+            let prefix = format!("{name}.");
+            let mut own: Vec<(Arc<str>, Array)> = Vec::new();
+            for (decl, array) in decls.iter().zip(leaves) {
+                if let Some(path) = decl.path.strip_prefix(&prefix) {
+                    let seen = self.cast_array(array, decl.seen);
+                    own.push((Arc::from(path), seen));
+                }
+            }
+            bound.push((name.clone(), self.bind_model(model, &own)));
+        }
+        bound
+    }
+
+    /// Evaluates the loss with bound models.
+    pub(super) fn evaluate_loss(
+        &mut self,
+        setup: &TrainSetup,
+        decls: &[LeafDecl],
+        leaves: &[Array],
+        fields: &[(Arc<str>, Array)],
+        key: &Array,
+    ) -> Eval<LossParts> {
+        let models = self.bound_models(setup, decls, leaves);
+        self.training = Some(true);
+        let saved = (self.recorder.buffers.replace(IndexMap::new()), self.recorder.metrics.replace(Vec::new()));
+        let result = (|ev: &mut Self| {
+            let batch = ev.batch_dim(setup);
+            let mut scope = ev.loss_scope(setup, &models, fields, batch, Some(key))?;
+            ev.key = Some(ev.fold_key(key, FOLD_BATCH, None));
+            ev.expr(&mut scope, &setup.loss)
+        })(self);
+        let buffers = std::mem::replace(&mut self.recorder.buffers, saved.0).unwrap_or_default();
+        let metrics = std::mem::replace(&mut self.recorder.metrics, saved.1).unwrap_or_default();
+        let (loss, mut recorded) = self.split_loss(setup, result?)?;
+        for (name, value) in metrics {
+            let array = self.scalar_f32(&value, setup.loss.span, "a metric")?;
+            recorded.push((name.to_string(), array));
+        }
+        let mut new = Vec::new();
+        for (decl, old) in decls.iter().zip(leaves).filter(|(d, _)| d.buffer) {
+            let array = buffers.get(&decl.path).cloned().unwrap_or_else(|| old.clone());
+            new.push(self.cast_array(&array, decl.ty.dtype));
+        }
+        Ok(LossParts { loss, recorded, buffers: new })
+    }
+
+    pub(super) fn batch_dim(&mut self, setup: &TrainSetup) -> Dim {
+        if self.mode == Mode::Check { self.cx.fresh_symbol("B") } else { Dim::from(setup.batch) }
+    }
+
+    /// The scalar loss and the auxiliary values of `(loss, { name = value })`.
+    pub(super) fn split_loss(&mut self, setup: &TrainSetup, value: Value) -> Eval<(Array, Vec<(String, Array)>)> {
+        let span = setup.loss.span;
+        let (loss, aux) = match &value {
+            Value::Tuple(parts) if parts.len() == 2 => (parts[0].clone(), Some(parts[1].clone())),
+            _ => (value, None),
+        };
+        let loss = self.scalar_f32(&loss, span, "the loss")?;
+        let mut recorded = Vec::new();
+        if let Some(Value::Record(fields)) = aux {
+            for (name, value) in fields.iter() {
+                recorded.push((name.to_string(), self.scalar_f32(value, span, name)?));
+            }
+        }
+        Ok((loss, recorded))
+    }
+
+    /// A scalar as an f32 array.
+    pub(crate) fn scalar_f32(&mut self, value: &Value, span: Span, what: &str) -> Eval<Array> {
+        let array = match value {
+            Value::Unknown => return Ok(Array { dtype: DType::F32, shape: Vec::new(), weak: false, node: None }),
+            other => match other.to_val() {
+                Some(val) => {
+                    let made = optc_ops::materialize(&mut self.cx, &val, None);
+                    self.lift(made, span)?
+                }
+                None => return self.error("E0320", span, format!("{what} must be a scalar")),
+            },
+        };
+        if !array.shape.is_empty() {
+            let shape: Vec<String> = array.shape.iter().map(|d| d.to_string()).collect();
+            return self.fail(
+                Diagnostic::error(Code("E0320"), span, format!("{what} must be a scalar, but it has shape [{}]", shape.join(", ")))
+                    .help("take its mean or sum"),
+            );
+        }
+        Ok(self.cast_array(&array, DType::F32))
+    }
+
+    /// Lowers the loss of one batch to a graph of its own.
+    pub(super) fn loss_function(&mut self, setup: &TrainSetup, decls: &[LeafDecl], lead: &[usize]) -> Eval<LossFunction> {
+        self.cx.push_level();
+        let mut leaves: Vec<Option<Array>> = vec![None; decls.len()];
+        for buffer in [false, true] {
+            for (k, d) in decls.iter().enumerate().filter(|(_, d)| d.buffer == buffer) {
+                leaves[k] = Some(self.cx.input(&format!("leaf.{k}"), d.ty.dtype, &d.ty.shape));
+            }
+        }
+        let leaves: Vec<Array> = leaves.into_iter().flatten().collect();
+        let fields = self.field_inputs(setup.data.as_deref(), &setup.fields, lead);
+        let key = self.cx.input("key", DType::U32, &[2]);
+        let parts = self.evaluate_loss(setup, decls, &leaves, &fields, &key);
+        let parts = match parts {
+            Ok(p) => p,
+            Err(stop) => {
+                self.cx.pop_level();
+                return Err(stop);
+            }
+        };
+        let recorded: Vec<String> = parts.recorded.iter().map(|(n, _)| n.clone()).collect();
+        if self.cx.emitting() {
+            let mut outputs = vec![self.cx.node(&parts.loss)];
+            for array in parts.recorded.iter().map(|(_, a)| a).chain(&parts.buffers) {
+                let origin = self.cx.origin;
+                let node = self.cx.node(array);
+                outputs.push(self.cx.graph().op(Op::StopGradient, &[node], origin));
+            }
+            self.cx.graph().outputs = outputs;
+        }
+        let (mut graph, captured) = self.cx.pop_level();
+        if self.cx.emitting() && matches!(setup.precision, DType::BF16 | DType::F16) {
+            graph = crate::precision::round_products(&graph, setup.precision);
+        }
+        let params = decls.iter().filter(|d| !d.buffer).count();
+        Ok(LossFunction { graph, captured, recorded, buffers: parts.buffers.len(), params })
+    }
+
+    /// Puts value and gradients of a loss function into the graph on top. Gives loss, recorded values, buffers, gradients (of parameters).
+    pub(super) fn inline_gradients(
+        &mut self,
+        f: &LossFunction,
+        args: &[Array],
+        span: Span,
+    ) -> Eval<(Array, Vec<Array>, Vec<Array>, Vec<Array>)> {
+        let wrt: Vec<usize> = (0..f.params).collect();
+        let derived = match optc_mid::differentiate::vjp_of(&f.graph, &wrt, &[0]) {
+            Ok(g) => g,
+            Err(e) => return self.fail(Diagnostic::error(Code("E0705"), e.origin.span, e.message).label(span, "differentiated here")),
+        };
+        let origin = self.cx.origin;
+        let mut nodes: Vec<NodeId> = args.iter().chain(&f.captured).map(|a| self.cx.node(a)).collect();
+        nodes.push(self.cx.graph().scalar(DType::F32, 1.0, origin));
+        let results = self.cx.graph().inline(&derived, &nodes, "");
+        let arrays: Vec<Array> = results.iter().map(|&n| self.cx.array(n)).collect();
+        let (r, b) = (f.recorded.len(), f.buffers);
+        Ok((arrays[0].clone(), arrays[1..1 + r].to_vec(), arrays[1 + r..1 + r + b].to_vec(), arrays[1 + r + b..].to_vec()))
+    }
+}

@@ -1,0 +1,205 @@
+//! `train` blocks: settings are read by the host, loss and optimizer are lowered to the graphs of a [`TrainProgram`].
+
+mod evaluation;
+mod init;
+mod loss;
+mod step;
+
+use crate::evaluator::{Eval, Evaluator, Mode};
+use crate::host::DataTable;
+use crate::optimizer::{Leaf, OptInputs, Pass};
+use crate::program::{CheckpointSpec, DataUse, LogSpec, MetricProgram, Slot, SlotKind, StepProgram, TrainProgram};
+use crate::scope::Scope;
+use crate::settings::TrainSetup;
+use crate::value::Value;
+use indexmap::IndexMap;
+use optc_abi::{DType, Tensor};
+use optc_base::{Code, Diagnostic, Span};
+use optc_front::ast::{Expr, ExprKind, LetKind, Setting};
+use optc_ir::graph::{LoopOp, Op};
+use optc_ir::{Graph, NodeId, Ty};
+use optc_ops::{Array, Dim, Val};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Place numbers of key folds, apart from those of draws in the text.
+pub(crate) const FOLD_STEP: u32 = 0xF000_0001;
+const FOLD_LETS: u32 = 0xF000_0002;
+const FOLD_OPTIMIZER: u32 = 0xF000_0003;
+const FOLD_BATCH: u32 = 0xF000_0004;
+
+/// A leaf of the models: how it is stored.
+#[derive(Clone, Debug)]
+pub struct LeafDecl {
+    /// Path with the model's name in front (`net.linear.0.w`).
+    pub path: Arc<str>,
+    /// Stored type.
+    pub ty: Ty,
+    /// Type the model sees.
+    pub seen: DType,
+    /// Whether it is a buffer.
+    pub buffer: bool,
+}
+
+/// What one evaluation of the loss gives.
+#[derive(Debug)]
+struct LossParts {
+    loss: Array,
+    recorded: Vec<(String, Array)>,
+    /// New value of each buffer leaf, in order.
+    buffers: Vec<Array>,
+}
+
+/// The value-and-gradient function of one batch. Inputs: parameter leaves, buffer leaves, fields, key, captured arrays; outputs of `graph`: loss, recorded, buffers, and
+/// after differentiation the gradients.
+struct LossFunction {
+    graph: Graph,
+    captured: Vec<Array>,
+    recorded: Vec<String>,
+    buffers: usize,
+    params: usize,
+}
+
+impl Evaluator<'_> {
+    /// Lowers a `train` block with overrides to graphs.
+    ///
+    /// # Errors
+    /// Whatever is wrong in it; recorded.
+    pub fn lower_train(&mut self, setup: &TrainSetup) -> Eval<TrainProgram> {
+        let mode = self.mode;
+        self.mode = if mode == Mode::Host { Mode::Lower } else { mode };
+        let script = std::mem::replace(&mut self.in_script, false);
+        let (training, key) = (self.training, self.key.clone());
+        let result = self.lower_train_inner(setup);
+        (self.mode, self.in_script, self.training, self.key) = (mode, script, training, key);
+        result
+    }
+
+    fn lower_train_inner(&mut self, setup: &TrainSetup) -> Eval<TrainProgram> {
+        let (decls, states, init) = self.lower_init(setup)?;
+        let mut slots: Vec<Slot> = decls
+            .iter()
+            .map(|d| Slot { name: d.path.to_string(), ty: d.ty.clone(), kind: if d.buffer { SlotKind::Buffer } else { SlotKind::Param } })
+            .collect();
+        slots.extend(states.iter().map(|(name, ty)| Slot { name: name.clone(), ty: ty.clone(), kind: SlotKind::State }));
+        slots.push(Slot { name: "step".into(), ty: Ty::scalar(DType::I32), kind: SlotKind::Counter });
+        let (step, has_eval) = self.lower_step(setup, &decls, &slots)?;
+        let eval = if has_eval { Some(self.lower_eval(setup, &decls, &slots)?) } else { None };
+        let mut metrics = Vec::new();
+        for metric in &setup.metrics {
+            if metric.clauses.iter().any(|c| &*c.word.text == "on") {
+                metrics.push(self.lower_metric(setup, &decls, metric)?);
+            }
+        }
+        let stop_when = match &setup.stop_when {
+            Some(e) => Some(self.lower_stop(setup, e)?),
+            None => None,
+        };
+        let given = self.given_leaves(setup, &slots)?;
+        Ok(TrainProgram {
+            name: setup.name.to_string(),
+            file: self.program.module(setup.scope.module).name.clone(),
+            span: setup.span,
+            slots,
+            init,
+            given,
+            step,
+            eval,
+            data: setup.data.as_ref().map(|d| data_use(d, &setup.fields)),
+            batch: setup.batch,
+            accumulate: setup.accumulate,
+            shuffle: setup.shuffle,
+            steps: setup.steps,
+            seed: setup.seed,
+            metrics,
+            checkpoint: setup.checkpoint.clone().map(|(folder, every, keep)| CheckpointSpec { folder, every, keep }),
+            resume: setup.resume,
+            log: setup.log.clone().map(|(path, formats)| LogSpec { path, formats }),
+            stop_when,
+            stop_on_nan: setup.stop_on_nan,
+            precision: setup.precision,
+        })
+    }
+
+    /// Inputs for one batch of the fields.
+    fn field_inputs(&mut self, data: Option<&DataTable>, fields: &[Arc<str>], lead: &[usize]) -> Vec<(Arc<str>, Array)> {
+        let Some(data) = data else { return Vec::new() };
+        let mut inputs = Vec::new();
+        for (k, name) in fields.iter().enumerate() {
+            let tensor = &data.fields[name];
+            let shape: Vec<usize> = lead.iter().copied().chain(tensor.shape[1..].iter().copied()).collect();
+            inputs.push((name.clone(), self.cx.input(&format!("field.{k}"), tensor.dtype, &shape)));
+        }
+        inputs
+    }
+
+    /// Ends the graph on top: its inputs in the order of `names` (those not asked for must be captured arrays, which become constants), `outputs` as its results.
+    fn finish_graph(&mut self, outputs: &[Array], names: &[String], span: Span) -> Eval<Graph> {
+        if !self.cx.emitting() {
+            self.cx.pop_level();
+            return Ok(Graph::new());
+        }
+        let outputs: Vec<NodeId> = outputs.iter().map(|a| self.cx.node(a)).collect();
+        self.cx.graph().outputs = outputs;
+        let (graph, captured) = self.cx.pop_level();
+        let mut captured = captured.into_iter();
+        let mut constants: IndexMap<usize, Arc<Tensor>> = IndexMap::new();
+        for (k, input) in graph.inputs.iter().enumerate() {
+            if input.name.starts_with("captured.") {
+                let array = captured.next().expect("as many captured arrays as inputs for them");
+                constants.insert(k, self.force(&array, span)?);
+            }
+        }
+        let mut out = Graph::new();
+        let origin = self.cx.origin;
+        let mut args: Vec<Option<NodeId>> = vec![None; graph.inputs.len()];
+        for name in names {
+            let Some(k) = graph.inputs.iter().position(|i| i.name == *name) else { panic!("compiler bug: no input {name}") };
+            let ty = graph.ty(graph.inputs[k].node).clone();
+            args[k] = Some(out.input(name.clone(), ty, origin));
+        }
+        for (k, tensor) in constants {
+            args[k] = Some(out.constant((*tensor).clone(), origin));
+        }
+        let args: Vec<NodeId> = args
+            .into_iter()
+            .zip(&graph.inputs)
+            .map(|(arg, input)| arg.unwrap_or_else(|| panic!("compiler bug: input {} is left over", input.name)))
+            .collect();
+        out.outputs = out.inline(&graph, &args, "");
+        Ok(out)
+    }
+
+    /// A key folded with a place and, if given, a number.
+    pub(crate) fn fold_key(&mut self, key: &Array, place: u32, number: Option<&Array>) -> Array {
+        let number = number.map_or(Value::Int(Dim::from(0i64)), |n| Value::Array(n.clone()));
+        self.key_fold(key, &number, place)
+    }
+}
+
+/// Parameters before buffers, as a loss function takes them.
+fn order_leaves(decls: &[LeafDecl], leaves: &[Array]) -> Vec<Array> {
+    let pick = |buffer: bool| decls.iter().zip(leaves).filter(move |(d, _)| d.buffer == buffer).map(|(_, a)| a.clone());
+    pick(false).chain(pick(true)).collect()
+}
+
+/// A leaf's path as optimizer bodies see it: without the model's name where there is only one model.
+fn short_path(setup: &TrainSetup, path: &str) -> Arc<str> {
+    match setup.models.as_slice() {
+        [(name, _)] => Arc::from(path.strip_prefix(&format!("{name}.")).unwrap_or(path)),
+        _ => Arc::from(path),
+    }
+}
+
+/// The model under a label, so that initialization names its leaves.
+fn label_model(model: &Value, label: &Arc<str>) -> Value {
+    match model {
+        Value::Model(m) => Value::Model(Rc::new(crate::value::ModelValue { label: Some(label.clone()), ..(**m).clone() })),
+        other => other.clone(),
+    }
+}
+
+fn data_use(table: &Rc<DataTable>, fields: &[Arc<str>]) -> DataUse {
+    let example = fields.iter().map(|f| Ty::new(table.fields[f].dtype, table.fields[f].shape[1..].iter().copied())).collect();
+    DataUse { table: Arc::new((**table).clone()), fields: fields.to_vec(), example }
+}

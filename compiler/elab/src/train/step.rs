@@ -1,0 +1,247 @@
+//! One training step: gradients (accumulated where asked), metrics on the batch, the optimizer.
+
+use super::*;
+
+impl Evaluator<'_> {
+    pub(super) fn lower_step(&mut self, setup: &TrainSetup, decls: &[LeafDecl], slots: &[Slot]) -> Eval<(StepProgram, bool)> {
+        let lead = [setup.batch];
+        let f = self.loss_function(setup, decls, &lead)?;
+        self.cx.push_level();
+        let result = self.step_values(setup, decls, slots, &f);
+        let (outputs, recorded, record_every, hyper, has_eval) = match result {
+            Ok(v) => v,
+            Err(stop) => {
+                self.cx.pop_level();
+                return Err(stop);
+            }
+        };
+        let watched = setup.watched_names();
+        let mut names: Vec<String> = (0..slots.len()).map(|k| format!("slot.{k}")).collect();
+        names.extend((0..setup.fields.len()).map(|k| format!("field.{k}")));
+        names.push("key".into());
+        names.extend(hyper.keys().map(|n| format!("hyper.{n}")));
+        names.extend((0..watched.len()).map(|k| format!("watched.{k}")));
+        let graph = self.finish_graph(&outputs, &names, setup.span)?;
+        let step = StepProgram {
+            graph,
+            hyper: hyper.into_iter().collect(),
+            watched: watched.iter().map(|n| n.to_string()).collect(),
+            recorded,
+            record_every,
+        };
+        Ok((step, has_eval))
+    }
+
+    #[expect(clippy::type_complexity, reason = "an internal tuple")]
+    pub(super) fn step_values(
+        &mut self,
+        setup: &TrainSetup,
+        decls: &[LeafDecl],
+        slots: &[Slot],
+        f: &LossFunction,
+    ) -> Eval<(Vec<Array>, Vec<String>, Vec<u64>, IndexMap<String, f64>, bool)> {
+        let inputs: Vec<Array> =
+            slots.iter().enumerate().map(|(k, s)| self.cx.input(&format!("slot.{k}"), s.ty.dtype, &s.ty.shape)).collect();
+        let lead: Vec<usize> = if setup.accumulate > 1 { vec![setup.accumulate, setup.batch] } else { vec![setup.batch] };
+        let fields = self.field_inputs(setup.data.as_deref(), &setup.fields, &lead);
+        let run_key = self.cx.input("key", DType::U32, &[2]);
+        let mut scalars: Vec<(Arc<str>, Value)> = Vec::new();
+        for (k, name) in setup.watched_names().into_iter().enumerate() {
+            let input = self.cx.input(&format!("watched.{k}"), DType::F32, &[]);
+            scalars.push((name, Value::Array(self.weak_float(&input))));
+        }
+        let step = inputs[slots.len() - 1].clone();
+        let key = self.fold_key(&run_key, FOLD_STEP, Some(&step));
+        let leaves = &inputs[..decls.len()];
+        let (loss, recorded_arrays, buffers, gradients) = if !self.cx.emitting() {
+            let g = decls.iter().zip(leaves).filter(|(d, _)| !d.buffer).map(|(_, a)| a.clone()).collect();
+            let scalar = Array { dtype: DType::F32, shape: Vec::new(), weak: false, node: None };
+            (scalar.clone(), vec![scalar; f.recorded.len()], Vec::new(), g)
+        } else if setup.accumulate > 1 {
+            self.accumulate(setup, decls, leaves, &fields, &key, f)?
+        } else {
+            let args = order_leaves(decls, leaves).into_iter().chain(fields.iter().map(|(_, a)| a.clone())).chain([key.clone()]);
+            self.inline_gradients(f, &args.collect::<Vec<_>>(), setup.span)?
+        };
+        // Metrics without `on` are computed on the step's batch, at the incoming weights.
+        let mut recorded: Vec<(String, Array, u64)> = f.recorded.iter().cloned().zip(recorded_arrays).map(|(n, a)| (n, a, 1)).collect();
+        for metric in setup.metrics.iter().filter(|m| m.clauses.iter().all(|c| &*c.word.text != "on")) {
+            let (name, array, every) = self.batch_metric(setup, decls, leaves, &fields, &key, metric)?;
+            recorded.push((name, array, every));
+        }
+        let mut gradient = gradients.into_iter();
+        let opt_leaves: Vec<Leaf> = decls
+            .iter()
+            .zip(leaves)
+            .filter(|(d, _)| !d.buffer)
+            .map(|(d, w)| Leaf {
+                path: short_path(setup, &d.path),
+                w: w.clone(),
+                g: gradient.next().expect("a gradient for every parameter"),
+            })
+            .collect();
+        let loss_value = Value::Array(self.weak_float(&loss));
+        scalars.insert(0, (Arc::from("loss"), loss_value));
+        let states =
+            slots.iter().zip(&inputs).filter(|(s, _)| s.kind == SlotKind::State).map(|(s, a)| (s.name.clone(), a.clone())).collect();
+        let opt_key = self.fold_key(&key, FOLD_OPTIMIZER, None);
+        let opt = OptInputs {
+            pass: Pass::Step,
+            leaves: opt_leaves,
+            step: step.clone(),
+            total_steps: setup.steps as i64,
+            scalars,
+            states,
+            key: Some(opt_key),
+            inputs: true,
+        };
+        let out = self.run_optimizer(&setup.optimizer, opt)?;
+        for (name, value) in &out.metrics {
+            let array = self.scalar_f32(value, setup.span, name)?;
+            recorded.push((name.clone(), array, 1));
+        }
+        let next = optc_ops::binary(&mut self.cx, optc_ops::BinOp::Add, &Val::Array(step.clone()), &Val::Int(Dim::from(1i64)));
+        let next = match self.lift(next, setup.span)? {
+            Val::Array(a) => self.cast_array(&a, DType::I32),
+            other => panic!("compiler bug: a counter became {other:?}"),
+        };
+        let (mut new_w, mut new_b) = (out.w.into_iter(), buffers.into_iter());
+        let mut outputs: Vec<Array> = Vec::new();
+        for (slot, input) in slots.iter().zip(&inputs) {
+            outputs.push(match slot.kind {
+                SlotKind::Param => new_w.next().expect("a new value for every parameter"),
+                SlotKind::Buffer => new_b.next().unwrap_or_else(|| input.clone()),
+                SlotKind::State => out.states.get(&slot.name).cloned().unwrap_or_else(|| input.clone()),
+                SlotKind::Counter => next.clone(),
+            });
+        }
+        outputs.push(loss);
+        outputs.extend(recorded.iter().map(|(_, a, _)| a.clone()));
+        let names = recorded.iter().map(|(n, _, _)| n.clone()).collect();
+        let every = recorded.iter().map(|(_, _, e)| *e).collect();
+        Ok((outputs, names, every, out.hyper, out.eval.is_some()))
+    }
+
+    /// Value and gradients as means over `accumulate` batches, in a counted loop.
+    pub(super) fn accumulate(
+        &mut self,
+        setup: &TrainSetup,
+        decls: &[LeafDecl],
+        leaves: &[Array],
+        fields: &[(Arc<str>, Array)],
+        key: &Array,
+        f: &LossFunction,
+    ) -> Eval<(Array, Vec<Array>, Vec<Array>, Vec<Array>)> {
+        let k = setup.accumulate;
+        let origin = self.cx.origin;
+        let ordered = order_leaves(decls, leaves);
+        let params = &ordered[..f.params];
+        // Carried: loss, recorded, gradients (sums), then buffers (latest).
+        let mut carried: Vec<Array> = Vec::new();
+        for _ in 0..1 + f.recorded.len() {
+            let node = self.cx.graph().scalar(DType::F32, 0.0, origin);
+            carried.push(self.cx.array(node));
+        }
+        for w in params {
+            carried.push(self.zeros_like(w));
+        }
+        carried.extend(ordered[f.params..].iter().cloned());
+        let sums = carried.len() - f.buffers;
+        self.cx.push_level();
+        let counter = self.cx.input("counter", DType::I32, &[]);
+        let shape_of = |a: &Array| -> Vec<usize> { a.shape.iter().map(|d| d.known().unwrap_or(1) as usize).collect() };
+        let inner: Vec<Array> = carried.iter().map(|a| self.cx.input("carried", a.dtype, &shape_of(a))).collect();
+        let slices: Vec<Array> = fields.iter().map(|(_, a)| self.cx.input("slice", a.dtype, &shape_of(a)[1..])).collect();
+        let batch_key = self.fold_key(key, FOLD_BATCH, Some(&counter));
+        let args: Vec<Array> = params.iter().cloned().chain(inner[sums..].iter().cloned()).chain(slices).chain([batch_key]).collect();
+        let (loss, recorded, buffers, gradients) = match self.inline_gradients(f, &args, setup.span) {
+            Ok(v) => v,
+            Err(stop) => {
+                self.cx.pop_level();
+                return Err(stop);
+            }
+        };
+        let mut outputs = Vec::new();
+        for (sum, part) in inner[..sums].iter().zip([loss].into_iter().chain(recorded).chain(gradients)) {
+            let (a, b) = (self.cx.node(sum), self.cx.node(&part));
+            outputs.push(self.cx.graph().map(optc_ir::ScalarOp::Add, &[a, b], origin));
+        }
+        outputs.extend(buffers.iter().map(|b| self.cx.node(b)));
+        self.cx.graph().outputs = outputs;
+        let (body, captured) = self.cx.pop_level();
+        let op = LoopOp { trip: Some(k), reverse: false, carried: carried.len(), scanned: fields.len(), body: Arc::new(body) };
+        let operands: Vec<NodeId> = carried.iter().chain(fields.iter().map(|(_, a)| a)).chain(&captured).map(|a| self.cx.node(a)).collect();
+        let results = self.cx.graph().loop_results(op, &operands, origin);
+        let mut arrays = Vec::new();
+        for (i, &node) in results.iter().enumerate() {
+            let node = if i < sums {
+                let ty = self.cx.graph().ty(node).clone();
+                let scale = self.cx.graph().splat(&ty, 1.0 / k as f64, origin);
+                self.cx.graph().map(optc_ir::ScalarOp::Mul, &[node, scale], origin)
+            } else {
+                node
+            };
+            arrays.push(self.cx.array(node));
+        }
+        let r = f.recorded.len();
+        let gradients = arrays[1 + r..sums].to_vec();
+        Ok((arrays[0].clone(), arrays[1..1 + r].to_vec(), arrays[sums..].to_vec(), gradients))
+    }
+
+    /// A metric without `on`.
+    pub(super) fn batch_metric(
+        &mut self,
+        setup: &TrainSetup,
+        decls: &[LeafDecl],
+        leaves: &[Array],
+        fields: &[(Arc<str>, Array)],
+        key: &Array,
+        metric: &Setting,
+    ) -> Eval<(String, Array, u64)> {
+        let (name, e) = self.metric_parts(metric)?;
+        let mut own = Vec::new();
+        for (field, array) in fields {
+            let array = if setup.accumulate > 1 && self.cx.emitting() {
+                // The first of the step's batches stands for all.
+                let node = self.cx.node(array);
+                let (shape, origin) = (self.cx.graph().ty(node).shape.clone(), self.cx.origin);
+                let first = self.cx.graph().slice_axis(node, 0, 0, 1, origin);
+                let node = self.cx.graph().reshape(first, &shape[1..], origin);
+                self.cx.array(node)
+            } else {
+                array.clone()
+            };
+            own.push((field.clone(), array));
+        }
+        let models = self.bound_models(setup, decls, leaves);
+        self.training = Some(false);
+        let batch = self.batch_dim(setup);
+        let mut scope = self.loss_scope(setup, &models, &own, batch, Some(key))?;
+        let value = self.expr(&mut scope, &e)?;
+        let array = self.scalar_f32(&value, e.span, "a metric")?;
+        Ok((name, array, self.every(setup, metric)?))
+    }
+
+    /// Name and expression of a metric.
+    pub(crate) fn metric_parts(&mut self, metric: &Setting) -> Eval<(String, Expr)> {
+        match metric.values.as_slice() {
+            [(Some(name), e)] => Ok((name.text.to_string(), e.clone())),
+            _ => self.fail(
+                Diagnostic::error(Code("E0522"), metric.span, "a metric needs a name and an expression")
+                    .help("`metric accuracy = mean(argmax(net(x), axis = -1) == y) on digits.test every 100`"),
+            ),
+        }
+    }
+
+    /// The number after `every`; 1 if there is none.
+    pub(super) fn every(&mut self, setup: &TrainSetup, setting: &Setting) -> Eval<u64> {
+        let Some(value) = setting.clauses.iter().find(|c| &*c.word.text == "every").and_then(|c| c.value.as_ref()) else { return Ok(1) };
+        let mut scope = setup.scope.clone();
+        let v = self.expr(&mut scope, value)?;
+        let n = self.host_int(&v, value.span, "every")?;
+        if n < 1 {
+            return self.error("E0516", value.span, format!("`every` needs a positive number, not {n}"));
+        }
+        Ok(n as u64)
+    }
+}
