@@ -27,10 +27,16 @@ step "tests"
 cargo nextest run --workspace --locked
 cargo test --doc --workspace --locked --quiet
 
-step "examples"
+step "specs"
 cargo build --release --locked
+optc=./target/release/optc
+if [[ -n ${CARGO_TARGET_DIR:-} ]]; then optc=$CARGO_TARGET_DIR/release/optc; fi
+"$optc" fmt --check examples stdlib bench/specs
+"$optc" check examples stdlib bench/specs
+step "parity with JAX and Optax"
+"$optc" test tests/parity --quiet
 for spec in examples/*.opt; do
   step "$spec"
-  ./target/release/optc test "$spec"
+  "$optc" test "$spec"
 done
 step "all passed"

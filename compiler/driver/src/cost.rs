@@ -38,6 +38,13 @@ pub fn update_only(program: &TrainProgram) -> (Graph, CompileOptions) {
     (graph, CompileOptions { alias: (0..slots).map(|k| (k, k)).collect(), guard: None })
 }
 
+/// Whether the step gives any parameter a new value: a rule that only transforms gradients does not.
+pub fn changes_weights(program: &TrainProgram) -> bool {
+    let graph = &program.step.graph;
+    let params = program.slots.iter().enumerate().filter(|(_, s)| s.kind == SlotKind::Param);
+    params.into_iter().any(|(k, _)| !matches!(graph.node(graph.outputs[k]).op, Op::Input { .. }))
+}
+
 /// The cost of a program's update.
 pub fn cost(program: &TrainProgram) -> Cost {
     let (graph, options) = update_only(program);
@@ -150,16 +157,17 @@ impl<'a> Traffic<'a> {
             let (mut loads, mut stores) = (BTreeSet::new(), BTreeSet::new());
             touched(stmt, &mut loads, &mut stores);
             let mut goes_over = false;
-            for call in calls {
-                let places = |params: &BTreeSet<usize>| params.iter().map(|&p| call.buffers[p].buffer).collect::<BTreeSet<usize>>();
-                for b in places(&loads) {
-                    self.read += times * self.bytes(b);
-                    goes_over |= self.plan.buffers[b].len >= self.large;
-                }
-                for b in places(&stores) {
-                    self.written += times * self.bytes(b);
-                    goes_over |= self.plan.buffers[b].len >= self.large;
-                }
+            // Calls may cut one array among them: each array counts once.
+            let places = |params: &BTreeSet<usize>| {
+                calls.iter().flat_map(|c| params.iter().map(|&p| c.buffers[p].buffer)).collect::<BTreeSet<usize>>()
+            };
+            for b in places(&loads) {
+                self.read += times * self.bytes(b);
+                goes_over |= self.plan.buffers[b].len >= self.large;
+            }
+            for b in places(&stores) {
+                self.written += times * self.bytes(b);
+                goes_over |= self.plan.buffers[b].len >= self.large;
             }
             passes += usize::from(goes_over);
         }

@@ -55,7 +55,7 @@ fn imports(expression: &str, file: Option<&Path>, folders: &[&str]) -> String {
 }
 
 /// `name` as a call, if it is not one yet.
-fn called(expression: &str) -> String {
+pub(crate) fn called(expression: &str) -> String {
     let plain = expression.chars().all(|c| c.is_alphanumeric() || c == '_');
     if plain { format!("{expression}()") } else { expression.to_string() }
 }
@@ -81,7 +81,7 @@ pub fn optimizer(expression: &str, file: Option<&Path>, shapes: &[Vec<usize>]) -
     let _ = writeln!(
         text,
         "loss _along(p, {}) -> f32 = {}",
-        list(&|k| format!("c{k}: f32[1, {}]", dims(&shapes[k])), ", "),
+        list(&|k| format!("c{k}: f32[B, {}]", dims(&shapes[k])), ", "),
         list(&|k| format!("sum(p.w{k} * c{k})"), " + ")
     );
     let _ = writeln!(

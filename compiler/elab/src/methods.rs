@@ -107,6 +107,9 @@ impl Evaluator<'_> {
             }
         }
         let Some(tree) = tree else { return self.error("E0331", span, "`start` needs the parameters") };
+        if matches!(tree, Value::Unknown) {
+            return Ok(Value::Unknown);
+        }
         let mut leaves = self.optimizer_leaves(&tree, None, span)?;
         for leaf in &mut leaves {
             leaf.g = self.zeros_like(&leaf.w);

@@ -207,15 +207,18 @@ pub(crate) fn optimizer_step(
         }
     };
     match attempt(expression) {
-        Ok((program, session)) => Ok((program, session, false)),
-        Err(first) => {
-            let plain = expression.chars().all(|c| c.is_alphanumeric() || c == '_');
-            let call = if plain { format!("{expression}()") } else { expression.to_string() };
-            if let Ok((program, session)) = attempt(&format!("{call} |> sgd(lr = 0.01)")) {
+        Ok((program, session)) if cost::changes_weights(&program) => Ok((program, session, false)),
+        first => {
+            if let Ok((program, session)) = attempt(&format!("{} |> sgd(lr = 0.01)", synthetic::called(expression))) {
                 return Ok((program, session, true));
             }
-            messages.print(&first.diagnostics, &first.program.sources);
-            Err(Failed)
+            match first {
+                Ok((program, session)) => Ok((program, session, false)),
+                Err(session) => {
+                    messages.print(&session.diagnostics, &session.program.sources);
+                    Err(Failed)
+                }
+            }
         }
     }
 }
@@ -227,8 +230,8 @@ fn optimizer(expression: &str, file: Option<&Path>, messages: &Messages) -> Resu
         let rounded = (x * 1000.0).round() / 1000.0;
         optc_train::table::exact(if rounded == 0.0 { 0.0 } else { rounded })
     };
-    let followed = if transform { " |> sgd(lr = 0.01)" } else { "" };
-    say(&format!("{expression}{followed}, f32, one leaf of {} parameters", grouped(cost.parameters)));
+    let followed = if transform { ", followed by sgd(lr = 0.01)" } else { "" };
+    say(&format!("{expression}{followed}: f32, one leaf of {} parameters", grouped(cost.parameters)));
     let line = |what: &str, value: String| say(&format!("  {what:<34}{value}"));
     line("state per parameter", format!("{} bytes", number(cost.state_bytes)));
     line(
@@ -242,10 +245,19 @@ fn optimizer(expression: &str, file: Option<&Path>, messages: &Messages) -> Resu
     }
     line("elementwise", if cost.elementwise { "yes" } else { "no" }.to_string());
     if !program.step.hyper.is_empty() {
-        let list: Vec<String> = program.step.hyper.iter().map(|(n, v)| format!("{n} = {}", optc_train::table::exact(*v))).collect();
+        let list: Vec<String> =
+            program.step.hyper.iter().map(|(n, v)| format!("{} = {}", hyper_name(n), optc_train::table::exact(*v))).collect();
         line("hyperparameters (run-time inputs)", list.join(", "));
     }
     Ok(())
+}
+
+/// The name of a hyperparameter without the number of its stage: `adamw.lr` of `1.adamw.lr`.
+fn hyper_name(name: &str) -> &str {
+    match name.split_once('.') {
+        Some((stage, rest)) if !stage.is_empty() && stage.bytes().all(|b| b.is_ascii_digit()) => rest,
+        _ => name,
+    }
 }
 
 #[cfg(test)]

@@ -43,7 +43,9 @@ impl Evaluator<'_> {
                     own.push((Arc::from(path), seen));
                 }
             }
-            bound.push((name.clone(), self.bind_model(model, &own)));
+            // With the label buffers are recorded under the path of their slot.
+            let model = self.bind_model(model, &own);
+            bound.push((name.clone(), label_model(&model, name)));
         }
         bound
     }

@@ -1,0 +1,290 @@
+//! The command line as a user meets it: exit statuses, messages, files.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+fn optc(folder: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_optc-under-test"))
+        .current_dir(folder)
+        .args(args)
+        .env_remove("RUST_BACKTRACE")
+        .output()
+        .expect("the binary starts")
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn status(output: &Output) -> i32 {
+    output.status.code().unwrap_or_else(|| panic!("killed: {}{}", out(output), err(output)))
+}
+
+/// A temporary folder with these files.
+fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    for (name, text) in files {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+        std::fs::write(path, text).expect("a file");
+    }
+    dir
+}
+
+const SPEC: &str = "\
+import std.optim.sgd
+
+const start = 2.0
+
+schedule ramp(top: float = 1.0) = top * step / 10
+
+model point(at: float = start) -> f32 {
+  param x: f32 = at
+  x
+}
+
+train descend {
+  model     net = point()
+  loss      net()^2
+  optimizer sgd(lr = 0.1)
+  steps     10
+}
+
+experiment holds {
+  let r = run descend
+  print \"loss {r.loss.last:.4f}\"
+  check r.loss.last < r.loss.first, \"it goes down\"
+}
+
+experiment fails {
+  check 1 > 2, \"one is more than two\"
+}
+";
+
+#[test]
+fn wrong_usage_is_status_2_and_help_is_0() {
+    let dir = folder(&[]);
+    for bad in [&["frobnicate"][..], &[], &["run"], &["check", "--color", "blue", "x"], &["explain"]] {
+        assert_eq!(status(&optc(dir.path(), bad)), 2, "{bad:?}");
+    }
+    for command in ["run", "check", "test", "explain", "plot", "fmt", "show", "bench", "new", "completions"] {
+        let o = optc(dir.path(), &[command, "--help"]);
+        assert!(status(&o) == 0 && out(&o).contains("Examples:"), "{command}");
+    }
+    assert!(out(&optc(dir.path(), &["--version"])).starts_with("optc "));
+}
+
+#[test]
+fn run_trains_and_sums_up() {
+    let dir = folder(&[("a.opt", SPEC)]);
+    let o = optc(dir.path(), &["run", "a.opt"]);
+    assert_eq!(status(&o), 0, "{}", err(&o));
+    let text = out(&o);
+    assert!(["descend", "loss", "seconds", "steps/s"].iter().all(|w| text.contains(w)), "{text}");
+    let o = optc(dir.path(), &["run", "a.opt", "descend", "--set", "steps=3", "--set", "start=0.0", "--quiet"]);
+    assert!(status(&o) == 0 && out(&o).is_empty(), "{}{}", out(&o), err(&o));
+}
+
+#[test]
+fn experiments_by_name_and_failed_checks() {
+    let dir = folder(&[("a.opt", SPEC)]);
+    let o = optc(dir.path(), &["run", "a.opt", "holds"]);
+    assert!(status(&o) == 0 && out(&o).contains("loss 0.0"), "{}{}", out(&o), err(&o));
+    let o = optc(dir.path(), &["run", "a.opt", "fails"]);
+    assert!(status(&o) == 1 && out(&o).contains("one is more than two"), "{}{}", out(&o), err(&o));
+    let o = optc(dir.path(), &["run", "a.opt", "hold"]);
+    assert!(status(&o) == 1 && err(&o).contains("did you mean `holds`?"), "{}", err(&o));
+    let o = optc(dir.path(), &["run", "a.opt", "point"]);
+    assert!(status(&o) == 1 && err(&o).contains("is a model"), "{}", err(&o));
+}
+
+#[test]
+fn test_runs_every_experiment_of_a_folder() {
+    let good = "experiment fine {\n  check 1 < 2, \"order\"\n}\n";
+    let dir = folder(&[("a/one.opt", good), ("a/b/two.opt", good), ("bad/three.opt", SPEC), ("a/.hidden/four.opt", "nonsense")]);
+    let o = optc(dir.path(), &["test", "a"]);
+    assert!(status(&o) == 0 && out(&o).contains("2 experiments passed; 2 checks"), "{}{}", out(&o), err(&o));
+    let o = optc(dir.path(), &["test", "."]);
+    assert!(status(&o) == 1 && out(&o).contains("3 experiments passed, 1 failed"), "{}{}", out(&o), err(&o));
+    let o = optc(dir.path(), &["test", "bad/three.opt", "holds"]);
+    assert_eq!(status(&o), 0, "{}", err(&o));
+}
+
+#[test]
+fn check_reports_all_errors_of_all_files() {
+    let dir = folder(&[("good.opt", SPEC), ("bad/a.opt", "const a = b\n\nconst c = d\n"), ("bad/b.opt", "import \"a.opt\"\n")]);
+    let o = optc(dir.path(), &["check", "good.opt"]);
+    assert!(status(&o) == 0 && out(&o).contains("1 file, no errors"), "{}{}", out(&o), err(&o));
+    let o = optc(dir.path(), &["check", "."]);
+    let text = err(&o);
+    assert!(status(&o) == 1 && text.contains("bad/a.opt:1:11") && text.contains("bad/a.opt:3:11"), "{text}");
+    assert_eq!(text.matches("bad/a.opt:1:11").count(), 1, "an imported file is reported once: {text}");
+    let o = optc(dir.path(), &["check", "missing.opt"]);
+    assert!(status(&o) == 1 && err(&o).contains("missing.opt"), "{}", err(&o));
+    std::fs::write(dir.path().join("binary.opt"), [0x66, 0xff, 0xfe]).expect("a file");
+    let o = optc(dir.path(), &["check", "binary.opt"]);
+    assert!(status(&o) == 1 && err(&o).contains("byte 1 is not UTF-8"), "{}", err(&o));
+}
+
+#[test]
+fn messages_as_json_are_one_object_a_line() {
+    let dir = folder(&[("a.opt", "const a = b\nconst c = 1 +\n")]);
+    let o = optc(dir.path(), &["check", "a.opt", "--message-format", "json"]);
+    assert_eq!(status(&o), 1);
+    let lines: Vec<serde_json::Value> = err(&o).lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{e}: {l}"))).collect();
+    assert!(!lines.is_empty());
+    for line in &lines {
+        assert!(line["code"].as_str().is_some_and(|c| c.starts_with('E')) && line["severity"] == "error", "{line}");
+        assert!(line["primary"]["line"].is_number() && line["primary"]["file"] == "a.opt", "{line}");
+    }
+    let o = optc(dir.path(), &["check", "none.opt", "--message-format", "json"]);
+    assert!(serde_json::from_str::<serde_json::Value>(err(&o).trim()).is_ok(), "{}", err(&o));
+}
+
+#[test]
+fn overrides_have_places_in_messages() {
+    let dir = folder(&[("a.opt", SPEC)]);
+    let o = optc(dir.path(), &["run", "a.opt", "--set", "steps=(3"]);
+    assert!(status(&o) == 1 && err(&o).contains("command line:1:"), "{}", err(&o));
+    let o = optc(dir.path(), &["run", "a.opt", "--set", "stepz=3"]);
+    assert!(status(&o) == 1 && err(&o).contains("--set stepz=3"), "{}", err(&o));
+}
+
+#[test]
+fn explain_shows_stages_pages_and_costs() {
+    let dir = folder(&[("a.opt", SPEC)]);
+    for stage in ["ast", "hir", "types", "graph", "simplified", "kernels", "plan", "clif", "asm"] {
+        let o = optc(dir.path(), &["explain", "a.opt", "--stage", stage]);
+        assert!(status(&o) == 0 && out(&o).lines().count() > 2, "{stage}: {}{}", out(&o), err(&o));
+    }
+    let o = optc(dir.path(), &["explain", "a.opt", "--params"]);
+    assert!(status(&o) == 0 && out(&o).contains("net.x") && out(&o).contains("1 parameters"), "{}", out(&o));
+    let o = optc(dir.path(), &["explain", "R0104"]);
+    assert!(status(&o) == 0 && out(&o).starts_with("R0104: "), "{}", out(&o));
+    assert_eq!(status(&optc(dir.path(), &["explain", "E9999"])), 1);
+    let o = optc(dir.path(), &["explain", "--optimizer", "lion"]);
+    let text = out(&o);
+    assert!(status(&o) == 0 && text.contains("4 bytes") && text.contains("20 bytes (12 read, 8 written)"), "{text}{}", err(&o));
+    assert!(text.lines().any(|l| l.contains("elementwise") && l.ends_with("yes")), "{text}");
+    let o = optc(dir.path(), &["explain", "--optimizer", "lionn"]);
+    assert!(status(&o) == 1 && err(&o).contains("lionn"), "{}", err(&o));
+}
+
+#[test]
+fn plot_draws_a_schedule_of_the_file_or_the_library() {
+    let dir = folder(&[("a.opt", SPEC)]);
+    let o = optc(dir.path(), &["plot", "a.opt", "ramp", "--steps", "21", "-o", "ramp.svg"]);
+    assert!(status(&o) == 0 && out(&o).contains("first 0, last 2"), "{}{}", out(&o), err(&o));
+    let svg = std::fs::read_to_string(dir.path().join("ramp.svg")).expect("a chart");
+    assert!(svg.starts_with("<svg"), "{}", &svg[..40]);
+    let o = optc(dir.path(), &["plot", "a.opt", "warmup_cosine(peak = 1e-3, warmup = 50, total = 1000)", "-o", "w.png"]);
+    assert_eq!(status(&o), 0, "{}", err(&o));
+    assert!(std::fs::read(dir.path().join("w.png")).expect("a chart").starts_with(b"\x89PNG"));
+    assert_eq!(status(&optc(dir.path(), &["plot", "a.opt", "point", "-o", "p.png"])), 1);
+}
+
+#[test]
+fn fmt_changes_layout_once_and_check_changes_nothing() {
+    let dir = folder(&[("a.opt", "const   a=1\n\n\n\nconst b  = 2"), ("bad.opt", "const =\n")]);
+    let path = dir.path().join("a.opt");
+    let before = std::fs::read_to_string(&path).expect("a file");
+    let o = optc(dir.path(), &["fmt", "--check", "a.opt"]);
+    assert!(status(&o) == 1 && out(&o).contains("a.opt"), "{}", out(&o));
+    assert_eq!(std::fs::read_to_string(&path).expect("a file"), before);
+    assert_eq!(status(&optc(dir.path(), &["fmt", "a.opt"])), 0);
+    assert_eq!(std::fs::read_to_string(&path).expect("a file"), "const a = 1\n\nconst b = 2\n");
+    assert_eq!(status(&optc(dir.path(), &["fmt", "--check", "a.opt"])), 0);
+    assert_eq!(status(&optc(dir.path(), &["fmt", "bad.opt"])), 1);
+    assert_eq!(std::fs::read_to_string(dir.path().join("bad.opt")).expect("a file"), "const =\n");
+}
+
+#[test]
+fn show_prints_the_library() {
+    let dir = folder(&[]);
+    let o = optc(dir.path(), &["show", "std.optim.lion"]);
+    assert!(status(&o) == 0 && out(&o).contains("optimizer lion("), "{}", out(&o));
+    assert!(out(&optc(dir.path(), &["show", "std.optim"])).contains("std.optim.adamw: "));
+    let o = optc(dir.path(), &["show", "std.optim.lyon"]);
+    assert!(status(&o) == 1 && err(&o).contains("std.optim.lion"), "{}", err(&o));
+}
+
+#[test]
+fn a_new_project_runs() {
+    let dir = folder(&[]);
+    let o = optc(dir.path(), &["new", "project"]);
+    assert!(status(&o) == 0 && out(&o).contains("project/main.opt"), "{}{}", out(&o), err(&o));
+    assert_eq!(status(&optc(dir.path(), &["fmt", "--check", "project"])), 0, "{}", out(&optc(dir.path(), &["fmt", "--check", "project"])));
+    let o = optc(dir.path(), &["run", "project/main.opt"]);
+    assert_eq!(status(&o), 0, "{}", err(&o));
+    let o = optc(dir.path(), &["test", "project"]);
+    assert_eq!(status(&o), 0, "{}{}", out(&o), err(&o));
+    assert_eq!(status(&optc(dir.path(), &["new", "project"])), 1);
+}
+
+#[test]
+fn completions_exist_for_shells() {
+    let dir = folder(&[]);
+    for shell in ["bash", "zsh", "fish"] {
+        let o = optc(dir.path(), &["completions", shell]);
+        assert!(status(&o) == 0 && out(&o).contains("optc"), "{shell}");
+    }
+}
+
+#[test]
+fn a_report_is_one_page() {
+    let dir = folder(&[("a.opt", SPEC)]);
+    let o = optc(dir.path(), &["run", "a.opt", "holds", "--report", "r.html"]);
+    assert_eq!(status(&o), 0, "{}", err(&o));
+    let page = std::fs::read_to_string(dir.path().join("r.html")).expect("a report");
+    assert!(page.contains("it goes down") && page.contains("descend") && page.trim_end().ends_with("</html>"));
+    let o = optc(dir.path(), &["run", "a.opt", "holds", "--report", "no/such/folder/../../../a.opt/r.html"]);
+    assert_eq!(status(&o), 1, "{}", err(&o));
+}
+
+#[test]
+fn bench_times_a_spec_and_an_optimizer() {
+    let dir = folder(&[("a.opt", SPEC)]);
+    let o = optc(dir.path(), &["bench", "a.opt", "--seconds", "0.1", "--json", "--threads", "1"]);
+    assert_eq!(status(&o), 0, "{}", err(&o));
+    let report: serde_json::Value = serde_json::from_str(&out(&o)).expect("JSON");
+    assert!(report["trains"][0]["steps_per_second"]["median"].as_f64().is_some_and(|r| r > 0.0), "{report}");
+    let args = ["bench", "a.opt", "--optimizer", "adamw", "--size", "10000", "--tensors", "3", "--seconds", "0.1", "--json"];
+    let o = optc(dir.path(), &args);
+    assert_eq!(status(&o), 0, "{}", err(&o));
+    let report: serde_json::Value = serde_json::from_str(&out(&o)).expect("JSON");
+    assert!(report["nominal_bytes_per_parameter"].as_f64().is_some_and(|b| (b - 28.0).abs() < 0.01), "{report}");
+}
+
+#[test]
+fn a_closed_output_is_no_error() {
+    let dir = folder(&[("a.opt", SPEC)]);
+    for args in [&["show", "std.optim"][..], &["explain", "a.opt", "--stage", "ast"], &["run", "a.opt"]] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_optc-under-test"))
+            .current_dir(dir.path())
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        drop(child.stdout.take());
+        let o = child.wait_with_output().expect("it ends");
+        assert!(status(&o) == 0 && !err(&o).contains("compiler bug"), "{args:?}: {}", err(&o));
+    }
+}
+
+#[test]
+fn files_beside_the_spec_are_found_from_anywhere() {
+    let text = "data d {\n  x = csv(\"numbers.csv\")\n}\n\nexperiment reads {\n  check sum(d.x) ~= 10.0 within 0, \"the file\"\n}\n";
+    let dir = folder(&[("deep/er/a.opt", text), ("deep/er/numbers.csv", "1,2\n3,4\n"), ("deep/b.opt", "import \"er/a.opt\" as a\n")]);
+    let path: PathBuf = ["deep", "er", "a.opt"].iter().collect();
+    let o = optc(dir.path(), &["test", path.to_str().expect("a name")]);
+    assert_eq!(status(&o), 0, "{}{}", out(&o), err(&o));
+    assert_eq!(status(&optc(dir.path(), &["check", "deep"])), 0);
+    std::fs::remove_file(dir.path().join("deep/er/numbers.csv")).expect("a file");
+    let o = optc(dir.path(), &["test", "deep/er/a.opt"]);
+    assert!(status(&o) == 1 && err(&o).contains("[R0101]") && err(&o).contains("deep/er/a.opt:2:"), "{}", err(&o));
+}

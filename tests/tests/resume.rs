@@ -1,0 +1,106 @@
+//! Training that is killed and goes on, and training with other numbers of threads, end with the same bits.
+//!
+//! `OPTC_KILLS=20` sets how often the process is killed.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+const SPEC: &str = "\
+import std.optim.{adamw, clip_by_global_norm}
+import std.nn.{linear, relu, dropout}
+import std.loss.mse
+
+data noise {
+  x = generate(200) { i -> random.normal([6]) }
+  y = sum(x, axis = 1, keepdims = true)
+}
+
+model mlp(x: f32[B, In]) -> f32[B, 1] {
+  let h = dropout(relu(linear(x, 32)), 0.1)
+  linear(h, 1)
+}
+
+train fit {
+  data       noise, batch = 32, shuffle = true
+  model      net = mlp()
+  loss       mse(net(x), y)
+  optimizer  clip_by_global_norm(1.0) |> adamw(lr = 1e-3)
+  steps      4000
+  seed       3
+  metric     error = mean((net(x) - y)^2) on noise every 500
+  checkpoint \"out/fit\" every 50, keep = 2
+}
+";
+
+fn command(folder: &Path, threads: usize, resume: bool) -> Command {
+    let mut c = Command::new(env!("CARGO_BIN_EXE_optc-under-test"));
+    c.current_dir(folder).args(["run", "fit.opt", "--quiet", "--threads", &threads.to_string()]);
+    if resume {
+        c.arg("--resume");
+    }
+    c.stdout(Stdio::null()).stderr(Stdio::piped());
+    c
+}
+
+fn finish(mut c: Command) {
+    let o = c.output().expect("the binary starts");
+    assert!(o.status.success(), "{}", String::from_utf8_lossy(&o.stderr));
+}
+
+/// A folder with the spec.
+fn folder() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    std::fs::write(dir.path().join("fit.opt"), SPEC).expect("a file");
+    dir
+}
+
+/// The newest checkpoint: its step, and names, types, shapes and bytes of all tensors.
+fn tensors(folder: &Path) -> (u64, Vec<(String, String)>) {
+    let store: PathBuf = folder.join("out/fit");
+    let (found, _) = optc_train::Checkpoints::new(&store, None).latest().expect("a readable checkpoint");
+    let (_, checkpoint) = found.expect("a checkpoint");
+    (
+        checkpoint.meta.step,
+        checkpoint.tensors.iter().map(|(n, t)| (n.clone(), format!("{} {:?} {:?}", t.dtype, t.shape, t.bytes()))).collect(),
+    )
+}
+
+#[test]
+fn killed_and_resumed_is_never_killed() {
+    let kills: usize = std::env::var("OPTC_KILLS").ok().and_then(|v| v.parse().ok()).unwrap_or(3);
+    let whole = folder();
+    let start = std::time::Instant::now();
+    finish(command(whole.path(), 1, false));
+    let expected = tensors(whole.path());
+    assert_eq!(expected.0, 4000);
+    let duration = start.elapsed().as_millis() as u64;
+    let dir = folder();
+    let mut random = 0x9E37_79B9_7F4A_7C15u64;
+    for k in 0..kills {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let wait = duration / 10 + (random >> 33) % (duration / 2).max(1);
+        let mut child = command(dir.path(), 1, true).spawn().expect("the binary starts");
+        std::thread::sleep(Duration::from_millis(wait));
+        // It may have ended by itself.
+        let _ = child.kill();
+        let o = child.wait_with_output().expect("it ends");
+        let said = String::from_utf8_lossy(&o.stderr);
+        assert!(!said.contains("error"), "after {k} kills: {said}");
+    }
+    finish(command(dir.path(), 1, true));
+    assert_eq!(tensors(dir.path()), expected);
+}
+
+#[test]
+fn results_do_not_depend_on_threads() {
+    let results: Vec<_> = [1, 2, 3]
+        .into_iter()
+        .map(|threads| {
+            let dir = folder();
+            finish(command(dir.path(), threads, false));
+            tensors(dir.path())
+        })
+        .collect();
+    assert!(results[0] == results[1] && results[0] == results[2]);
+}
