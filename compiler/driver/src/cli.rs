@@ -113,7 +113,7 @@ pub enum Command {
     Explain {
         /// A spec, or an error code.
         subject: Option<String>,
-        /// A train or function of the spec.
+        /// A train of the spec; for `ast` and `types` any item.
         name: Option<String>,
         /// Which stage to print.
         #[arg(long, value_enum)]

@@ -134,9 +134,18 @@ impl Evaluator<'_> {
             }
             if free >= slots.len() {
                 return self.fail(
-                    Diagnostic::error(Code("E0332"), arg.span, format!("`{}` takes {} arguments, {count} given", what.text, params.len()))
-                        .at("one too many")
-                        .label(what.span, "declared here"),
+                    Diagnostic::error(
+                        Code("E0332"),
+                        arg.span,
+                        format!(
+                            "`{}` takes {} argument{}, {count} given",
+                            what.text,
+                            params.len(),
+                            if params.len() == 1 { "" } else { "s" }
+                        ),
+                    )
+                    .at("one too many")
+                    .label(what.span, "declared here"),
                 );
             }
             slots[free] = Some(arg);

@@ -330,7 +330,12 @@ impl Evaluator<'_> {
                                     Diagnostic::error(
                                         Code(code),
                                         span,
-                                        format!("this function takes {} arguments, {} given", lambda.params.len(), args.len()),
+                                        format!(
+                                            "this function takes {} argument{}, {} given",
+                                            lambda.params.len(),
+                                            if lambda.params.len() == 1 { "" } else { "s" },
+                                            args.len()
+                                        ),
                                     )
                                     .label(lambda.span, "the function"),
                                 );

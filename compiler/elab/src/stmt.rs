@@ -96,7 +96,7 @@ impl Evaluator<'_> {
                     Diagnostic::error(Code("E0343"), s.span, format!("`{word}` cannot stand under a run-time condition or in a loop"))
                         .help("declare it at the top of the body, or under a condition that is known at compile time")
                 } else {
-                    Diagnostic::error(Code("E0343"), s.span, format!("`{word}` stands in the body of an optimizer"))
+                    Diagnostic::error(Code("E0343"), s.span, format!("`{word}` stands outside the body of an optimizer"))
                         .help("in a function, keep values in variables: `var m = 0.0`; in a layer, in a `buffer`")
                 };
                 return self.fail(d);
