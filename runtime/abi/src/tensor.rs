@@ -2,6 +2,7 @@
 
 use crate::DType;
 use half::{bf16, f16};
+use memmap2::MmapMut;
 use std::alloc::{self, Layout};
 use std::fmt;
 use std::ptr::NonNull;
@@ -9,10 +10,18 @@ use std::ptr::NonNull;
 /// Alignment of every buffer in bytes: a cache line and the widest vector.
 pub const ALIGN: usize = 64;
 
+/// Bytes from which a buffer comes from the operating system as pages of its own, large ones where the system has them: the processor then translates far fewer
+/// addresses while it runs over parameters and states.
+const LARGE: usize = 4 << 20;
+/// Size and alignment of a large page.
+const LARGE_PAGE: usize = 2 << 20;
+
 /// A zero-initialized byte buffer aligned to [`ALIGN`].
 pub struct AlignedBytes {
     ptr: NonNull<u8>,
     len: usize,
+    /// The pages of a large buffer; `ptr` points into them.
+    pages: Option<MmapMut>,
 }
 
 // SAFETY: the buffer is owned and has no interior mutability.
@@ -26,11 +35,26 @@ impl AlignedBytes {
     }
     /// `len` zero bytes.
     pub fn zeroed(len: usize) -> Self {
+        if len >= LARGE
+            && let Some(large) = Self::large(len)
+        {
+            return large;
+        }
         let layout = Self::layout(len);
         // SAFETY: the layout has non-zero size.
         let raw = unsafe { alloc::alloc_zeroed(layout) };
         let Some(ptr) = NonNull::new(raw) else { alloc::handle_alloc_error(layout) };
-        AlignedBytes { ptr, len }
+        AlignedBytes { ptr, len, pages: None }
+    }
+    /// Fresh pages, which the system hands out zeroed when they are first touched.
+    fn large(len: usize) -> Option<Self> {
+        let mut pages = MmapMut::map_anon(len.next_multiple_of(ALIGN).checked_add(LARGE_PAGE)?).ok()?;
+        let skip = pages.as_ptr().align_offset(LARGE_PAGE);
+        #[cfg(target_os = "linux")]
+        // Only a hint: ordinary pages are as correct.
+        let _ = pages.advise(memmap2::Advice::HugePage);
+        let ptr = NonNull::new(pages.as_mut_ptr().wrapping_add(skip))?;
+        Some(AlignedBytes { ptr, len, pages: Some(pages) })
     }
     /// The bytes.
     pub fn as_slice(&self) -> &[u8] {
@@ -50,8 +74,10 @@ impl AlignedBytes {
 
 impl Drop for AlignedBytes {
     fn drop(&mut self) {
-        // SAFETY: allocated with the same layout in `zeroed`.
-        unsafe { alloc::dealloc(self.ptr.as_ptr(), Self::layout(self.len)) }
+        if self.pages.is_none() {
+            // SAFETY: allocated with the same layout in `zeroed`.
+            unsafe { alloc::dealloc(self.ptr.as_ptr(), Self::layout(self.len)) }
+        }
     }
 }
 
@@ -212,5 +238,21 @@ impl fmt::Debug for Tensor {
         write!(f, "{}{:?}", self.dtype, self.shape)?;
         let shown: Vec<String> = (0..self.len().min(8)).map(|i| self.get_f64(i).to_string()).collect();
         write!(f, "({}{})", shown.join(", "), if self.len() > 8 { ", …" } else { "" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_buffers_are_zero_aligned_and_copied_whole() {
+        let mut a = AlignedBytes::zeroed(LARGE + 3);
+        assert_eq!(a.as_ptr() as usize % LARGE_PAGE, 0);
+        assert!(a.as_slice().len() == LARGE + 3 && a.as_slice().iter().all(|&b| b == 0));
+        a.as_mut_slice()[LARGE + 2] = 7;
+        let b = a.clone();
+        drop(a);
+        assert_eq!(b.as_slice()[LARGE + 1..], [0, 7]);
     }
 }
