@@ -291,6 +291,19 @@ impl Lanes for Emit<'_> {
         let (a, b) = (self.as_float(a), self.as_float(b));
         Emit::select(self, mask, a, b)
     }
+    // In this form, and only in this, a comparison and a selection become one instruction.
+    fn at_least(&mut self, x: Value, bound: Value) -> Value {
+        let (x, bound) = (self.as_float(x), self.as_float(bound));
+        let below = self.b.ins().fcmp(FloatCC::LessThan, x, bound);
+        let below = self.bits(types::F32X4, below);
+        self.b.ins().bitselect(below, bound, x)
+    }
+    fn at_most(&mut self, x: Value, bound: Value) -> Value {
+        let (x, bound) = (self.as_float(x), self.as_float(bound));
+        let above = self.b.ins().fcmp(FloatCC::LessThan, bound, x);
+        let above = self.bits(types::F32X4, above);
+        self.b.ins().bitselect(above, bound, x)
+    }
     fn float_of_int(&mut self, a: Value) -> Value {
         let a = self.as_int(a);
         self.b.ins().fcvt_from_sint(types::F32X4, a)

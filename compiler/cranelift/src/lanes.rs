@@ -50,6 +50,16 @@ pub(crate) trait Lanes {
     /// `value`, but `rare(x)` in the lanes where the mask is set, which happens seldom.
     fn patch(&mut self, mask: Self::V, value: Self::V, x: Self::V, rare: Rare) -> Self::V;
 
+    /// The larger of x and a bound; NaN stays.
+    fn at_least(&mut self, x: Self::V, bound: Self::V) -> Self::V {
+        let below = self.lt(x, bound);
+        self.select(below, bound, x)
+    }
+    /// The smaller of x and a bound; NaN stays.
+    fn at_most(&mut self, x: Self::V, bound: Self::V) -> Self::V {
+        let above = self.lt(bound, x);
+        self.select(above, bound, x)
+    }
     /// |a|
     fn abs(&mut self, a: Self::V) -> Self::V {
         let m = self.i(0x7FFF_FFFF);

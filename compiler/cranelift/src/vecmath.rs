@@ -15,10 +15,8 @@ const EXP2_TAIL: [f32; 6] = [1.535_336_2e-4, 1.339_887_4e-3, 9.618_437e-3, 5.550
 /// x brought into lo..=hi; NaN stays.
 fn clamp<L: Lanes>(l: &mut L, x: L::V, lo: f32, hi: f32) -> L::V {
     let (lo, hi) = (l.f(lo), l.f(hi));
-    let below = l.lt(x, lo);
-    let x = l.select(below, lo, x);
-    let above = l.lt(hi, x);
-    l.select(above, hi, x)
+    let x = l.at_least(x, lo);
+    l.at_most(x, hi)
 }
 
 /// p * 2^k in two steps, so that results down to the denormals and up to infinity come out right.
@@ -41,15 +39,20 @@ fn reduce_exp<L: Lanes>(l: &mut L, x: L::V) -> (L::V, L::V) {
     (l.int_of_float(k), r)
 }
 
-/// e^x * 2^shift.
-fn exp_shifted<L: Lanes>(l: &mut L, x: L::V, shift: i32) -> L::V {
-    let x = clamp(l, x, -104.0, 90.0);
+/// k (an integer) and p with e^x = 2^k p.
+fn exp_parts<L: Lanes>(l: &mut L, x: L::V) -> (L::V, L::V) {
     let (k, r) = reduce_exp(l, x);
     let q = l.poly(r, &EXP_TAIL);
     let rr = l.mul(r, r);
     let p = l.fma(q, rr, r);
     let one = l.f(1.0);
-    let p = l.add(p, one);
+    (k, l.add(p, one))
+}
+
+/// e^x * 2^shift.
+fn exp_shifted<L: Lanes>(l: &mut L, x: L::V, shift: i32) -> L::V {
+    let x = clamp(l, x, -104.0, 90.0);
+    let (k, p) = exp_parts(l, x);
     let k = if shift == 0 {
         k
     } else {
@@ -202,9 +205,13 @@ pub(crate) fn tanh<L: Lanes>(l: &mut L, x: L::V) -> L::V {
     let p = l.poly(z, &[-5.704_988_6e-3, 2.063_909e-2, -5.373_971_7e-2, 1.333_144_2e-1, -3.333_328e-1]);
     let zx = l.mul(z, x);
     let small = l.fma(p, zx, x);
-    let c = clamp(l, a, 0.0, 10.0);
+    // Between 0 and 20 neither a bound nor a second scaling is needed.
+    let most = l.f(10.0);
+    let c = l.at_most(a, most);
     let twice = l.add(c, c);
-    let e = exp(l, twice);
+    let (k, e) = exp_parts(l, twice);
+    let s = l.exp2i(k);
+    let e = l.mul(e, s);
     let one = l.f(1.0);
     let d = l.add(e, one);
     let two = l.f(-2.0);
