@@ -73,7 +73,7 @@ def optimizers(r, n=50_000_000):
     for name, item in rules.items():
         for layout, tensors in (("one", 1), ("1000x", 1000)):
             out = r.optc(spec, "--optimizer", item, "--size", str(n), "--tensors", str(tensors))
-            r.add("optimizer", f"{name}/{layout}", "optc", out.get("step_ms"))
+            r.add("optimizer", f"{name}/{layout}", "optc", out.get("ms", {}).get("median"))
     for row in r.peer("opt_jax.py"):
         _, name, layout = (row["name"].split("/") + ["one"])[:3]
         r.add("optimizer", f"{name}/{layout}", "jax", row["ms"])
@@ -86,9 +86,9 @@ def optimizers(r, n=50_000_000):
 
 def compile_time(r):
     for model in r.args.models.split(","):
-        out = r.optc(os.path.join(SPECS, MODELS[model]))
-        r.add("compile", model, "optc", out.get("first_step_ms"))
-        r.add("train", model, "optc", out.get("steps_per_second"))
+        out = (r.optc(os.path.join(SPECS, MODELS[model])).get("trains") or [{}])[0]
+        r.add("compile", model, "optc", out.get("ms", {}).get("to_first_step"))
+        r.add("train", model, "optc", out.get("steps_per_second", {}).get("median"))
 
 
 def train(r):
