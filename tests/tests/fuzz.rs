@@ -1,6 +1,7 @@
 //! Random damage to valid specs: whatever the text, loading and checking ends soon, with messages and without a panic.
 //!
-//! `OPTC_FUZZ=100000` sets the number of mutations, `OPTC_FUZZ_SEED` where the random numbers start.
+//! `OPTC_FUZZ=100000` sets the number of mutations, `OPTC_FUZZ_SEED` where the random numbers start; `OPTC_FUZZ_TRACE=file` keeps the text at hand in a file, for
+//! faults that end the process.
 
 use optc::Session;
 use optc::session::Files;
@@ -239,11 +240,15 @@ fn thread_seconds(start: Instant) -> f64 {
 /// Mutates and checks; the fault of the first text that panics or takes too long.
 fn work(count: usize, seed: u64, texts: &[(String, String)], current: &Mutex<(String, Instant)>) -> Result<(), String> {
     let all: Vec<String> = texts.iter().map(|t| t.1.clone()).collect();
+    let trace = std::env::var_os("OPTC_FUZZ_TRACE");
     for k in 0..count {
         let mut random = Random(seed ^ (k as u64).wrapping_mul(0x2545_F491_4F6C_DD1D));
         let (name, text) = &texts[random.below(texts.len())];
         let text = mutate(text, &all, &mut random);
         *current.lock().expect("not poisoned") = (text.clone(), Instant::now());
+        if let Some(path) = &trace {
+            std::fs::write(path, format!("# {name}\n{text}")).expect("a trace");
+        }
         let start = Instant::now();
         let before = thread_seconds(start);
         let shown = std::panic::catch_unwind(|| {

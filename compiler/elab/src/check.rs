@@ -49,6 +49,7 @@ impl Evaluator<'_> {
     /// # Errors
     /// If anything in it is wrong; it is recorded.
     pub fn check_item(&mut self, item: ItemRef) -> Eval<()> {
+        self.too_deep = false;
         let program = self.program;
         match &program.item(item).kind {
             ItemKind::Import(_) => Ok(()),

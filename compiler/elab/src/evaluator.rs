@@ -16,6 +16,9 @@ use rustc_hash::FxHashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+/// Bytes of stack that nested evaluation may use; the driver gives it more.
+const STACK_LIMIT: usize = 48 << 20;
+
 /// What evaluation is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -88,6 +91,12 @@ pub struct Evaluator<'p> {
     pub in_optimizer: bool,
     /// Whether the statement at hand belongs to the script itself (host mode, outside compiled functions).
     pub in_script: bool,
+    /// The train blocks whose settings are being read.
+    pub(crate) reading: Vec<ItemRef>,
+    /// Where the stack was when evaluation began.
+    stack_base: Option<usize>,
+    /// Whether the stack was used up; nothing more is evaluated in this item.
+    pub(crate) too_deep: bool,
     /// Shape and element type of the parameter being drawn: what draws without a shape take.
     pub draw_shape: Option<(Vec<Dim>, DType)>,
     pub(crate) frames: Vec<Frame>,
@@ -125,6 +134,9 @@ impl<'p> Evaluator<'p> {
             step: None,
             in_optimizer: false,
             in_script: mode == Mode::Host,
+            reading: Vec::new(),
+            stack_base: None,
+            too_deep: false,
             draw_shape: None,
             frames: Vec::new(),
             instance: Instance::default(),
@@ -151,6 +163,24 @@ impl<'p> Evaluator<'p> {
     pub fn fail<T>(&mut self, diagnostic: Diagnostic) -> Eval<T> {
         self.report(diagnostic);
         Err(Stop::Reported)
+    }
+    /// Ends an evaluation that nests without end: definitions that use themselves in a way that nothing else notices.
+    ///
+    /// # Errors
+    /// More of the stack is in use than any sensible spec needs.
+    pub(crate) fn guard(&mut self, span: Span) -> Eval<()> {
+        let here = std::ptr::from_ref(&span).addr();
+        let base = *self.stack_base.get_or_insert(here);
+        if base.abs_diff(here) < STACK_LIMIT && !self.too_deep {
+            return Ok(());
+        }
+        if std::mem::replace(&mut self.too_deep, true) {
+            return Err(Stop::Reported);
+        }
+        self.fail(
+            Diagnostic::error(Code("E0350"), span, "this uses itself without end")
+                .help("definitions are expanded where they are used, so a recursion must end at compile time"),
+        )
     }
     /// Records a diagnostic, once.
     pub fn report(&mut self, diagnostic: Diagnostic) {

@@ -17,6 +17,7 @@ impl Evaluator<'_> {
     /// # Errors
     /// Mistakes are recorded.
     pub fn expr(&mut self, scope: &mut Scope, e: &Expr) -> Eval {
+        self.guard(e.span)?;
         match &e.kind {
             ExprKind::Int(n) => Ok(Value::Int((*n).into())),
             ExprKind::Float(x) | ExprKind::Quantity(x, _) => Ok(Value::Float(Some(*x))),

@@ -190,6 +190,20 @@ impl Evaluator<'_> {
     /// # Errors
     /// Whatever is wrong in its settings; recorded.
     pub fn read_train(&mut self, block: &BlockValue, overrides: &Overrides, span: Span) -> Eval<TrainSetup> {
+        if self.reading.contains(&block.item) {
+            let name = self.program.item(block.item).name().map_or("", |n| &n.text);
+            return self.fail(
+                Diagnostic::error(Code("E0350"), span, format!("`{name}` runs itself"))
+                    .help("a train block may run another one in a `let`, as a starting point; experiments run it"),
+            );
+        }
+        self.reading.push(block.item);
+        let setup = self.read_settings(block, overrides, span);
+        self.reading.pop();
+        setup
+    }
+
+    fn read_settings(&mut self, block: &BlockValue, overrides: &Overrides, span: Span) -> Eval<TrainSetup> {
         let item = self.train_item(block, span)?;
         let mut scope = self.bind_block_params(block.item.module, &item.name, &item.params, &block.args, span)?;
         scope.push();

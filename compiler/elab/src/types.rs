@@ -134,6 +134,7 @@ impl Evaluator<'_> {
         let program = self.program;
         match program.lookup(sig.scope.module, &name.text) {
             Some(Def::Item(item)) => {
+                self.guard(name.span)?;
                 if let ItemKind::TypeAlias { name: declared, dims, ty } = &program.item(item).kind {
                     if dims.len() != args.len() {
                         return self.fail(
