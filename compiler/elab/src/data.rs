@@ -233,7 +233,7 @@ impl Evaluator<'_> {
         }
         if !["csv", "idx", "npy", "text"].contains(&kind) {
             return self.fail(
-                Diagnostic::error(Code("E0704"), span, format!("the data source `{kind}` is not yet supported"))
+                Diagnostic::error(Code("E0710"), span, format!("the data source `{kind}` is not yet supported"))
                     .help("use csv, idx, npy, text or generate"),
             );
         }

@@ -77,7 +77,7 @@ impl Evaluator<'_> {
                     Some((p, g)) if p == path => self.array_of(g, span)?,
                     _ => {
                         return self.fail(
-                            Diagnostic::error(Code("E0325"), span, "the gradient is not a tree like the parameters")
+                            Diagnostic::error(Code("E0347"), span, "the gradient is not a tree like the parameters")
                                 .at(format!("no leaf `{path}` in its place"))
                                 .help("`grad(f)(p)` is a tree like `p`"),
                         );

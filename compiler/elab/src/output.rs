@@ -14,7 +14,7 @@ impl Evaluator<'_> {
     pub(crate) fn output_stmt(&mut self, scope: &mut Scope, stmt: &Stmt) -> Eval {
         if !self.in_script {
             return self.fail(
-                Diagnostic::error(Code("E0518"), stmt.span, "this statement belongs to the host script")
+                Diagnostic::error(Code("E0349"), stmt.span, "this statement belongs to the host script")
                     .help("move it to an `experiment` or `host fn`"),
             );
         }
@@ -85,7 +85,7 @@ impl Evaluator<'_> {
             }
             Value::Array(a) if self.mode == Mode::Host => show_tensor(&*self.force(a, span)?),
             Value::Array(_) | Value::Unknown | Value::Float(None) | Value::Bool(None) => "?".into(),
-            _ => return self.error("E0534", span, "this value cannot be printed"),
+            _ => return self.error("E0333", span, "this value cannot be printed"),
         })
     }
 
@@ -166,7 +166,7 @@ impl Evaluator<'_> {
                 let array = self.array_of(other, span)?;
                 let tensor = self.force(&array, span)?;
                 if tensor.shape.len() > 1 {
-                    return self.error("E0536", span, "a curve is a series or a one-dimensional array");
+                    return self.error("E0535", span, "a curve is a series or a one-dimensional array");
                 }
                 let mut series = from_values(tensor.to_f64());
                 if let Some(x) = x {
@@ -209,7 +209,7 @@ impl Evaluator<'_> {
         }
         let [e] = values else {
             return self.fail(
-                Diagnostic::error(Code("E0536"), span, "`plot` takes a record of curves")
+                Diagnostic::error(Code("E0535"), span, "`plot` takes a record of curves")
                     .help("`plot { lion = a.loss, adamw = b.loss }, x = step`"),
             );
         };
@@ -236,7 +236,7 @@ impl Evaluator<'_> {
     fn save(&mut self, scope: &mut Scope, values: &[Expr], span: Span) -> Eval<()> {
         let [path, e] = values else {
             return self.fail(
-                Diagnostic::error(Code("E0537"), span, "`save` takes a path and a value")
+                Diagnostic::error(Code("E0535"), span, "`save` takes a path and a value")
                     .help("`save \"weights.safetensors\", r.net.params`"),
             );
         };
@@ -244,7 +244,7 @@ impl Evaluator<'_> {
         let path = match self.expr(scope, path)? {
             Value::Str(s) => s.to_string(),
             Value::Unknown => String::new(),
-            _ => return self.error("E0537", at, "the path of `save` is a string"),
+            _ => return self.error("E0535", at, "the path of `save` is a string"),
         };
         let value = self.expr(scope, e)?;
         if self.mode == Mode::Check {
@@ -351,11 +351,11 @@ impl Evaluator<'_> {
         match (a, b) {
             (Value::Record(x), Value::Record(y)) => {
                 if x.len() != y.len() {
-                    return self.error("E0538", span, format!("the two sides of `~=` have {} and {} fields", x.len(), y.len()));
+                    return self.error("E0347", span, format!("the two sides of `~=` have {} and {} fields", x.len(), y.len()));
                 }
                 for (name, vx) in x.iter() {
                     let Some(vy) = y.get(name) else {
-                        return self.error("E0538", span, format!("the right side of `~=` has no `{}`", join(name)));
+                        return self.error("E0347", span, format!("the right side of `~=` has no `{}`", join(name)));
                     };
                     self.compare(vx, vy, &join(name), span, worst)?;
                 }
@@ -371,7 +371,7 @@ impl Evaluator<'_> {
                 let (ta, tb) = (self.numbers(a, span)?, self.numbers(b, span)?);
                 let (xa, xb) = (ta.to_f64(), tb.to_f64());
                 if xa.len() != xb.len() && xa.len() != 1 && xb.len() != 1 {
-                    return self.error("E0538", span, format!("the two sides of `~=` have shapes {:?} and {:?}", ta.shape, tb.shape));
+                    return self.error("E0347", span, format!("the two sides of `~=` have shapes {:?} and {:?}", ta.shape, tb.shape));
                 }
                 for i in 0..xa.len().max(xb.len()) {
                     let (x, y) = (xa[if xa.len() == 1 { 0 } else { i }], xb[if xb.len() == 1 { 0 } else { i }]);

@@ -126,7 +126,7 @@ impl<'p> Evaluator<'p> {
     pub(crate) fn host_env(&mut self, span: Span) -> Eval<&mut (dyn HostEnv + 'p)> {
         if self.host.is_none() {
             return self.fail(
-                Diagnostic::error(Code("E0518"), span, "this can only be done in an experiment or data block")
+                Diagnostic::error(Code("E0349"), span, "this can only be done in an experiment or data block")
                     .help("files and runs belong to the host script"),
             );
         }
@@ -219,7 +219,7 @@ impl<'p> Evaluator<'p> {
                     Value::Unknown => {}
                     _ => {
                         return self.fail(
-                            Diagnostic::error(Code("E0519"), with.span, "what follows `with` is a record")
+                            Diagnostic::error(Code("E0333"), with.span, "what follows `with` is a record")
                                 .help("`with { seed = 1, steps = 200 }`"),
                         );
                     }
@@ -232,7 +232,7 @@ impl<'p> Evaluator<'p> {
         }
         if self.mode != Mode::Host {
             return self
-                .fail(Diagnostic::error(Code("E0518"), span, "`run` belongs to the host script").help("move it to an `experiment`"));
+                .fail(Diagnostic::error(Code("E0349"), span, "`run` belongs to the host script").help("move it to an `experiment`"));
         }
         let run = self.train(&block, overrides, span)?;
         Ok(Value::Run(Rc::new(run)))
@@ -252,7 +252,7 @@ impl<'p> Evaluator<'p> {
                     let mut names: Vec<&str> = run.models.keys().map(|k| &**k).collect();
                     names.extend(run.result.series.keys().map(|k| k.as_str()));
                     names.push("seconds");
-                    let d = Diagnostic::error(Code("E0310"), field.span, format!("a run has no `{}`", field.text));
+                    let d = Diagnostic::error(Code("E0224"), field.span, format!("a run has no `{}`", field.text));
                     return self.fail(match crate::names::nearest(&field.text, names.iter().copied()) {
                         Some(near) => d.help(format!("did you mean `{near}`?")),
                         None => d.help(format!("it has {}", names.join(", "))),
@@ -274,7 +274,7 @@ impl<'p> Evaluator<'p> {
                     "values" => Value::Array(self.series_array(series)),
                     _ => {
                         return self.fail(
-                            Diagnostic::error(Code("E0310"), field.span, format!("a series has no `{}`", field.text))
+                            Diagnostic::error(Code("E0224"), field.span, format!("a series has no `{}`", field.text))
                                 .help("it has last, first, min, max, steps and values"),
                         );
                     }
@@ -284,7 +284,7 @@ impl<'p> Evaluator<'p> {
                 ItemKind::Block(b) if b.kind == BlockKind::Data => self.data_field(block, field)?,
                 _ => {
                     return self.fail(
-                        Diagnostic::error(Code("E0310"), field.span, "a train block has no fields").help("run it first: `(run T).loss`"),
+                        Diagnostic::error(Code("E0224"), field.span, "a train block has no fields").help("run it first: `(run T).loss`"),
                     );
                 }
             },
@@ -311,10 +311,10 @@ impl<'p> Evaluator<'p> {
         match value {
             Value::Record(fields) => match fields.get(&field.text) {
                 Some(v) => Ok(v.clone()),
-                None => self.error("E0310", field.span, format!("there is no field `{}`", field.text)),
+                None => self.error("E0224", field.span, format!("there is no field `{}`", field.text)),
             },
             Value::Unknown => Ok(Value::Unknown),
-            _ => self.error("E0310", field.span, format!("this value has no field `{}`", field.text)),
+            _ => self.error("E0224", field.span, format!("this value has no field `{}`", field.text)),
         }
     }
 
@@ -374,7 +374,7 @@ impl<'p> Evaluator<'p> {
             if n < 1.0 || n.fract() != 0.0 || (&**f == "log" && (x[0] <= 0.0 || x[1] <= 0.0)) {
                 return self.fail(
                     Diagnostic::error(
-                        Code("E0533"),
+                        Code("E0516"),
                         domain.span,
                         "a sweep needs positive bounds (for `log`) and a positive number of points",
                     )
@@ -400,7 +400,7 @@ impl<'p> Evaluator<'p> {
             }
             Value::Unknown | Value::Array(_) => Ok(vec![Value::Unknown]),
             _ => self.fail(
-                Diagnostic::error(Code("E0533"), domain.span, "a sweep runs over a list or range")
+                Diagnostic::error(Code("E0516"), domain.span, "a sweep runs over a list or range")
                     .help("`sweep lr in log(1e-4, 1e-1, 7) { … }`"),
             ),
         }

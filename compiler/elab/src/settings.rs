@@ -130,7 +130,7 @@ impl Evaluator<'_> {
 
     /// An error about a setting nobody knows.
     pub fn unknown_setting<T>(&mut self, word: &Name, block: &str, known: &[&str]) -> Eval<T> {
-        let d = Diagnostic::error(Code("E0206"), word.span, format!("a `{block}` block has no setting `{}`", word.text));
+        let d = Diagnostic::error(Code("E0226"), word.span, format!("a `{block}` block has no setting `{}`", word.text));
         self.fail(match crate::names::nearest(&word.text, known.iter().copied()) {
             Some(near) => d.help(format!("did you mean `{near}`?")),
             None => d.help(format!("its settings are {}", known.join(", "))),
@@ -168,7 +168,7 @@ impl Evaluator<'_> {
                 }
                 Ok(self.force(a, span)?.get_f64(0))
             }
-            _ => self.error("E0517", span, "this must be a number"),
+            _ => self.error("E0333", span, "this must be a number"),
         }
     }
 
@@ -305,7 +305,7 @@ impl Evaluator<'_> {
             None => {
                 let Some(s) = optimizer else {
                     return self.fail(
-                        Diagnostic::error(Code("E0530"), item.name.span, format!("`{}` has no optimizer", item.name.text))
+                        Diagnostic::error(Code("E0529"), item.name.span, format!("`{}` has no optimizer", item.name.text))
                             .help("add `optimizer adamw(lr = 1e-3)`"),
                     );
                 };
@@ -317,10 +317,10 @@ impl Evaluator<'_> {
         };
         let optimizer = match chosen {
             (Value::Optimizer(o), _) => o,
-            (Value::Unknown, at) => return self.error("E0531", at, "this is not an optimizer"),
+            (Value::Unknown, at) => return self.error("E0528", at, "this is not an optimizer"),
             (_, at) => {
                 return self.fail(
-                    Diagnostic::error(Code("E0531"), at, "this is not an optimizer")
+                    Diagnostic::error(Code("E0528"), at, "this is not an optimizer")
                         .help("call one: `adamw(lr = 1e-3)`, or chain several with `|>`"),
                 );
             }
@@ -421,7 +421,7 @@ impl Evaluator<'_> {
             (None, Some(e)) => (e as u64) * (n / (setup.batch * setup.accumulate)).max(1) as u64,
             (None, None) => {
                 return self.fail(
-                    Diagnostic::error(Code("E0532"), item.name.span, format!("`{}` does not say how long to train", item.name.text))
+                    Diagnostic::error(Code("E0529"), item.name.span, format!("`{}` does not say how long to train", item.name.text))
                         .help("add `steps 1000` or `epochs 10`"),
                 );
             }
@@ -455,7 +455,7 @@ impl Evaluator<'_> {
 
     fn not_yet_players<T>(&mut self, span: Span) -> Eval<T> {
         self.fail(
-            Diagnostic::error(Code("E0706"), span, "several players in one `train` block are not yet supported")
+            Diagnostic::error(Code("E0710"), span, "several players in one `train` block are not yet supported")
                 .help("give one `loss` and one `optimizer`"),
         )
     }
@@ -464,7 +464,7 @@ impl Evaluator<'_> {
     fn optimizer_expr(&mut self, scope: &mut Scope, e: &Expr) -> Eval {
         if let ExprKind::Groups(_) = e.kind {
             return self.fail(
-                Diagnostic::error(Code("E0707"), e.span, "optimizer groups are not yet supported")
+                Diagnostic::error(Code("E0710"), e.span, "optimizer groups are not yet supported")
                     .help("give one optimizer for all parameters"),
             );
         }
@@ -618,7 +618,7 @@ impl Evaluator<'_> {
                     let device = self.text_setting(&mut scope, s)?;
                     if device != "cpu" && !device.is_empty() {
                         return self.fail(
-                            Diagnostic::error(Code("E0708"), s.span, format!("device `{device}` is not yet supported"))
+                            Diagnostic::error(Code("E0710"), s.span, format!("device `{device}` is not yet supported"))
                                 .help("only \"cpu\" today"),
                         );
                     }
@@ -628,7 +628,7 @@ impl Evaluator<'_> {
         }
         if setup.precision == DType::F64 {
             return self.fail(
-                Diagnostic::error(Code("E0709"), setup.span, "`precision f64` is not yet supported")
+                Diagnostic::error(Code("E0710"), setup.span, "`precision f64` is not yet supported")
                     .help("declare parameters and data as f64 instead"),
             );
         }

@@ -58,7 +58,7 @@ impl Evaluator<'_> {
             },
             "sum" | "mean" | "max" | "min" | "all" | "any" => Ok(arg(0)),
             _ => {
-                self.fail(Diagnostic::error(Code("E0326"), span, format!("`tree.{name}` is not a collective")).help(
+                self.fail(Diagnostic::error(Code("E0224"), span, format!("`tree.{name}` is not a collective")).help(
                     "collectives are tree.sum, tree.mean, tree.max, tree.min, tree.all, tree.any, tree.count, tree.norm and tree.dot",
                 ))
             }

@@ -186,7 +186,7 @@ impl Evaluator<'_> {
             let value = self.expr(scope, &item.body)?;
             let Value::Optimizer(inner) = value else {
                 return self.fail(
-                    Diagnostic::error(Code("E0321"), item.body.span, "the body of this optimizer is not an optimizer")
+                    Diagnostic::error(Code("E0528"), item.body.span, "the body of this optimizer is not an optimizer")
                         .help("write a block with updates of `w` or `g`, or a chain of optimizers joined by `|>`"),
                 );
             };
@@ -289,7 +289,7 @@ impl Evaluator<'_> {
             return Ok(Array { dtype, shape: shape.to_vec(), weak: false, node: None });
         }
         let Some(val) = value.to_val() else {
-            return self.fail(Diagnostic::error(Code("E0322"), span, format!("`{name}` is not an array at the end of the body")));
+            return self.fail(Diagnostic::error(Code("E0333"), span, format!("`{name}` is not an array at the end of the body")));
         };
         self.cx.at(span);
         let array = match optc_ops::materialize(&mut self.cx, &val, Some(dtype)) {
@@ -345,7 +345,7 @@ impl Evaluator<'_> {
                     }
                     None => {
                         return self.fail(
-                            Diagnostic::error(Code("E0305"), span, format!("`{}` needs `{}`", item.name.text, param.name.text))
+                            Diagnostic::error(Code("E0331"), span, format!("`{}` needs `{}`", item.name.text, param.name.text))
                                 .label(param.span, "has no default"),
                         );
                     }
@@ -365,14 +365,14 @@ impl Evaluator<'_> {
         let diagnostic = match unknown {
             Some(arg) => {
                 let name = arg.name.as_deref().unwrap_or_default();
-                let d = Diagnostic::error(Code("E0306"), arg.expr.span, format!("`{}` has no parameter `{name}`", item.name.text))
+                let d = Diagnostic::error(Code("E0221"), arg.expr.span, format!("`{}` has no parameter `{name}`", item.name.text))
                     .label(item.name.span, "defined here");
                 match crate::names::nearest(name, names.iter().copied()) {
                     Some(near) => d.help(format!("did you mean `{near}`?")),
                     None => d.help(format!("its parameters are {}", names.join(", "))),
                 }
             }
-            None => Diagnostic::error(Code("E0307"), span, format!("too many arguments for `{}`", item.name.text))
+            None => Diagnostic::error(Code("E0332"), span, format!("too many arguments for `{}`", item.name.text))
                 .label(item.name.span, format!("takes {}", names.len())),
         };
         self.fail(diagnostic)

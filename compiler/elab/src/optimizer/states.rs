@@ -49,7 +49,7 @@ impl Evaluator<'_> {
             let full = if path.is_empty() { base.clone() } else { format!("{base}.{path}") };
             let Some(val) = part.to_val() else {
                 return self.fail(Diagnostic::error(
-                    Code("E0323"),
+                    Code("E0333"),
                     init.span,
                     format!("state `{}` holds something that is no array", name.text),
                 ));
@@ -61,7 +61,7 @@ impl Evaluator<'_> {
             parts.push((full.clone(), array.dtype));
             let array = if pass == Pass::Init {
                 if self.opt_run().outputs.states.insert(full.clone(), array.clone()).is_some() {
-                    return self.fail(Diagnostic::error(Code("E0204"), name.span, format!("state `{}` is declared twice", name.text)));
+                    return self.fail(Diagnostic::error(Code("E0345"), name.span, format!("state `{}` is declared twice", name.text)));
                 }
                 array
             } else {
@@ -99,7 +99,7 @@ impl Evaluator<'_> {
     pub(super) fn state_type(&mut self, scope: &mut Scope, ty: &optc_front::ast::Type, w: &Array) -> Eval<(DType, Vec<Dim>)> {
         use optc_front::ast::{DimExpr, ElemType};
         let TypeKind::Array { elem, dims } = &ty.kind else {
-            return self.fail(Diagnostic::error(Code("E0324"), ty.span, "the type of a state is an element type with dimensions"));
+            return self.fail(Diagnostic::error(Code("E0351"), ty.span, "the type of a state is an element type with dimensions"));
         };
         let dtype = match elem {
             ElemType::Concrete(d) => *d,
@@ -109,14 +109,14 @@ impl Evaluator<'_> {
                 Some(Value::Unknown) => DType::F32,
                 _ => {
                     return self.fail(
-                        Diagnostic::error(Code("E0324"), n.span, format!("`{}` is not an element type", n.text))
+                        Diagnostic::error(Code("E0351"), n.span, format!("`{}` is not an element type", n.text))
                             .help("declare the parameter as `name: type = f32`"),
                     );
                 }
             },
             ElemType::Quantized(_) => {
                 return self.fail(
-                    Diagnostic::error(Code("E0703"), ty.span, "block-quantized states are not yet supported")
+                    Diagnostic::error(Code("E0710"), ty.span, "block-quantized states are not yet supported")
                         .help("use `bf16[...]` or `f16[...]`"),
                 );
             }
@@ -130,7 +130,7 @@ impl Evaluator<'_> {
                     match value {
                         Value::Int(d) => shape.push(d),
                         Value::Unknown => shape.push(self.cx.fresh_symbol("?")),
-                        _ => return self.fail(Diagnostic::error(Code("E0325"), e.span, "a dimension must be a compile-time integer")),
+                        _ => return self.fail(Diagnostic::error(Code("E0344"), e.span, "a dimension must be a compile-time integer")),
                     }
                 }
             }

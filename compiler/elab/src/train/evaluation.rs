@@ -48,7 +48,7 @@ impl Evaluator<'_> {
         let data = self.data_of(setup, on)?;
         let n = data.len();
         if n == 0 && self.mode != Mode::Check {
-            return self.error("E0523", on.span, format!("`{}` has no examples", data.name));
+            return self.error("E0516", on.span, format!("`{}` has no examples", data.name));
         }
         let mean_of = match &e.kind {
             ExprKind::Call { callee, args } => match (&callee.kind, args.as_slice()) {

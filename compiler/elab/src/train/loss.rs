@@ -113,13 +113,13 @@ impl Evaluator<'_> {
                     let made = optc_ops::materialize(&mut self.cx, &val, None);
                     self.lift(made, span)?
                 }
-                None => return self.error("E0320", span, format!("{what} must be a scalar")),
+                None => return self.error("E0340", span, format!("{what} must be a scalar")),
             },
         };
         if !array.shape.is_empty() {
             let shape: Vec<String> = array.shape.iter().map(|d| d.to_string()).collect();
             return self.fail(
-                Diagnostic::error(Code("E0320"), span, format!("{what} must be a scalar, but it has shape [{}]", shape.join(", ")))
+                Diagnostic::error(Code("E0340"), span, format!("{what} must be a scalar, but it has shape [{}]", shape.join(", ")))
                     .help("take its mean or sum"),
             );
         }
@@ -174,7 +174,7 @@ impl Evaluator<'_> {
         let wrt: Vec<usize> = (0..f.params).collect();
         let derived = match optc_mid::differentiate::vjp_of(&f.graph, &wrt, &[0]) {
             Ok(g) => g,
-            Err(e) => return self.fail(Diagnostic::error(Code("E0705"), e.origin.span, e.message).label(span, "differentiated here")),
+            Err(e) => return self.fail(Diagnostic::error(Code("E0720"), e.origin.span, e.message).label(span, "differentiated here")),
         };
         let origin = self.cx.origin;
         let mut nodes: Vec<NodeId> = args.iter().chain(&f.captured).map(|a| self.cx.node(a)).collect();
