@@ -3,8 +3,8 @@
 use crate::cache::Compiler;
 use crate::pipeline::CompileOptions;
 use indexmap::IndexMap;
+use optc_abi::Tensor;
 use optc_abi::plan::status;
-use optc_abi::{DType, Tensor};
 use optc_base::{Code, Diagnostic, SourceId, Span};
 use optc_elab::host::RunResult;
 use optc_elab::program::{DataUse, MetricProgram, TrainProgram};
@@ -520,6 +520,3 @@ impl Stepper {
         buffers.chain([key.clone()]).chain(hyper.iter().cloned()).chain(self.watched.iter().map(|(_, t)| t.clone())).collect()
     }
 }
-
-/// The element type losses and recorded scalars have.
-pub const RECORDED: DType = DType::F32;

@@ -10,7 +10,7 @@ use optc_base::{Code, Diagnostic, Span};
 use optc_front::ast::{
     BlockEntry, BlockItem, BlockKind, Expr, ExprKind, For, ItemKind, LetKind, Name, Pattern, PatternKind, Setting, Stmt, StmtKind,
 };
-use optc_ops::{Array, Dim};
+use optc_ops::Array;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -314,9 +314,4 @@ pub fn take_rows(tensor: &Tensor, rows: &[usize]) -> Tensor {
         out.bytes_mut()[k * size..(k + 1) * size].copy_from_slice(&tensor.bytes()[row * size..(row + 1) * size]);
     }
     out
-}
-
-/// An example's type: a field without its leading axis.
-pub fn example_shape(tensor: &Tensor) -> Vec<Dim> {
-    tensor.shape[1..].iter().map(|&n| Dim::from(n)).collect()
 }

@@ -14,7 +14,7 @@ use crate::value::{CallArg, OptArg, OptimizerValue, Value};
 use indexmap::IndexMap;
 use optc_abi::DType;
 use optc_base::{Code, Diagnostic, Span};
-use optc_front::ast::{Block, Expr, ExprId, ExprKind, FnItem, FnKind, ItemKind, LetKind, Param, Stmt, StmtKind, TypeKind};
+use optc_front::ast::{Block, Expr, ExprId, ExprKind, FnItem, ItemKind, LetKind, Param, Stmt, StmtKind, TypeKind};
 use optc_front::{ItemRef, ModuleId};
 use optc_ops::{Array, Dim};
 use rustc_hash::FxHashMap;
@@ -445,9 +445,4 @@ fn root_name(target: &Expr) -> Option<Arc<str>> {
         ExprKind::Field(base, _) | ExprKind::Index { base, .. } => root_name(base),
         _ => None,
     }
-}
-
-/// Whether an item is an optimizer.
-pub fn is_optimizer(item: &FnItem) -> bool {
-    item.kind == FnKind::Optimizer
 }
