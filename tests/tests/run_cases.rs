@@ -66,6 +66,7 @@ cases! {
     conditionals
     data_blocks
     derivatives
+    double_precision
     element_types
     functions
     hyperparameters

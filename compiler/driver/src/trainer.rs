@@ -331,7 +331,7 @@ fn latest(series: &IndexMap<String, Series>) -> Vec<(&str, f64)> {
 
 fn stop_holds(program: &mut Program, names: &[String], series: &IndexMap<String, Series>) -> Result<bool, RunError> {
     let last = |n: &String| series.get(n).and_then(|s| s.values.last()).copied().unwrap_or(f64::NAN);
-    let mut inputs: Vec<Tensor> = names.iter().map(|n| Tensor::scalar(last(n) as f32)).collect();
+    let mut inputs: Vec<Tensor> = names.iter().map(|n| Tensor::scalar(last(n))).collect();
     Ok(program.run(&mut inputs)?[0].get_f64(0) != 0.0)
 }
 
@@ -386,8 +386,8 @@ impl Stepper {
         };
         let key = run_key(program.seed);
         let hyper: Vec<Tensor> = program.step.hyper.iter().map(|(_, v)| Tensor::scalar(*v)).collect();
-        let watched: Vec<(String, Tensor)> = program.step.watched.iter().map(|n| (n.clone(), Tensor::scalar(f32::NAN))).collect();
-        let outputs: Vec<Tensor> = (0..1 + program.step.recorded.len()).map(|_| Tensor::scalar(0f32)).collect();
+        let watched: Vec<(String, Tensor)> = program.step.watched.iter().map(|n| (n.clone(), Tensor::scalar(f64::NAN))).collect();
+        let outputs: Vec<Tensor> = compiled.plan().outputs[slots.len()..].iter().map(|s| Tensor::zeros(s.dtype, &s.shape)).collect();
         let inputs =
             slots.iter().chain(feed.iter().flat_map(|f| &f.buffers)).chain([&key]).chain(&hyper).chain(watched.iter().map(|(_, t)| t));
         for (k, tensor) in inputs.enumerate() {
@@ -438,14 +438,14 @@ impl Stepper {
 
     /// The loss (0) or a recorded scalar of the last step.
     fn output(&self, k: usize) -> f64 {
-        f64::from(self.outputs[k].as_slice::<f32>()[0])
+        self.outputs[k].get_f64(0)
     }
 
     /// Hands the last recorded values to hyperparameters that ask for them.
     fn watch(&mut self, series: &IndexMap<String, Series>) {
         for (name, tensor) in &mut self.watched {
             let last = series.get(name).and_then(|s| s.values.last()).copied().unwrap_or(f64::NAN);
-            tensor.as_mut_slice::<f32>()[0] = last as f32;
+            tensor.as_mut_slice::<f64>()[0] = last;
         }
     }
 }

@@ -4,7 +4,6 @@ use crate::evaluator::{Eval, Evaluator};
 use crate::scope::Scope;
 use crate::types::{Sig, What, dim_names};
 use crate::value::{CallArg, Value};
-use optc_abi::DType;
 use optc_base::{Code, Diagnostic, Span};
 use optc_front::ModuleId;
 use optc_front::ast::{Expr, ExprKind, LetKind, Name, Param, TypeKind};
@@ -198,7 +197,7 @@ impl Evaluator<'_> {
         let float = match sig.float {
             Some(d) => Value::DType(d),
             None if self.checking() => Value::Unknown,
-            None => Value::DType(DType::F32),
+            None => Value::DType(self.cx.float),
         };
         sig.scope.bind("float", float, LetKind::Let, span);
         if let Some(rest) = &sig.rest {

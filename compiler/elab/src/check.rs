@@ -102,7 +102,7 @@ impl Evaluator<'_> {
         let rest: Vec<Dim> = (0..rank).map(|_| self.cx.fresh_symbol("...")).collect();
         sig.rest = Some(rest);
         if params.iter().filter_map(|p| p.ty.as_ref()).any(uses_float) {
-            sig.float = Some(DType::F32);
+            sig.float = Some(self.cx.float);
         }
         let mut failed = false;
         let ints = |p: &&Param| matches!(p.ty.as_ref().map(|t| &t.kind), Some(TypeKind::Int));

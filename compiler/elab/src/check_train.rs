@@ -28,7 +28,8 @@ impl Evaluator<'_> {
             Value::Array(a) if !a.shape.is_empty() => {
                 let mut shape = a.shape.clone();
                 shape[0] = rows.clone();
-                Value::Array(Array { shape, ..a.clone() })
+                let dtype = self.cx.written(a.dtype);
+                Value::Array(Array { dtype, shape, ..a.clone() })
             }
             other => other.clone(),
         };
@@ -60,6 +61,10 @@ impl Evaluator<'_> {
 
     /// Checks loss, metrics and optimizer of a `train` block.
     pub(crate) fn check_setup(&mut self, setup: &TrainSetup) -> Eval<()> {
+        self.with_float(setup.working(), |ev| ev.check_setup_inner(setup))
+    }
+
+    fn check_setup_inner(&mut self, setup: &TrainSetup) -> Eval<()> {
         let rows = if setup.batch_known { Dim::from(setup.batch) } else { self.cx.fresh_symbol("B") };
         let labeled: Vec<(Arc<str>, Value)> = setup
             .models
@@ -77,7 +82,7 @@ impl Evaluator<'_> {
                 Value::Tuple(parts) if parts.len() == 2 => parts[0].clone(),
                 other => other.clone(),
             };
-            ev.scalar_f32(&loss, setup.loss.span, "the loss")
+            ev.float_scalar(&loss, setup.loss.span, "the loss")
         })?;
         // Metrics see models bound to their leaves.
         let mut bound = Vec::new();
@@ -106,14 +111,14 @@ impl Evaluator<'_> {
             let rows = self.cx.fresh_symbol("B");
             let mut scope = self.checked_scope(setup, &bound, data.as_ref(), &rows)?;
             let value = self.expr(&mut scope, e)?;
-            self.scalar_f32(&value, e.span, "a metric")?;
+            self.float_scalar(&value, e.span, "a metric")?;
         }
         let mut scalars: Vec<(Arc<str>, Value)> = vec![(Arc::from("loss"), Value::Array(Array { weak: true, ..scalar(DType::F64) }))];
         for name in setup.watched_names() {
             scalars.push((name, Value::Array(Array { weak: true, ..scalar(DType::F64) })));
         }
         let leaf = leaves.iter().find(|l| !l.buffer).map(|l| Leaf { path: l.path.clone(), w: l.array.clone(), g: l.array.clone() });
-        let leaf = leaf.unwrap_or(Leaf { path: Arc::from("w"), w: scalar(DType::F32), g: scalar(DType::F32) });
+        let leaf = leaf.unwrap_or(Leaf { path: Arc::from("w"), w: scalar(self.cx.float), g: scalar(self.cx.float) });
         self.check_optimizer(&setup.optimizer, leaf, scalars)
     }
 

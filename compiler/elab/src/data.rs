@@ -43,7 +43,8 @@ impl Evaluator<'_> {
 
     /// Evaluates a data block (host script) and takes the split asked for. Each block is loaded once per set of arguments.
     pub fn load_data(&mut self, block: &BlockValue, span: Span) -> Eval<Rc<DataTable>> {
-        let whole = self.load_whole(block, span)?;
+        // Data are what the file says, whatever the precision of the place that asks.
+        let whole = self.with_float(DType::F32, |ev| ev.load_whole(block, span))?;
         let Some(split) = &block.split else { return Ok(whole) };
         let Some(rows) = whole.splits.get(split) else { return self.no_split(&whole.name, split, whole.splits.keys(), span) };
         Ok(Rc::new(DataTable {
@@ -168,7 +169,7 @@ impl Evaluator<'_> {
             return Ok(known.clone());
         }
         let item = self.data_item(block, span)?;
-        let (fields, split) = self.data_fields(&item, block, span)?;
+        let (fields, split) = self.with_float(DType::F32, |ev| ev.data_fields(&item, block, span))?;
         let splits = split
             .iter()
             .flat_map(|s| s.values.iter().filter_map(|(n, _)| n.as_ref()).chain(s.options.iter().map(|(n, _)| n)))

@@ -103,7 +103,8 @@ pub struct Evaluator<'p> {
     pub(crate) instance: Instance,
     pub(crate) sites: FxHashMap<(u64, Span), u64>,
     pub(crate) site_counts: FxHashMap<u64, u64>,
-    pub(crate) consts: FxHashMap<ItemRef, Option<Value>>,
+    /// Constants by item and working precision.
+    pub(crate) consts: FxHashMap<(ItemRef, DType), Option<Value>>,
     pub(crate) numbering: FxHashMap<ExprId, Rc<FxHashMap<ExprId, Arc<str>>>>,
     pub(crate) forced: FxHashMap<NodeId, Arc<Tensor>>,
     pub(crate) yields: Vec<Vec<Value>>,
@@ -239,6 +240,16 @@ impl<'p> Evaluator<'p> {
         self.counters = counters;
         let done = std::mem::replace(&mut self.recorder.initializing, saved);
         result.map(|value| (value, done.map(|i| i.leaves).unwrap_or_default()))
+    }
+    /// Evaluates `f` with another working precision.
+    ///
+    /// # Errors
+    /// What `f` reports.
+    pub fn with_float<T>(&mut self, float: DType, f: impl FnOnce(&mut Self) -> Eval<T>) -> Eval<T> {
+        let saved = std::mem::replace(&mut self.cx.float, float);
+        let result = f(self);
+        self.cx.float = saved;
+        result
     }
     /// A literal array in the graph on top.
     pub fn literal(&mut self, tensor: impl Into<Arc<Tensor>>) -> Array {

@@ -169,11 +169,11 @@ impl Evaluator<'_> {
     /// The element type written, `None` if it is not known while checking.
     pub(crate) fn elem_type(&mut self, scope: &Scope, elem: &ElemType, span: Span) -> Eval<Option<optc_abi::DType>> {
         match elem {
-            ElemType::Concrete(d) => Ok(Some(*d)),
+            ElemType::Concrete(d) => Ok(Some(self.cx.written(*d))),
             ElemType::Float => match scope.get("float").map(|b| b.value.clone()) {
                 Some(Value::DType(d)) => Ok(Some(d)),
                 Some(_) => Ok(None),
-                None => Ok(Some(optc_abi::DType::F32)),
+                None => Ok(Some(self.cx.float)),
             },
             ElemType::Named(name) => match self.name(scope, &name.text, name.span)? {
                 Value::DType(d) => Ok(Some(d)),
@@ -432,64 +432,6 @@ impl Evaluator<'_> {
                 self.fail(if callable { d.help(format!("`{field}` is a function: call it, `x.{field}()` or `{field}(x)`")) } else { d })
             }
         }
-    }
-    /// `with seed = 7, precision = f64 { … }`
-    fn with(&mut self, scope: &mut Scope, settings: &[(Name, Expr)], body: &ast::Block) -> Eval {
-        let saved = (self.key.clone(), self.counters.clone(), self.instance.place);
-        let saved_training = self.training;
-        let mut result = Ok(());
-        for (name, value) in settings {
-            result = self.with_setting(scope, name, value);
-            if result.is_err() {
-                break;
-            }
-        }
-        let value = match result {
-            Ok(()) => self.block(scope, body),
-            Err(stop) => Err(stop),
-        };
-        (self.key, self.counters, self.instance.place) = saved;
-        self.training = saved_training;
-        value
-    }
-    fn with_setting(&mut self, scope: &mut Scope, name: &Name, value: &Expr) -> Eval<()> {
-        let v = self.expr(scope, value)?;
-        match &*name.text {
-            "seed" => {
-                let key = match self.looked_at(v, value.span)? {
-                    Value::Int(d) => self.seed_key(d.known().unwrap_or(0) as u64),
-                    Value::Unknown => self.key_type(),
-                    Value::Array(a) if a.dtype.is_int() && a.shape.is_empty() => self.run_time_key(&a, value.span)?,
-                    other => {
-                        return self.fail(Diagnostic::error(
-                            Code("E0333"),
-                            value.span,
-                            format!("a seed is an integer, this is {}", describe(&other)),
-                        ));
-                    }
-                };
-                self.key = Some(key);
-                self.counters.clear();
-                // Draws depend on their place in the block only, not on the callers around it.
-                self.instance.place = crate::rng::mix(0x7769_7468, u64::from(name.span.start));
-            }
-            "training" => match v {
-                Value::Bool(b) => self.training = b,
-                _ => return self.error("E0333", value.span, "`training` is a flag"),
-            },
-            "precision" => {
-                return self.fail(
-                    Diagnostic::error(Code("E0710"), name.span, "`with precision` is not yet supported").help("convert with `x as f64`"),
-                );
-            }
-            other => {
-                return self.fail(
-                    Diagnostic::error(Code("E0220"), name.span, format!("`with` has no setting `{other}`"))
-                        .help("it has `seed` and `training`"),
-                );
-            }
-        }
-        Ok(())
     }
     /// `time { … }`
     fn time(&mut self, scope: &mut Scope, body: &ast::Block, span: Span) -> Eval {

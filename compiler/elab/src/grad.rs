@@ -78,7 +78,8 @@ impl Evaluator<'_> {
     /// A number as a float scalar.
     fn float_of(&mut self, value: &Value, span: Span) -> Eval<Array> {
         let val = self.val_of(value, span)?;
-        let result = optc_ops::materialize(&mut self.cx, &val, Some(DType::F32));
+        let float = self.cx.float;
+        let result = optc_ops::materialize(&mut self.cx, &val, Some(float));
         self.lift(result, span)
     }
     /// Value and gradients of a scalar function of arrays: `f` gets arrays that stand for `wrt` and gives the scalar, or a tuple that begins with it. Buffers and metrics
@@ -253,7 +254,7 @@ impl Evaluator<'_> {
             Value::Float(_) => ev.float_of(leaf, span).map(Value::Array),
             Value::Int(_) | Value::List(_) => ev.array_of(leaf, span).map(Value::Array),
             Value::Array(a) if a.weak => {
-                let dtype = if a.dtype.is_float() { DType::F32 } else { a.dtype };
+                let dtype = if a.dtype.is_float() { ev.cx.float } else { a.dtype };
                 ev.cast(&Value::Array(Array { weak: false, ..a.clone() }), dtype, span)
             }
             other => Ok(other.clone()),

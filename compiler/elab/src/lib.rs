@@ -36,6 +36,7 @@ pub mod tree;
 pub mod types;
 pub mod value;
 mod walk;
+mod with;
 
 #[cfg(test)]
 mod tests;

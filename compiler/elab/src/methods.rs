@@ -128,7 +128,7 @@ impl Evaluator<'_> {
         };
         let out = self.run_optimizer(&optimizer, inputs)?;
         let states: IndexMap<Arc<str>, Value> = out.states.into_iter().map(|(n, a)| (Arc::from(n), Value::Array(a))).collect();
-        let loss = self.scalar_array(Val::Float(Some(f64::NAN)), DType::F32, span)?;
+        let loss = self.scalar_array(Val::Float(Some(f64::NAN)), self.cx.float, span)?;
         let mut fields: IndexMap<Arc<str>, Value> = IndexMap::new();
         fields.insert(Arc::from("w"), tree.clone());
         fields.insert(Arc::from("eval"), tree);
@@ -179,7 +179,7 @@ impl Evaluator<'_> {
             Value::Int(d) => d.known().unwrap_or(0),
             _ => 0,
         };
-        let loss_array = self.scalar_f32(&loss, span, "the loss")?;
+        let loss_array = self.float_scalar(&loss, span, "the loss")?;
         let weak = self.weak_float(&loss_array);
         let base = self.current_key();
         let key = Some(self.fold_key(&base, crate::train::FOLD_STEP, Some(step)));

@@ -110,6 +110,7 @@ impl Evaluator<'_> {
             params: None,
             shared_path: None,
             label: None,
+            float: None,
             span,
         })
     }
@@ -161,7 +162,15 @@ impl Evaluator<'_> {
                 self.check_range(p, &scope, &arg.value, arg.span)?;
             }
         }
-        Ok(Value::Model(Rc::new(ModelValue { item: item_ref, args: settings, params: None, shared_path: None, label: None, span })))
+        Ok(Value::Model(Rc::new(ModelValue {
+            item: item_ref,
+            args: settings,
+            params: None,
+            shared_path: None,
+            label: None,
+            float: None,
+            span,
+        })))
     }
     fn unbound(&mut self, item: &FnItem, span: Span) -> Eval {
         let name = &item.name.text;
@@ -190,6 +199,14 @@ impl Evaluator<'_> {
     ) -> Eval {
         let Some(item) = self.fn_item(model.item) else { return Ok(Value::Unknown) };
         let mut all = model.args.clone();
+        if let Some(float) = model.float {
+            for mut arg in args {
+                arg.value = self.widened(&arg.value, float, arg.span)?;
+                all.push(arg);
+            }
+            let model = Rc::new(ModelValue { float: None, args: Vec::new(), ..(**model).clone() });
+            return self.with_float(float, |ev| ev.apply_model(&model, all, span, place, part));
+        }
         all.extend(args);
         if let Some(tree) = &model.params {
             let cx = ParamCx {
@@ -235,6 +252,13 @@ impl Evaluator<'_> {
             return self.nested_call(model.item, &item, all, span, place, part);
         }
         self.unbound(&item, span)
+    }
+    /// The value with its `f32` arrays as arrays of the working precision `float`.
+    pub(crate) fn widened(&mut self, value: &Value, float: optc_abi::DType, span: Span) -> Eval {
+        self.map_tree(value, span, &mut |ev, _, leaf| match leaf {
+            Value::Array(a) if a.dtype == optc_abi::DType::F32 && !a.weak => Ok(Value::Array(ev.cast_array(a, float))),
+            other => Ok(other.clone()),
+        })
     }
     /// Runs `f` with parameters answered by `cx`; gives `cx` back as `f` left it.
     fn with_params<T>(&mut self, cx: ParamCx, f: impl FnOnce(&mut Self) -> Eval<T>) -> Eval<(T, ParamCx)> {

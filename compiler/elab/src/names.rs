@@ -76,24 +76,24 @@ impl Evaluator<'_> {
         match &program.item(item).kind {
             ItemKind::Fn(_) => Ok(Value::Fn(Rc::new(FnValue::Item(item)))),
             ItemKind::Block(_) => Ok(Value::Block(Rc::new(BlockValue { item, args: Vec::new(), split: None }))),
-            ItemKind::Const { name, ty, value } => match self.consts.get(&item) {
+            ItemKind::Const { name, ty, value } => match self.consts.get(&(item, self.cx.float)) {
                 Some(Some(value)) => Ok(value.clone()),
                 Some(None) => self.fail(
                     Diagnostic::error(Code("E0225"), span, format!("the constant `{}` is defined by itself", name.text))
                         .label(name.span, "defined here"),
                 ),
                 None => {
-                    self.consts.insert(item, None);
+                    self.consts.insert((item, self.cx.float), None);
                     let mut scope = Scope::new(item.module);
                     let result = self.expr(&mut scope, value);
-                    self.consts.remove(&item);
+                    self.consts.remove(&(item, self.cx.float));
                     let mut result = result?;
                     if let Some(ty) = ty {
                         let mut sig = crate::types::Sig::new(Scope::new(item.module));
                         result = self.match_type(&mut sig, ty, result, value.span, &crate::types::What::Binding(&name.text))?;
                     }
                     if !self.cx.emitting() || !holds_arrays(&result) {
-                        self.consts.insert(item, Some(result.clone()));
+                        self.consts.insert((item, self.cx.float), Some(result.clone()));
                     }
                     Ok(result)
                 }

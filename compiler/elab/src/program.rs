@@ -44,8 +44,8 @@ pub struct DataUse {
 /// One training step as a graph.
 ///
 /// Inputs: all slots; then `[accumulate,] batch, …` arrays of each field of the data; then a key u32[2] made from the seed (low word, high word; the graph folds the step counter in, so draws differ from step to step);
-/// then the hyperparameters (f64 scalars); then the watched values (f32 scalars: last recorded loss and metrics).
-/// Outputs: all slots anew (aliased with their inputs); then the loss (f32 scalar); then the recorded scalars.
+/// then the hyperparameters (f64 scalars); then the watched values (f64 scalars: last recorded loss and metrics).
+/// Outputs: all slots anew (aliased with their inputs); then the loss (scalar of the working precision); then the recorded scalars.
 #[derive(Clone, Debug)]
 pub struct StepProgram {
     /// The graph.
@@ -139,7 +139,7 @@ pub struct TrainProgram {
     pub resume: bool,
     /// Logs.
     pub log: Option<LogSpec>,
-    /// Stop after the step when this graph (inputs: watched values named in `stop_watched`, f32) gives true (bool scalar).
+    /// Stop after the step when this graph (inputs: watched values, f64 scalars, by these names) gives true (bool scalar).
     pub stop_when: Option<(Graph, Vec<String>)>,
     /// Whether a NaN or infinite loss ends the run (`on nan { stop }`, the default) or is left to the optimizer.
     pub stop_on_nan: bool,

@@ -7,7 +7,7 @@ use crate::scope::Scope;
 use crate::settings::Overrides;
 use crate::value::{BlockValue, RunValue, Series, Value};
 use indexmap::IndexMap;
-use optc_abi::{DType, Tensor};
+use optc_abi::Tensor;
 use optc_base::{Code, Diagnostic, SourceId, Span};
 use optc_front::ast::{BlockKind, Expr, ExprKind, ItemKind, LetKind, Name};
 use optc_front::{ItemRef, Program};
@@ -138,7 +138,7 @@ impl<'p> Evaluator<'p> {
 
     /// The values of a series as an array.
     pub(crate) fn series_array(&mut self, series: &Series) -> Array {
-        self.literal(Tensor::from_f64(DType::F32, &[series.values.len()], &series.values))
+        self.literal(Tensor::from_f64(self.cx.float, &[series.values.len()], &series.values))
     }
 
     /// Adds what the command line sets; it wins over the script.
@@ -167,6 +167,7 @@ impl<'p> Evaluator<'p> {
         let overrides = self.with_command_line(overrides)?;
         let setup = self.read_train(block, &overrides, span)?;
         let program = self.lower_train(&setup)?;
+        let float = setup.working();
         let leaf_names: Vec<String> = program.leaves().iter().map(|&k| program.slots[k].name.clone()).collect();
         let result = match self.host_env(span)?.train(program) {
             Ok(r) => r,
@@ -178,12 +179,15 @@ impl<'p> Evaluator<'p> {
             let mut leaves = Vec::new();
             for (path, weight) in leaf_names.iter().zip(&result.weights) {
                 if let Some(path) = path.strip_prefix(&prefix) {
-                    let weight =
-                        if setup.stored.is_some() && weight.dtype.is_float() { weight.cast(DType::F32) } else { (**weight).clone() };
+                    let weight = if setup.stored.is_some() && weight.dtype.is_float() { weight.cast(float) } else { (**weight).clone() };
                     leaves.push((Arc::from(path), self.literal(weight)));
                 }
             }
-            models.insert(name.clone(), self.bind_model(model, &leaves));
+            let bound = match self.bind_model(model, &leaves) {
+                Value::Model(m) => Value::Model(Rc::new(crate::value::ModelValue { float: Some(setup.working()), ..(*m).clone() })),
+                other => other,
+            };
+            models.insert(name.clone(), bound);
         }
         Ok(RunValue { result, models })
     }

@@ -96,6 +96,10 @@ pub struct TrainSetup {
 }
 
 impl TrainSetup {
+    /// The element type `f32` stands for: `precision f64` makes it f64; `precision bf16` narrows the operands of products only.
+    pub fn working(&self) -> DType {
+        if self.precision == DType::F64 { DType::F64 } else { DType::F32 }
+    }
     /// Names of metrics that hyperparameters may use.
     pub fn watched_names(&self) -> Vec<Arc<str>> {
         self.metrics.iter().filter_map(|m| m.values.first().and_then(|(n, _)| n.as_ref()).map(|n| n.text.clone())).collect()
@@ -198,9 +202,33 @@ impl Evaluator<'_> {
             );
         }
         self.reading.push(block.item);
-        let setup = self.read_settings(block, overrides, span);
+        let precision = self.read_precision(block, overrides, span);
+        let setup = precision.and_then(|precision| {
+            let working = if precision == DType::F64 { DType::F64 } else { DType::F32 };
+            let setup = self.with_float(working, |ev| ev.read_settings(block, overrides, span))?;
+            Ok(TrainSetup { precision, ..setup })
+        });
         self.reading.pop();
         setup
+    }
+
+    /// `precision`: read before all else, because it says what floats are.
+    fn read_precision(&mut self, block: &BlockValue, overrides: &Overrides, span: Span) -> Eval<DType> {
+        let item = self.train_item(block, span)?;
+        if let Some((_, value, at)) = overrides.iter().rev().find(|(word, _, _)| word == "precision") {
+            return match value {
+                Value::DType(d) if d.is_float() => Ok(*d),
+                Value::Unknown => Ok(DType::F32),
+                _ => self.fail(Diagnostic::error(Code("E0516"), *at, "`precision` is a float element type").help("bf16, f16, f32 or f64")),
+            };
+        }
+        let setting = item.entries.iter().find_map(|e| match e {
+            BlockEntry::Setting(s) if &*s.word.text == "precision" => Some(s),
+            _ => None,
+        });
+        let Some(s) = setting else { return Ok(DType::F32) };
+        let mut scope = self.bind_block_params(block.item.module, &item.name, &item.params, &block.args, span)?;
+        self.dtype_setting(&mut scope, s.values.first().map(|(_, e)| e), s.span)
     }
 
     fn read_settings(&mut self, block: &BlockValue, overrides: &Overrides, span: Span) -> Eval<TrainSetup> {
@@ -430,10 +458,7 @@ impl Evaluator<'_> {
         for (word, value, at) in overrides {
             match word.as_str() {
                 "resume" => setup.resume = self.flag(value, *at)?,
-                "precision" => match value {
-                    Value::DType(d) => setup.precision = *d,
-                    _ => return self.error("E0516", *at, "`precision` is an element type"),
-                },
+                "precision" => {}
                 _ => {
                     let k = overrides.iter().position(|(w, _, _)| w == word).unwrap_or(0);
                     if !used[k] && !setup.scope.names().any(|n| **n == **word) {
@@ -540,6 +565,11 @@ impl Evaluator<'_> {
 
     fn dtype_setting(&mut self, scope: &mut Scope, e: Option<&Expr>, span: Span) -> Eval<DType> {
         let Some(e) = e else { return self.error("E0516", span, "an element type is missing") };
+        if let ExprKind::DType(optc_front::ast::ElemType::Concrete(d)) = &e.kind
+            && d.is_float()
+        {
+            return Ok(*d);
+        }
         match self.expr(scope, e)? {
             Value::DType(d) if d.is_float() => Ok(d),
             _ => self.fail(Diagnostic::error(Code("E0516"), e.span, "this must be a float element type").help("bf16, f16, f32 or f64")),
@@ -613,7 +643,6 @@ impl Evaluator<'_> {
                     }
                     setup.stop_on_nan = !mentions(text, "skip");
                 }
-                "precision" => setup.precision = self.dtype_setting(&mut scope, s.values.first().map(|(_, e)| e), s.span)?,
                 "device" => {
                     let device = self.text_setting(&mut scope, s)?;
                     if device != "cpu" && !device.is_empty() {
@@ -625,12 +654,6 @@ impl Evaluator<'_> {
                 }
                 _ => {}
             }
-        }
-        if setup.precision == DType::F64 {
-            return self.fail(
-                Diagnostic::error(Code("E0710"), setup.span, "`precision f64` is not yet supported")
-                    .help("declare parameters and data as f64 instead"),
-            );
         }
         Ok(())
     }

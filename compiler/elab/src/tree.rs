@@ -282,7 +282,7 @@ impl Evaluator<'_> {
             }
         }
         if let Value::Series(series) = value {
-            let tensor = optc_abi::Tensor::from_f64(optc_abi::DType::F32, &[series.values.len()], &series.values);
+            let tensor = optc_abi::Tensor::from_f64(self.cx.float, &[series.values.len()], &series.values);
             return Ok(Val::Array(self.literal(tensor)));
         }
         match value.to_val() {

@@ -169,7 +169,7 @@ impl Evaluator<'_> {
     /// Element type wanted: `Ok(None)` while it is open.
     fn wanted_elem(&mut self, sig: &Sig, elem: &ElemType, span: Span) -> Eval<Option<DType>> {
         match elem {
-            ElemType::Concrete(d) => Ok(Some(*d)),
+            ElemType::Concrete(d) => Ok(Some(self.cx.written(*d))),
             ElemType::Float => Ok(sig.float),
             other => self.elem_type(&sig.scope, other, span),
         }
@@ -483,7 +483,7 @@ impl Evaluator<'_> {
     }
     fn type_text(&mut self, sig: &Sig, elem: &ElemType, dims: Option<&[DimExpr]>) -> String {
         let elem = match elem {
-            ElemType::Concrete(d) => d.to_string(),
+            ElemType::Concrete(d) => self.cx.written(*d).to_string(),
             ElemType::Float => sig.float.map_or("float".to_string(), |d| d.to_string()),
             ElemType::Named(n) => n.text.to_string(),
             ElemType::Quantized(_) => "q8".to_string(),
@@ -509,7 +509,7 @@ impl Evaluator<'_> {
             if let TypeKind::Named { name, args } = &ty.kind {
                 match self.alias(&mut sig, name, args)? {
                     Alias::Elem(d) => return Ok((d, Vec::new())),
-                    Alias::Unknown => return Ok((DType::F32, Vec::new())),
+                    Alias::Unknown => return Ok((self.cx.float, Vec::new())),
                     Alias::Type { ty, scope } => return self.array_spec(&scope, &ty),
                 }
             }
@@ -517,7 +517,7 @@ impl Evaluator<'_> {
                 Diagnostic::error(Code("E0351"), ty.span, "this must be an array type").help("`param w: f32[In, out] ~ random.normal()`"),
             );
         };
-        let dtype = self.elem_type(scope, elem, ty.span)?.unwrap_or(DType::F32);
+        let dtype = self.elem_type(scope, elem, ty.span)?.unwrap_or(self.cx.float);
         let mut shape = Vec::new();
         for dim in dims.iter().flatten() {
             match dim {
@@ -541,7 +541,9 @@ impl Evaluator<'_> {
                 if scalar && matches!(elem, ElemType::Float) && (item || sig.float.is_none()) {
                     return Ok(Value::Float(None));
                 }
-                let Some(dtype) = self.wanted_elem(sig, elem, ty.span)?.or(item.then_some(DType::F32)) else { return Ok(Value::Unknown) };
+                let Some(dtype) = self.wanted_elem(sig, elem, ty.span)?.or(item.then_some(self.cx.float)) else {
+                    return Ok(Value::Unknown);
+                };
                 let mut shape = Vec::new();
                 for dim in dims.iter().flatten() {
                     match dim {

@@ -131,6 +131,8 @@ pub struct ModelValue {
     /// Name of the model in a `train` block: stands in front of its leaves' paths where initial values and buffers are recorded; an unbound model with a label draws its
     /// parameters within [`crate::Evaluator::initialize`].
     pub label: Option<Arc<str>>,
+    /// The working precision of the run that trained it: its body computes in it, and `f32` arguments are widened. `None`: that of the caller.
+    pub float: Option<DType>,
     /// Where it was made.
     pub span: Span,
 }

@@ -126,7 +126,7 @@ impl<'a> Args<'a> {
             return Ok(a);
         }
         if !matches!(v, Val::Array(x) if !x.weak) {
-            return Ok(cx.convert(&a, DType::F32));
+            return Ok(cx.convert(&a, cx.float));
         }
         Err(self.needs_floats(&a))
     }
@@ -253,8 +253,8 @@ impl<'a> Args<'a> {
                     return Err(self.wrong(param, "a list that is not empty"));
                 }
                 let refs: Vec<&Val> = x.iter().collect();
-                let m = meet(&self.op(), &refs)?;
-                let dtype = if m == crate::meet::Meet::WeakFloat { DType::F32 } else { m.dtype() };
+                let m = meet(cx, &self.op(), &refs)?;
+                let dtype = if m == crate::meet::Meet::WeakFloat { cx.float } else { m.dtype(cx) };
                 x.iter().map(|e| crate::meet::to_array(cx, &self.op(), e, dtype)).collect()
             }
             Val::Array(a) if a.shape.first().is_some_and(|n| n.known().is_some_and(|n| (1..=1024).contains(&n))) => {

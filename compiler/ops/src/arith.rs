@@ -177,8 +177,8 @@ pub fn binary(cx: &mut Cx, op: BinOp, a: &Val, b: &Val) -> Res<Val> {
         BinOp::Pow => power(cx, a, b),
         BinOp::And | BinOp::Or => logical(cx, op, a, b),
         _ => {
-            let m = meet(op.shown(), &[a, b])?;
-            let m = operand_type(op, m)?;
+            let m = meet(cx, op.shown(), &[a, b])?;
+            let m = operand_type(cx, op, m)?;
             let (scalar, swapped) = op.scalar();
             let (a, b) = if swapped { (b, a) } else { (a, b) };
             let out = apply(cx, op.shown(), scalar, &[a, b], m)?;
@@ -188,8 +188,8 @@ pub fn binary(cx: &mut Cx, op: BinOp, a: &Val, b: &Val) -> Res<Val> {
 }
 
 /// The type in which an operator computes.
-fn operand_type(op: BinOp, m: Meet) -> Res<Meet> {
-    let d = m.dtype();
+fn operand_type(cx: &Cx, op: BinOp, m: Meet) -> Res<Meet> {
+    let d = m.dtype(cx);
     if op.is_comparison() {
         return Ok(m);
     }
@@ -203,7 +203,7 @@ fn operand_type(op: BinOp, m: Meet) -> Res<Meet> {
     if op == BinOp::Div {
         return Ok(match m {
             Meet::WeakInt => Meet::WeakFloat,
-            Meet::Strong(d) if !d.is_float() => Meet::Strong(DType::F32),
+            Meet::Strong(d) if !d.is_float() => Meet::Strong(cx.float),
             _ => m,
         });
     }
@@ -230,8 +230,8 @@ pub(crate) fn operands(cx: &mut Cx, name: &str, x: &[&Val], m: Meet) -> Res<Vec<
     let mut arrays = Vec::with_capacity(x.len());
     for v in x {
         arrays.push(match v {
-            Val::Array(a) if a.dtype.is_int() && m.dtype().is_float() => cx.convert(a, m.dtype()),
-            v => to_array(cx, name, v, m.dtype())?,
+            Val::Array(a) if a.dtype.is_int() && m.dtype(cx).is_float() => cx.convert(a, m.dtype(cx)),
+            v => to_array(cx, name, v, m.dtype(cx))?,
         });
     }
     join_arrays(cx, name, &arrays)
@@ -273,29 +273,29 @@ fn power(cx: &mut Cx, a: &Val, b: &Val) -> Res<Val> {
         Val::Float(f) => *f,
         _ => None,
     };
-    let m = meet("`^`", &[a, b]);
+    let m = meet(cx, "`^`", &[a, b]);
     // An integer exponent never changes the type of the base.
     let m = match (b, m) {
-        (Val::Int(_), Ok(m)) if m.dtype() == DType::Bool => Meet::Strong(DType::I32),
+        (Val::Int(_), Ok(m)) if m.dtype(cx) == DType::Bool => Meet::Strong(DType::I32),
         (_, m) => m?,
     };
     if let (Some(e), Val::Array(_) | Val::List(_)) = (exponent, a) {
         let whole = e.fract() == 0.0;
-        let float = m.dtype().is_float();
+        let float = m.dtype(cx).is_float();
         if whole && ((0.0..=64.0).contains(&e) && (!float || e <= 16.0)) {
-            let x = to_array(cx, "`^`", a, m.dtype())?;
+            let x = to_array(cx, "`^`", a, m.dtype(cx))?;
             let out = whole_power(cx, &x, e as u32);
             return Ok(Val::Array(Array { weak: m.is_weak(), ..out }));
         }
         if whole && float && (-4.0..0.0).contains(&e) {
-            let x = to_array(cx, "`^`", a, m.dtype())?;
+            let x = to_array(cx, "`^`", a, m.dtype(cx))?;
             let p = whole_power(cx, &x, -e as u32);
             let one = cx.splat(p.dtype, &p.shape, 1.0);
             let out = cx.map(ScalarOp::Div, &[&one, &p]);
             return Ok(Val::Array(Array { weak: m.is_weak(), ..out }));
         }
         if e == 0.5 && float {
-            let x = to_array(cx, "`^`", a, m.dtype())?;
+            let x = to_array(cx, "`^`", a, m.dtype(cx))?;
             let out = cx.map(ScalarOp::Sqrt, &[&x]);
             return Ok(Val::Array(Array { weak: m.is_weak(), ..out }));
         }
@@ -406,9 +406,9 @@ pub fn cast(cx: &mut Cx, a: &Val, dtype: DType) -> Res<Val> {
 pub fn materialize(cx: &mut Cx, a: &Val, dtype: Option<DType>) -> Res<Array> {
     let dtype = match dtype {
         Some(d) => d,
-        None => match meet("an array", &[&as_list(a)])? {
-            Meet::WeakFloat => DType::F32,
-            m => m.dtype(),
+        None => match meet(cx, "an array", &[&as_list(a)])? {
+            Meet::WeakFloat => cx.float,
+            m => m.dtype(cx),
         },
     };
     to_array(cx, "an array", a, dtype)
@@ -470,8 +470,8 @@ pub fn array_literal(cx: &mut Cx, elements: &[Val], nested: bool) -> Res<Val> {
         return Ok(list());
     }
     let refs: Vec<&Val> = elements.iter().collect();
-    let Ok(m) = meet("an array literal", &refs) else { return Ok(list()) };
-    let dtype = if m == Meet::WeakFloat { DType::F32 } else { m.dtype() };
+    let Ok(m) = meet(cx, "an array literal", &refs) else { return Ok(list()) };
+    let dtype = if m == Meet::WeakFloat { cx.float } else { m.dtype(cx) };
     let mixed = |e: &Val| matches!(e, Val::Array(a) if a.dtype == DType::Bool && dtype != DType::Bool);
     if elements.iter().any(mixed) {
         return Ok(list());

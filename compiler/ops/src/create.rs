@@ -14,7 +14,7 @@ use optc_ir::ScalarOp;
 /// `zeros(shape, dtype)`, `ones(shape, dtype)`
 pub(crate) fn constant(cx: &mut Cx, args: &Args<'_>, value: f64) -> Res<Val> {
     let shape = args.shape("shape")?;
-    let dtype = args.dtype("dtype", DType::F32)?;
+    let dtype = args.dtype("dtype", cx.float)?;
     Ok(Val::Array(cx.splat(dtype, &shape, value)))
 }
 
@@ -29,7 +29,7 @@ pub(crate) fn constant_like(cx: &mut Cx, args: &Args<'_>, value: f64) -> Res<Val
 pub(crate) fn full(cx: &mut Cx, args: &Args<'_>) -> Res<Val> {
     let shape = args.shape("shape")?;
     let dtype = match args.opt("dtype") {
-        Some(_) => Some(args.dtype("dtype", DType::F32)?),
+        Some(_) => Some(args.dtype("dtype", cx.float)?),
         None => None,
     };
     let value = materialize(cx, args.get("value"), dtype)?;
@@ -40,7 +40,7 @@ pub(crate) fn full(cx: &mut Cx, args: &Args<'_>) -> Res<Val> {
 pub(crate) fn eye(cx: &mut Cx, args: &Args<'_>) -> Res<Val> {
     let n = args.int("n", 0)?;
     let m = if args.opt("m").is_some() { args.int("m", 0)? } else { n.clone() };
-    let dtype = args.dtype("dtype", DType::F32)?;
+    let dtype = args.dtype("dtype", cx.float)?;
     let shape = args.dims_of("n", &Val::List(vec![Val::Int(n), Val::Int(m)]))?;
     let on = diagonal(cx, &shape, 0);
     Ok(Val::Array(cx.convert(&on, dtype)))
@@ -79,7 +79,7 @@ pub(crate) fn one_hot(cx: &mut Cx, args: &Args<'_>) -> Res<Val> {
         return Err(args.wrong("ids", "an array of integers"));
     }
     let n = args.extent("n", 0)?;
-    let dtype = args.dtype("dtype", DType::F32)?;
+    let dtype = args.dtype("dtype", cx.float)?;
     let mut shape = ids.shape.clone();
     shape.push(n);
     args.check_size("n", &shape)?;

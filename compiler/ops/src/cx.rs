@@ -24,12 +24,14 @@ pub struct Cx {
     next_symbol: u32,
     /// Origin of nodes made from now on.
     pub origin: Origin,
+    /// The working precision: the element type of floats that nothing else decides, and what `f32` stands for in the text (`precision f64`).
+    pub float: DType,
 }
 
 impl Cx {
     /// A context that only checks.
     pub fn check() -> Cx {
-        Cx { levels: Vec::new(), emitting: false, next_level: 0, next_symbol: 0, origin: Origin::default() }
+        Cx { levels: Vec::new(), emitting: false, next_level: 0, next_symbol: 0, origin: Origin::default(), float: DType::F32 }
     }
     /// A context that lowers into an empty graph.
     pub fn lower() -> Cx {
@@ -44,6 +46,10 @@ impl Cx {
     /// Sets the spec text that nodes made from now on come from.
     pub fn at(&mut self, span: Span) {
         self.origin = Origin { span, via: "" };
+    }
+    /// The element type that a type written in the text stands for: `f32` is the working precision.
+    pub fn written(&self, dtype: DType) -> DType {
+        if dtype == DType::F32 { self.float } else { dtype }
     }
     /// A size nobody knows yet.
     pub fn fresh_symbol(&mut self, name: &str) -> Dim {

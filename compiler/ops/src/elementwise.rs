@@ -200,7 +200,7 @@ fn extremum_of(cx: &mut Cx, name: &str, a: &Val, b: &Val, max: bool) -> Res<Val>
         (Some(x), Some(y)) => return Ok(Val::Float(x.float().zip(y.float()).map(|(x, y)| eval_float(op, &[x, y])))),
         _ => {}
     }
-    let m = match meet(name, &[a, b])? {
+    let m = match meet(cx, name, &[a, b])? {
         Meet::Strong(DType::Bool) => Meet::Strong(DType::I32),
         m => m,
     };
@@ -226,7 +226,7 @@ pub(crate) fn atan2(cx: &mut Cx, args: &Args<'_>) -> Res<Val> {
     if let (Some(a), Some(b)) = (Number::of(cx, y), Number::of(cx, x)) {
         return Ok(Val::Float(a.float().zip(b.float()).map(|(a, b)| a.atan2(b))));
     }
-    let m = match meet(&args.op(), &[y, x])? {
+    let m = match meet(cx, &args.op(), &[y, x])? {
         Meet::WeakInt => Meet::WeakFloat,
         Meet::Strong(d) if !d.is_float() => {
             let a = args.array(cx, "y")?;
@@ -263,8 +263,8 @@ pub(crate) fn choose(cx: &mut Cx, args: &Args<'_>) -> Res<Val> {
     if let (Val::Bool(flag), Some(x), Some(y)) = (c, Number::of(cx, a), Number::of(cx, b)) {
         return Ok(constant_choice(cx, *flag, a, b, &x, &y));
     }
-    let m = match meet(&args.op(), &[a, b])? {
-        Meet::Float => Meet::Strong(DType::F32),
+    let m = match meet(cx, &args.op(), &[a, b])? {
+        Meet::Float => Meet::Strong(cx.float),
         Meet::Int => Meet::Strong(DType::I32),
         Meet::Bool => Meet::Strong(DType::Bool),
         m => m,
@@ -273,7 +273,7 @@ pub(crate) fn choose(cx: &mut Cx, args: &Args<'_>) -> Res<Val> {
     let scalars = mask.as_ref().is_none_or(|m| m.shape.is_empty());
     let numbers = !matches!(a, Val::Array(_) | Val::List(_)) && !matches!(b, Val::Array(_) | Val::List(_));
     let m = match m {
-        Meet::Strong(DType::F32) if scalars && numbers => Meet::WeakFloat,
+        Meet::Strong(d) if scalars && d == cx.float && numbers => Meet::WeakFloat,
         Meet::Strong(DType::I32) if scalars && numbers => Meet::WeakInt,
         m => m,
     };

@@ -13,8 +13,8 @@ use optc_ir::graph::{Axes, DotDims, ReduceOp};
 
 /// Both operands as arrays of one element type, of rank 1 or more.
 fn factors(cx: &mut Cx, op: &str, a: &Val, b: &Val) -> Res<(Array, Array)> {
-    let m = meet(op, &[a, b])?;
-    let dtype = if m.dtype() == DType::Bool { DType::I32 } else { m.dtype() };
+    let m = meet(cx, op, &[a, b])?;
+    let dtype = if m.dtype(cx) == DType::Bool { DType::I32 } else { m.dtype(cx) };
     let (x, y) = (to_array(cx, op, a, dtype)?, to_array(cx, op, b, dtype)?);
     for (v, side) in [(&x, "left"), (&y, "right")] {
         if v.shape.is_empty() {
@@ -107,8 +107,8 @@ pub(crate) fn dot(cx: &mut Cx, a: &Val, b: &Val) -> Res<Array> {
 
 /// `outer(a, b)` of the flattened operands.
 pub(crate) fn outer(cx: &mut Cx, a: &Val, b: &Val) -> Res<Array> {
-    let m = meet("`outer`", &[a, b])?;
-    let dtype = if m.dtype() == DType::Bool { DType::I32 } else { m.dtype() };
+    let m = meet(cx, "`outer`", &[a, b])?;
+    let dtype = if m.dtype(cx) == DType::Bool { DType::I32 } else { m.dtype(cx) };
     let (x, y) = (to_array(cx, "`outer`", a, dtype)?, to_array(cx, "`outer`", b, dtype)?);
     let (n, k) = (Dim::product(&x.shape), Dim::product(&y.shape));
     let (x, y) = (cx.reshaped(&x, std::slice::from_ref(&n)), cx.reshaped(&y, std::slice::from_ref(&k)));

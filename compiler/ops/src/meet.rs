@@ -27,12 +27,12 @@ pub(crate) enum Meet {
 
 impl Meet {
     /// The element type of its nodes.
-    pub(crate) fn dtype(self) -> DType {
+    pub(crate) fn dtype(self, cx: &Cx) -> DType {
         match self {
             Meet::Strong(d) => d,
             Meet::WeakFloat => DType::F64,
             Meet::WeakInt | Meet::Int => DType::I32,
-            Meet::Float => DType::F32,
+            Meet::Float => cx.float,
             Meet::Bool => DType::Bool,
         }
     }
@@ -95,7 +95,7 @@ fn look(op: &str, v: &Val, found: &mut Found) -> Res<()> {
 }
 
 /// The type that operands of `op` share; flags stay flags only among themselves.
-pub(crate) fn meet(op: &str, values: &[&Val]) -> Res<Meet> {
+pub(crate) fn meet(cx: &Cx, op: &str, values: &[&Val]) -> Res<Meet> {
     let mut f = Found::default();
     for v in values {
         look(op, v, &mut f)?;
@@ -110,7 +110,7 @@ pub(crate) fn meet(op: &str, values: &[&Val]) -> Res<Meet> {
         }
         Some(d) => Meet::Strong(d),
         None if f.bool_array || f.list => Meet::Strong(match (floats, ints) {
-            (true, _) => DType::F32,
+            (true, _) => cx.float,
             (false, true) => DType::I32,
             _ => DType::Bool,
         }),

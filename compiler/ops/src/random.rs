@@ -174,17 +174,17 @@ pub(crate) fn draw(cx: &mut Cx, args: &Args<'_>, key: Option<&Array>) -> Res<Val
     let key = &key;
     match args.name {
         "random.uniform" => {
-            let (shape, dtype) = header(args)?;
+            let (shape, dtype) = header(args, cx.float)?;
             Ok(Val::Array(uniforms(cx, key, 1, &shape, dtype).remove(0)))
         }
         "random.normal" => {
-            let (shape, dtype) = header(args)?;
+            let (shape, dtype) = header(args, cx.float)?;
             let u = uniforms(cx, key, 2, &shape, wide(dtype));
             let x = box_muller(cx, &u[0], &u[1]);
             Ok(Val::Array(cx.convert(&x, dtype)))
         }
         "random.exponential" => {
-            let (shape, dtype) = header(args)?;
+            let (shape, dtype) = header(args, cx.float)?;
             let u = uniforms(cx, key, 1, &shape, wide(dtype)).remove(0);
             let minus = cx.map(ScalarOp::Neg, &[&u]);
             let log = cx.map(ScalarOp::Log1p, &[&minus]);
@@ -193,7 +193,7 @@ pub(crate) fn draw(cx: &mut Cx, args: &Args<'_>, key: Option<&Array>) -> Res<Val
         }
         "random.bits" => Ok(Val::Array(words(cx, key, &args.shape("shape")?))),
         "random.rademacher" => {
-            let (shape, dtype) = header(args)?;
+            let (shape, dtype) = header(args, cx.float)?;
             let bits = words(cx, key, &shape);
             let top = cx.with_const(ScalarOp::Shr, &bits, 31.0);
             let bit = cx.same_bits(&top, DType::I32);
@@ -225,9 +225,9 @@ pub(crate) fn draw(cx: &mut Cx, args: &Args<'_>, key: Option<&Array>) -> Res<Val
 }
 
 /// Shape and element type of a float draw.
-fn header(args: &Args<'_>) -> Res<(Vec<Dim>, DType)> {
+fn header(args: &Args<'_>, float: DType) -> Res<(Vec<Dim>, DType)> {
     let shape = args.shape("shape")?;
-    let dtype = args.dtype("dtype", DType::F32)?;
+    let dtype = args.dtype("dtype", float)?;
     let floats_only = args.name != "random.rademacher";
     if (floats_only && !dtype.is_float()) || dtype == DType::Bool || dtype == DType::U32 || dtype == DType::U8 {
         return Err(args.wrong("dtype", "a float type"));
@@ -369,7 +369,7 @@ fn choice(cx: &mut Cx, args: &Args<'_>, key: &Array) -> Res<Val> {
 
 /// `random.truncated_normal(shape, low = -2, high = 2, dtype)`
 fn truncated(cx: &mut Cx, args: &Args<'_>, key: &Array) -> Res<Val> {
-    let (shape, dtype) = header(args)?;
+    let (shape, dtype) = header(args, cx.float)?;
     let inner = wide(dtype);
     let (two, minus) = (Val::Int(Dim::from(2i64)), Val::Int(Dim::from(-2i64)));
     let bound = |cx: &mut Cx, v: &Val| -> Res<Array> {
@@ -396,7 +396,7 @@ fn truncated(cx: &mut Cx, args: &Args<'_>, key: &Array) -> Res<Val> {
 
 /// `random.gamma(shape, a, dtype)` with shape parameter `a` and scale 1. For `a < 1` a draw for `a + 1` is multiplied by `u^(1/a)`.
 fn gamma(cx: &mut Cx, args: &Args<'_>, key: &Array) -> Res<Val> {
-    let (shape, dtype) = header(args)?;
+    let (shape, dtype) = header(args, cx.float)?;
     let inner = wide(dtype);
     let a = to_array(cx, &args.op(), args.get("a"), inner)?;
     let a = broadcast_to(cx, &a, &shape)?;

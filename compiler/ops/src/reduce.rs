@@ -115,7 +115,7 @@ pub(crate) fn reduce(cx: &mut Cx, name: &str, a: &Array, axes: &[usize]) -> Arra
 }
 
 fn floats(cx: &mut Cx, a: &Array) -> Array {
-    if a.dtype.is_float() { a.clone() } else { cx.convert(a, DType::F32) }
+    if a.dtype.is_float() { a.clone() } else { cx.convert(a, cx.float) }
 }
 
 fn mean(cx: &mut Cx, x: &Array, axes: &[usize]) -> Array {

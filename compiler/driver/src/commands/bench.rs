@@ -309,7 +309,7 @@ pub fn optimizer(
         .hyper
         .iter()
         .map(|(_, v)| Tensor::scalar(*v))
-        .chain(program.step.watched.iter().map(|_| Tensor::scalar(0f32)))
+        .chain(program.step.watched.iter().map(|_| Tensor::scalar(0f64)))
         .collect();
     for (k, tensor) in slots.iter().chain(gradients.iter().copied()).chain([&key]).chain(&scalars).enumerate() {
         // SAFETY: the tensors have the types of the graph's inputs and live until the last step; only slots are written, and nobody reads them meanwhile.

@@ -102,11 +102,11 @@ impl Evaluator<'_> {
             return self.fail(Diagnostic::error(Code("E0351"), ty.span, "the type of a state is an element type with dimensions"));
         };
         let dtype = match elem {
-            ElemType::Concrete(d) => *d,
+            ElemType::Concrete(d) => self.cx.written(*d),
             ElemType::Float => compute_type(w.dtype),
             ElemType::Named(n) => match scope.get(&n.text).map(|b| b.value.clone()) {
                 Some(Value::DType(d)) => d,
-                Some(Value::Unknown) => DType::F32,
+                Some(Value::Unknown) => self.cx.float,
                 _ => {
                     return self.fail(
                         Diagnostic::error(Code("E0351"), n.span, format!("`{}` is not an element type", n.text))

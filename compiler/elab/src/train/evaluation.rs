@@ -91,12 +91,12 @@ impl Evaluator<'_> {
             ev.key = Some(key.clone());
             let Some(inner) = mean_of else {
                 let value = ev.expr(&mut scope, e)?;
-                let scalar = ev.scalar_f32(&value, e.span, "a metric")?;
+                let scalar = ev.float_scalar(&value, e.span, "a metric")?;
                 return Ok(vec![ev.cast_array(&scalar, DType::F64)]);
             };
             let value = ev.expr(&mut scope, inner)?;
             let array = ev.array_of(&value, inner.span)?;
-            let array = if array.dtype.is_float() && !array.weak { array } else { ev.cast_array(&array, DType::F32) };
+            let array = if array.dtype.is_float() && !array.weak { array } else { ev.cast_array(&array, ev.cx.float) };
             let (sum, count) = if array.shape.is_empty() {
                 // A scalar per chunk weighs as many examples as the chunk has.
                 let sum = ev.cast_array(&array, DType::F64);
@@ -131,7 +131,7 @@ impl Evaluator<'_> {
         let mut watched: Vec<Arc<str>> = vec![Arc::from("loss")];
         watched.extend(setup.watched_names());
         for (k, name) in watched.iter().enumerate() {
-            let input = self.cx.input(&format!("watched.{k}"), DType::F32, &[]);
+            let input = self.cx.input(&format!("watched.{k}"), DType::F64, &[]);
             let value = Value::Array(self.weak_float(&input));
             scope.bind(name.clone(), value, LetKind::Let, e.span);
         }

@@ -16,7 +16,8 @@ impl Evaluator<'_> {
         scope.push();
         scope.bind("B", Value::Int(batch), LetKind::Let, setup.span);
         for (name, array) in fields {
-            scope.bind(name.clone(), Value::Array(array.clone()), LetKind::Let, setup.span);
+            let array = if array.dtype == DType::F32 { self.cast_array(array, setup.working()) } else { array.clone() };
+            scope.bind(name.clone(), Value::Array(array), LetKind::Let, setup.span);
         }
         for (name, model) in models {
             scope.bind(name.clone(), model.clone(), LetKind::Let, setup.span);
@@ -72,7 +73,7 @@ impl Evaluator<'_> {
         let metrics = std::mem::replace(&mut self.recorder.metrics, saved.1).unwrap_or_default();
         let (loss, mut recorded) = self.split_loss(setup, result?)?;
         for (name, value) in metrics {
-            let array = self.scalar_f32(&value, setup.loss.span, "a metric")?;
+            let array = self.float_scalar(&value, setup.loss.span, "a metric")?;
             recorded.push((name.to_string(), array));
         }
         let mut new = Vec::new();
@@ -94,20 +95,20 @@ impl Evaluator<'_> {
             Value::Tuple(parts) if parts.len() == 2 => (parts[0].clone(), Some(parts[1].clone())),
             _ => (value, None),
         };
-        let loss = self.scalar_f32(&loss, span, "the loss")?;
+        let loss = self.float_scalar(&loss, span, "the loss")?;
         let mut recorded = Vec::new();
         if let Some(Value::Record(fields)) = aux {
             for (name, value) in fields.iter() {
-                recorded.push((name.to_string(), self.scalar_f32(value, span, name)?));
+                recorded.push((name.to_string(), self.float_scalar(value, span, name)?));
             }
         }
         Ok((loss, recorded))
     }
 
-    /// A scalar as an f32 array.
-    pub(crate) fn scalar_f32(&mut self, value: &Value, span: Span, what: &str) -> Eval<Array> {
+    /// A scalar as an array of the working precision.
+    pub(crate) fn float_scalar(&mut self, value: &Value, span: Span, what: &str) -> Eval<Array> {
         let array = match value {
-            Value::Unknown => return Ok(Array { dtype: DType::F32, shape: Vec::new(), weak: false, node: None }),
+            Value::Unknown => return Ok(Array { dtype: self.cx.float, shape: Vec::new(), weak: false, node: None }),
             other => match other.to_val() {
                 Some(val) => {
                     let made = optc_ops::materialize(&mut self.cx, &val, None);
@@ -123,7 +124,7 @@ impl Evaluator<'_> {
                     .help("take its mean or sum"),
             );
         }
-        Ok(self.cast_array(&array, DType::F32))
+        Ok(self.cast_array(&array, self.cx.float))
     }
 
     /// Lowers the loss of one batch to a graph of its own.
@@ -178,7 +179,8 @@ impl Evaluator<'_> {
         };
         let origin = self.cx.origin;
         let mut nodes: Vec<NodeId> = args.iter().chain(&f.captured).map(|a| self.cx.node(a)).collect();
-        nodes.push(self.cx.graph().scalar(DType::F32, 1.0, origin));
+        let float = self.cx.float;
+        nodes.push(self.cx.graph().scalar(float, 1.0, origin));
         let results = self.cx.graph().inline(&derived, &nodes, "");
         let arrays: Vec<Array> = results.iter().map(|&n| self.cx.array(n)).collect();
         let (r, b) = (f.recorded.len(), f.buffers);

@@ -70,7 +70,7 @@ impl Evaluator<'_> {
         self.mode = if mode == Mode::Host { Mode::Lower } else { mode };
         let script = std::mem::replace(&mut self.in_script, false);
         let (training, key) = (self.training, self.key.clone());
-        let result = self.lower_train_inner(setup);
+        let result = self.with_float(setup.working(), |ev| ev.lower_train_inner(setup));
         (self.mode, self.in_script, self.training, self.key) = (mode, script, training, key);
         result
     }

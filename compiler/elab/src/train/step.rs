@@ -47,7 +47,7 @@ impl Evaluator<'_> {
         let run_key = self.cx.input("key", DType::U32, &[2]);
         let mut scalars: Vec<(Arc<str>, Value)> = Vec::new();
         for (k, name) in setup.watched_names().into_iter().enumerate() {
-            let input = self.cx.input(&format!("watched.{k}"), DType::F32, &[]);
+            let input = self.cx.input(&format!("watched.{k}"), DType::F64, &[]);
             scalars.push((name, Value::Array(self.weak_float(&input))));
         }
         let step = inputs[slots.len() - 1].clone();
@@ -55,7 +55,7 @@ impl Evaluator<'_> {
         let leaves = &inputs[..decls.len()];
         let (loss, recorded_arrays, buffers, gradients) = if !self.cx.emitting() {
             let g = decls.iter().zip(leaves).filter(|(d, _)| !d.buffer).map(|(_, a)| a.clone()).collect();
-            let scalar = Array { dtype: DType::F32, shape: Vec::new(), weak: false, node: None };
+            let scalar = Array { dtype: self.cx.float, shape: Vec::new(), weak: false, node: None };
             (scalar.clone(), vec![scalar; f.recorded.len()], Vec::new(), g)
         } else if setup.accumulate > 1 {
             self.accumulate(setup, decls, leaves, &fields, &key, f)?
@@ -97,7 +97,7 @@ impl Evaluator<'_> {
         };
         let out = self.run_optimizer(&setup.optimizer, opt)?;
         for (name, value) in &out.metrics {
-            let array = self.scalar_f32(value, setup.span, name)?;
+            let array = self.float_scalar(value, setup.span, name)?;
             recorded.push((name.clone(), array, 1));
         }
         let next = optc_ops::binary(&mut self.cx, optc_ops::BinOp::Add, &Val::Array(step.clone()), &Val::Int(Dim::from(1i64)));
@@ -133,13 +133,14 @@ impl Evaluator<'_> {
         f: &LossFunction,
     ) -> Eval<(Array, Vec<Array>, Vec<Array>, Vec<Array>)> {
         let k = setup.accumulate;
+        let float = self.cx.float;
         let origin = self.cx.origin;
         let ordered = order_leaves(decls, leaves);
         let params = &ordered[..f.params];
         // Carried: loss, recorded, gradients (sums), then buffers (latest).
         let mut carried: Vec<Array> = Vec::new();
         for _ in 0..1 + f.recorded.len() {
-            let node = self.cx.graph().scalar(DType::F32, 0.0, origin);
+            let node = self.cx.graph().scalar(float, 0.0, origin);
             carried.push(self.cx.array(node));
         }
         for w in params {
@@ -218,7 +219,7 @@ impl Evaluator<'_> {
         let batch = self.batch_dim(setup);
         let mut scope = self.loss_scope(setup, &models, &own, batch, Some(key))?;
         let value = self.expr(&mut scope, &e)?;
-        let array = self.scalar_f32(&value, e.span, "a metric")?;
+        let array = self.float_scalar(&value, e.span, "a metric")?;
         Ok((name, array, self.every(setup, metric)?))
     }
 

@@ -157,7 +157,7 @@ fn settle(cx: &mut Cx, op: &str, terms: &mut [Term]) -> bool {
     }
     let to = match (strong, floats) {
         (Some(d), _) => d,
-        (None, true) => DType::F32,
+        (None, true) => cx.float,
         (None, false) => return all_weak,
     };
     for t in terms.iter_mut().skip(skip) {
