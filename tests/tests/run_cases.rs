@@ -68,6 +68,7 @@ cases! {
     derivatives
     double_precision
     element_types
+    freezing
     functions
     hyperparameters
     index_notation

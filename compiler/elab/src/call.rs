@@ -95,7 +95,7 @@ impl Evaluator<'_> {
                     let args = self.call_args(scope, args, given)?;
                     return self.source(scope, name, args, e.span);
                 }
-                FnValue::Builtin(name) if &**name == "init" || &**name == "apply" => {
+                FnValue::Builtin(name) if matches!(&**name, "init" | "apply" | "freeze") => {
                     // The model given is a value here, also inside a model.
                     let args = self.constructing_args(scope, args, given)?;
                     return self.apply_at(&function, args, e.span, Some(e), part);
@@ -154,7 +154,7 @@ impl Evaluator<'_> {
         part: Option<&Name>,
         given: Option<CallArg>,
     ) -> Eval {
-        let constructing = std::mem::replace(&mut self.constructing, &*method.text == "with");
+        let constructing = std::mem::replace(&mut self.constructing, matches!(&*method.text, "with" | "freeze"));
         let value = self.expr(scope, base);
         self.constructing = constructing;
         let value = value?;

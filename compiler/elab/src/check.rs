@@ -153,7 +153,14 @@ impl Evaluator<'_> {
         let names = if layer { self.numbering(item_ref, item) } else { Rc::default() };
         let saved = std::mem::replace(&mut self.instance, Instance { names, ..Instance::default() });
         if layer {
-            self.params = Some(ParamCx { mode: ParamMode::Init(Vec::new()), path: Vec::new(), label: None, reuse: false, depth: 0 });
+            self.params = Some(ParamCx {
+                mode: ParamMode::Init(Vec::new()),
+                path: Vec::new(),
+                label: None,
+                reuse: false,
+                depth: 0,
+                frozen: Vec::new(),
+            });
         }
         let step = self.step.take();
         let in_script = std::mem::replace(&mut self.in_script, item.kind == FnKind::HostFn);

@@ -84,6 +84,7 @@ impl Evaluator<'_> {
             };
             ev.float_scalar(&loss, setup.loss.span, "the loss")
         })?;
+        self.frozen_paths(setup, &leaves)?;
         // Metrics see models bound to their leaves.
         let mut bound = Vec::new();
         for (name, model) in &setup.models {

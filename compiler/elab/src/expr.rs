@@ -279,6 +279,7 @@ impl Evaluator<'_> {
                     return Ok(found);
                 }
             }
+            Value::Record(fields) if let Some(part) = numbered(fields, &items) => return Ok(part),
             Value::Fn(_) | Value::Model(_) | Value::Optimizer(_) | Value::Schedule(_) | Value::Module(_) | Value::Record(_) => {
                 let what = describe(base);
                 let d = Diagnostic::error(Code("E0333"), span, format!("{what} cannot be indexed"));
@@ -505,6 +506,14 @@ impl Evaluator<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// A part of a tree of parameters by its number: `p.block[1]` of the layers `block.0`, `block.1`.
+fn numbered(fields: &IndexMap<Arc<str>, Value>, items: &[Ix]) -> Option<Value> {
+    match items {
+        [Ix::At(Val::Int(d), _)] => fields.get(d.known()?.to_string().as_str()).cloned(),
+        _ => None,
     }
 }
 

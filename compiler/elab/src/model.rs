@@ -24,6 +24,8 @@ pub struct ParamLeaf {
     pub array: Array,
     /// Whether it is a buffer.
     pub buffer: bool,
+    /// Whether it is a parameter that stays as it is.
+    pub frozen: bool,
     /// Its declaration.
     pub span: Span,
 }
@@ -50,6 +52,8 @@ pub struct ParamCx {
     pub reuse: bool,
     /// Nesting of graphs when it began: initial values are made in that graph.
     pub depth: usize,
+    /// Patterns of the paths of frozen parameters.
+    pub frozen: Vec<String>,
 }
 
 /// Models being initialized by [`Evaluator::initialize`].
@@ -73,6 +77,13 @@ pub struct Recorder {
 }
 
 impl ParamCx {
+    /// Freezes parameters below the path at hand.
+    fn freeze(&mut self, patterns: &[(Arc<str>, Span)]) {
+        for (pattern, _) in patterns {
+            let pattern = self.leaf_path(pattern);
+            self.frozen.push(pattern.to_string());
+        }
+    }
     /// The path of a leaf declared here, without label.
     pub(crate) fn leaf_path(&self, name: &str) -> Arc<str> {
         let mut parts: Vec<&str> = self.path.iter().map(|p| &**p).collect();
@@ -110,6 +121,7 @@ impl Evaluator<'_> {
             params: None,
             shared_path: None,
             label: None,
+            frozen: Rc::default(),
             float: None,
             span,
         })
@@ -130,7 +142,7 @@ impl Evaluator<'_> {
         let complete = unnamed.iter().skip(positional).all(|p| p.default.is_some());
         let inside = self.params.is_some() && !self.constructing;
         if inside && complete {
-            return self.nested_call(item_ref, item, args, span, place, part);
+            return self.nested_call(item_ref, item, args, span, place, part, &[]);
         }
         // Settings are given by position to the parameters that are no arrays.
         let mut settings: Vec<CallArg> = Vec::new();
@@ -168,6 +180,7 @@ impl Evaluator<'_> {
             params: None,
             shared_path: None,
             label: None,
+            frozen: Rc::default(),
             float: None,
             span,
         })))
@@ -215,6 +228,7 @@ impl Evaluator<'_> {
                 label: model.label.clone(),
                 reuse: true,
                 depth: self.depth,
+                frozen: model.frozen.iter().map(|(p, _)| p.to_string()).collect(),
             };
             return self.with_params(cx, |ev| ev.run_layer(model.item, &item, all, span)).map(|(value, _)| value);
         }
@@ -224,9 +238,12 @@ impl Evaluator<'_> {
             let path: Vec<Arc<str>> = path.split('.').map(Arc::from).collect();
             let cx = self.params.as_mut().expect("checked above");
             let saved = (std::mem::replace(&mut cx.path, path), std::mem::replace(&mut cx.reuse, true));
+            let frozen = cx.frozen.len();
+            cx.freeze(&model.frozen);
             let result = self.run_layer(model.item, &item, all, span);
             if let Some(cx) = &mut self.params {
                 (cx.path, cx.reuse) = saved;
+                cx.frozen.truncate(frozen);
             }
             return result;
         }
@@ -239,8 +256,14 @@ impl Evaluator<'_> {
                 .collect();
             let count = known.len();
             let label = label.clone();
-            let cx =
-                ParamCx { mode: ParamMode::Init(known), path: Vec::new(), label: Some(label.clone()), reuse: count > 0, depth: self.depth };
+            let cx = ParamCx {
+                mode: ParamMode::Init(known),
+                path: Vec::new(),
+                label: Some(label.clone()),
+                reuse: count > 0,
+                depth: self.depth,
+                frozen: model.frozen.iter().map(|(p, _)| p.to_string()).collect(),
+            };
             let (value, cx) = self.with_params(cx, |ev| ev.run_layer(model.item, &item, all, span))?;
             if let (ParamMode::Init(leaves), Some(init)) = (cx.mode, &mut self.recorder.initializing) {
                 init.leaves
@@ -249,7 +272,7 @@ impl Evaluator<'_> {
             return Ok(value);
         }
         if self.params.is_some() {
-            return self.nested_call(model.item, &item, all, span, place, part);
+            return self.nested_call(model.item, &item, all, span, place, part, &model.frozen);
         }
         self.unbound(&item, span)
     }
@@ -268,6 +291,7 @@ impl Evaluator<'_> {
         result.map(|value| (value, cx))
     }
     /// A call inside a model or layer: it has its own part of the path.
+    #[allow(clippy::too_many_arguments)]
     fn nested_call(
         &mut self,
         item_ref: ItemRef,
@@ -276,6 +300,7 @@ impl Evaluator<'_> {
         span: Span,
         place: Option<&Expr>,
         part: Option<&Name>,
+        frozen: &[(Arc<str>, Span)],
     ) -> Eval {
         let mut path: Vec<Arc<str>> = match (part, place) {
             (Some(name), _) => vec![name.text.clone()],
@@ -286,9 +311,12 @@ impl Evaluator<'_> {
         let cx = self.params.as_mut().expect("inside a model");
         let depth = cx.path.len();
         cx.path.extend(path);
+        let count = cx.frozen.len();
+        cx.freeze(frozen);
         let result = self.run_layer(item_ref, item, args, span);
         if let Some(cx) = &mut self.params {
             cx.path.truncate(depth);
+            cx.frozen.truncate(count);
         }
         result
     }
@@ -458,7 +486,14 @@ impl Evaluator<'_> {
         let Some(item) = self.fn_item(model.item) else { return Ok(Vec::new()) };
         let mut all = model.args;
         all.extend(args);
-        let cx = ParamCx { mode: ParamMode::Init(Vec::new()), path: Vec::new(), label: None, reuse: false, depth: self.depth };
+        let cx = ParamCx {
+            mode: ParamMode::Init(Vec::new()),
+            path: Vec::new(),
+            label: None,
+            reuse: false,
+            depth: self.depth,
+            frozen: Vec::new(),
+        };
         let (_, cx) = self.with_params(cx, |ev| ev.run_layer(model.item, &item, all, span))?;
         match cx.mode {
             ParamMode::Init(leaves) => Ok(leaves),

@@ -31,6 +31,7 @@ impl Evaluator<'_> {
         };
         let path = cx.leaf_path(&name.text);
         let labeled = cx.labeled(&path);
+        let frozen = !buffer && cx.frozen.iter().any(|pattern| crate::arith::glob(pattern, &path));
         let mode = match &cx.mode {
             ParamMode::Apply(tree) => Some(at_path(tree, &path)),
             ParamMode::Init(leaves) => match leaves.iter().find(|l| l.path == path) {
@@ -102,7 +103,7 @@ impl Evaluator<'_> {
                     );
                 }
                 let array = self.initial(scope, ty, dtype, &shape, draws, init, &path, buffer)?;
-                let leaf = ParamLeaf { path: path.clone(), array: array.clone(), buffer, span };
+                let leaf = ParamLeaf { path: path.clone(), array: array.clone(), buffer, frozen, span };
                 if let Some(ParamCx { mode: ParamMode::Init(leaves), .. }) = &mut self.params {
                     leaves.push(leaf);
                 }
@@ -112,6 +113,7 @@ impl Evaluator<'_> {
         if buffer {
             self.instance.buffers.push((name.text.clone(), labeled));
         }
+        let array = if frozen { self.stopped(&array, span) } else { array };
         let kind = if buffer { LetKind::Var } else { LetKind::Let };
         scope.bind(name.text.clone(), Value::Array(array), kind, name.span);
         Ok(())

@@ -11,6 +11,8 @@ use std::sync::Arc;
 pub enum SlotKind {
     /// A trainable parameter.
     Param,
+    /// A parameter that stays as it is (`freeze`): no gradient, no optimizer state.
+    Frozen,
     /// A buffer of a model.
     Buffer,
     /// A state of the optimizer (of one leaf, or shared).
@@ -150,7 +152,7 @@ pub struct TrainProgram {
 impl TrainProgram {
     /// Positions of the model's leaves (parameters and buffers) among the slots.
     pub fn leaves(&self) -> Vec<usize> {
-        let leaf = |kind| matches!(kind, SlotKind::Param | SlotKind::Buffer);
+        let leaf = |kind| matches!(kind, SlotKind::Param | SlotKind::Frozen | SlotKind::Buffer);
         self.slots.iter().enumerate().filter(|(_, s)| leaf(s.kind)).map(|(i, _)| i).collect()
     }
 }

@@ -70,18 +70,12 @@ impl Evaluator<'_> {
                 let Some(x) = args.first() else { return self.error("E0331", span, "`stop_gradient` needs an array or a tree") };
                 let (value, at) = (x.value.clone(), x.span);
                 self.map_tree(&value, span, &mut |ev, _, leaf| match leaf {
-                    Value::Array(a) if ev.cx.emitting() => {
-                        ev.cx.at(span);
-                        let origin = ev.cx.origin;
-                        let node = ev.cx.node(a);
-                        let node = ev.cx.graph().op(Op::StopGradient, &[node], origin);
-                        let stopped = ev.cx.array(node);
-                        Ok(Value::Array(optc_ops::Array { weak: a.weak, ..stopped }))
-                    }
+                    Value::Array(a) => Ok(Value::Array(ev.stopped(a, span))),
                     Value::List(_) => ev.array_of(leaf, at).map(Value::Array),
                     other => Ok(other.clone()),
                 })
             }
+            "freeze" => self.freeze(args, span),
             "init" => self.init_call(args, span),
             "apply" => self.apply_call(args, span),
             "rev" => match args.first().map(|a| a.value.clone()) {
@@ -108,16 +102,75 @@ impl Evaluator<'_> {
                 self.sort_list(args, span)
             }
             "nonzero" => self.nonzero(args, span),
-            "freeze" | "vmap" | "hvp" | "jacobian" | "hessian" => {
+            "vmap" | "hvp" | "jacobian" | "hessian" => {
                 self.fail(Diagnostic::error(Code("E0710"), span, format!("`{name}` is not yet supported")).help(match name {
                     "vmap" => "array operations broadcast over leading axes; or loop over the axis: `for x in xs { …; yield y }`",
-                    "freeze" => "wrap the parameters to be kept in `stop_gradient(…)`",
                     _ => "use `grad` and `jvp`: `jvp(grad(f), x, v)` is a Hessian times a vector",
                 }))
             }
             _ if args.iter().any(|a| matches!(a.value, Value::Unknown)) && !self.checking() => Ok(Value::Unknown),
             _ => self.call_op_args(name, args, span),
         }
+    }
+    /// The array without its gradient.
+    pub(crate) fn stopped(&mut self, a: &optc_ops::Array, span: Span) -> optc_ops::Array {
+        if !self.cx.emitting() {
+            return a.clone();
+        }
+        self.cx.at(span);
+        let origin = self.cx.origin;
+        let node = self.cx.node(a);
+        let node = self.cx.graph().op(Op::StopGradient, &[node], origin);
+        let stopped = self.cx.array(node);
+        optc_ops::Array { weak: a.weak, ..stopped }
+    }
+    /// `freeze(x, "block.*", …)`: the model or tree whose parameters with such paths stay as they are.
+    fn freeze(&mut self, mut args: Vec<CallArg>, span: Span) -> Eval {
+        let help = "`freeze(mlp(), \"block.*\")`, or `mlp().freeze(\"block.*\", \"head.b\")`";
+        if args.is_empty() {
+            return self.fail(Diagnostic::error(Code("E0331"), span, "`freeze` takes a model or tree, and patterns of paths").help(help));
+        }
+        let of = args.remove(0);
+        let mut patterns = Vec::new();
+        for arg in &args {
+            match &arg.value {
+                Value::Str(s) => patterns.push((s.clone(), arg.span)),
+                Value::Unknown => {}
+                other => {
+                    let what = describe(other);
+                    return self.fail(
+                        Diagnostic::error(Code("E0333"), arg.span, format!("a pattern of paths is a string, this is {what}")).help(help),
+                    );
+                }
+            }
+        }
+        if args.is_empty() {
+            return self.fail(Diagnostic::error(Code("E0331"), span, "`freeze` needs patterns of the paths to freeze").help(help));
+        }
+        let model = match &of.value {
+            Value::Unknown => return Ok(Value::Unknown),
+            Value::Model(m) => Some((**m).clone()),
+            Value::Fn(f) => match &**f {
+                crate::value::FnValue::Item(item) => self.as_model(*item, Vec::new(), span),
+                _ => None,
+            },
+            Value::Record(_) | Value::List(_) | Value::Tuple(_) => {
+                return self.map_tree(&of.value, span, &mut |ev, path, leaf| match leaf {
+                    Value::Array(a) if patterns.iter().any(|(p, _)| crate::arith::glob(p, path)) => Ok(Value::Array(ev.stopped(a, span))),
+                    other => Ok(other.clone()),
+                });
+            }
+            _ => None,
+        };
+        let Some(mut model) = model else {
+            let what = describe(&of.value);
+            return self.fail(
+                Diagnostic::error(Code("E0333"), of.span, format!("`freeze` takes a model or a tree of parameters, this is {what}"))
+                    .help(help),
+            );
+        };
+        Rc::make_mut(&mut model.frozen).extend(patterns);
+        Ok(Value::Model(Rc::new(model)))
     }
     /// `sort(xs, by = f)` of a list in the script.
     fn sort_list(&mut self, args: Vec<CallArg>, span: Span) -> Eval {

@@ -131,6 +131,8 @@ pub struct ModelValue {
     /// Name of the model in a `train` block: stands in front of its leaves' paths where initial values and buffers are recorded; an unbound model with a label draws its
     /// parameters within [`crate::Evaluator::initialize`].
     pub label: Option<Arc<str>>,
+    /// Patterns of paths below this model whose parameters stay as they are (`freeze`), and where each is written.
+    pub frozen: Rc<Vec<(Arc<str>, Span)>>,
     /// The working precision of the run that trained it: its body computes in it, and `f32` arguments are widened. `None`: that of the caller.
     pub float: Option<DType>,
     /// Where it was made.

@@ -148,14 +148,20 @@ fn parameters(session: &Session, name: Option<&str>, messages: &Messages) -> Res
     for &item in &items {
         let program = lower(session, item, 1, messages)?;
         let mut table = Table::new(["path", "type", "elements", "kind"]);
-        let (mut trained, mut buffers) = (0usize, 0usize);
+        let (mut trained, mut frozen, mut buffers) = (0usize, 0usize, 0usize);
         for slot in &program.slots {
             let kind = match slot.kind {
                 SlotKind::Param => "param",
+                SlotKind::Frozen => "frozen",
                 SlotKind::Buffer => "buffer",
                 SlotKind::State | SlotKind::Counter => continue,
             };
-            *(if slot.kind == SlotKind::Param { &mut trained } else { &mut buffers }) += slot.ty.len();
+            let total = match slot.kind {
+                SlotKind::Param => &mut trained,
+                SlotKind::Frozen => &mut frozen,
+                _ => &mut buffers,
+            };
+            *total += slot.ty.len();
             let text = |t: &str| Cell::Text(t.to_string());
             table.push([text(&slot.name), text(&slot.ty.to_string()), text(&grouped(slot.ty.len())), text(kind)]);
         }
@@ -163,7 +169,10 @@ fn parameters(session: &Session, name: Option<&str>, messages: &Messages) -> Res
             say(&format!("train {}", session.name(item)));
         }
         say(&table.text());
-        let more = if buffers > 0 { format!(", {} elements of buffers", grouped(buffers)) } else { String::new() };
+        let mut more = if frozen > 0 { format!(", {} more frozen", grouped(frozen)) } else { String::new() };
+        if buffers > 0 {
+            more += &format!(", {} elements of buffers", grouped(buffers));
+        }
         say(&format!("{} parameters{more}", grouped(trained)));
     }
     Ok(())

@@ -165,7 +165,7 @@ impl Evaluator<'_> {
             let prefix = format!("{model}.");
             for (k, slot) in slots.iter().enumerate() {
                 let Some(path) = slot.name.strip_prefix(&prefix) else { continue };
-                if !matches!(slot.kind, SlotKind::Param | SlotKind::Buffer) {
+                if !matches!(slot.kind, SlotKind::Param | SlotKind::Frozen | SlotKind::Buffer) {
                     continue;
                 }
                 let Some((_, value)) = leaves.iter().find(|(p, _)| &**p == path) else {

@@ -46,14 +46,23 @@ impl Evaluator<'_> {
             let stored =
                 if leaf.buffer || !leaf.array.dtype.is_float() { leaf.array.dtype } else { setup.stored.unwrap_or(leaf.array.dtype) };
             let shape = leaf.array.shape.iter().map(|d| d.known().unwrap_or(1) as usize);
-            decls.push(LeafDecl { path: leaf.path.clone(), ty: Ty::new(stored, shape), seen: leaf.array.dtype, buffer: leaf.buffer });
+            decls.push(LeafDecl {
+                path: leaf.path.clone(),
+                ty: Ty::new(stored, shape),
+                seen: leaf.array.dtype,
+                buffer: leaf.buffer || leaf.frozen,
+                frozen: leaf.frozen,
+            });
             arrays.push(self.cast_array(&leaf.array, stored));
         }
+        self.frozen_paths(setup, &leaves)?;
         if decls.iter().all(|d| d.buffer) && self.mode != Mode::Check {
-            return self.fail(
-                Diagnostic::error(Code("E0521"), setup.loss.span, "the loss depends on no parameters, so there is nothing to train")
-                    .help("call a model that declares `param`s"),
-            );
+            let d = Diagnostic::error(Code("E0521"), setup.loss.span, "the loss depends on no parameters, so there is nothing to train");
+            return self.fail(if decls.iter().any(|d| d.frozen) {
+                d.help("all parameters are frozen: leave some out of `freeze`")
+            } else {
+                d.help("call a model that declares `param`s")
+            });
         }
         // The optimizer's states, from the initial weights; a real gradient only where a state's initial value asks for it.
         let mut weights = Vec::new();
@@ -94,6 +103,26 @@ impl Evaluator<'_> {
         Ok((decls, states, arrays))
     }
 
+    /// Every pattern of `freeze` names some parameter. While checking, numbers of layers do not count: loops may not have been followed to their end.
+    pub(crate) fn frozen_paths(&mut self, setup: &TrainSetup, leaves: &[crate::model::ParamLeaf]) -> Eval<()> {
+        for (name, model) in &setup.models {
+            let Value::Model(model) = model else { continue };
+            let prefix = format!("{name}.");
+            let paths: Vec<&str> = leaves.iter().filter(|l| !l.buffer).filter_map(|l| l.path.strip_prefix(&prefix)).collect();
+            for (pattern, span) in model.frozen.iter() {
+                let plain = |path: &str| if self.checking() { without_numbers(path) } else { path.to_string() };
+                if !paths.iter().any(|p| crate::arith::glob(&plain(pattern), &plain(p))) {
+                    let d = Diagnostic::error(Code("E0532"), *span, format!("no parameter of `{name}` has a path like `{pattern}`"));
+                    return self.fail(match crate::names::nearest(pattern, paths.iter().copied()) {
+                        Some(near) => d.help(format!("did you mean `{near}`?")),
+                        None => d.help(format!("its paths are {}", paths.join(", "))),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn zeros_like(&mut self, w: &Array) -> Array {
         let dtype = w.dtype;
         let zero = optc_ops::materialize(&mut self.cx, &Val::Float(Some(0.0)), Some(dtype));
@@ -106,4 +135,10 @@ impl Evaluator<'_> {
         let names = setup.watched_names();
         std::iter::once(Arc::from("loss")).chain(names).map(|n| (n, Value::Float(Some(f64::NAN)))).collect()
     }
+}
+
+/// A path without its numbers: `block.0.w` is `block.w`.
+fn without_numbers(path: &str) -> String {
+    let parts: Vec<&str> = path.split('.').filter(|p| p.parse::<u64>().is_err()).collect();
+    parts.join(".")
 }

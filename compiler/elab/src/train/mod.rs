@@ -37,8 +37,10 @@ pub struct LeafDecl {
     pub ty: Ty,
     /// Type the model sees.
     pub seen: DType,
-    /// Whether it is a buffer.
+    /// Whether it is a buffer, or frozen: takes no gradient, is not seen by the optimizer.
     pub buffer: bool,
+    /// Whether it is a frozen parameter.
+    pub frozen: bool,
 }
 
 /// What one evaluation of the loss gives.
@@ -79,7 +81,14 @@ impl Evaluator<'_> {
         let (decls, states, init) = self.lower_init(setup)?;
         let mut slots: Vec<Slot> = decls
             .iter()
-            .map(|d| Slot { name: d.path.to_string(), ty: d.ty.clone(), kind: if d.buffer { SlotKind::Buffer } else { SlotKind::Param } })
+            .map(|d| {
+                let kind = match (d.frozen, d.buffer) {
+                    (true, _) => SlotKind::Frozen,
+                    (false, true) => SlotKind::Buffer,
+                    (false, false) => SlotKind::Param,
+                };
+                Slot { name: d.path.to_string(), ty: d.ty.clone(), kind }
+            })
             .collect();
         slots.extend(states.iter().map(|(name, ty)| Slot { name: name.clone(), ty: ty.clone(), kind: SlotKind::State }));
         slots.push(Slot { name: "step".into(), ty: Ty::scalar(DType::I32), kind: SlotKind::Counter });

@@ -110,7 +110,7 @@ impl Evaluator<'_> {
         for (slot, input) in slots.iter().zip(&inputs) {
             outputs.push(match slot.kind {
                 SlotKind::Param => new_w.next().expect("a new value for every parameter"),
-                SlotKind::Buffer => new_b.next().unwrap_or_else(|| input.clone()),
+                SlotKind::Buffer | SlotKind::Frozen => new_b.next().unwrap_or_else(|| input.clone()),
                 SlotKind::State => out.states.get(&slot.name).cloned().unwrap_or_else(|| input.clone()),
                 SlotKind::Counter => next.clone(),
             });
