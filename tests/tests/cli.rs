@@ -288,3 +288,15 @@ fn files_beside_the_spec_are_found_from_anywhere() {
     let o = optc(dir.path(), &["test", "deep/er/a.opt"]);
     assert!(status(&o) == 1 && err(&o).contains("[R0101]") && err(&o).contains("deep/er/a.opt:2:"), "{}", err(&o));
 }
+
+#[test]
+fn a_schedule_that_leaves_its_range_ends_the_run() {
+    let text = SPEC.replace("sgd(lr = 0.1)", "sgd(lr = ramp(0.1) - 0.035)");
+    let dir = folder(&[("spec.opt", &text), ("fine.opt", &SPEC.replace("sgd(lr = 0.1)", "sgd(lr = ramp(0.1))"))]);
+    let output = optc(dir.path(), &["run", "spec.opt", "descend"]);
+    assert_eq!(status(&output), 1);
+    let message = err(&output);
+    assert!(message.contains("error[R0205]: step 1: `lr` of `sgd` is -0.035, but must be at least 0"), "{message}");
+    assert!(message.contains("ramp(0.1) - 0.035") && message.contains("its range"), "{message}");
+    assert_eq!(status(&optc(dir.path(), &["run", "fine.opt", "descend"])), 0);
+}

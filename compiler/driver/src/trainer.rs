@@ -256,6 +256,9 @@ pub fn train(program: &TrainProgram, around: &mut Surroundings<'_>) -> Result<Ru
         if let Err(e) = stepper.step(run.step) {
             return Err(failed_step(program, &run, &stepper, &e, checkpoints.as_ref(), &around.spec_hash));
         }
+        if let Some(d) = stepper.out_of_range(program, run.step) {
+            return Err(d);
+        }
         run.step += 1;
         let step = run.step;
         let mut logged: Vec<(usize, f64)> = Vec::new();
@@ -439,6 +442,25 @@ impl Stepper {
     /// The loss (0) or a recorded scalar of the last step.
     fn output(&self, k: usize) -> f64 {
         self.outputs[k].get_f64(0)
+    }
+
+    /// A hyperparameter that left its range in the step just made (the `step`th, from 0).
+    fn out_of_range(&self, program: &TrainProgram, step: u64) -> Option<Diagnostic> {
+        let first = 1 + program.step.recorded.len();
+        program.step.ranged.iter().zip(&self.outputs[first..]).find_map(|(ranged, value)| {
+            let x = value.as_slice::<f64>()[0];
+            let must = ranged.limits.broken_by_computed(x)?;
+            let (name, optimizer) = (&ranged.name, &ranged.optimizer);
+            Some(
+                Diagnostic::error(
+                    Code("R0205"),
+                    ranged.span,
+                    format!("step {}: `{name}` of `{optimizer}` is {x}, but must be {must}", step + 1),
+                )
+                .at(format!("outside the range when `step` is {step}"))
+                .label(ranged.range, "its range"),
+            )
+        })
     }
 
     /// Hands the last recorded values to hyperparameters that ask for them.

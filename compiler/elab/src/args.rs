@@ -241,37 +241,76 @@ impl Evaluator<'_> {
     /// A value outside.
     pub fn check_range(&mut self, param: &Param, scope: &Scope, value: &Value, span: Span) -> Eval<()> {
         let Some(range) = &param.range else { return Ok(()) };
-        let known = |v: &Value| match v {
-            Value::Int(d) => d.known().map(|n| n as f64),
-            Value::Float(x) => *x,
-            _ => None,
-        };
-        let Some(x) = known(value) else { return Ok(()) };
-        let mut scope = scope.clone();
-        for (bound, low) in [(&range.low, true), (&range.high, false)] {
-            let Some(bound) = bound else { continue };
-            let limit = self.expr(&mut scope, &bound.value)?;
-            let Some(limit) = known(&limit) else { continue };
-            let inside = match (low, bound.inclusive) {
-                (true, true) => x >= limit,
-                (true, false) => x > limit,
-                (false, true) => x <= limit,
-                (false, false) => x < limit,
-            };
-            if !inside {
-                let sign = match (low, bound.inclusive) {
-                    (true, true) => "at least",
-                    (true, false) => "greater than",
-                    (false, true) => "at most",
-                    (false, false) => "less than",
-                };
-                return self.fail(
-                    Diagnostic::error(Code("E0530"), span, format!("`{}` is {x}, but must be {sign} {limit}", param.name.text))
-                        .at("outside the range")
-                        .label(range.span, "its range"),
-                );
+        // The script may look; what is computed later is checked then.
+        let x = match value {
+            Value::Array(a) if self.may_look() && a.shape.is_empty() && self.cx.bottom_node(a).is_some() => {
+                known(&self.looked_at(value.clone(), span)?)
             }
+            other => known(other),
+        };
+        let Some(x) = x else { return Ok(()) };
+        let limits = self.limits(param, scope)?;
+        if let Some(must) = limits.broken_by(x) {
+            return self.fail(
+                Diagnostic::error(Code("E0530"), span, format!("`{}` is {x}, but must be {must}", param.name.text))
+                    .at("outside the range")
+                    .label(range.span, "its range"),
+            );
         }
         Ok(())
+    }
+    /// The ends of the range of a parameter, as far as they are known.
+    pub(crate) fn limits(&mut self, param: &Param, scope: &Scope) -> Eval<Limits> {
+        let mut limits = Limits::default();
+        let Some(range) = &param.range else { return Ok(limits) };
+        let mut scope = scope.clone();
+        for (bound, end) in [(&range.low, &mut limits.low), (&range.high, &mut limits.high)] {
+            if let Some(bound) = bound {
+                let limit = self.expr(&mut scope, &bound.value)?;
+                *end = known(&limit).map(|x| (x, bound.inclusive));
+            }
+        }
+        Ok(limits)
+    }
+}
+
+/// A number known at compile time.
+fn known(v: &Value) -> Option<f64> {
+    match v {
+        Value::Int(d) => d.known().map(|n| n as f64),
+        Value::Float(x) => *x,
+        _ => None,
+    }
+}
+
+/// The ends of a range: the number, and whether it belongs to the range.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Limits {
+    /// The lower end.
+    pub low: Option<(f64, bool)>,
+    /// The upper end.
+    pub high: Option<(f64, bool)>,
+}
+
+impl Limits {
+    /// What a number must be that is outside (`at least 0`); `None` if it is inside. NaN is outside every range.
+    pub fn broken_by(&self, x: f64) -> Option<String> {
+        if let Some((limit, inclusive)) = self.low
+            && !(x > limit || (inclusive && x == limit))
+        {
+            return Some(format!("{} {limit}", if inclusive { "at least" } else { "greater than" }));
+        }
+        match self.high {
+            Some((limit, inclusive)) if !(x < limit || (inclusive && x == limit)) => {
+                Some(format!("{} {limit}", if inclusive { "at most" } else { "less than" }))
+            }
+            _ => None,
+        }
+    }
+    /// As [`Limits::broken_by`], for a number that was computed: what misses an end by no more than rounding is inside where the end is.
+    pub fn broken_by_computed(&self, x: f64) -> Option<String> {
+        let near =
+            |end: Option<(f64, bool)>| end.is_some_and(|(limit, inclusive)| inclusive && (x - limit).abs() <= 1e-9 * limit.abs().max(1e-3));
+        if near(self.low) || near(self.high) { None } else { self.broken_by(x) }
     }
 }

@@ -135,7 +135,13 @@ impl Evaluator<'_> {
         }
         self.cx.at(span);
         let result = optc_ops::cast(&mut self.cx, &val, dtype);
-        self.lift(result, span).map(Value::from_val)
+        let cast = self.lift(result, span)?;
+        if let (optc_ops::Val::Float(_), true) = (&cast, self.in_script && dtype.is_float()) {
+            // In the script a number that is converted has the type it is converted to from now on.
+            let made = optc_ops::materialize(&mut self.cx, &cast, Some(dtype));
+            return self.lift(made, span).map(Value::Array);
+        }
+        Ok(Value::from_val(cast))
     }
     /// Calls an array operation with arguments in order.
     ///
@@ -169,8 +175,57 @@ impl Evaluator<'_> {
             None
         };
         self.cx.at(span);
-        let result = optc_ops::call(&mut self.cx, name, &list, key.as_ref());
+        let result = match optc_ops::call(&mut self.cx, name, &list, key.as_ref()) {
+            Err(error) if self.in_script => self.with_sizes_looked_at(name, list, key.as_ref())?.ok_or(error),
+            result => result,
+        };
         self.lift(result, span).map(Value::from_val)
+    }
+    /// In the script integers it computed may be sizes: the call again with scalars, and in turn each list of few numbers, as compile-time numbers.
+    fn with_sizes_looked_at(&mut self, name: &str, mut args: Vec<Arg>, key: Option<&optc_ops::Array>) -> Eval<Option<Val>> {
+        let mut found = false;
+        for arg in &mut args {
+            if matches!(&arg.value, Val::Array(a) if a.shape.is_empty() && a.dtype != DType::Bool) {
+                arg.value = self.compile_time(&arg.value, arg.span)?;
+                found = true;
+            }
+        }
+        if found && let Ok(value) = optc_ops::call(&mut self.cx, name, &args, key) {
+            return Ok(Some(value));
+        }
+        for k in 0..args.len() {
+            let small = |a: &optc_ops::Array| a.shape.len() == 1 && a.shape[0].known().is_some_and(|n| n <= 8) && a.dtype.is_int();
+            if matches!(&args[k].value, Val::Array(a) if small(a)) {
+                let listed = self.compile_time(&args[k].value, args[k].span)?;
+                let kept = std::mem::replace(&mut args[k].value, listed);
+                if let Ok(value) = optc_ops::call(&mut self.cx, name, &args, key) {
+                    return Ok(Some(value));
+                }
+                args[k].value = kept;
+            }
+        }
+        Ok(None)
+    }
+    /// A scalar or short list of integers the script computed, as compile-time numbers: symbols while checking.
+    fn compile_time(&mut self, value: &Val, span: Span) -> Eval<Val> {
+        let Val::Array(a) = value else { return Ok(value.clone()) };
+        let numbers: Vec<Option<f64>> = if self.checking() {
+            vec![None; a.shape.first().and_then(optc_ops::Dim::known).unwrap_or(1) as usize]
+        } else if self.cx.bottom_node(a).is_some() {
+            let tensor = self.force(a, span)?;
+            (0..tensor.len()).map(|i| Some(tensor.get_f64(i))).collect()
+        } else {
+            return Ok(value.clone());
+        };
+        let mut out = Vec::new();
+        for x in numbers {
+            out.push(match x {
+                Some(x) if x.fract() == 0.0 => Val::Int((x as i64).into()),
+                Some(x) => Val::Float(Some(x)),
+                None => Val::Int(self.cx.fresh_symbol("?")),
+            });
+        }
+        Ok(if a.shape.is_empty() { out.pop().unwrap_or(Val::Unknown) } else { Val::List(out) })
     }
     /// A draw without a shape takes that of the parameter it initializes, and its element type.
     fn draw_defaults(&mut self, name: &str, args: &mut Vec<Arg>, span: Span) {

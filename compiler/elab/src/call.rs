@@ -23,7 +23,7 @@ impl Evaluator<'_> {
                 return self.call(scope, inner, Some(name), given);
             }
             // `as name` on something that is no call, or a pipe into a bare function.
-            let value = self.expr(scope, e)?;
+            let value = if given.is_some() { self.callee(scope, e)? } else { self.expr(scope, e)? };
             return match given {
                 Some(arg) => self.apply_at(&value, vec![arg], e.span, Some(e), part),
                 None => match part {
@@ -47,7 +47,7 @@ impl Evaluator<'_> {
             }
             return self.method(scope, e, base, method, args, part, given);
         }
-        let function = self.expr(scope, callee)?;
+        let function = self.callee(scope, callee)?;
         self.call_value(scope, function, e, args, part, given)
     }
     fn call_value(
@@ -201,7 +201,7 @@ impl Evaluator<'_> {
         if let Some(result) = self.host_method(scope, &value, base, method, &all, e.span)? {
             return Ok(result);
         }
-        let function = match self.lookup(scope, &method.text, method.span)? {
+        let function = match self.function_named(scope, &method.text, method.span)? {
             Some(f) => f,
             None => {
                 let what = describe(&value);
@@ -291,6 +291,26 @@ impl Evaluator<'_> {
                 _ => None,
             },
             _ => None,
+        }
+    }
+    /// What an expression in the place of a function stands for: there a variable that is no function hides nothing.
+    pub(crate) fn callee(&mut self, scope: &mut Scope, e: &Expr) -> Eval {
+        if let ExprKind::Name(name) = &e.kind
+            && let Some(function) = self.function_named(scope, name, e.span)?
+        {
+            return Ok(function);
+        }
+        self.expr(scope, e)
+    }
+    /// The function of a name: of bindings those that can be called, else what the name would stand for without them.
+    pub(crate) fn function_named(&mut self, scope: &Scope, name: &str, span: Span) -> Eval<Option<Value>> {
+        let value = self.lookup(scope, name, span)?;
+        if scope.get(name).is_none() || value.as_ref().is_none_or(can_be_called) {
+            return Ok(value);
+        }
+        match self.lookup(&Scope::new(scope.module), name, span)? {
+            Some(outer) if can_be_called(&outer) => Ok(Some(outer)),
+            _ => Ok(value),
         }
     }
     /// The function-like item.
@@ -571,5 +591,14 @@ pub(crate) fn last_span(e: &Expr) -> Span {
             None => b.span,
         },
         _ => e.span,
+    }
+}
+
+/// Whether a call of the value has a meaning.
+fn can_be_called(value: &Value) -> bool {
+    match value {
+        Value::Fn(_) | Value::Model(_) | Value::Schedule(_) | Value::Block(_) | Value::Unknown => true,
+        Value::List(items) => !items.is_empty() && items.iter().all(can_be_called),
+        _ => false,
     }
 }

@@ -1,6 +1,6 @@
 //! The staged evaluator: syntax tree to diagnostics (check), graphs (lower) and values (host script).
 
-mod args;
+pub mod args;
 mod arith;
 mod call;
 pub mod check;

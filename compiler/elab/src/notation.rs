@@ -287,7 +287,14 @@ impl Evaluator<'_> {
                     .help("bind it first: `let t[i, j] = …`"),
             );
         };
-        let base = self.val_of(&value, base.span)?;
+        let at = base.span;
+        let mut base = self.val_of(&value, at)?;
+        if matches!(base, optc_ops::Val::List(_) | optc_ops::Val::Range(..)) {
+            // Numbers in a list are the array they make.
+            self.cx.at(at);
+            let made = optc_ops::materialize(&mut self.cx, &base, None);
+            base = optc_ops::Val::Array(self.lift(made, at)?);
+        }
         let mut subscripts = Vec::new();
         for item in groups.into_iter().flatten() {
             match item {
@@ -308,13 +315,13 @@ impl Evaluator<'_> {
         let span = e.span;
         let (function, first) = match &callee.kind {
             ExprKind::Field(base, method) if self.namespaced(scope, base, method).is_none() && !self.is_module(scope, base) => {
-                let f = match self.lookup(scope, &method.text, method.span)? {
+                let f = match self.function_named(scope, &method.text, method.span)? {
                     Some(f) => f,
                     None => return self.unknown_name(scope, &method.text, method.span),
                 };
                 (f, Some(&**base))
             }
-            _ => (self.expr(scope, callee)?, None),
+            _ => (self.callee(scope, callee)?, None),
         };
         let mut values = Vec::new();
         if let Some(base) = first {

@@ -47,7 +47,8 @@ pub struct DataUse {
 ///
 /// Inputs: all slots; then `[accumulate,] batch, …` arrays of each field of the data; then a key u32[2] made from the seed (low word, high word; the graph folds the step counter in, so draws differ from step to step);
 /// then the hyperparameters (f64 scalars); then the watched values (f64 scalars: last recorded loss and metrics).
-/// Outputs: all slots anew (aliased with their inputs); then the loss (scalar of the working precision); then the recorded scalars.
+/// Outputs: all slots anew (aliased with their inputs); then the loss (scalar of the working precision); then the recorded scalars; then the hyperparameters to be
+/// checked (f64 scalars).
 #[derive(Clone, Debug)]
 pub struct StepProgram {
     /// The graph.
@@ -60,6 +61,23 @@ pub struct StepProgram {
     pub recorded: Vec<String>,
     /// For each recorded output: every how many steps it is recorded (1: each).
     pub record_every: Vec<u64>,
+    /// Hyperparameters with a range whose value is only known in the step: the outputs after the recorded ones (f64 scalars), in this order.
+    pub ranged: Vec<Ranged>,
+}
+
+/// A hyperparameter that must stay in its range.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ranged {
+    /// Of which optimizer.
+    pub optimizer: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its range.
+    pub limits: crate::args::Limits,
+    /// Where its value is written.
+    pub span: Span,
+    /// Where its range is written.
+    pub range: Span,
 }
 
 /// A metric on a data set.

@@ -408,6 +408,17 @@ impl Evaluator<'_> {
         if let Some((v, at)) = take("shuffle") {
             setup.shuffle = self.flag(&v, at)?;
         }
+        self.read_rest(&mut setup, &words)?;
+        if let Some((v, at)) = take("checkpoint") {
+            let folder = self.override_path(v, at, "checkpoint")?;
+            let (every, keep) = setup.checkpoint.as_ref().map_or((0, 3), |c| (c.1, c.2));
+            setup.checkpoint = folder.map(|folder| (folder, every, keep));
+        }
+        if let Some((v, at)) = take("log") {
+            let path = self.override_path(v, at, "log")?;
+            let formats = setup.log.as_ref().map_or_else(|| vec!["csv".to_string()], |l| l.1.clone());
+            setup.log = path.map(|path| (path, formats));
+        }
         let mut int = |ev: &mut Self, setup: &mut TrainSetup, word: &str, low: i64| -> Eval<Option<i64>> {
             let (value, at) = match take(word) {
                 Some(v) => v,
@@ -454,7 +465,6 @@ impl Evaluator<'_> {
                 );
             }
         };
-        self.read_rest(&mut setup, &words)?;
         for (word, value, at) in overrides {
             match word.as_str() {
                 "resume" => setup.resume = self.flag(value, *at)?,
@@ -656,6 +666,18 @@ impl Evaluator<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What `with { checkpoint = … }` and the like may be: a path, or `none`.
+    fn override_path(&mut self, value: Value, span: Span, word: &str) -> Eval<Option<String>> {
+        match value {
+            Value::Str(path) => Ok(Some(path.to_string())),
+            Value::None => Ok(None),
+            Value::Unknown => Ok(Some(String::new())),
+            _ => self.fail(
+                Diagnostic::error(Code("E0516"), span, format!("`{word}` is a path")).help(format!("`{word} = \"out/name\"`, or `none`")),
+            ),
+        }
     }
 
     fn text_setting(&mut self, scope: &mut Scope, s: &Setting) -> Eval<String> {

@@ -261,17 +261,11 @@ impl Evaluator<'_> {
                 }
                 Alias::Unknown => Ok(value),
                 Alias::Type { ty, scope } => {
-                    let mut inner = Sig {
-                        scope,
-                        float: sig.float,
-                        rest: sig.rest.clone(),
-                        bindings: sig.bindings.clone(),
-                        ..Sig::new(Scope::new(sig.scope.module))
-                    };
-                    let out = self.match_type(&mut inner, &ty, value, span, what)?;
-                    sig.bindings = inner.bindings;
-                    sig.float = inner.float;
-                    Ok(out)
+                    // The same signature in the scope of the alias: names of dimensions given to it are inferred through it.
+                    let outer = std::mem::replace(&mut sig.scope, scope);
+                    let out = self.match_type(sig, &ty, value, span, what);
+                    sig.scope = outer;
+                    out
                 }
             },
         }
@@ -580,14 +574,10 @@ impl Evaluator<'_> {
                 Alias::Elem(dtype) => Value::Array(Array { dtype, shape: Vec::new(), weak: false, node: None }),
                 Alias::Unknown => Value::Unknown,
                 Alias::Type { ty, scope } => {
-                    let mut inner = Sig {
-                        scope,
-                        float: sig.float,
-                        rest: sig.rest.clone(),
-                        bindings: sig.bindings.clone(),
-                        ..Sig::new(Scope::new(sig.scope.module))
-                    };
-                    self.instance_of(&mut inner, &ty, item)?
+                    let outer = std::mem::replace(&mut sig.scope, scope);
+                    let instance = self.instance_of(sig, &ty, item);
+                    sig.scope = outer;
+                    instance?
                 }
             },
             TypeKind::Str

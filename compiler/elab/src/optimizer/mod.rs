@@ -9,6 +9,7 @@ mod lockstep;
 mod states;
 
 use crate::evaluator::{Eval, Evaluator, Mode};
+use crate::program::Ranged;
 use crate::scope::Scope;
 use crate::value::{CallArg, OptArg, OptimizerValue, Value};
 use indexmap::IndexMap;
@@ -76,6 +77,8 @@ pub struct OptOutputs {
     pub eval: Option<Vec<Array>>,
     /// Hyperparameters that became inputs: name and value.
     pub hyper: IndexMap<String, f64>,
+    /// Hyperparameters with a range that are computed in the step.
+    pub ranged: Vec<(Ranged, Array)>,
 }
 
 /// The run in progress.
@@ -391,6 +394,7 @@ impl Evaluator<'_> {
             other => other,
         };
         self.check_range(param, scope, &value, span)?;
+        self.watch_range(param, scope, &value, span, item)?;
         let number = match &value {
             Value::Int(d) => d.known().map(|n| n as f64),
             Value::Float(x) => *x,
@@ -422,6 +426,25 @@ impl Evaluator<'_> {
         run.outputs.hyper.insert(name.clone(), number);
         run.hyper.insert(name, array.clone());
         Ok(Value::Array(array))
+    }
+
+    /// Has a computed hyperparameter checked against its range at every step.
+    fn watch_range(&mut self, param: &Param, scope: &Scope, value: &Value, span: Span, item: &FnItem) -> Eval<()> {
+        let (Some(range), Value::Array(a)) = (&param.range, value) else { return Ok(()) };
+        let run = self.opt_run();
+        if run.inputs.pass != Pass::Step || !run.inputs.inputs || !a.shape.is_empty() || !self.cx.emitting() {
+            return Ok(());
+        }
+        let limits = self.limits(param, scope)?;
+        let name = param.name.text.clone();
+        let ranged = Ranged { optimizer: item.name.text.clone(), name, limits, span, range: range.span };
+        let array = self.cast_array(a, DType::F64);
+        let known = &mut self.opt_run().outputs.ranged;
+        // All leaves share it, unless it depends on the leaf.
+        if !known.iter().any(|(r, other)| *r == ranged && *other == array) {
+            known.push((ranged, array));
+        }
+        Ok(())
     }
 
     /// A float scalar that takes the type it meets.

@@ -1,6 +1,18 @@
 //! One training step: gradients (accumulated where asked), metrics on the batch, the optimizer.
 
 use super::*;
+use crate::program::Ranged;
+
+/// A step as lowered.
+pub(super) struct StepValues {
+    /// Slots, loss, recorded, ranged.
+    outputs: Vec<Array>,
+    recorded: Vec<String>,
+    record_every: Vec<u64>,
+    hyper: IndexMap<String, f64>,
+    ranged: Vec<Ranged>,
+    has_eval: bool,
+}
 
 impl Evaluator<'_> {
     pub(super) fn lower_step(&mut self, setup: &TrainSetup, decls: &[LeafDecl], slots: &[Slot]) -> Eval<(StepProgram, bool)> {
@@ -8,7 +20,7 @@ impl Evaluator<'_> {
         let f = self.loss_function(setup, decls, &lead)?;
         self.cx.push_level();
         let result = self.step_values(setup, decls, slots, &f);
-        let (outputs, recorded, record_every, hyper, has_eval) = match result {
+        let StepValues { outputs, recorded, record_every, hyper, ranged, has_eval } = match result {
             Ok(v) => v,
             Err(stop) => {
                 self.cx.pop_level();
@@ -28,18 +40,12 @@ impl Evaluator<'_> {
             watched: watched.iter().map(|n| n.to_string()).collect(),
             recorded,
             record_every,
+            ranged,
         };
         Ok((step, has_eval))
     }
 
-    #[expect(clippy::type_complexity, reason = "an internal tuple")]
-    pub(super) fn step_values(
-        &mut self,
-        setup: &TrainSetup,
-        decls: &[LeafDecl],
-        slots: &[Slot],
-        f: &LossFunction,
-    ) -> Eval<(Vec<Array>, Vec<String>, Vec<u64>, IndexMap<String, f64>, bool)> {
+    pub(super) fn step_values(&mut self, setup: &TrainSetup, decls: &[LeafDecl], slots: &[Slot], f: &LossFunction) -> Eval<StepValues> {
         let inputs: Vec<Array> =
             slots.iter().enumerate().map(|(k, s)| self.cx.input(&format!("slot.{k}"), s.ty.dtype, &s.ty.shape)).collect();
         let lead: Vec<usize> = if setup.accumulate > 1 { vec![setup.accumulate, setup.batch] } else { vec![setup.batch] };
@@ -117,9 +123,16 @@ impl Evaluator<'_> {
         }
         outputs.push(loss);
         outputs.extend(recorded.iter().map(|(_, a, _)| a.clone()));
-        let names = recorded.iter().map(|(n, _, _)| n.clone()).collect();
-        let every = recorded.iter().map(|(_, _, e)| *e).collect();
-        Ok((outputs, names, every, out.hyper, out.eval.is_some()))
+        let (ranged, computed): (Vec<Ranged>, Vec<Array>) = out.ranged.into_iter().unzip();
+        outputs.extend(computed);
+        Ok(StepValues {
+            outputs,
+            recorded: recorded.iter().map(|(n, _, _)| n.clone()).collect(),
+            record_every: recorded.iter().map(|(_, _, e)| *e).collect(),
+            hyper: out.hyper,
+            ranged,
+            has_eval: out.eval.is_some(),
+        })
     }
 
     /// Value and gradients as means over `accumulate` batches, in a counted loop.
