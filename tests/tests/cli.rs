@@ -252,10 +252,14 @@ fn bench_times_a_spec_and_an_optimizer() {
     assert_eq!(status(&o), 0, "{}", err(&o));
     let report: serde_json::Value = serde_json::from_str(&out(&o)).expect("JSON");
     assert!(report["trains"][0]["steps_per_second"]["median"].as_f64().is_some_and(|r| r > 0.0), "{report}");
-    let args = ["bench", "a.opt", "--optimizer", "adamw", "--size", "10000", "--tensors", "3", "--seconds", "0.1", "--json"];
+    let args = ["bench", "a.opt", "--optimizer", "adamw", "--size", "10000", "--tensors", "3", "--seconds", "0.1", "--json", "--profile"];
     let o = optc(dir.path(), &args);
     assert_eq!(status(&o), 0, "{}", err(&o));
     let report: serde_json::Value = serde_json::from_str(&out(&o)).expect("JSON");
+    let rows = report["profile"]["rows"].as_array().expect("a profile");
+    let inside: f64 = rows.iter().filter_map(|r| r["ms_per_step"].as_f64()).sum();
+    let whole = report["profile"]["ms_per_step"].as_f64().unwrap_or(0.0);
+    assert!(inside > 0.2 * whole && inside <= 1.01 * whole, "the rows make up the step: {report}");
     assert!(report["nominal_bytes_per_parameter"].as_f64().is_some_and(|b| (b - 28.0).abs() < 0.01), "{report}");
 }
 

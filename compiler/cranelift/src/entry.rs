@@ -1,5 +1,6 @@
 //! The plan as one function: kernel calls, library calls, copies, loops, conditionals, guards.
 
+use crate::Config;
 use crate::emit::{Emit, plain};
 use crate::helpers::{self, CallTable};
 use crate::isa::Features;
@@ -38,6 +39,7 @@ struct Entry<'p, 'f> {
     /// Address of the table of kernel addresses.
     kernels: usize,
     direct: bool,
+    profile: bool,
     runtime: Value,
     bases: Value,
     /// Pass counters of the open loops.
@@ -48,14 +50,16 @@ struct Entry<'p, 'f> {
     gemms: i64,
     convs: i64,
     libs: i64,
+    /// Instructions met so far, in pre-order.
+    instructions: i64,
 }
 
-/// Fills `func` with the plan's code. `kernels` is the address of a table with the address of each kernel; with `direct` kernels are called
+/// Fills `func` with the plan's code. `kernels` is the address of a table with the address of each kernel; for one thread kernels are called
 /// without the thread pool.
 pub(crate) fn build(
     plan: &Plan,
     kernels: usize,
-    direct: bool,
+    config: &Config,
     features: Features,
     func: &mut ir::Function,
     context: &mut FunctionBuilderContext,
@@ -78,7 +82,8 @@ pub(crate) fn build(
         e: Emit::new(b, features),
         plan,
         kernels,
-        direct,
+        direct: config.threads == 1,
+        profile: config.profile,
         runtime: params[0],
         bases: params[1],
         counters: Vec::new(),
@@ -88,7 +93,9 @@ pub(crate) fn build(
         gemms: 0,
         convs: 0,
         libs: 0,
+        instructions: 0,
     };
+    entry.mark(-1);
     entry.block(&plan.code);
     let ok = entry.e.int(types::I32, status::OK.into());
     entry.e.b.ins().return_(&[ok]);
@@ -123,6 +130,23 @@ impl Entry<'_, '_> {
     }
 
     fn instr(&mut self, instr: &Instr) {
+        let index = self.instructions;
+        self.instructions += 1;
+        self.run(instr);
+        // Loops and conditionals have no time of their own: what they hold is marked.
+        if !matches!(instr, Instr::Loop { .. } | Instr::Cond { .. }) {
+            self.mark(index);
+        }
+    }
+
+    /// In code for profiling: tells the runtime that an instruction has ended.
+    fn mark(&mut self, index: i64) {
+        if self.profile {
+            self.runtime_call(offset_of!(RuntimeTable, mark), Some(index), &[]);
+        }
+    }
+
+    fn run(&mut self, instr: &Instr) {
         match instr {
             Instr::Kernel { kernel, calls } => self.kernel(*kernel, calls),
             Instr::Gemm(Gemm { a, b, c, .. }) => {

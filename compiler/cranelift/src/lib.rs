@@ -39,11 +39,14 @@ pub struct Config {
     pub threads: usize,
     /// Threads that compile.
     pub compile_threads: usize,
+    /// Report to the runtime after each instruction of the plan, so that it can tell how long each takes.
+    pub profile: bool,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Config { threads: 1, compile_threads: std::thread::available_parallelism().map_or(1, |n| n.get().min(8)) }
+        let compile_threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(8));
+        Config { threads: 1, compile_threads, profile: false }
     }
 }
 
@@ -149,7 +152,7 @@ pub fn compile(kernels: &[Kernel], plan: &Arc<Plan>, config: &Config) -> Result<
     let mut context = Context::new();
     context.func = Function::with_name_signature(UserFuncName::default(), entry::signature(isa.default_call_conv()));
     let mut frontend = FunctionBuilderContext::new();
-    let statics = entry::build(plan, table.as_ptr() as usize, config.threads == 1, features, &mut context.func, &mut frontend);
+    let statics = entry::build(plan, table.as_ptr() as usize, config, features, &mut context.func, &mut frontend);
     codes.push(assemble(&isa, &mut context)?);
     let code_bytes = codes.iter().map(|c| c.bytes.len()).sum();
     let call_conv = isa.default_call_conv();
@@ -180,7 +183,7 @@ fn each_function(kernels: &[Kernel], plan: &Plan, mut show: impl FnMut(String, F
         show(format!("kernel {i}"), kernel_function(kernel, &isa, features, &mut frontend), &isa);
     }
     let mut func = Function::with_name_signature(UserFuncName::default(), entry::signature(isa.default_call_conv()));
-    entry::build(plan, 0, true, features, &mut func, &mut frontend);
+    entry::build(plan, 0, &Config { threads: 1, ..Config::default() }, features, &mut func, &mut frontend);
     show("entry".to_string(), func, &isa);
     Ok(())
 }

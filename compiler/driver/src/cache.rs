@@ -29,13 +29,15 @@ pub struct Compiler {
     pub timings: Timings,
     /// Graphs compiled (not found in the cache).
     pub compiled: usize,
+    /// Code reports how long each instruction takes ([`Program::take_profile`]). Set before the first graph is compiled.
+    pub profile: bool,
 }
 
 impl Compiler {
     /// A compiler whose programs run on `threads` threads (0: all cores).
     pub fn new(threads: usize) -> Self {
         let threads = if threads == 0 { std::thread::available_parallelism().map_or(1, |n| n.get()) } else { threads };
-        Compiler { pool: Pool::new(threads), known: HashMap::new(), timings: Timings::default(), compiled: 0 }
+        Compiler { pool: Pool::new(threads), known: HashMap::new(), timings: Timings::default(), compiled: 0, profile: false }
     }
 
     /// The thread pool.
@@ -52,7 +54,7 @@ impl Compiler {
         let compiled = match self.known.get(&key) {
             Some(c) => c.clone(),
             None => {
-                let (compiled, timings) = pipeline::compile(graph.clone(), options, &self.pool)?;
+                let (compiled, timings) = pipeline::compile(graph.clone(), options, &self.pool, self.profile)?;
                 self.timings.add(&timings);
                 self.compiled += 1;
                 self.known.insert(key, compiled.clone());

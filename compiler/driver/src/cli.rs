@@ -159,7 +159,9 @@ pub enum Command {
         path: String,
     },
     /// Time a spec: compile, first step, steps.
-    #[command(after_help = "Examples:\n  optc bench examples/digits.opt\n  optc bench bench/specs/gpt.opt --threads 1 --json")]
+    #[command(
+        after_help = "Examples:\n  optc bench examples/digits.opt\n  optc bench bench/specs/gpt.opt --threads 1 --json\n  optc bench examples/digits.opt --profile"
+    )]
     Bench {
         /// The spec.
         file: PathBuf,
@@ -171,6 +173,9 @@ pub enum Command {
         /// Print one JSON object.
         #[arg(long)]
         json: bool,
+        /// Say which kernels and products the time of a step goes to.
+        #[arg(long)]
+        profile: bool,
         /// Threads to use; all cores if absent.
         #[arg(long, default_value_t = 0, hide_default_value = true)]
         threads: usize,

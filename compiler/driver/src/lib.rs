@@ -9,6 +9,7 @@ pub mod messages;
 pub mod nan;
 pub mod new_project;
 pub mod pipeline;
+pub mod profile;
 pub mod session;
 pub mod stages;
 pub mod synthetic;

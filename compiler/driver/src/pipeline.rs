@@ -60,19 +60,19 @@ pub fn plan(graph: Graph, options: &CompileOptions, timings: &mut Timings) -> St
     Stages { simplified, planned }
 }
 
-/// Compiles a graph to machine code.
+/// Compiles a graph to machine code that runs on a pool; with `profile` it reports how long each instruction takes.
 ///
 /// # Errors
 /// What the back end cannot do, in words (a compiler bug unless the machine is not supported).
-pub fn compile(graph: Graph, options: &CompileOptions, pool: &Arc<Pool>) -> Result<(Compiled, Timings), String> {
+pub fn compile(graph: Graph, options: &CompileOptions, pool: &Arc<Pool>, profile: bool) -> Result<(Compiled, Timings), String> {
     let mut timings = Timings::default();
     let stages = plan(graph, options, &mut timings);
     let start = Instant::now();
     let optc_plan::Planned { plan, kernels } = stages.planned;
     let kernels: Vec<optc_ir::kernel::Kernel> = kernels.into_iter().map(|k| k.kernel).collect();
     let plan: Arc<Plan> = Arc::new(plan);
-    let code = optc_cranelift::compile(&kernels, &plan, &optc_cranelift::Config { threads: pool.threads(), ..Default::default() })
-        .map_err(|e| e.to_string())?;
+    let config = optc_cranelift::Config { threads: pool.threads(), profile, ..Default::default() };
+    let code = optc_cranelift::compile(&kernels, &plan, &config).map_err(|e| e.to_string())?;
     let entry = code.entry;
     timings.codegen = start.elapsed();
     Ok((Compiled { plan, entry, code: Arc::new(code) }, timings))

@@ -434,6 +434,10 @@ impl Stepper {
         unsafe { self.program.run_bound() }
     }
 
+    /// The compiled program, to take its profile.
+    pub fn compiled_mut(&mut self) -> &mut Program {
+        &mut self.program
+    }
     /// The compiled program.
     pub fn compiled(&self) -> &Program {
         &self.program

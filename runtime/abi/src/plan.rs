@@ -338,6 +338,8 @@ pub struct RuntimeTable {
     pub conv: unsafe extern "C" fn(ctx: *mut c_void, index: i64, lhs: *const u8, rhs: *const u8, out: *mut u8, scratch: *mut u8),
     /// Runs library call `index` (of all [`Instr::Lib`] in pre-order) on the resolved addresses.
     pub lib: unsafe extern "C" fn(ctx: *mut c_void, index: i64, buffers: *const *mut u8),
+    /// In code compiled for profiling: the time since the last call belongs to instruction `index` (in pre-order); -1 starts a run.
+    pub mark: unsafe extern "C" fn(ctx: *mut c_void, index: i64),
 }
 
 /// The compiled plan: returns a code of [`status`]. `bases` holds the addresses of: arena, then inputs, then outputs (null where aliased), then constants.

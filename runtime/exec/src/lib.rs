@@ -10,4 +10,4 @@ pub mod pool;
 pub mod program;
 
 pub use pool::Pool;
-pub use program::{Program, RunError};
+pub use program::{Program, RunError, Spent};

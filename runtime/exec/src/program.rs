@@ -10,6 +10,7 @@ use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::ffi::c_void;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// What compiled code reaches through [`RuntimeTable::ctx`].
 struct Context {
@@ -18,6 +19,22 @@ struct Context {
     gemms: Vec<PreparedGemm>,
     convs: Vec<Conv>,
     libs: Vec<(LibOp, DType)>,
+    clock: UnsafeCell<Clock>,
+}
+
+/// Where the time of profiled runs goes.
+struct Clock {
+    last: Instant,
+    spent: Vec<Spent>,
+}
+
+/// What one instruction of a plan took in all runs so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spent {
+    /// How often it ran.
+    pub runs: u64,
+    /// For how long, all runs together.
+    pub time: Duration,
 }
 
 /// Why a run did not give valid results.
@@ -46,7 +63,17 @@ unsafe impl Send for Program {}
 impl Program {
     /// Binds `entry`, compiled from `plan` and kept alive by `code`, to an arena of its own.
     pub fn new(plan: Arc<Plan>, entry: PlanFn, code: Arc<dyn Any + Send + Sync>, pool: Arc<Pool>) -> Self {
-        let mut context = Context { pool, status: UnsafeCell::default(), gemms: Vec::new(), convs: Vec::new(), libs: Vec::new() };
+        let mut context = Context {
+            pool,
+            status: UnsafeCell::default(),
+            gemms: Vec::new(),
+            convs: Vec::new(),
+            libs: Vec::new(),
+            clock: UnsafeCell::new(Clock { last: Instant::now(), spent: Vec::new() }),
+        };
+        let mut instructions = 0;
+        plan.walk(&mut |_| instructions += 1);
+        context.clock.get_mut().spent = vec![Spent::default(); instructions];
         plan.walk(&mut |instr| match instr {
             Instr::Gemm(g) => context.gemms.push(PreparedGemm::new(g)),
             Instr::Conv(c) => context.convs.push(c.clone()),
@@ -66,6 +93,14 @@ impl Program {
     /// The plan.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// What each instruction of the plan (in the order of [`Plan::walk`]) took since the last call of this. All zeros unless the code was compiled for
+    /// profiling; loops and conditionals are always zero, what they hold is counted.
+    pub fn take_profile(&mut self) -> Vec<Spent> {
+        let spent = &mut self.context.clock.get_mut().spent;
+        let fresh = vec![Spent::default(); spent.len()];
+        std::mem::replace(spent, fresh)
     }
 
     /// Bytes of the arena.
@@ -107,6 +142,7 @@ impl Program {
             gemm: gemm_entry,
             conv: conv_entry,
             lib: lib_entry,
+            mark,
         };
         // SAFETY: the bases are as the compiled plan expects them.
         let code = unsafe { (self.entry)(&table, self.bases.as_ptr()) };
@@ -220,4 +256,15 @@ unsafe extern "C" fn lib_entry(ctx: *mut c_void, index: i64, buffers: *const *mu
         let (op, dtype) = &context.libs[index as usize];
         lib_call::run(op, *dtype, buffers);
     }
+}
+
+unsafe extern "C" fn mark(ctx: *mut c_void, index: i64) {
+    // SAFETY: as in `gemm_entry`; only the thread that runs the plan calls this, between instructions.
+    let clock = unsafe { &mut *(*ctx.cast::<Context>()).clock.get() };
+    let now = Instant::now();
+    if let Some(spent) = usize::try_from(index).ok().and_then(|i| clock.spent.get_mut(i)) {
+        spent.runs += 1;
+        spent.time += now - clock.last;
+    }
+    clock.last = now;
 }

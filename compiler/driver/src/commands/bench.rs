@@ -4,11 +4,17 @@ use super::{driver, explain, say};
 use crate::cache::Compiler;
 use crate::cost;
 use crate::messages::Messages;
+use crate::pipeline::{self, CompileOptions};
+use crate::profile::Profile;
 use crate::session::{Failed, Session};
+use crate::stages;
 use crate::trainer::{self, Stepper, Surroundings, run_key};
 use optc_abi::Tensor;
+use optc_base::SourceMap;
 use optc_elab::TrainProgram;
 use optc_elab::script;
+use optc_exec::Program;
+use optc_ir::Graph;
 use optc_train::progress;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -21,6 +27,8 @@ pub struct Settings {
     pub seconds: f64,
     /// One JSON object instead of text.
     pub json: bool,
+    /// Say where the time of a step goes.
+    pub profile: bool,
     /// Threads; 0 is all cores.
     pub threads: usize,
 }
@@ -108,6 +116,14 @@ impl Measured {
     }
 }
 
+/// Where the time of `steps` steps went, which took `seconds`.
+fn profile(program: &mut Program, graph: &Graph, options: &CompileOptions, sources: &SourceMap, steps: u64, seconds: f64) -> Profile {
+    let spent = program.take_profile();
+    // Planned anew for the kernels' names: planning depends on the graph alone.
+    let planned = pipeline::plan(graph.clone(), options, &mut Default::default()).planned;
+    Profile::new(program.plan(), &planned.kernels, &spent, sources, steps, seconds)
+}
+
 /// Times the trains of a spec: loading, checking, lowering, each stage of the compiler, the time to the first step, steps per second. Trains of one file take turns, block by block.
 ///
 /// # Errors
@@ -136,6 +152,7 @@ pub fn spec(file: &Path, name: Option<&str>, set: &[String], settings: &Settings
         Failed
     };
     let mut compiler = Compiler::new(settings.threads);
+    compiler.profile = settings.profile;
     let threads = compiler.pool().threads();
     let mut measured = Vec::new();
     for item in items {
@@ -205,6 +222,7 @@ pub fn spec(file: &Path, name: Option<&str>, set: &[String], settings: &Settings
     for m in &mut measured {
         let done = Blocks::warm_up(&mut |n| m.steps(n));
         m.blocks = Some(done.map_err(|e| fail(trainer::run_error(&e, &format!("step {}", m.at + 1), m.program.span)))?);
+        m.stepper.compiled_mut().take_profile();
     }
     loop {
         let mut busy = false;
@@ -224,6 +242,12 @@ pub fn spec(file: &Path, name: Option<&str>, set: &[String], settings: &Settings
     let mut reports = Vec::new();
     for mut m in measured {
         let Some(blocks) = m.blocks.take() else { continue };
+        if settings.profile {
+            let (graph, options) = (&m.program.step.graph, stages::step_options(&m.program));
+            let profile = profile(m.stepper.compiled_mut(), graph, &options, &session.program.sources, blocks.steps, blocks.spent);
+            m.report["profile"] = profile.json();
+            m.lines.push(profile.text());
+        }
         let r = rate(blocks.rates, blocks.steps);
         m.report["steps_per_second"] = rate_json(&r);
         m.lines.push(format!(
@@ -284,6 +308,7 @@ pub fn optimizer(
         Failed
     };
     let mut compiler = Compiler::new(settings.threads);
+    compiler.profile = settings.profile;
     let threads = compiler.pool().threads();
     let slots = {
         let mut around = Surroundings {
@@ -315,7 +340,7 @@ pub fn optimizer(
         // SAFETY: the tensors have the types of the graph's inputs and live until the last step; only slots are written, and nobody reads them meanwhile.
         unsafe { update.bind_input(k, tensor.as_ptr()) };
     }
-    let mut step = |n: u64| {
+    let step = |update: &mut Program, n: u64| {
         for _ in 0..n {
             // SAFETY: all inputs were bound just now, every output overwrites an input.
             unsafe { update.run_bound() }?;
@@ -323,22 +348,27 @@ pub fn optimizer(
         Ok::<(), optc_exec::RunError>(())
     };
     let failed = |e: optc_exec::RunError| fail(trainer::run_error(&e, "the update", program.span));
-    let mut blocks = Blocks::warm_up(&mut step).map_err(failed)?;
+    let mut blocks = Blocks::warm_up(&mut |n| step(&mut update, n)).map_err(failed)?;
+    update.take_profile();
     while !blocks.done(settings.seconds) {
-        blocks.one(&mut step).map_err(failed)?;
+        blocks.one(&mut |n| step(&mut update, n)).map_err(failed)?;
     }
+    let profile = settings.profile.then(|| profile(&mut update, &graph, &options, &session.program.sources, blocks.steps, blocks.spent));
     let r = rate(blocks.rates, blocks.steps);
     let nominal = cost::nominal_bytes(&program);
     let per_step = nominal as f64 / size as f64;
     let bandwidth = |steps_per_second: f64| steps_per_second * nominal as f64 / 1e9;
     if settings.json {
-        let report = json!({
+        let mut report = json!({
             "optimizer": expression, "parameters": size, "tensors": shapes.len(), "threads": threads, "nominal_bytes_per_parameter": per_step,
             "ms": { "median": 1e3 / r.median, "low": 1e3 / r.high, "high": 1e3 / r.low },
             "gb_per_second": { "median": bandwidth(r.median), "low": bandwidth(r.low), "high": bandwidth(r.high) },
             "compile_ms": { "load_check_lower": lowered * 1e3, "simplify": timings.simplify.as_secs_f64() * 1e3, "plan": timings.plan.as_secs_f64() * 1e3, "codegen": timings.codegen.as_secs_f64() * 1e3 },
             "blocks": r.blocks, "steps": r.steps, "optc": env!("CARGO_PKG_VERSION"),
         });
+        if let Some(profile) = profile {
+            report["profile"] = profile.json();
+        }
         say(&report.to_string());
     } else {
         say(&format!(
@@ -355,6 +385,9 @@ pub fn optimizer(
             bandwidth(r.median),
             timings.total().as_secs_f64() * 1e3
         ));
+        if let Some(profile) = profile {
+            say(&profile.text());
+        }
     }
     Ok(())
 }

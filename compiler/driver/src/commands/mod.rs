@@ -34,8 +34,8 @@ pub fn dispatch(cli: &Cli, messages: &Messages) -> Result<(), Failed> {
         Command::Plot { file, name, steps, output } => plot::plot(file, name, *steps, output, messages),
         Command::Fmt { paths, check } => fmt::fmt(paths, *check, messages),
         Command::Show { path } => show::show(path, messages),
-        Command::Bench { file, name, seconds, json, threads, set, optimizer, size, tensors } => {
-            let settings = bench::Settings { seconds: *seconds, json: *json, threads: *threads };
+        Command::Bench { file, name, seconds, json, profile, threads, set, optimizer, size, tensors } => {
+            let settings = bench::Settings { seconds: *seconds, json: *json, profile: *profile, threads: *threads };
             match optimizer {
                 Some(optimizer) => bench::optimizer(file, optimizer, *size, *tensors, &settings, messages),
                 None => bench::spec(file, name.as_deref(), set, &settings, messages),
