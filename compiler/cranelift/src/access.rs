@@ -114,6 +114,13 @@ impl Builder<'_, '_> {
         Place::Scattered(lanes)
     }
 
+    /// The address of an element outside vector code.
+    pub(crate) fn address(&mut self, buffer: BufferId, index: &Index) -> Value {
+        let place = self.place(buffer, index);
+        let (address, offset) = self.lane_address(&place, 0);
+        self.e.add_const(address, offset.into())
+    }
+
     /// Address and offset of one lane.
     fn lane_address(&mut self, place: &Place, lane: usize) -> (Value, i32) {
         match place {

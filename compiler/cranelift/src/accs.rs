@@ -22,7 +22,7 @@ pub(crate) struct VectorAcc {
 }
 
 /// The scalar operation that combines two values of a reduction.
-fn combine_op(op: ReduceOp) -> ScalarOp {
+pub(crate) fn combine_op(op: ReduceOp) -> ScalarOp {
     match op {
         ReduceOp::Sum => ScalarOp::Add,
         ReduceOp::Prod => ScalarOp::Mul,
@@ -225,6 +225,13 @@ impl Builder<'_, '_> {
                 self.e.b.ins().store(plain(), new, address, 0);
             }
         }
+    }
+
+    /// Address of the lanes of an accumulator in memory.
+    pub(crate) fn acc_memory(&mut self, acc: AccId) -> Value {
+        let slot = self.vector_accs.iter().find(|a| a.acc == acc).and_then(|a| a.slot);
+        let slot = slot.unwrap_or_else(|| panic!("compiler bug: accumulator {acc} has no memory"));
+        self.e.b.ins().stack_addr(types::I64, slot, 0)
     }
 
     /// Address of the lane at `position % LANES` of an accumulator in memory.

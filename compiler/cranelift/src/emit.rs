@@ -181,26 +181,7 @@ impl<'f> Emit<'f> {
 
     /// A math function of f32 lanes.
     pub(crate) fn vector_math(&mut self, op: ScalarOp, x: &[Value]) -> Option<Value> {
-        use crate::vecmath as m;
-        let y = match op {
-            ScalarOp::Exp => m::exp(self, x[0]),
-            ScalarOp::Exp2 => m::exp2(self, x[0]),
-            ScalarOp::Expm1 => m::expm1(self, x[0]),
-            ScalarOp::Log => m::log(self, x[0]),
-            ScalarOp::Log2 => m::log2(self, x[0]),
-            ScalarOp::Log1p => m::log1p(self, x[0]),
-            ScalarOp::Tanh => m::tanh(self, x[0]),
-            ScalarOp::Sigmoid => m::sigmoid(self, x[0]),
-            ScalarOp::Erf => m::erf(self, x[0]),
-            ScalarOp::Sin => m::sin(self, x[0]),
-            ScalarOp::Cos => m::cos(self, x[0]),
-            ScalarOp::Tan => m::tan(self, x[0]),
-            ScalarOp::Sinh => m::sinh(self, x[0]),
-            ScalarOp::Cosh => m::cosh(self, x[0]),
-            ScalarOp::Rsqrt => m::rsqrt(self, x[0]),
-            ScalarOp::Pow => m::pow(self, x[0], x[1]),
-            _ => return None,
-        };
+        let y = crate::vecmath::function(self, op, x)?;
         Some(self.as_float(y))
     }
 

@@ -16,6 +16,8 @@ pub(crate) struct Features {
     pub(crate) sse41: bool,
     /// Fused multiply-add.
     pub(crate) fma: bool,
+    /// 256-bit registers for whole passes of vector loops.
+    pub(crate) wide: bool,
 }
 
 /// The target and its features, detected at run time, once.
@@ -45,6 +47,7 @@ fn detect() -> Result<(OwnedTargetIsa, Features), Error> {
         x86,
         sse41: !x86 || has("has_sse41") && has("has_ssse3"),
         fma: !x86 || has("has_fma") && has("has_avx"),
+        wide: crate::wide::available(),
     };
     if !features.sse41 {
         return Err(Error("this processor lacks SSE4.1, which compiled programs need".to_string()));

@@ -6,6 +6,7 @@ use crate::helpers;
 use crate::hoist::{Hoisted, Node, hoist};
 use crate::isa::Features;
 use crate::ops::Val;
+use crate::wide;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{self, AbiParam, InstBuilder, Value, types};
 use cranelift_codegen::isa::CallConv;
@@ -20,6 +21,9 @@ pub(crate) const GROUP: usize = 4;
 pub(crate) const GROUPS: usize = LANES / GROUP;
 /// Cost (by the scalar table) up to which a loop's body is repeated for each group of a pass.
 const UNROLL_COST: usize = 12;
+
+/// Instructions that a wide loop of known length must replace to be worth the call.
+const WIDE_WORK: i64 = 128;
 
 /// Signature of a kernel.
 pub(crate) fn signature(call_conv: CallConv) -> ir::Signature {
@@ -47,6 +51,13 @@ pub(crate) struct Position {
     pub(crate) lanes: Lanes,
 }
 
+/// Signature of a wide loop: the address of its arguments.
+pub(crate) fn wide_signature() -> ir::Signature {
+    let mut s = ir::Signature::new(CallConv::SystemV);
+    s.params.push(AbiParam::new(types::I64));
+    s
+}
+
 /// State of one kernel's emission.
 pub(crate) struct Builder<'k, 'f> {
     pub(crate) e: Emit<'f>,
@@ -64,10 +75,18 @@ pub(crate) struct Builder<'k, 'f> {
     /// The vector axis whose scalar tail is being emitted.
     pub(crate) tail_axis: Option<AxisId>,
     pub(crate) vector_accs: Vec<VectorAcc>,
+    constants: wide::Constants,
+    /// Wide loops called so far.
+    wide: Vec<wide::Program>,
 }
 
-/// Fills `func` (with the signature of a kernel) with the kernel's code.
-pub(crate) fn build(kernel: &Kernel, features: Features, func: &mut ir::Function, context: &mut FunctionBuilderContext) {
+/// Fills `func` (with the signature of a kernel) with the kernel's code; gives the wide loops it calls.
+pub(crate) fn build(
+    kernel: &Kernel,
+    features: Features,
+    func: &mut ir::Function,
+    context: &mut FunctionBuilderContext,
+) -> Vec<wide::Program> {
     let mut b = FunctionBuilder::new(func, context);
     let entry = b.create_block();
     b.append_block_params_for_function_params(entry);
@@ -75,6 +94,10 @@ pub(crate) fn build(kernel: &Kernel, features: Features, func: &mut ir::Function
     b.seal_block(entry);
     let params = b.block_params(entry).to_vec();
     let Hoisted { body, dtypes } = hoist(kernel);
+    let mut constants = wide::Constants::default();
+    if features.wide {
+        wide::constants(&kernel.body, &mut constants);
+    }
     let mut e = Emit::new(b, features);
     let flags = crate::emit::plain().with_readonly();
     let buffers = (0..kernel.buffers.len()).map(|i| e.b.ins().load(types::I64, flags, params[0], 8 * i as i32)).collect();
@@ -93,6 +116,8 @@ pub(crate) fn build(kernel: &Kernel, features: Features, func: &mut ir::Function
         position: None,
         tail_axis: None,
         vector_accs: Vec::new(),
+        constants,
+        wide: Vec::new(),
         e,
     };
     for acc in &kernel.accs {
@@ -103,7 +128,9 @@ pub(crate) fn build(kernel: &Kernel, features: Features, func: &mut ir::Function
     }
     k.nodes(&body);
     k.e.b.ins().return_(&[]);
+    let loops = std::mem::take(&mut k.wide);
     k.e.b.finalize(features.frontend);
+    loops
 }
 
 /// Whether a vector loop's body is cheap enough to be repeated for every group of a pass. Long bodies keep the processor busy across passes anyway,
@@ -165,9 +192,13 @@ impl Builder<'_, '_> {
                     }
                 };
                 before.iter().for_each(|s| self.stmt(s));
+                let program = if kind == LoopKind::Vector { self.wide_program(axis, extent, body) } else { None };
                 match (kind, extent) {
-                    (LoopKind::Vector, Extent::Const(n)) => self.vector_const(axis, n, body),
-                    (LoopKind::Vector, Extent::Size(_)) => self.vector_sized(axis, n, body),
+                    (LoopKind::Vector, Extent::Const(n)) => match program {
+                        Some(program) => self.wide_const(axis, n, body, program),
+                        None => self.vector_const(axis, n, body),
+                    },
+                    (LoopKind::Vector, Extent::Size(_)) => self.vector_sized(axis, n, body, program),
                     (_, Extent::Const(1)) => {
                         self.axes[axis] = Some(zero);
                         self.nodes(body);
@@ -251,9 +282,9 @@ impl Builder<'_, '_> {
         self.close_accs();
     }
 
-    fn vector_sized(&mut self, axis: AxisId, n: Value, body: &[Node]) {
+    fn vector_sized(&mut self, axis: AxisId, n: Value, body: &[Node], program: Option<wide::Program>) {
         self.open_accs(body, true);
-        let unrolled = repeats(body);
+        let unrolled = program.is_none() && repeats(body);
         let zero = self.e.int(types::I64, 0);
         // Positions reached by whole passes, then by whole groups.
         let whole = self.e.int(types::I64, -(LANES as i64));
@@ -276,6 +307,15 @@ impl Builder<'_, '_> {
             at = whole;
         }
         self.spill_accs();
+        if let Some(program) = program {
+            let after = self.e.b.create_block();
+            self.when(IntCC::SignedLessThan, zero, whole, after);
+            self.call_wide(axis, whole, program);
+            self.e.b.ins().jump(after, &[]);
+            self.e.b.switch_to_block(after);
+            self.e.b.seal_block(after);
+            at = whole;
+        }
         let after = self.e.b.create_block();
         self.when(IntCC::SignedLessThan, at, grouped, after);
         self.counted(axis, at, grouped, GROUP as i64, |k| {
@@ -296,6 +336,68 @@ impl Builder<'_, '_> {
         self.e.b.seal_block(after);
         self.refill_accs();
         self.close_accs();
+    }
+
+    /// The program of a vector loop that is worth a wide loop.
+    fn wide_program(&self, axis: AxisId, extent: Extent, body: &[Node]) -> Option<wide::Program> {
+        if !self.e.features.wide || matches!(extent, Extent::Const(n) if n < 2 * LANES as i64) {
+            return None;
+        }
+        let leaves: Vec<&Stmt> =
+            body.iter().map(|node| if let Node::Leaf(stmt) = node { Some(stmt) } else { None }).collect::<Option<_>>()?;
+        let program = wide::select(self.kernel, &self.dtypes, &self.constants, axis, &leaves).ok()?;
+        let work = program.invariant.iter().filter(|i| !**i).count() as i64;
+        let pays = !matches!(extent, Extent::Const(n) if n / LANES as i64 * work < WIDE_WORK);
+        (pays && wide::fits(&program)).then_some(program)
+    }
+
+    /// A vector loop of known length, its whole passes wide.
+    fn wide_const(&mut self, axis: AxisId, n: i64, body: &[Node], program: wide::Program) {
+        let whole = n / LANES as i64 * LANES as i64;
+        self.open_accs(body, true);
+        self.spill_accs();
+        let count = self.e.int(types::I64, whole);
+        self.call_wide(axis, count, program);
+        self.refill_accs();
+        let zero = self.e.int(types::I64, 0);
+        let rest = (n - whole) as usize;
+        for group in 0..rest.div_ceil(GROUP) {
+            let count = (rest - group * GROUP).min(GROUP);
+            self.group(axis, zero, whole + (group * GROUP) as i64, Lanes::Group { group, count }, body);
+        }
+        self.close_accs();
+    }
+
+    /// Calls a wide loop for the first `count` passes; the accumulators' lanes are in memory.
+    fn call_wide(&mut self, axis: AxisId, count: Value, program: wide::Program) {
+        let bytes = wide::Arguments::bytes(&program);
+        let slot = self.e.b.create_sized_stack_slot(ir::StackSlotData::new(ir::StackSlotKind::ExplicitSlot, bytes, 3));
+        self.e.b.ins().stack_store(types::I64, count, slot, 0);
+        for (i, (buffer, index)) in program.pointers.iter().enumerate() {
+            let at = self.address(*buffer, index);
+            self.e.b.ins().stack_store(types::I64, at, slot, wide::Arguments::pointer(i));
+        }
+        for (i, &acc) in program.accs.iter().enumerate() {
+            let at = self.acc_memory(acc);
+            self.e.b.ins().stack_store(types::I64, at, slot, wide::Arguments::acc(&program, i));
+        }
+        for (i, source) in program.uniforms.iter().enumerate() {
+            let (dtype, x) = match *source {
+                wide::Source::Value(v) => (self.dtypes[v], self.one(v)),
+                wide::Source::Acc(a) => (self.kernel.accs[a].dtype, self.e.b.use_var(self.accs[a])),
+            };
+            let x = self.e.lane_form(x, dtype);
+            self.e.b.ins().stack_store(types::I64, x, slot, wide::Arguments::uniform(&program, i));
+        }
+        let arguments = self.e.b.ins().stack_addr(types::I64, slot, 0);
+        let signature = self.e.b.import_signature(wide_signature());
+        let name = ir::UserExternalName { namespace: crate::WIDE_NAMESPACE, index: self.wide.len() as u32 };
+        let name = self.e.b.func.declare_imported_user_function(name);
+        let name = ir::ExternalName::user(name);
+        let function = self.e.b.import_function(ir::ExtFuncData { name, signature, colocated: false, patchable: false });
+        self.e.b.ins().call(function, &[arguments]);
+        debug_assert!(self.axes[axis].is_none() || self.position.is_none());
+        self.wide.push(program);
     }
 
     fn stmt(&mut self, stmt: &Stmt) {

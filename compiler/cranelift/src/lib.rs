@@ -1,8 +1,8 @@
 //! Kernels and plans to machine code through Cranelift.
 //!
 //! Kernels and the plan's entry are compiled independently of each other (in parallel when there are many) and refer to each other only
-//! through a table of addresses. Vector loops run four lanes at a time in 128-bit registers; the math functions of f32 are polynomials over
-//! an interface of lanes.
+//! through a table of addresses. Vector loops run four lanes at a time in Cranelift's 128-bit registers, and their whole passes, where the
+//! processor allows, eight at a time in code of our own ([`wide`]); the math functions of f32 are polynomials over an interface of lanes.
 
 mod access;
 mod accs;
@@ -18,6 +18,7 @@ mod ops;
 mod vecmath;
 #[cfg(test)]
 mod vecmath_tests;
+mod wide;
 
 use cranelift_codegen::Context;
 use cranelift_codegen::control::ControlPlane;
@@ -25,7 +26,7 @@ use cranelift_codegen::ir::{Function, UserFuncName};
 use cranelift_codegen::isa::OwnedTargetIsa;
 use cranelift_frontend::FunctionBuilderContext;
 use cranelift_jit::{JITBuilder, JITModule};
-use cranelift_module::{Linkage, Module, ModuleReloc};
+use cranelift_module::{Linkage, Module, ModuleReloc, ModuleRelocTarget};
 use optc_abi::plan::{Plan, PlanFn};
 use optc_ir::kernel::Kernel;
 use std::fmt;
@@ -41,12 +42,14 @@ pub struct Config {
     pub compile_threads: usize,
     /// Report to the runtime after each instruction of the plan, so that it can tell how long each takes.
     pub profile: bool,
+    /// Whether vector loops may use 256-bit registers where the processor has them; results are the same bits.
+    pub wide: bool,
 }
 
 impl Default for Config {
     fn default() -> Self {
         let compile_threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(8));
-        Config { threads: 1, compile_threads, profile: false }
+        Config { threads: 1, compile_threads, profile: false, wide: true }
     }
 }
 
@@ -95,7 +98,14 @@ struct Code {
     bytes: Vec<u8>,
     align: u64,
     relocs: Vec<ModuleReloc>,
+    /// Wide loops it calls, by their number.
+    wide: Vec<Vec<u8>>,
 }
+
+/// Alignment of wide loops and their constants.
+const WIDE_ALIGN: u64 = 64;
+/// Names of wide loops in code that calls them.
+pub(crate) const WIDE_NAMESPACE: u32 = 1;
 
 fn assemble(isa: &OwnedTargetIsa, context: &mut Context) -> Result<Code, Error> {
     let compiled = context
@@ -105,13 +115,19 @@ fn assemble(isa: &OwnedTargetIsa, context: &mut Context) -> Result<Code, Error> 
     let align = u64::from(compiled.buffer.alignment);
     let relocs = compiled.buffer.relocs().to_vec();
     let relocs = relocs.iter().map(|r| ModuleReloc::from_mach_reloc(r, &context.func, cranelift_module::FuncId::from_u32(0))).collect();
-    Ok(Code { bytes, align, relocs })
+    Ok(Code { bytes, align, relocs, wide: Vec::new() })
 }
 
-fn kernel_function(kernel: &Kernel, isa: &OwnedTargetIsa, features: isa::Features, frontend: &mut FunctionBuilderContext) -> Function {
+/// A kernel's function and the wide loops it calls.
+fn kernel_function(
+    kernel: &Kernel,
+    isa: &OwnedTargetIsa,
+    features: isa::Features,
+    frontend: &mut FunctionBuilderContext,
+) -> (Function, Vec<wide::Program>) {
     let mut func = Function::with_name_signature(UserFuncName::default(), kernel::signature(isa.default_call_conv()));
-    kernel::build(kernel, features, &mut func, frontend);
-    func
+    let loops = kernel::build(kernel, features, &mut func, frontend);
+    (func, loops)
 }
 
 /// Compiles all kernels; the order of results is that of the kernels.
@@ -124,8 +140,10 @@ fn compile_kernels(kernels: &[Kernel], isa: &OwnedTargetIsa, features: isa::Feat
             let i = next.fetch_add(1, Ordering::Relaxed);
             let Some(kernel) = kernels.get(i) else { return Ok(done) };
             context.clear();
-            context.func = kernel_function(kernel, isa, features, &mut frontend);
-            done.push((i, assemble(isa, &mut context)?));
+            let (func, loops) = kernel_function(kernel, isa, features, &mut frontend);
+            context.func = func;
+            let wide = loops.iter().map(|program| wide::emit(program, false).0).collect();
+            done.push((i, Code { wide, ..assemble(isa, &mut context)? }));
         }
     };
     let helpers = (kernels.len() / KERNELS_PER_THREAD).min(threads.saturating_sub(1));
@@ -146,7 +164,8 @@ fn compile_kernels(kernels: &[Kernel], isa: &OwnedTargetIsa, features: isa::Feat
 /// # Errors
 /// If Cranelift does not support this machine.
 pub fn compile(kernels: &[Kernel], plan: &Arc<Plan>, config: &Config) -> Result<Compiled, Error> {
-    let (isa, features) = isa::target()?;
+    let (isa, mut features) = isa::target()?;
+    features.wide &= config.wide;
     let mut codes = compile_kernels(kernels, &isa, features, config.compile_threads)?;
     let mut table = vec![0usize; kernels.len().max(1)].into_boxed_slice();
     let mut context = Context::new();
@@ -154,12 +173,23 @@ pub fn compile(kernels: &[Kernel], plan: &Arc<Plan>, config: &Config) -> Result<
     let mut frontend = FunctionBuilderContext::new();
     let statics = entry::build(plan, table.as_ptr() as usize, config, features, &mut context.func, &mut frontend);
     codes.push(assemble(&isa, &mut context)?);
-    let code_bytes = codes.iter().map(|c| c.bytes.len()).sum();
+    let code_bytes = codes.iter().map(|c| c.bytes.len() + c.wide.iter().map(Vec::len).sum::<usize>()).sum();
     let call_conv = isa.default_call_conv();
     let mut module = JITModule::new(JITBuilder::with_isa(isa, cranelift_module::default_libcall_names()));
     let trouble = |e: cranelift_module::ModuleError| Error(e.to_string());
     let mut ids = Vec::new();
-    for (i, code) in codes.iter().enumerate() {
+    for (i, mut code) in codes.into_iter().enumerate() {
+        let mut loops = Vec::new();
+        for (k, bytes) in code.wide.iter().enumerate() {
+            let id = module.declare_function(&format!("f{i}_{k}"), Linkage::Local, &kernel::wide_signature()).map_err(trouble)?;
+            module.define_function_bytes(id, WIDE_ALIGN, bytes, &[]).map_err(trouble)?;
+            loops.push(id);
+        }
+        for reloc in &mut code.relocs {
+            if let ModuleRelocTarget::User { namespace: WIDE_NAMESPACE, index } = reloc.name {
+                reloc.name = ModuleRelocTarget::from(loops[index as usize]);
+            }
+        }
         let signature = if i < kernels.len() { kernel::signature(call_conv) } else { entry::signature(call_conv) };
         let id = module.declare_function(&format!("f{i}"), Linkage::Local, &signature).map_err(trouble)?;
         module.define_function_bytes(id, code.align, &code.bytes, &code.relocs).map_err(trouble)?;
@@ -176,29 +206,34 @@ pub fn compile(kernels: &[Kernel], plan: &Arc<Plan>, config: &Config) -> Result<
 }
 
 /// Calls `show` on every function (kernels, then the entry) before it is compiled.
-fn each_function(kernels: &[Kernel], plan: &Plan, mut show: impl FnMut(String, Function, &OwnedTargetIsa)) -> Result<(), Error> {
+fn each_function(
+    kernels: &[Kernel],
+    plan: &Plan,
+    mut show: impl FnMut(String, Function, Vec<wide::Program>, &OwnedTargetIsa),
+) -> Result<(), Error> {
     let (isa, features) = isa::target()?;
     let mut frontend = FunctionBuilderContext::new();
     for (i, kernel) in kernels.iter().enumerate() {
-        show(format!("kernel {i}"), kernel_function(kernel, &isa, features, &mut frontend), &isa);
+        let (func, loops) = kernel_function(kernel, &isa, features, &mut frontend);
+        show(format!("kernel {i}"), func, loops, &isa);
     }
     let mut func = Function::with_name_signature(UserFuncName::default(), entry::signature(isa.default_call_conv()));
     entry::build(plan, 0, &Config { threads: 1, ..Config::default() }, features, &mut func, &mut frontend);
-    show("entry".to_string(), func, &isa);
+    show("entry".to_string(), func, Vec::new(), &isa);
     Ok(())
 }
 
 /// Cranelift's intermediate form of every kernel and of the plan's entry, as text.
 pub fn clif(kernels: &[Kernel], plan: &Plan) -> String {
     let mut text = String::new();
-    let done = each_function(kernels, plan, |name, func, _| text.push_str(&format!("; {name}\n{}\n", func.display())));
+    let done = each_function(kernels, plan, |name, func, _, _| text.push_str(&format!("; {name}\n{}\n", func.display())));
     done.map_or_else(|e| e.to_string(), |()| text)
 }
 
 /// Machine code of every kernel and of the plan's entry, as text.
 pub fn asm(kernels: &[Kernel], plan: &Plan) -> String {
     let mut text = String::new();
-    let done = each_function(kernels, plan, |name, func, isa| {
+    let done = each_function(kernels, plan, |name, func, loops, isa| {
         let mut context = Context::for_function(func);
         context.set_disasm(true);
         let listing = match context.compile(&**isa, &mut ControlPlane::default()) {
@@ -206,6 +241,9 @@ pub fn asm(kernels: &[Kernel], plan: &Plan) -> String {
             Err(e) => cranelift_codegen::print_errors::pretty_error(e.func, e.inner),
         };
         text.push_str(&format!("; {name}\n{listing}\n"));
+        for (k, program) in loops.iter().enumerate() {
+            text.push_str(&format!("; {name}, wide loop {k}\n{}\n", wide::emit(program, true).1));
+        }
     });
     done.map_or_else(|e| e.to_string(), |()| text)
 }

@@ -3,6 +3,7 @@
 //! Coefficients of exp, log, tanh and sinh after Cephes (Moshier); those of erf, sin and cos after Juffa; `pow` carries log2 in two floats.
 
 use crate::lanes::{Lanes, Rare};
+use optc_ir::scalar::ScalarOp;
 use std::f32::consts::{FRAC_2_PI, LOG2_E};
 
 const LN2_HI: f32 = 0.693_359_4;
@@ -11,6 +12,29 @@ const LN2_LO: f32 = -2.121_944_4e-4;
 /// (e^x - 1 - x) / x^2 near 0 after Cephes.
 const EXP_TAIL: [f32; 6] = [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1];
 const EXP2_TAIL: [f32; 6] = [1.535_336_2e-4, 1.339_887_4e-3, 9.618_437e-3, 5.550_332_6e-2, 2.402_264_7e-1, 6.931_472e-1];
+
+/// A function of the scalar table by its name; none if it is not computed in lanes.
+pub(crate) fn function<L: Lanes>(l: &mut L, op: ScalarOp, x: &[L::V]) -> Option<L::V> {
+    Some(match op {
+        ScalarOp::Exp => exp(l, x[0]),
+        ScalarOp::Exp2 => exp2(l, x[0]),
+        ScalarOp::Expm1 => expm1(l, x[0]),
+        ScalarOp::Log => log(l, x[0]),
+        ScalarOp::Log2 => log2(l, x[0]),
+        ScalarOp::Log1p => log1p(l, x[0]),
+        ScalarOp::Tanh => tanh(l, x[0]),
+        ScalarOp::Sigmoid => sigmoid(l, x[0]),
+        ScalarOp::Erf => erf(l, x[0]),
+        ScalarOp::Sin => sin(l, x[0]),
+        ScalarOp::Cos => cos(l, x[0]),
+        ScalarOp::Tan => tan(l, x[0]),
+        ScalarOp::Sinh => sinh(l, x[0]),
+        ScalarOp::Cosh => cosh(l, x[0]),
+        ScalarOp::Rsqrt => rsqrt(l, x[0]),
+        ScalarOp::Pow => pow(l, x[0], x[1]),
+        _ => return None,
+    })
+}
 
 /// x brought into lo..=hi; NaN stays.
 fn clamp<L: Lanes>(l: &mut L, x: L::V, lo: f32, hi: f32) -> L::V {

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Rng, bind, check, int, lit, read, reduce, write};
+use common::{Rng, bind, check, int, lit, plan_of, read, reduce, write};
 use optc_abi::{DType, Tensor};
 use optc_ir::graph::ReduceOp;
 use optc_ir::kernel::{Acc, BufferParam, Expr, Extent, Index, Kernel, LoopKind, Stmt};
@@ -10,8 +10,13 @@ use optc_ir::scalar::{Class, ScalarOp, TABLE};
 
 const VALUES: [DType; 7] = [DType::F32, DType::F64, DType::I32, DType::I64, DType::U32, DType::U8, DType::Bool];
 
+/// Types of values that wide loops take.
+const WORDS: [DType; 4] = [DType::F32, DType::I32, DType::U32, DType::Bool];
+
 struct Maker {
     rng: Rng,
+    /// Long loops over 32-bit values.
+    words: bool,
     buffers: Vec<BufferParam>,
     tensors: Vec<Tensor>,
     dtypes: Vec<DType>,
@@ -22,6 +27,23 @@ struct Maker {
 impl Maker {
     fn value_type(dtype: DType) -> DType {
         if matches!(dtype, DType::BF16 | DType::F16) { DType::F32 } else { dtype }
+    }
+
+    fn any(&mut self) -> DType {
+        if self.words { self.rng.pick(&WORDS) } else { self.rng.pick(&VALUES) }
+    }
+
+    fn float(&mut self) -> DType {
+        if self.words { DType::F32 } else { self.rng.pick(&[DType::F32, DType::F32, DType::F64]) }
+    }
+
+    /// A type with addition.
+    fn number(&mut self) -> DType {
+        if self.words { self.rng.pick(&WORDS[..3]) } else { self.rng.pick(&VALUES[..6]) }
+    }
+
+    fn integer(&mut self) -> DType {
+        if self.words { self.rng.pick(&WORDS[1..3]) } else { self.rng.pick(&VALUES[2..6]) }
     }
 
     fn define(&mut self, body: &mut Vec<Stmt>, dtype: DType, expr: Expr) -> usize {
@@ -59,14 +81,18 @@ impl Maker {
             axes.push((0, self.n));
         }
         if depth > 1 && self.rng.below(5) > 0 {
-            let stride = self.rng.pick(&[1, 1, 1, 1, 2]);
+            let stride = if self.words { 1 } else { self.rng.pick(&[1, 1, 1, 1, 2]) };
             axes.push((1, if axes.is_empty() || stride == 1 { stride } else { 1 }));
         }
         Index { axes, ..Index::default() }
     }
 
     fn load(&mut self, body: &mut Vec<Stmt>, depth: usize) {
-        let dtype = self.rng.pick(&DType::ALL);
+        let dtype = if self.words {
+            self.rng.pick(&[DType::F32, DType::F32, DType::BF16, DType::F16, DType::I32, DType::U32, DType::Bool])
+        } else {
+            self.rng.pick(&DType::ALL)
+        };
         let elements = (self.rows * self.n * 2 + 8) as usize;
         self.tensors.push(self.rng.tensor(dtype, elements));
         self.buffers.push(read(dtype));
@@ -74,7 +100,7 @@ impl Maker {
         let mut index = self.index(depth);
         let value = Self::value_type(dtype);
         match self.rng.below(6) {
-            0 => {
+            0 if !self.words => {
                 let source = self.operand(body, DType::I32);
                 let checked = self.define(body, DType::I32, Expr::CheckedIndex { index: source, extent: 5, origin: 3 });
                 index.values.push((checked, 1));
@@ -94,22 +120,18 @@ impl Maker {
         match self.rng.below(10) {
             0 | 1 => self.load(body, depth),
             2 => {
-                let (from, to) = (self.rng.pick(&VALUES), self.rng.pick(&VALUES));
+                let (from, to) = (self.any(), self.any());
                 let x = self.operand(body, from);
                 self.define(body, to, Expr::Cast(x));
             }
             3 if depth > 0 => {
-                let dtype = self.rng.pick(&[DType::I32, DType::I64, DType::U32]);
+                let dtype = if self.words { DType::I32 } else { self.rng.pick(&[DType::I32, DType::I64, DType::U32]) };
                 let axis = self.rng.below(depth);
                 self.define(body, dtype, Expr::Axis(axis));
             }
             4 => {
-                let (from, to) = self.rng.pick(&[
-                    (DType::F32, DType::I32),
-                    (DType::U32, DType::F32),
-                    (DType::I64, DType::F64),
-                    (DType::F64, DType::I64),
-                ]);
+                let pairs = [(DType::F32, DType::I32), (DType::U32, DType::F32), (DType::I64, DType::F64), (DType::F64, DType::I64)];
+                let (from, to) = self.rng.pick(if self.words { &pairs[..2] } else { &pairs });
                 let x = self.operand(body, from);
                 self.define(body, to, Expr::Bitcast(x));
             }
@@ -124,14 +146,18 @@ impl Maker {
     }
 
     fn map(&mut self, body: &mut Vec<Stmt>) {
-        let exact: Vec<_> = TABLE.iter().filter(|r| r.ulp == 0.0 && r.op != ScalarOp::Fma).collect();
+        // These have no wide form.
+        let narrow = |op: ScalarOp| matches!(op, ScalarOp::FloorDiv | ScalarOp::Rem);
+        let exact: Vec<_> = TABLE.iter().filter(|r| r.ulp == 0.0 && r.op != ScalarOp::Fma && !(self.words && narrow(r.op))).collect();
         let row = exact[self.rng.below(exact.len())];
         let dtype = match row.class {
-            Class::Float | Class::Test => self.rng.pick(&[DType::F32, DType::F32, DType::F64]),
-            Class::Number => self.rng.pick(&VALUES[..6]),
-            Class::Bits if matches!(row.op, ScalarOp::Shl | ScalarOp::Shr) => self.rng.pick(&VALUES[2..6]),
+            Class::Float | Class::Test => self.float(),
+            Class::Number => self.number(),
+            Class::Bits if matches!(row.op, ScalarOp::Shl | ScalarOp::Shr) => self.integer(),
+            Class::Bits if self.words => self.rng.pick(&WORDS[1..]),
             Class::Bits => self.rng.pick(&VALUES[2..]),
-            Class::Compare | Class::Select => self.rng.pick(&VALUES),
+            Class::Compare if self.words => self.number(),
+            Class::Compare | Class::Select => self.any(),
         };
         let mut x: Vec<usize> = (0..row.arity).map(|_| self.operand(body, dtype)).collect();
         if row.class == Class::Select {
@@ -153,21 +179,21 @@ impl Maker {
     }
 }
 
-fn make(seed: u64) -> (Kernel, Vec<Tensor>, Vec<i64>) {
+fn make(seed: u64, words: bool) -> (Kernel, Vec<Tensor>, Vec<i64>) {
     let mut rng = Rng(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) + 1);
     let rows = rng.pick(&[1, 2, 3]);
-    let n = rng.pick(&[1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 20, 31, 33, 48, 70]);
-    let mut m = Maker { rng, buffers: Vec::new(), tensors: Vec::new(), dtypes: Vec::new(), rows, n };
+    let n = if words { rng.pick(&[48, 64, 70, 127, 160]) } else { rng.pick(&[1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 20, 31, 33, 48, 70]) };
+    let mut m = Maker { rng, words, buffers: Vec::new(), tensors: Vec::new(), dtypes: Vec::new(), rows, n };
     let sized = m.rng.below(2) == 0;
     let mut outer = Vec::new();
     m.load(&mut outer, 1);
     let mut accs: Vec<Acc> = Vec::new();
     let mut updates = Vec::new();
     let mut inner = Vec::new();
-    let count = 2 + m.rng.below(14);
+    let count = 2 + m.rng.below(if words { 60 } else { 14 });
     // Accumulators of any type, set before the loop.
-    for _ in 0..m.rng.below(3) {
-        let dtype = m.rng.pick(&VALUES);
+    for _ in 0..m.rng.below(if words { 5 } else { 3 }) {
+        let dtype = m.any();
         let op = match dtype {
             DType::Bool => m.rng.pick(&[ReduceOp::And, ReduceOp::Or]),
             _ => m.rng.pick(&[ReduceOp::Sum, ReduceOp::Prod, ReduceOp::Max, ReduceOp::Min]),
@@ -213,7 +239,22 @@ fn make(seed: u64) -> (Kernel, Vec<Tensor>, Vec<i64>) {
 #[test]
 fn random_kernels_agree_with_the_interpreter() {
     for seed in 0..250 {
-        let (kernel, tensors, sizes) = make(seed);
+        let (kernel, tensors, sizes) = make(seed, false);
         check(&kernel, &tensors, &sizes);
     }
+}
+
+#[test]
+fn random_kernels_of_words_agree_with_the_interpreter() {
+    let mut wide = 0;
+    for seed in 0..250 {
+        let (kernel, tensors, sizes) = make(seed, true);
+        check(&kernel, &tensors, &sizes);
+        wide += usize::from(optc_cranelift::asm(std::slice::from_ref(&kernel), &plan_of(&kernel, &tensors, &sizes)).contains("wide loop"));
+    }
+    #[cfg(target_arch = "x86_64")]
+    if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
+        assert!(wide > 100, "only {wide} of 250 kernels had a wide loop");
+    }
+    let _ = wide;
 }

@@ -27,11 +27,15 @@ pub fn plan_over(tensors: &[Tensor], code: Vec<Instr>) -> Plan {
 
 /// Compiles and runs a plan on tensors; gives the error code.
 pub fn run_plan(kernels: &[Kernel], plan: Plan, tensors: &mut [Tensor], threads: usize) -> Result<(), optc_exec::RunError> {
+    run_plan_as(kernels, plan, tensors, &Config { threads, ..Config::default() })
+}
+
+/// As [`run_plan`], compiled as told.
+pub fn run_plan_as(kernels: &[Kernel], plan: Plan, tensors: &mut [Tensor], config: &Config) -> Result<(), optc_exec::RunError> {
     let plan = Arc::new(plan);
-    let config = Config { threads, ..Config::default() };
-    let code = compile(kernels, &plan, &config).expect("compiles");
+    let code = compile(kernels, &plan, config).expect("compiles");
     let entry = code.entry;
-    let mut program = Program::new(plan, entry, Arc::new(code), Pool::new(threads));
+    let mut program = Program::new(plan, entry, Arc::new(code), Pool::new(config.threads));
     program.run(tensors).map(|_| ())
 }
 
@@ -52,14 +56,23 @@ pub fn range_of(kernel: &Kernel, sizes: &[i64]) -> i64 {
 
 /// Runs a kernel compiled.
 pub fn run_compiled(kernel: &Kernel, tensors: &mut [Tensor], sizes: &[i64], threads: usize) -> Result<(), optc_exec::RunError> {
+    run_compiled_as(kernel, tensors, sizes, &Config { threads, ..Config::default() })
+}
+
+/// The plan that runs one kernel.
+pub fn plan_of(kernel: &Kernel, tensors: &[Tensor], sizes: &[i64]) -> Plan {
     let call = KernelCall {
         buffers: (0..tensors.len()).map(BufRef::whole).collect(),
         sizes: sizes.to_vec(),
         range: range_of(kernel, sizes),
         grain: 1,
     };
-    let plan = plan_over(tensors, vec![Instr::Kernel { kernel: 0, calls: vec![call] }]);
-    run_plan(std::slice::from_ref(kernel), plan, tensors, threads)
+    plan_over(tensors, vec![Instr::Kernel { kernel: 0, calls: vec![call] }])
+}
+
+/// Runs a kernel compiled as told.
+pub fn run_compiled_as(kernel: &Kernel, tensors: &mut [Tensor], sizes: &[i64], config: &Config) -> Result<(), optc_exec::RunError> {
+    run_plan_as(std::slice::from_ref(kernel), plan_of(kernel, tensors, sizes), tensors, config)
 }
 
 /// Whether two tensors have the same bits; NaNs of any kind are equal.
@@ -73,20 +86,20 @@ pub fn same(a: &Tensor, b: &Tensor) -> bool {
             })
 }
 
-/// Runs a kernel compiled, with 1, 2 and 3 threads, and interpreted; everything must agree bit for bit.
+/// Runs a kernel compiled, with 1, 2 and 3 threads and without wide loops, and interpreted; everything must agree bit for bit.
 pub fn check(kernel: &Kernel, tensors: &[Tensor], sizes: &[i64]) {
     let mut want = tensors.to_vec();
     let status = run_kernel_on(kernel, &mut want, sizes).unwrap_or_else(|e| panic!("interpreter: {e}\n{kernel:#?}"));
-    for threads in [1, 2, 3] {
+    for (threads, wide) in [(1, true), (1, false), (2, true), (3, true)] {
         let mut got = tensors.to_vec();
-        let result = run_compiled(kernel, &mut got, sizes, threads);
+        let result = run_compiled_as(kernel, &mut got, sizes, &Config { threads, wide, ..Config::default() });
         let code = result.err().map_or(0, |e| e.status.code);
         assert_eq!(code, status.code, "status of {kernel:#?}");
         for (i, (a, b)) in got.iter().zip(&want).enumerate() {
             if !same(a, b) {
                 let at = (0..a.len()).find(|&j| a.get_f64(j).to_bits() != b.get_f64(j).to_bits());
                 let text = optc_ir::text::print_kernel("k", kernel);
-                panic!("buffer {i}, element {at:?}: compiled\n{:?}\ninterpreted\n{:?}\n{text}", a.to_f64(), b.to_f64());
+                panic!("buffer {i}, element {at:?}: compiled (wide: {wide})\n{:?}\ninterpreted\n{:?}\n{text}", a.to_f64(), b.to_f64());
             }
         }
     }

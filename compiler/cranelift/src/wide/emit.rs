@@ -1,0 +1,562 @@
+//! From the program of a wide loop to machine code: registers are given out along the straight line, the value needed last makes room.
+//!
+//! The code is a function with the C calling convention of System V that takes the address of its arguments: the number of elements (a multiple of
+//! [`LANES`]), the pointers, the addresses of the accumulators' lanes, and the uniform values, eight bytes each.
+
+use super::asm::{self, Assembler, Gpr, Mem, Operand, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, Ymm};
+use super::program::{Inst, Kind, Place, Program, V, WIDTH, commutes};
+use optc_ir::kernel::LANES;
+
+/// Registers that hold pointers; all but the first six belong to the caller.
+const POINTERS: [Gpr; 11] = [RCX, RSI, Gpr(8), Gpr(9), Gpr(10), Gpr(11), RBX, Gpr(12), Gpr(13), Gpr(14), Gpr(15)];
+const SCRATCH: usize = 6;
+/// Accumulators up to this number stay in registers.
+const ACCS_IN_REGISTERS: usize = 3;
+const REGISTERS: usize = 16;
+const BYTES: usize = 4 * WIDTH;
+const GROUPS: usize = LANES / WIDTH;
+/// No further use.
+const NEVER: usize = usize::MAX;
+
+/// Whether the program fits the registers for pointers.
+pub(crate) fn fits(program: &Program) -> bool {
+    program.pointers.len() <= POINTERS.len()
+}
+
+/// Where the arguments lie.
+pub(crate) struct Arguments;
+
+impl Arguments {
+    pub(crate) fn pointer(i: usize) -> i32 {
+        8 * (1 + i) as i32
+    }
+    pub(crate) fn acc(program: &Program, i: usize) -> i32 {
+        8 * (1 + program.pointers.len() + i) as i32
+    }
+    pub(crate) fn uniform(program: &Program, i: usize) -> i32 {
+        8 * (1 + program.pointers.len() + program.accs.len() + i) as i32
+    }
+    /// Bytes of all arguments.
+    pub(crate) fn bytes(program: &Program) -> u32 {
+        Self::uniform(program, program.uniforms.len()) as u32
+    }
+}
+
+/// Machine code of the program, and its text if wanted. Numbers of invariants to keep in registers are tried, and the one with the cheapest loop is taken.
+pub(crate) fn emit(program: &Program, listing: bool) -> (Vec<u8>, String) {
+    let most = invariants_by_use(program).len().min(REGISTERS - 4);
+    let trials = [most, 10, 8, 6, 4, 2, 0].into_iter().filter(|&n| n <= most).map(|n| {
+        let trial = Emitter::new(program, n, program.insts.len(), false).run();
+        (trial.cost, n, trial.slots)
+    });
+    let (_, pinned, slots) = trials.min().unwrap_or((0, 0, program.insts.len()));
+    Emitter::new(program, pinned, slots, listing).run().asm.finish()
+}
+
+/// Invariants that the loop uses, most used first.
+fn invariants_by_use(program: &Program) -> Vec<V> {
+    let mut uses = vec![0usize; program.insts.len()];
+    for (i, inst) in program.insts.iter().enumerate() {
+        if !program.invariant[i] {
+            inst.operands().for_each(|v| uses[v as usize] += 1);
+        }
+    }
+    let mut all: Vec<V> = (0..program.insts.len() as V).filter(|&v| program.invariant[v as usize] && uses[v as usize] > 0).collect();
+    all.sort_by_key(|&v| std::cmp::Reverse(uses[v as usize]));
+    all
+}
+
+/// What is known of a value while code is emitted.
+#[derive(Clone, Default)]
+struct State {
+    register: Option<Ymm>,
+    /// Memory that holds the value, as whole lanes.
+    home: Option<Mem>,
+    /// The home is a buffer's elements, good until something is stored.
+    buffer: bool,
+    /// Instructions of the present part that use it, and how many of them are done.
+    uses: Vec<usize>,
+    done: usize,
+}
+
+struct Emitter<'p> {
+    program: &'p Program,
+    asm: Assembler,
+    states: Vec<State>,
+    holds: [Option<V>; REGISTERS],
+    /// Registers not given out: pinned invariants and accumulators.
+    reserved: u16,
+    /// Registers the instruction under way reads.
+    locked: u16,
+    pinned: usize,
+    /// Registers of accumulators by group; memory if there are too many.
+    accs: Vec<[Option<Ymm>; GROUPS]>,
+    acc_slots: Vec<[Mem; GROUPS]>,
+    slots: usize,
+    /// Slots of the frame.
+    frame: usize,
+    /// Instructions of the loop so far, in quarters; memory operands count one.
+    cost: usize,
+}
+
+impl<'p> Emitter<'p> {
+    fn new(program: &'p Program, pinned: usize, frame: usize, listing: bool) -> Self {
+        Emitter {
+            program,
+            asm: Assembler::new(listing),
+            states: vec![State::default(); program.insts.len()],
+            holds: [None; REGISTERS],
+            reserved: 0,
+            locked: 0,
+            pinned,
+            accs: Vec::new(),
+            acc_slots: Vec::new(),
+            slots: 0,
+            frame,
+            cost: 0,
+        }
+    }
+
+    fn slot(&mut self) -> Mem {
+        self.slots += 1;
+        // Below the saved registers and aligned: addressed from the stack pointer.
+        Mem::At(RSP, (BYTES * (self.slots - 1)) as i32)
+    }
+
+    /// The whole function.
+    fn run(mut self) -> Self {
+        let saved: Vec<Gpr> = POINTERS[SCRATCH..self.program.pointers.len().max(SCRATCH)].to_vec();
+        self.asm.push(RBP);
+        self.asm.move_gpr(RBP, RSP);
+        saved.iter().for_each(|&r| self.asm.push(r));
+        self.asm.add(RSP, -((BYTES * (self.frame + 1)) as i32));
+        self.asm.and(RSP, -(BYTES as i8));
+        self.open_accs();
+        self.invariants();
+        for i in 0..self.program.pointers.len() {
+            self.asm.load_gpr(POINTERS[i], Mem::At(RDI, Arguments::pointer(i)));
+        }
+        self.asm.load_gpr(RDX, Mem::At(RDI, 0));
+        self.asm.clear(RAX);
+        let head = self.asm.loop_head();
+        self.cost = 0;
+        self.count_uses(false);
+        for i in 0..self.program.insts.len() {
+            if !self.program.invariant[i] {
+                self.inst(i);
+            }
+        }
+        let cost = self.cost;
+        self.asm.add(RAX, LANES as i32);
+        self.asm.compare(RAX, RDX);
+        self.asm.loop_while_less(head);
+        self.close_accs();
+        self.asm.zero_upper();
+        self.asm.lea(RSP, Mem::At(RBP, -8 * saved.len() as i32));
+        saved.iter().rev().for_each(|&r| self.asm.pop(r));
+        self.asm.pop(RBP);
+        self.asm.ret();
+        self.cost = cost;
+        self
+    }
+
+    fn open_accs(&mut self) {
+        let count = self.program.accs.len();
+        for i in 0..count {
+            self.asm.load_gpr(RCX, Mem::At(RDI, Arguments::acc(self.program, i)));
+            let mut registers = [None; GROUPS];
+            let slots = [(); GROUPS].map(|()| self.slot());
+            for group in 0..GROUPS {
+                let from = Operand::Mem(Mem::At(RCX, (BYTES * group) as i32));
+                if count <= ACCS_IN_REGISTERS {
+                    let r = (REGISTERS - 1 - (GROUPS * i + group)) as Ymm;
+                    self.reserved |= 1 << r;
+                    self.asm.two(asm::LOAD, r, from, None);
+                    registers[group] = Some(r);
+                } else {
+                    self.asm.two(asm::LOAD, 0, from, None);
+                    self.asm.store(asm::STORE, true, Operand::Mem(slots[group]), 0, None);
+                }
+            }
+            self.accs.push(registers);
+            self.acc_slots.push(slots);
+        }
+    }
+
+    fn close_accs(&mut self) {
+        for i in 0..self.program.accs.len() {
+            self.asm.load_gpr(RCX, Mem::At(RDI, Arguments::acc(self.program, i)));
+            for group in 0..GROUPS {
+                let r = self.accs[i][group].unwrap_or_else(|| {
+                    self.asm.two(asm::LOAD, 0, Operand::Mem(self.acc_slots[i][group]), None);
+                    0
+                });
+                self.asm.store(asm::STORE, true, Operand::Mem(Mem::At(RCX, (BYTES * group) as i32)), r, None);
+            }
+        }
+    }
+
+    /// Computes what does not change in the loop; the most used of it stays in registers, the rest has memory.
+    fn invariants(&mut self) {
+        self.count_uses(true);
+        for i in 0..self.program.insts.len() {
+            if self.program.invariant[i] {
+                self.inst(i);
+                if self.states[i].home.is_none() {
+                    self.spill(i);
+                }
+            }
+        }
+        for r in 0..REGISTERS {
+            self.release(r as Ymm);
+        }
+        let order = invariants_by_use(self.program);
+        let room = REGISTERS - 4 - self.reserved.count_ones() as usize;
+        for &v in order.iter().take(self.pinned.min(room)) {
+            self.locked = 0;
+            let r = self.in_register(v);
+            self.reserved |= 1 << r;
+        }
+    }
+
+    /// Finds the uses of values within the invariants or within the loop.
+    fn count_uses(&mut self, invariant: bool) {
+        for s in &mut self.states {
+            s.uses.clear();
+            s.done = 0;
+        }
+        for (i, inst) in self.program.insts.iter().enumerate() {
+            if self.program.invariant[i] == invariant {
+                inst.operands().for_each(|v| self.states[v as usize].uses.push(i));
+            }
+        }
+    }
+
+    fn next_use(&self, v: V) -> usize {
+        let s = &self.states[v as usize];
+        s.uses.get(s.done).copied().unwrap_or(NEVER)
+    }
+
+    fn is_reserved(&self, r: Ymm) -> bool {
+        self.reserved >> r & 1 == 1
+    }
+
+    /// Forgets what a register holds.
+    fn release(&mut self, r: Ymm) {
+        if self.is_reserved(r) {
+            return;
+        }
+        if let Some(v) = self.holds[usize::from(r)].take() {
+            self.states[v as usize].register = None;
+        }
+    }
+
+    fn spill(&mut self, v: usize) {
+        let Some(r) = self.states[v].register else { return };
+        let slot = self.slot();
+        self.cost += 5;
+        self.asm.store(asm::STORE, true, Operand::Mem(slot), r, None);
+        self.states[v].home = Some(slot);
+        self.states[v].buffer = false;
+    }
+
+    /// A free register; the value that is needed last makes room if there is none.
+    fn take(&mut self) -> Ymm {
+        let usable = |e: &Self, r: usize| (e.reserved | e.locked) >> r & 1 == 0;
+        let r = (0..REGISTERS).find(|&r| usable(self, r) && self.holds[r].is_none()).unwrap_or_else(|| {
+            let last = (0..REGISTERS).filter(|&r| usable(self, r)).max_by_key(|&r| self.holds[r].map_or(NEVER, |v| self.next_use(v)));
+            last.unwrap_or_else(|| panic!("compiler bug: an instruction needs more than {REGISTERS} registers"))
+        });
+        if let Some(v) = self.holds[r] {
+            if self.states[v as usize].home.is_none() && self.next_use(v) != NEVER {
+                self.spill(v as usize);
+            }
+            self.release(r as Ymm);
+        }
+        self.locked |= 1 << r;
+        r as Ymm
+    }
+
+    fn give(&mut self, r: Ymm, v: V) {
+        if !self.is_reserved(r) {
+            self.holds[usize::from(r)] = Some(v);
+        }
+        self.states[v as usize].register = Some(r);
+    }
+
+    /// The value in a register.
+    fn in_register(&mut self, v: V) -> Ymm {
+        if let Some(r) = self.states[v as usize].register {
+            self.locked |= 1 << r;
+            return r;
+        }
+        let r = self.take();
+        let home = self.states[v as usize].home.unwrap_or_else(|| panic!("compiler bug: value {v} of a wide loop is lost"));
+        self.cost += 5;
+        self.asm.two(asm::LOAD, r, Operand::Mem(home), None);
+        self.give(r, v);
+        r
+    }
+
+    /// The value where it is best read: a register, or memory if this is its last use or it never changes.
+    fn operand(&mut self, v: V) -> Operand {
+        let s = &self.states[v as usize];
+        if s.register.is_none()
+            && let Some(home) = s.home
+            && (self.program.invariant[v as usize] || s.done + 1 >= s.uses.len())
+        {
+            self.cost += 1;
+            return Operand::Mem(home);
+        }
+        Operand::Reg(self.in_register(v))
+    }
+
+    /// Marks the instruction's uses done; registers of values without further use become free.
+    fn finish_uses(&mut self, i: usize) {
+        let inst = self.program.insts[i];
+        for v in inst.operands() {
+            let s = &mut self.states[v as usize];
+            if s.uses.get(s.done) == Some(&i) {
+                s.done += 1;
+            }
+        }
+        for v in inst.operands() {
+            if self.next_use(v) == NEVER
+                && let Some(r) = self.states[v as usize].register
+                && !self.is_reserved(r)
+            {
+                self.release(r);
+                self.locked &= !(1 << r);
+            }
+        }
+    }
+
+    /// The accumulator's register if the value only goes there and the old lanes are not needed any more.
+    fn acc_register(&self, v: usize) -> Option<Ymm> {
+        let [only] = self.states[v].uses[..] else { return None };
+        let Inst::AccOut(acc, group, _) = self.program.insts[only] else { return None };
+        let r = self.accs[acc][group]?;
+        let old_needed =
+            self.program.insts.iter().enumerate().any(|(j, inst)| *inst == Inst::AccIn(acc, group) && self.next_use(j as V) != NEVER);
+        (!old_needed).then_some(r)
+    }
+
+    /// The register of an instruction's result; operands have been read.
+    fn result(&mut self, i: usize) -> Ymm {
+        let r = self.acc_register(i).unwrap_or_else(|| self.take());
+        self.give(r, i as V);
+        r
+    }
+
+    fn mem(&self, place: Place) -> Mem {
+        let base = POINTERS[place.pointer];
+        let disp = place.offset << place.kind.scale();
+        if place.moves { Mem::Indexed(base, RAX, place.kind.scale(), disp) } else { Mem::At(base, disp) }
+    }
+
+    /// Values that lie in buffers come into registers before something is stored.
+    fn before_store(&mut self) {
+        for v in 0..self.states.len() {
+            if !self.states[v].buffer {
+                continue;
+            }
+            if self.next_use(v as V) != NEVER {
+                self.locked = 0;
+                self.in_register(v as V);
+            }
+            self.states[v].home = None;
+            self.states[v].buffer = false;
+        }
+        self.locked = 0;
+    }
+
+    fn inst(&mut self, i: usize) {
+        self.locked = 0;
+        let v = i as V;
+        let inst = self.program.insts[i];
+        self.cost += 4;
+        match inst {
+            Inst::Const(bits) => self.states[i].home = Some(self.asm.constant(bits)),
+            Inst::Lanes(first) => self.states[i].home = Some(self.asm.vector(std::array::from_fn(|lane| first + lane as u32))),
+            Inst::Uniform(at) => {
+                let r = self.take();
+                self.asm.two(asm::BROADCAST, r, Operand::Mem(Mem::At(RDI, Arguments::uniform(self.program, at))), None);
+                self.give(r, v);
+            }
+            Inst::Start => {
+                let r = self.take();
+                self.asm.spread_position(r);
+                self.give(r, v);
+            }
+            Inst::Load(place) => self.load(i, place),
+            Inst::MaskLoad(mask, place) => {
+                let m = self.in_register(mask);
+                self.finish_uses(i);
+                let (mem, r) = (self.mem(place), self.result(i));
+                self.asm.three(asm::MASK_LOAD, r, m, Operand::Mem(mem), None);
+            }
+            Inst::Unary(op, a, immediate) => {
+                let a = self.operand(a);
+                self.finish_uses(i);
+                let r = self.result(i);
+                self.asm.two(op, r, a, immediate);
+            }
+            Inst::Binary(op, mut a, mut b, immediate) => {
+                if commutes(op) && self.states[a as usize].register.is_none() && self.states[b as usize].register.is_some() {
+                    (a, b) = (b, a);
+                }
+                let a = self.in_register(a);
+                let b = self.operand(b);
+                self.finish_uses(i);
+                let r = self.result(i);
+                self.asm.three(op, r, a, b, immediate);
+            }
+            Inst::Shift(op, digit, a, bits) => {
+                let a = self.in_register(a);
+                self.finish_uses(i);
+                let r = self.result(i);
+                self.asm.shift(op, digit, r, a, bits);
+            }
+            Inst::Fma(a, b, c) => self.fma(i, a, b, c),
+            Inst::Blend(mask, a, b) => {
+                let m = self.in_register(mask);
+                let b = self.in_register(b);
+                let a = self.operand(a);
+                self.finish_uses(i);
+                let r = self.result(i);
+                self.asm.three(asm::BLENDV, r, b, a, Some(m << 4));
+            }
+            Inst::AccIn(acc, group) => match self.accs[acc][group] {
+                Some(r) => self.states[i].register = Some(r),
+                None => self.states[i].home = Some(self.acc_slots[acc][group]),
+            },
+            Inst::AccOut(acc, group, x) => {
+                let x = self.in_register(x);
+                match self.accs[acc][group] {
+                    Some(r) if r == x => {}
+                    Some(r) => self.asm.two(asm::MOVE, r, Operand::Reg(x), None),
+                    None => self.asm.store(asm::STORE, true, Operand::Mem(self.acc_slots[acc][group]), x, None),
+                }
+                self.finish_uses(i);
+            }
+            Inst::Store(place, x) => self.store(i, place, x),
+        }
+        // Results nobody uses (they exist where a selection was simplified) free their registers at once.
+        if self.next_use(v) == NEVER
+            && !self.program.invariant[i]
+            && let Some(r) = self.states[i].register
+        {
+            self.release(r);
+        }
+    }
+
+    fn load(&mut self, i: usize, place: Place) {
+        let mem = self.mem(place);
+        if place.moves && place.kind == Kind::Word {
+            // Read where it is used, or before the next store.
+            self.cost -= 4;
+            self.states[i].home = Some(mem);
+            self.states[i].buffer = true;
+            return;
+        }
+        let r = self.take();
+        let op = match place.kind {
+            Kind::Word => asm::BROADCAST,
+            Kind::Halves => asm::WIDEN_HALVES,
+            Kind::Half => asm::OF_HALF,
+            Kind::Byte => asm::WIDEN_BYTES,
+        };
+        self.asm.two(op, r, Operand::Mem(mem), None);
+        self.give(r, i as V);
+    }
+
+    fn store(&mut self, i: usize, place: Place, x: V) {
+        self.before_store();
+        let x = self.in_register(x);
+        let to = Operand::Mem(self.mem(place));
+        match place.kind {
+            Kind::Word => self.asm.store(asm::STORE, true, to, x, None),
+            Kind::Half => self.asm.store(asm::TO_HALF, true, to, x, Some(0)),
+            Kind::Halves | Kind::Byte => {
+                let t = self.take();
+                self.asm.store(asm::UPPER, true, Operand::Reg(t), x, Some(1));
+                self.asm.three_low(asm::PACK_UNSIGNED, t, x, t);
+                if place.kind == Kind::Halves {
+                    self.asm.store(asm::STORE, false, to, t, None);
+                } else {
+                    self.asm.three_low(asm::PACK_BYTES, t, t, t);
+                    self.asm.store(asm::STORE_LOW, false, to, t, None);
+                }
+            }
+        }
+        self.finish_uses(i);
+    }
+
+    /// a * b + c in the form that overwrites an operand no longer needed.
+    fn fma(&mut self, i: usize, a: V, b: V, c: V) {
+        // Locks what is in registers, so that loading one operand does not push out another.
+        for v in [a, b, c] {
+            if let Some(r) = self.states[v as usize].register {
+                self.locked |= 1 << r;
+            }
+        }
+        let uses = |v: V| [a, b, c].iter().filter(|&&x| x == v).count();
+        let dies = |e: &Self, v: V| {
+            let s = &e.states[v as usize];
+            s.register.is_some_and(|r| !e.is_reserved(r)) && s.done + uses(v) >= s.uses.len()
+        };
+        let (mut a, mut b) = (a, b);
+        if dies(self, c) {
+            if self.states[a as usize].register.is_none() {
+                (a, b) = (b, a);
+            }
+            let (rc, ra) = (self.in_register(c), self.in_register(a));
+            let b = self.operand(b);
+            self.overwrite(i, rc);
+            self.asm.three(asm::FMA231, rc, ra, b, None);
+            return;
+        }
+        if !dies(self, a) {
+            (a, b) = (b, a);
+        }
+        if dies(self, a) {
+            let ra = self.in_register(a);
+            if self.states[b as usize].register.is_none() && self.states[c as usize].register.is_some() {
+                let rc = self.in_register(c);
+                let b = self.operand(b);
+                self.overwrite(i, ra);
+                self.asm.three(asm::FMA132, ra, rc, b, None);
+            } else {
+                let rb = self.in_register(b);
+                let c = self.operand(c);
+                self.overwrite(i, ra);
+                self.asm.three(asm::FMA213, ra, rb, c, None);
+            }
+            return;
+        }
+        // All stay: the addend is copied.
+        if self.states[a as usize].register.is_none() {
+            (a, b) = (b, a);
+        }
+        let ra = self.in_register(a);
+        let b = self.operand(b);
+        let from = match (self.states[c as usize].register, self.states[c as usize].home) {
+            (None, Some(home)) => Operand::Mem(home),
+            _ => Operand::Reg(self.in_register(c)),
+        };
+        let r = self.take();
+        self.cost += 4;
+        self.asm.two(asm::LOAD, r, from, None);
+        self.asm.three(asm::FMA231, r, ra, b, None);
+        self.finish_uses(i);
+        self.give(r, i as V);
+        // The copy's register cannot have been freed by the uses: it held none of them.
+    }
+
+    /// Gives the register of an operand that dies in this instruction to its result.
+    fn overwrite(&mut self, i: usize, r: Ymm) {
+        self.finish_uses(i);
+        self.release(r);
+        self.give(r, i as V);
+    }
+}
