@@ -310,7 +310,7 @@ impl Builder<'_, '_> {
         if let Some(program) = program {
             let after = self.e.b.create_block();
             self.when(IntCC::SignedLessThan, zero, whole, after);
-            self.call_wide(axis, whole, program);
+            self.call_wide(whole, program);
             self.e.b.ins().jump(after, &[]);
             self.e.b.switch_to_block(after);
             self.e.b.seal_block(after);
@@ -357,7 +357,7 @@ impl Builder<'_, '_> {
         self.open_accs(body, true);
         self.spill_accs();
         let count = self.e.int(types::I64, whole);
-        self.call_wide(axis, count, program);
+        self.call_wide(count, program);
         self.refill_accs();
         let zero = self.e.int(types::I64, 0);
         let rest = (n - whole) as usize;
@@ -369,7 +369,7 @@ impl Builder<'_, '_> {
     }
 
     /// Calls a wide loop for the first `count` passes; the accumulators' lanes are in memory.
-    fn call_wide(&mut self, axis: AxisId, count: Value, program: wide::Program) {
+    fn call_wide(&mut self, count: Value, program: wide::Program) {
         let bytes = wide::Arguments::bytes(&program);
         let slot = self.e.b.create_sized_stack_slot(ir::StackSlotData::new(ir::StackSlotKind::ExplicitSlot, bytes, 3));
         self.e.b.ins().stack_store(types::I64, count, slot, 0);
@@ -396,7 +396,6 @@ impl Builder<'_, '_> {
         let name = ir::ExternalName::user(name);
         let function = self.e.b.import_function(ir::ExtFuncData { name, signature, colocated: false, patchable: false });
         self.e.b.ins().call(function, &[arguments]);
-        debug_assert!(self.axes[axis].is_none() || self.position.is_none());
         self.wide.push(program);
     }
 
