@@ -6,7 +6,7 @@ use crate::index::Idx;
 use crate::lin::Lin;
 use crate::loops::combine;
 use crate::net::{CHUNK, N, Net};
-use crate::rows::Class;
+use crate::rows::{self, Class};
 use crate::schedule::{Claim, Read, Unit, Write, order};
 use crate::seq::SMALL_NS;
 use crate::stage::{CallShape, Emitted, NS_PER_OP, emit_group, finish};
@@ -92,6 +92,12 @@ impl Block<'_> {
                 Op::Dot(_) => self.product(n),
                 Op::Conv { .. } => self.convolution(n),
                 Op::ArgSort { axis, descending } => self.sort(n, *axis, *descending),
+                Op::RandomBits => self.library(n, LibOp::RandomBits { len: net.len_of(n) }, &net.nodes[n].operands[..1]),
+                Op::RandomFold { place } => {
+                    let number = rows::known_number(net, n);
+                    let operands = &net.nodes[n].operands[..if number.is_some() { 1 } else { 2 }];
+                    self.library(n, LibOp::RandomFold { place: *place, number }, operands)
+                }
                 Op::Scatter { axis, mode } => self.scatter(n, *axis, *mode),
                 Op::Loop(l) => self.counted(n, l),
                 Op::Cond { then, otherwise } => self.branch(n, then, otherwise),
@@ -212,11 +218,16 @@ impl Block<'_> {
         let ty = &self.net.nodes[x].ty;
         assert!(axis + 1 == ty.rank(), "compiler bug: sorting along an axis that is not the last");
         let width = ty.shape[axis];
-        let (dtype, rows) = (ty.dtype, ty.len() / width);
+        let rows = ty.len() / width;
+        self.library(n, LibOp::ArgSort { rows, n: width, descending }, &[x])
+    }
+
+    /// A library call; its type is that of the first operand.
+    fn library(&mut self, n: N, op: LibOp, operands: &[N]) -> Unit {
         let mut unit = Unit::new(n);
-        self.reads_all(&mut unit, [x]);
-        let buffers = vec![self.place(x), self.place(n)];
-        unit.code.push(Instr::Lib { op: LibOp::ArgSort { rows, n: width, descending }, dtype, buffers });
+        self.reads_all(&mut unit, operands.iter().copied());
+        let buffers = operands.iter().chain([&n]).map(|&o| self.place(o)).collect();
+        unit.code.push(Instr::Lib { op, dtype: self.net.nodes[operands[0]].ty.dtype, buffers });
         unit.writes.push(Write { node: n, call: 0, first: 0 });
         unit
     }

@@ -311,21 +311,6 @@ impl<'a> Emitter<'a> {
                 let place: Dims = at[..*axis].iter().cloned().chain([index]).chain(at[axis + ids_rank..].iter().cloned()).collect();
                 self.emit(x[0], &Idx::Dims(place), guard)
             }
-            Op::RandomFold { place } => {
-                let key = self.key(x[0], guard)?;
-                let number = self.emit(x[1], &Idx::Flat(Lin::default()), guard)?;
-                let place = self.b.literal(DType::U32, 0.0, i64::from(*place));
-                let (one, zero) = (self.b.literal(DType::U32, 0.0, 1), self.b.literal(DType::U32, 0.0, 0));
-                let lin = idx.flat(&node.ty.shape);
-                Ok(self.word(key, [number, place, one, zero], &lin, 2))
-            }
-            Op::RandomBits => {
-                let key = self.key(x[0], guard)?;
-                let lin = idx.flat(&node.ty.shape);
-                let (block, word) = self.div_rem(&lin, 4)?;
-                let counter = self.counter(&block);
-                Ok(self.word(key, counter, &word, 4))
-            }
             Op::Broadcast { .. } if net.len_of(x[0]) == 1 => self.emit(x[0], &Idx::Flat(Lin::default()), guard),
             op => {
                 let at = self.dims(n, idx)?;
@@ -434,40 +419,5 @@ impl<'a> Emitter<'a> {
         let fill = self.emit(fill, &Idx::Flat(Lin::default()), guard)?;
         let dtype = self.dtype(n);
         Ok(self.b.map(ScalarOp::Select, dtype, &[inside, value, fill]))
-    }
-
-    /// The two words of a key.
-    pub fn key(&mut self, key: N, guard: Option<ValueId>) -> Result<[ValueId; 2], Misfit> {
-        Ok([self.emit(key, &Idx::Flat(Lin::constant(0)), guard)?, self.emit(key, &Idx::Flat(Lin::constant(1)), guard)?])
-    }
-
-    /// The counter of a block of four words.
-    pub fn counter(&mut self, block: &Lin) -> [ValueId; 4] {
-        let zero = self.b.literal(DType::U32, 0.0, 0);
-        let (_, most) = block.range(&|t| self.b.most(t));
-        if most < 1 << 32 {
-            return [self.b.lin_value(block, DType::U32), zero, zero, zero];
-        }
-        let wide = self.b.lin_value(block, DType::I64);
-        let bits = self.b.literal(DType::I64, 0.0, 32);
-        let high = self.b.map(ScalarOp::Shr, DType::I64, &[wide, bits]);
-        [self.b.cast(wide, DType::U32), self.b.cast(high, DType::U32), zero, zero]
-    }
-
-    /// Word number `which` (below `words`) of a block.
-    fn word(&mut self, key: [ValueId; 2], counter: [ValueId; 4], which: &Lin, words: u8) -> ValueId {
-        let one = |s: &mut Self, word: u8| s.b.pure(DType::U32, Expr::Philox { key, counter, word });
-        if which.terms.is_empty() {
-            return one(self, which.offset as u8);
-        }
-        let which = self.b.lin_value(which, DType::I32);
-        let mut value = one(self, words - 1);
-        for word in (0..words - 1).rev() {
-            let number = self.b.literal(DType::I32, 0.0, i64::from(word));
-            let hit = self.b.map(ScalarOp::Eq, DType::Bool, &[which, number]);
-            let this = one(self, word);
-            value = self.b.map(ScalarOp::Select, DType::U32, &[hit, this, value]);
-        }
-        value
     }
 }

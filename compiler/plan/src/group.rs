@@ -91,7 +91,13 @@ fn demands(net: &Net, class: &mut [Class], stored: &mut [bool]) {
                     }
                 }
             }
-            Op::Conv { .. } | Op::ArgSort { .. } | Op::Loop(_) | Op::Cond { .. } => operands.into_iter().for_each(|o| need(class, o)),
+            Op::RandomFold { .. } => {
+                need(class, operands[0]);
+                if crate::rows::known_number(net, n).is_none() {
+                    need(class, operands[1]);
+                }
+            }
+            Op::RandomBits | Op::Conv { .. } | Op::ArgSort { .. } | Op::Loop(_) | Op::Cond { .. } => operands.into_iter().for_each(|o| need(class, o)),
             Op::Scatter { .. } => {
                 if !is_splat(net, operands[0]) {
                     need(class, operands[0]);
@@ -436,7 +442,7 @@ impl State<'_> {
 
     /// Whether computing `n` again costs less than storing it: few additions on few arrays that are stored anyway.
     fn recomputable(&self, n: N, edges: &[(N, usize)]) -> Option<(usize, SmallVec<[N; 3]>)> {
-        if self.class[n] != Class::Elem || self.stored[n] || matches!(self.net.nodes[n].op, Op::Gather { .. } | Op::RandomBits) {
+        if self.class[n] != Class::Elem || self.stored[n] || matches!(self.net.nodes[n].op, Op::Gather { .. }) {
             return None;
         }
         let size = self.net.len_of(n);

@@ -6,7 +6,7 @@ use crate::lin::{Lin, Misfit};
 use crate::net::N;
 use optc_abi::DType;
 use optc_ir::graph::ReduceOp;
-use optc_ir::kernel::{AccOp, Access, Expr, LoopKind, ValueId};
+use optc_ir::kernel::{AccOp, Access, LoopKind, ValueId};
 use optc_ir::{Op, ScalarOp};
 
 /// Vector lanes below which the other loop order is better for a reduction.
@@ -50,13 +50,11 @@ impl Emitter<'_> {
     pub fn own_loops(&mut self, n: N, rows: usize, row: &Lin) -> Result<(), Misfit> {
         let slot = self.result_slot(n);
         let node = &self.net.nodes[n];
-        let x = node.operands.first().copied();
         match &node.op {
             Op::Reduce { kind, axes } => self.reduction(n, *kind, axes, slot, rows, row)?,
             Op::Scan { kind, axis, reverse } => self.scan(n, *kind, *axis, *reverse, slot, rows, row)?,
             Op::ArgReduce { max, axis } => self.search(n, *max, *axis, slot, rows, row)?,
             Op::Concat { axis } => self.concat(n, *axis, slot, rows, row)?,
-            Op::RandomBits => self.random(n, x.expect("a key"), slot, rows, row)?,
             op => panic!("compiler bug: {op:?} has no loops of its own"),
         }
         self.in_memory.insert(n, slot);
@@ -281,21 +279,6 @@ impl Emitter<'_> {
             offset += width;
         }
         Ok(())
-    }
-
-    fn random(&mut self, n: N, key: N, slot: Slot, rows: usize, row: &Lin) -> Result<(), Misfit> {
-        let buffer = self.buffer(slot, Access::Write);
-        let blocks = self.net.len_of(n) / 4 / rows;
-        self.nest(&[blocks], LoopKind::Vector, &mut |e, at| {
-            let key = e.key(key, None)?;
-            let block = row.scaled(blocks as i64).add_scaled(&at[0], 1);
-            let counter = e.counter(&block);
-            for word in 0..4u8 {
-                let value = e.b.pure(DType::U32, Expr::Philox { key, counter, word });
-                e.b.store(buffer, &block.scaled(4).plus(i64::from(word)), value);
-            }
-            Ok(())
-        })
     }
 
     /// Scratch memory of this kernel as a buffer parameter.

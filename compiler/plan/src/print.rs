@@ -76,8 +76,13 @@ fn code(out: &mut String, planned: &Planned, list: &[Instr], depth: usize) {
             }
             Instr::Copy { src, dst, bytes } => writeln!(out, "{pad}copy {bytes} bytes {} to {}", place(plan, src), place(plan, dst)),
             Instr::Lib { op, dtype, buffers } => {
-                let LibOp::ArgSort { rows, n, descending } = op;
-                writeln!(out, "{pad}argsort {dtype} {rows}x{n} descending {descending}: {}", places(plan, buffers))
+                let what = match op {
+                    LibOp::ArgSort { rows, n, descending } => format!("argsort {dtype} {rows}x{n} descending {descending}"),
+                    LibOp::RandomBits { len } => format!("random_bits {len}"),
+                    LibOp::RandomFold { place, number: Some(number) } => format!("random_fold place {place} number {number}"),
+                    LibOp::RandomFold { place, number: None } => format!("random_fold place {place}"),
+                };
+                writeln!(out, "{pad}{what}: {}", places(plan, buffers))
             }
             Instr::Loop { id, trip, reverse, counter, body } => {
                 let trip = match trip {

@@ -152,6 +152,20 @@ impl Machine<'_> {
                 let result = evaluate(&op, &[&x], &Ty::new(DType::I32, [*rows, *n])).map_err(Fault::Broken)?;
                 self.put(&buffers[1], &result)
             }
+            Instr::Lib { op: LibOp::RandomBits { len }, buffers, .. } => {
+                let key = self.tensor(&buffers[0], DType::U32, &[2])?;
+                let result = evaluate(&Op::RandomBits, &[&key], &Ty::new(DType::U32, [*len])).map_err(Fault::Broken)?;
+                self.put(&buffers[1], &result)
+            }
+            Instr::Lib { op: LibOp::RandomFold { place, number }, buffers, .. } => {
+                let key = self.tensor(&buffers[0], DType::U32, &[2])?;
+                let number = match number {
+                    Some(n) => Tensor::scalar(*n),
+                    None => self.tensor(&buffers[1], DType::U32, &[])?,
+                };
+                let result = evaluate(&Op::RandomFold { place: *place }, &[&key, &number], &Ty::new(DType::U32, [2]));
+                self.put(&buffers[buffers.len() - 1], &result.map_err(Fault::Broken)?)
+            }
             Instr::Loop { id, trip, reverse, counter, body } => {
                 let count = match trip {
                     Trip::Const(n) => *n as i64,

@@ -35,13 +35,16 @@ pub(crate) fn class(net: &Net, n: N) -> Class {
         Const(_) if net.splat_value(n).is_some() || node.ty.is_empty() => Class::View,
         Const(_) => Class::Leaf,
         Iota { .. } | Reshape | Broadcast { .. } | Permute { .. } | Slice { .. } | Flip { .. } | Window { .. } | Pad { .. } => Class::View,
-        RandomFold { .. } => Class::View,
         Map(_) | Cast | Bitcast | Gather { .. } => Class::Elem,
-        RandomBits if !node.ty.len().is_multiple_of(4) => Class::Elem,
-        Reduce { .. } | ArgReduce { .. } | Scan { .. } | Concat { .. } | RandomBits => Class::Staged,
-        Scatter { .. } | Dot(_) | Conv { .. } | ArgSort { .. } | Loop(_) | Cond { .. } => Class::Apart,
+        Reduce { .. } | ArgReduce { .. } | Scan { .. } | Concat { .. } => Class::Staged,
+        Scatter { .. } | Dot(_) | Conv { .. } | ArgSort { .. } | Loop(_) | Cond { .. } | RandomBits | RandomFold { .. } => Class::Apart,
         Call(_) | StopGradient => panic!("compiler bug: a node the planner has removed"),
     }
+}
+
+/// The number a key is folded with, if it is known.
+pub(crate) fn known_number(net: &Net, fold: N) -> Option<u32> {
+    net.splat_value(net.strip(net.nodes[fold].operands[1])).map(|(_, int)| int as u32)
 }
 
 /// Rows of the edge from node `n` to its operand `k`.
@@ -96,7 +99,6 @@ pub(crate) fn edge_rows(net: &Net, n: N, k: usize) -> usize {
 pub(crate) fn own_rows(net: &Net, n: N) -> usize {
     let node = &net.nodes[n];
     match &node.op {
-        Op::RandomBits => node.ty.len() / 4,
         Op::Reduce { .. } | Op::ArgReduce { .. } | Op::Scan { .. } | Op::Concat { .. } => edge_rows(net, n, 0),
         _ => node.ty.len(),
     }
@@ -109,7 +111,6 @@ pub(crate) fn cost(net: &Net, n: N) -> usize {
         Op::Cast | Op::Bitcast | Op::Reduce { .. } | Op::Scan { .. } | Op::Concat { .. } => 1,
         Op::Gather { .. } => 4,
         Op::ArgReduce { .. } => 3,
-        Op::RandomBits | Op::RandomFold { .. } => 20,
         _ => 0,
     }
 }

@@ -162,7 +162,6 @@ fn name(net: &Net, members: &[N], main: N) -> String {
             Op::ArgReduce { .. } => "argreduce",
             Op::Scan { .. } => "scan",
             Op::Gather { .. } => "gather",
-            Op::RandomBits => "random",
             Op::Concat { .. } => "concat",
             Op::Cast => "cast",
             _ => "copy",

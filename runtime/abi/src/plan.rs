@@ -197,6 +197,18 @@ pub enum LibOp {
         /// Largest first; NaN is the largest value, ties keep their order.
         descending: bool,
     },
+    /// Random words: operand key `u32[2]`, result `u32[len]`, element `i` being [`crate::philox::bits_at`] of the key and `i`.
+    RandomBits {
+        /// How many.
+        len: usize,
+    },
+    /// A key made from a key, [`crate::philox::fold`]: operands key `u32[2]` and, unless it is known, number `u32`; result `u32[2]`.
+    RandomFold {
+        /// Distinguishes places of draws.
+        place: u32,
+        /// The number, if it is known.
+        number: Option<u32>,
+    },
 }
 
 /// One instruction.

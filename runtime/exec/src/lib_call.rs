@@ -1,15 +1,38 @@
 //! Library calls of a plan.
 
-use optc_abi::DType;
+use crate::gemm::Address;
+use crate::pool::Pool;
 use optc_abi::plan::LibOp;
+use optc_abi::{DType, philox};
 use std::cmp::Ordering;
 
 /// Runs a library call on resolved addresses (operands, then results).
 ///
 /// # Safety
 /// `buffers` must hold one valid address per operand and result of the call, of the extents the call states.
-pub unsafe fn run(op: &LibOp, dtype: DType, buffers: *const *mut u8) {
+pub unsafe fn run(pool: &Pool, op: &LibOp, dtype: DType, buffers: *const *mut u8) {
     match op {
+        LibOp::RandomBits { len } => {
+            // SAFETY: a key of two words and a result of `len`.
+            let (key, out) = unsafe { ((*buffers).cast::<[u32; 2]>().read(), Address((*buffers.add(1)).cast::<u32>())) };
+            pool.run(len.div_ceil(UNIT_WORDS), &|unit| {
+                let (start, end) = (unit * UNIT_WORDS, ((unit + 1) * UNIT_WORDS).min(*len));
+                // SAFETY: units write disjoint parts of the result.
+                let part = unsafe { std::slice::from_raw_parts_mut(out.at(start as isize), end - start) };
+                random_words(key, (start / 4) as u64, part);
+            });
+        }
+        LibOp::RandomFold { place, number } => {
+            // SAFETY: a key of two words, a number of one unless it is known, and a result of two words.
+            unsafe {
+                let key = (*buffers).cast::<[u32; 2]>().read();
+                let (number, result) = match number {
+                    Some(n) => (*n, *buffers.add(1)),
+                    None => ((*buffers.add(1)).cast::<u32>().read(), *buffers.add(2)),
+                };
+                result.cast::<[u32; 2]>().write(philox::fold(key, number, *place));
+            }
+        }
         LibOp::ArgSort { rows, n, descending } => {
             // SAFETY: operand and result have rows * n elements.
             unsafe {
@@ -31,6 +54,64 @@ pub unsafe fn run(op: &LibOp, dtype: DType, buffers: *const *mut u8) {
                 }
             }
         }
+    }
+}
+
+/// Words of one unit of work.
+const UNIT_WORDS: usize = 1 << 14;
+/// Blocks made at once: two vector registers of AVX2 per word.
+const LANES: usize = 16;
+
+/// Words of consecutive blocks, the first of which has the number `block`.
+fn random_words(key: [u32; 2], block: u64, out: &mut [u32]) {
+    #[cfg(target_arch = "x86_64")]
+    if std::is_x86_feature_detected!("avx2") {
+        // SAFETY: the machine has AVX2.
+        return unsafe { random_words_avx2(key, block, out) };
+    }
+    random_words_any(key, block, out);
+}
+
+/// [`random_words_any`] compiled for AVX2.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn random_words_avx2(key: [u32; 2], block: u64, out: &mut [u32]) {
+    random_words_any(key, block, out);
+}
+
+/// Philox on [`LANES`] blocks side by side, a loop over lanes per operation so that it becomes vector code.
+#[inline(always)]
+fn random_words_any(key: [u32; 2], block: u64, out: &mut [u32]) {
+    let mut chunks = out.chunks_exact_mut(4 * LANES);
+    let mut at = block;
+    for chunk in &mut chunks {
+        let (mut c0, mut c1, mut c2, mut c3) = ([0u32; LANES], [0u32; LANES], [0u32; LANES], [0u32; LANES]);
+        for l in 0..LANES {
+            let number = at + l as u64;
+            (c0[l], c1[l]) = (number as u32, (number >> 32) as u32);
+        }
+        let [mut k0, mut k1] = key;
+        for _ in 0..philox::ROUNDS {
+            let (mut n0, mut n1, mut n2, mut n3) = ([0u32; LANES], [0u32; LANES], [0u32; LANES], [0u32; LANES]);
+            for l in 0..LANES {
+                let p0 = u64::from(philox::MULTIPLIERS[0]) * u64::from(c0[l]);
+                let p1 = u64::from(philox::MULTIPLIERS[1]) * u64::from(c2[l]);
+                (n0[l], n1[l]) = ((p1 >> 32) as u32 ^ c1[l] ^ k0, p1 as u32);
+                (n2[l], n3[l]) = ((p0 >> 32) as u32 ^ c3[l] ^ k1, p0 as u32);
+            }
+            (c0, c1, c2, c3) = (n0, n1, n2, n3);
+            k0 = k0.wrapping_add(philox::WEYL[0]);
+            k1 = k1.wrapping_add(philox::WEYL[1]);
+        }
+        for l in 0..LANES {
+            chunk[4 * l..4 * l + 4].copy_from_slice(&[c0[l], c1[l], c2[l], c3[l]]);
+        }
+        at += LANES as u64;
+    }
+    for four in chunks.into_remainder().chunks_mut(4) {
+        let words = philox::philox4x32(key, [at as u32, (at >> 32) as u32, 0, 0]);
+        four.copy_from_slice(&words[..four.len()]);
+        at += 1;
     }
 }
 
@@ -72,8 +153,39 @@ mod tests {
         for (descending, want) in [(false, [2, 4, 5, 0, 3, 1]), (true, [1, 0, 3, 4, 5, 2])] {
             let buffers = [x.as_ptr().cast_mut().cast::<u8>(), out.as_mut_ptr().cast::<u8>()];
             // SAFETY: both arrays have six elements.
-            unsafe { run(&LibOp::ArgSort { rows: 1, n: 6, descending }, DType::F32, buffers.as_ptr()) };
+            unsafe { run(&Pool::new(1), &LibOp::ArgSort { rows: 1, n: 6, descending }, DType::F32, buffers.as_ptr()) };
             assert_eq!(out, want);
         }
+    }
+
+    #[test]
+    fn random_words_are_those_of_the_generator_whatever_cuts_them() {
+        let key = [0xDEAD_BEEF, 17];
+        for (block, len) in [(0, 1), (3, 2 * 4 * LANES + 7), ((1u64 << 32) - 5, 4 * LANES + 3)] {
+            let (mut any, mut best) = (vec![0u32; len], vec![0u32; len]);
+            random_words_any(key, block, &mut any);
+            random_words(key, block, &mut best);
+            let want: Vec<u32> = (0..len as u64).map(|i| philox::bits_at(key, 4 * block + i)).collect();
+            assert!(any == want && best == want, "{block} {len}");
+        }
+        let len = UNIT_WORDS + 5;
+        let mut out = vec![0u32; len];
+        let buffers = [key.as_ptr().cast_mut().cast::<u8>(), out.as_mut_ptr().cast::<u8>()];
+        // SAFETY: a key of two words and a result of `len`.
+        unsafe { run(&Pool::new(2), &LibOp::RandomBits { len }, DType::U32, buffers.as_ptr()) };
+        assert!(out.iter().enumerate().all(|(i, &w)| w == philox::bits_at(key, i as u64)));
+    }
+
+    #[test]
+    fn keys_are_folded_with_known_and_with_computed_numbers() {
+        let (key, number, mut out) = ([5u32, 6], 9u32, [0u32; 2]);
+        let buffers = [key.as_ptr().cast_mut().cast::<u8>(), (&raw const number).cast_mut().cast(), out.as_mut_ptr().cast::<u8>()];
+        // SAFETY: key, number and result lie at these addresses.
+        unsafe { run(&Pool::new(1), &LibOp::RandomFold { place: 3, number: None }, DType::U32, buffers.as_ptr()) };
+        assert_eq!(out, philox::fold(key, 9, 3));
+        let buffers = [buffers[0], buffers[2]];
+        // SAFETY: as above, without a number.
+        unsafe { run(&Pool::new(1), &LibOp::RandomFold { place: 4, number: Some(1) }, DType::U32, buffers.as_ptr()) };
+        assert_eq!(out, philox::fold(key, 1, 4));
     }
 }

@@ -254,7 +254,7 @@ unsafe extern "C" fn lib_entry(ctx: *mut c_void, index: i64, buffers: *const *mu
     unsafe {
         let context = &*ctx.cast::<Context>();
         let (op, dtype) = &context.libs[index as usize];
-        lib_call::run(op, *dtype, buffers);
+        lib_call::run(&context.pool, op, *dtype, buffers);
     }
 }
 

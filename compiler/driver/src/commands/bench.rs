@@ -178,7 +178,9 @@ pub fn spec(file: &Path, name: Option<&str>, set: &[String], settings: &Settings
         compiler.timings = Default::default();
         let mut stepper = Stepper::new(&program, &slots, &mut compiler).map_err(fail)?;
         let timings = compiler.timings;
+        let before = start.elapsed();
         let first = stepper.step(0);
+        let step = start.elapsed() - before;
         first.map_err(|e| fail(trainer::run_error(&e, "step 1", program.span)))?;
         let to_first = front + start.elapsed().as_secs_f64();
         let plan = stepper.compiled().plan();
@@ -195,7 +197,7 @@ pub fn spec(file: &Path, name: Option<&str>, set: &[String], settings: &Settings
             "slot_bytes": memory,
             "ms": {
                 "load_and_check": front * 1e3, "lower": lower * 1e3, "initialize": init * 1e3, "simplify": ms(timings.simplify), "plan": ms(timings.plan),
-                "codegen": ms(timings.codegen), "to_first_step": to_first * 1e3,
+                "codegen": ms(timings.codegen), "first_step": ms(step), "to_first_step": to_first * 1e3,
             },
         });
         let lines = vec![
@@ -206,13 +208,14 @@ pub fn spec(file: &Path, name: Option<&str>, set: &[String], settings: &Settings
                 if threads == 1 { "" } else { "s" }
             ),
             format!(
-                "  ms: load and check {:.1}, lower {:.1}, initial values {:.1}, simplify {:.1}, plan {:.1}, code {:.1}; to the first step {:.1}",
+                "  ms: load and check {:.1}, lower {:.1}, initial values {:.1}, simplify {:.1}, plan {:.1}, code {:.1}, the step itself {:.1}; to the first step {:.1}",
                 front * 1e3,
                 lower * 1e3,
                 init * 1e3,
                 ms(timings.simplify),
                 ms(timings.plan),
                 ms(timings.codegen),
+                ms(step),
                 to_first * 1e3
             ),
             format!("  memory: {:.1} MB of parameters and states, {:.1} MB between", memory as f64 / 1e6, plan.arena_bytes as f64 / 1e6),
