@@ -149,8 +149,13 @@ fn describe(plan: &Plan, kernels: &[NamedKernel], instr: &Instr) -> (String, f64
             all(&[&c.lhs, &c.rhs, &c.out])
         }),
         Instr::Copy { bytes, .. } => (format!("copy of {bytes} bytes"), 0.0, 2.0 * *bytes as f64),
-        Instr::Lib { op: LibOp::ArgSort { rows, n, .. }, buffers, .. } => {
-            (format!("sort {rows}x{n}"), 0.0, all(&buffers.iter().collect::<Vec<_>>()))
+        Instr::Lib { op, buffers, .. } => {
+            let name = match op {
+                LibOp::ArgSort { rows, n, .. } => format!("sort {rows}x{n}"),
+                LibOp::RandomBits { len } => format!("random bits {len}"),
+                LibOp::RandomFold { .. } => "random key".to_string(),
+            };
+            (name, 0.0, all(&buffers.iter().collect::<Vec<_>>()))
         }
         Instr::Guard { .. } => ("guard".to_string(), 0.0, 0.0),
         Instr::Loop { .. } | Instr::Cond { .. } => ("control".to_string(), 0.0, 0.0),
