@@ -60,6 +60,9 @@ pub(crate) fn called(expression: &str) -> String {
     if plain { format!("{expression}()") } else { expression.to_string() }
 }
 
+/// Terms of one sum in a generated spec.
+const TERMS: usize = 500;
+
 /// A spec that trains leaves of these shapes with an optimizer (`lion`, `clip(1.0) |> adamw(lr = 1e-3)`; of `file`, or the standard library) on gradients that are inputs of the step.
 /// The train is the last item of the root file.
 pub fn optimizer(expression: &str, file: Option<&Path>, shapes: &[Vec<usize>]) -> Session {
@@ -78,12 +81,15 @@ pub fn optimizer(expression: &str, file: Option<&Path>, shapes: &[Vec<usize>]) -
     }
     let list = |f: &dyn Fn(usize) -> String, sep: &str| (0..shapes.len()).map(f).collect::<Vec<_>>().join(sep);
     let _ = writeln!(text, "  {{ {} }}\n}}", list(&|k| format!("w{k} = w{k}"), ", "));
-    let _ = writeln!(
-        text,
-        "loss _along(p, {}) -> f32 = {}",
-        list(&|k| format!("c{k}: f32[B, {}]", dims(&shapes[k])), ", "),
-        list(&|k| format!("sum(p.w{k} * c{k})"), " + ")
-    );
+    let _ = writeln!(text, "loss _along(p, {}) -> f32 {{", list(&|k| format!("c{k}: f32[B, {}]", dims(&shapes[k])), ", "));
+    // The operators of one expression are limited.
+    let leaves: Vec<usize> = (0..shapes.len()).collect();
+    for (part, leaves) in leaves.chunks(TERMS).enumerate() {
+        let terms: Vec<String> = leaves.iter().map(|k| format!("sum(p.w{k} * c{k})")).collect();
+        let _ = writeln!(text, "  let s{part} = {}", terms.join(" + "));
+    }
+    let parts: Vec<String> = (0..shapes.len().div_ceil(TERMS)).map(|part| format!("s{part}")).collect();
+    let _ = writeln!(text, "  {}\n}}", parts.join(" + "));
     let _ = writeln!(
         text,
         "train {TRAIN} {{\n  data _gradients, batch = 1\n  model net = _leaves()\n  loss _along(net(), {})\n  optimizer _asked()\n  steps 1\n}}",
