@@ -176,8 +176,8 @@ pub fn wrap(dtype: DType, value: i64) -> i64 {
 pub fn round_to(dtype: DType, value: f64) -> f64 {
     match dtype {
         DType::F32 => f64::from(value as f32),
-        DType::BF16 => half::bf16::from_f64(value).to_f64(),
-        DType::F16 => half::f16::from_f64(value).to_f64(),
+        DType::BF16 => optc_abi::dtype::to_bf16(value).to_f64(),
+        DType::F16 => optc_abi::dtype::to_f16(value).to_f64(),
         _ => value,
     }
 }

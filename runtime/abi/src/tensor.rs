@@ -189,8 +189,8 @@ impl Tensor {
         match self.dtype {
             DType::F32 => self.as_mut_slice::<f32>()[i] = v as f32,
             DType::F64 => self.as_mut_slice::<f64>()[i] = v,
-            DType::BF16 => self.as_mut_slice::<bf16>()[i] = bf16::from_f64(v),
-            DType::F16 => self.as_mut_slice::<f16>()[i] = f16::from_f64(v),
+            DType::BF16 => self.as_mut_slice::<bf16>()[i] = crate::dtype::to_bf16(v),
+            DType::F16 => self.as_mut_slice::<f16>()[i] = crate::dtype::to_f16(v),
             DType::I32 => self.as_mut_slice::<i32>()[i] = v as i32,
             DType::I64 => self.as_mut_slice::<i64>()[i] = v as i64,
             DType::U32 => self.as_mut_slice::<u32>()[i] = v as u32,

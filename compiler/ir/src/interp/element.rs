@@ -80,8 +80,8 @@ pub fn cast(x: &Value, ty: &Ty) -> Value {
 pub fn float_bits(dtype: DType, v: f64) -> u64 {
     match dtype {
         DType::F32 => u64::from((v as f32).to_bits()),
-        DType::BF16 => u64::from(bf16::from_f64(v).to_bits()),
-        DType::F16 => u64::from(f16::from_f64(v).to_bits()),
+        DType::BF16 => u64::from(optc_abi::dtype::to_bf16(v).to_bits()),
+        DType::F16 => u64::from(optc_abi::dtype::to_f16(v).to_bits()),
         _ => v.to_bits(),
     }
 }
