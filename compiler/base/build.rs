@@ -1,14 +1,15 @@
 //! Embeds the pages of the error codes.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 fn main() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("pages");
+    let folder = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR")).join("pages");
     println!("cargo::rerun-if-changed={}", folder.display());
     let mut pages: Vec<PathBuf> = std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|e| e.path()).collect();
     pages.retain(|p| p.extension().is_some_and(|e| e == "md"));
     pages.sort();
+    assert!(!pages.is_empty(), "nothing to embed in {}", folder.display());
     let mut out = String::from("&[\n");
     for path in pages {
         println!("cargo::rerun-if-changed={}", path.display());

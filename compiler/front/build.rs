@@ -32,11 +32,12 @@ fn items(text: &str) -> Vec<&str> {
 }
 
 fn main() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../stdlib");
+    let root = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR")).join("../../stdlib");
     let root = root.canonicalize().unwrap_or(root);
     let mut found = Vec::new();
     files(&root, &mut found);
     found.sort();
+    assert!(!found.is_empty(), "nothing to embed in {}", root.display());
     let mut out = String::from("&[\n");
     for path in found {
         println!("cargo::rerun-if-changed={}", path.display());
