@@ -42,7 +42,7 @@ pub struct Config {
     pub compile_threads: usize,
     /// Report to the runtime after each instruction of the plan, so that it can tell how long each takes.
     pub profile: bool,
-    /// Whether vector loops may use 256-bit registers where the processor has them; results are the same bits.
+    /// Whether vector loops may use 256-bit registers where the processor has them; results are the same bits, NaN for NaN.
     pub wide: bool,
 }
 

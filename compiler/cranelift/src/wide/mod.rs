@@ -1,7 +1,7 @@
 //! Vector loops in 256-bit registers. Cranelift's vectors have 128 bits, so the whole passes of a vector loop become a function of our own where the
 //! processor has AVX2 and FMA; Cranelift's code calls it and does the rest of the loop.
 //!
-//! Both ways give the same bits: the order of a reduction is that of its sixteen virtual lanes, and the math functions are the same polynomials.
+//! Both ways give the same bits (of a NaN only that it is one): the order of a reduction is that of its sixteen virtual lanes, and the math functions are the same polynomials.
 
 mod asm;
 mod emit;
