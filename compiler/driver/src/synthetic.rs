@@ -123,4 +123,16 @@ mod tests {
         assert_eq!(text, "import std.optim.adamw\nimport std.optim.clip_by_global_norm\nimport std.schedule.cosine\n");
         assert_eq!((called("lion"), called("lion(lr = 1)")), ("lion()".to_string(), "lion(lr = 1)".to_string()));
     }
+
+    #[test]
+    fn thousands_of_leaves_make_a_spec_that_checks() {
+        // Evaluation nests deeper than the stack of a test's thread.
+        let checked = std::thread::Builder::new().stack_size(256 << 20).spawn(|| {
+            let mut session = optimizer("lion", None, &vec![vec![2]; 2_500]);
+            session.check();
+            session.diagnostics
+        });
+        let diagnostics = checked.expect("a thread can be started").join().expect("checking does not panic");
+        assert!(diagnostics.is_empty(), "{diagnostics:?}");
+    }
 }
