@@ -143,7 +143,6 @@ impl Evaluator<'_> {
         result.map(|()| out)
     }
     /// `base.method(args)`: a value's own fields and methods come before functions in scope.
-    #[allow(clippy::too_many_arguments)]
     fn method(
         &mut self,
         scope: &mut Scope,

@@ -83,7 +83,6 @@ impl Evaluator<'_> {
         }
         Ok(known)
     }
-    #[allow(clippy::too_many_arguments)]
     fn comp_pass(
         &mut self,
         scope: &mut Scope,

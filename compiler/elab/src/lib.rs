@@ -25,6 +25,7 @@ mod param;
 pub mod precision;
 pub mod program;
 mod rng;
+mod run_settings;
 pub mod scope;
 pub mod script;
 pub mod settings;

@@ -508,7 +508,6 @@ impl Evaluator<'_> {
         }
         Ok(None)
     }
-    #[allow(clippy::too_many_arguments)]
     fn emit_loop(
         &mut self,
         scope: &mut Scope,

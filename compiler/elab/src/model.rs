@@ -115,16 +115,7 @@ impl Evaluator<'_> {
     /// The model an item is with these settings, if it is one.
     pub(crate) fn as_model(&self, item: ItemRef, args: Vec<CallArg>, span: Span) -> Option<ModelValue> {
         let f = self.fn_item(item)?;
-        matches!(f.kind, FnKind::Layer | FnKind::Model).then(|| ModelValue {
-            item,
-            args,
-            params: None,
-            shared_path: None,
-            label: None,
-            frozen: Rc::default(),
-            float: None,
-            span,
-        })
+        matches!(f.kind, FnKind::Layer | FnKind::Model).then(|| ModelValue::new(item, args, span))
     }
     /// Calls a layer or model item: inside a model with all its arguments it runs, otherwise it is a value that waits for the rest.
     pub(crate) fn apply_layer(
@@ -174,16 +165,7 @@ impl Evaluator<'_> {
                 self.check_range(p, &scope, &arg.value, arg.span)?;
             }
         }
-        Ok(Value::Model(Rc::new(ModelValue {
-            item: item_ref,
-            args: settings,
-            params: None,
-            shared_path: None,
-            label: None,
-            frozen: Rc::default(),
-            float: None,
-            span,
-        })))
+        Ok(Value::Model(Rc::new(ModelValue::new(item_ref, settings, span))))
     }
     fn unbound(&mut self, item: &FnItem, span: Span) -> Eval {
         let name = &item.name.text;
@@ -291,7 +273,6 @@ impl Evaluator<'_> {
         result.map(|value| (value, cx))
     }
     /// A call inside a model or layer: it has its own part of the path.
-    #[allow(clippy::too_many_arguments)]
     fn nested_call(
         &mut self,
         item_ref: ItemRef,

@@ -11,7 +11,6 @@ use optc_ops::Array;
 
 impl Evaluator<'_> {
     /// `param name: type …` and `buffer name: type …`.
-    #[allow(clippy::too_many_arguments)]
     pub(crate) fn param(
         &mut self,
         scope: &mut Scope,
@@ -126,7 +125,6 @@ impl Evaluator<'_> {
         )
     }
     /// The initial value of a parameter.
-    #[allow(clippy::too_many_arguments)]
     fn initial(
         &mut self,
         scope: &Scope,

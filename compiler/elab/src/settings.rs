@@ -7,9 +7,7 @@ use crate::scope::Scope;
 use crate::value::{BlockValue, CallArg, ModelValue, OptimizerValue, Value};
 use optc_abi::DType;
 use optc_base::{Code, Diagnostic, Span};
-use optc_front::ast::{
-    BlockEntry, BlockItem, BlockKind, Expr, ExprKind, ItemKind, LetKind, Name, Param, Pattern, PatternKind, Setting, Stmt, StmtKind,
-};
+use optc_front::ast::{BlockEntry, BlockItem, BlockKind, Expr, ExprKind, ItemKind, LetKind, Name, Param, Pattern, PatternKind, Setting};
 use optc_front::{ModuleId, Program};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -96,14 +94,19 @@ pub struct TrainSetup {
 }
 
 impl TrainSetup {
-    /// The element type `f32` stands for: `precision f64` makes it f64; `precision bf16` narrows the operands of products only.
+    /// The element type `f32` stands for.
     pub fn working(&self) -> DType {
-        if self.precision == DType::F64 { DType::F64 } else { DType::F32 }
+        working(self.precision)
     }
     /// Names of metrics that hyperparameters may use.
     pub fn watched_names(&self) -> Vec<Arc<str>> {
         self.metrics.iter().filter_map(|m| m.values.first().and_then(|(n, _)| n.as_ref()).map(|n| n.text.clone())).collect()
     }
+}
+
+/// The element type `f32` stands for: `precision f64` makes it f64; `precision bf16` narrows the operands of products only.
+fn working(precision: DType) -> DType {
+    if precision == DType::F64 { DType::F64 } else { DType::F32 }
 }
 
 /// Whether a text holds a word.
@@ -204,8 +207,7 @@ impl Evaluator<'_> {
         self.reading.push(block.item);
         let precision = self.read_precision(block, overrides, span);
         let setup = precision.and_then(|precision| {
-            let working = if precision == DType::F64 { DType::F64 } else { DType::F32 };
-            let setup = self.with_float(working, |ev| ev.read_settings(block, overrides, span))?;
+            let setup = self.with_float(working(precision), |ev| ev.read_settings(block, overrides, span))?;
             Ok(TrainSetup { precision, ..setup })
         });
         self.reading.pop();
@@ -409,16 +411,7 @@ impl Evaluator<'_> {
             setup.shuffle = self.flag(&v, at)?;
         }
         self.read_rest(&mut setup, &words)?;
-        if let Some((v, at)) = take("checkpoint") {
-            let folder = self.override_path(v, at, "checkpoint")?;
-            let (every, keep) = setup.checkpoint.as_ref().map_or((0, 3), |c| (c.1, c.2));
-            setup.checkpoint = folder.map(|folder| (folder, every, keep));
-        }
-        if let Some((v, at)) = take("log") {
-            let path = self.override_path(v, at, "log")?;
-            let formats = setup.log.as_ref().map_or_else(|| vec!["csv".to_string()], |l| l.1.clone());
-            setup.log = path.map(|path| (path, formats));
-        }
+        self.override_files(&mut setup, take("checkpoint"), take("log"))?;
         let mut int = |ev: &mut Self, setup: &mut TrainSetup, word: &str, low: i64| -> Eval<Option<i64>> {
             let (value, at) = match take(word) {
                 Some(v) => v,
@@ -583,142 +576,6 @@ impl Evaluator<'_> {
         match self.expr(scope, e)? {
             Value::DType(d) if d.is_float() => Ok(d),
             _ => self.fail(Diagnostic::error(Code("E0516"), e.span, "this must be a float element type").help("bf16, f16, f32 or f64")),
-        }
-    }
-
-    /// Checkpoints, logs, conditions and the like.
-    fn read_rest(&mut self, setup: &mut TrainSetup, words: &[&Setting]) -> Eval<()> {
-        let mut scope = setup.scope.clone();
-        for s in words {
-            match &*s.word.text {
-                "checkpoint" => {
-                    let folder = self.text_setting(&mut scope, s)?;
-                    let mut every = 0;
-                    if let Some(e) = s.clauses.iter().find(|c| &*c.word.text == "every").and_then(|c| c.value.as_ref()) {
-                        let v = self.expr(&mut scope, e)?;
-                        every = self.host_int(&v, e.span, "every")?.max(1) as u64;
-                    }
-                    let mut keep = 3;
-                    for (name, e) in &s.options {
-                        if &*name.text != "keep" {
-                            return self.unknown_setting(name, "checkpoint", &["keep"]);
-                        }
-                        let v = self.expr(&mut scope, e)?;
-                        keep = self.host_int(&v, e.span, "keep")?.max(1) as usize;
-                    }
-                    setup.checkpoint = Some((folder, every, keep));
-                }
-                "resume" => setup.resume = true,
-                "log" => {
-                    let path = self.text_setting(&mut scope, s)?;
-                    let mut formats = vec!["csv".to_string()];
-                    for (name, e) in &s.options {
-                        if &*name.text != "formats" {
-                            return self.unknown_setting(name, "log", &["formats"]);
-                        }
-                        let ExprKind::List(items) = &e.kind else {
-                            return self.fail(
-                                Diagnostic::error(Code("E0516"), e.span, "`formats` is a list")
-                                    .help("`formats = [csv, jsonl, tensorboard]`"),
-                            );
-                        };
-                        formats.clear();
-                        for item in items {
-                            match &item.kind {
-                                ExprKind::Name(n) if ["csv", "jsonl", "tensorboard"].contains(&&**n) => formats.push(n.to_string()),
-                                _ => {
-                                    return self.fail(
-                                        Diagnostic::error(Code("E0516"), item.span, "unknown log format")
-                                            .help("csv, jsonl and tensorboard are known"),
-                                    );
-                                }
-                            }
-                        }
-                    }
-                    setup.log = Some((path, formats));
-                }
-                "stop" => {
-                    let cond = s.clauses.iter().find(|c| &*c.word.text == "when").and_then(|c| c.value.clone());
-                    let Some(cond) = cond else {
-                        return self.fail(
-                            Diagnostic::error(Code("E0524"), s.span, "`stop` needs a condition").help("`stop when accuracy > 0.99`"),
-                        );
-                    };
-                    setup.stop_when = Some(cond);
-                }
-                "on" => {
-                    let text = self.program.sources.slice(s.span);
-                    if !mentions(text, "nan") || !(mentions(text, "skip") || mentions(text, "stop")) {
-                        return self.fail(Diagnostic::error(Code("E0516"), s.span, "`on` takes `nan { stop }` or `nan { skip }`"));
-                    }
-                    setup.stop_on_nan = !mentions(text, "skip");
-                }
-                "device" => {
-                    let device = self.text_setting(&mut scope, s)?;
-                    if device != "cpu" && !device.is_empty() {
-                        return self.fail(
-                            Diagnostic::error(Code("E0710"), s.span, format!("device `{device}` is not yet supported"))
-                                .help("only \"cpu\" today"),
-                        );
-                    }
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// What `with { checkpoint = … }` and the like may be: a path, or `none`.
-    fn override_path(&mut self, value: Value, span: Span, word: &str) -> Eval<Option<String>> {
-        match value {
-            Value::Str(path) => Ok(Some(path.to_string())),
-            Value::None => Ok(None),
-            Value::Unknown => Ok(Some(String::new())),
-            _ => self.fail(
-                Diagnostic::error(Code("E0516"), span, format!("`{word}` is a path")).help(format!("`{word} = \"out/name\"`, or `none`")),
-            ),
-        }
-    }
-
-    fn text_setting(&mut self, scope: &mut Scope, s: &Setting) -> Eval<String> {
-        let Some((_, e)) = s.values.first() else { return self.error("E0516", s.span, format!("`{}` needs a string", s.word.text)) };
-        match self.expr(scope, e)? {
-            Value::Str(text) => Ok(text.to_string()),
-            Value::Unknown => Ok(String::new()),
-            _ => self.error("E0516", e.span, format!("`{}` needs a string", s.word.text)),
-        }
-    }
-
-    /// Whether some state of an optimizer begins with a function of the gradient.
-    fn state_uses_gradient(&self, optimizer: &OptimizerValue) -> bool {
-        match optimizer {
-            OptimizerValue::Chain(parts) => parts.iter().any(|p| self.state_uses_gradient(p)),
-            OptimizerValue::Single { item, .. } => {
-                let ItemKind::Fn(f) = &self.program.item(*item).kind else { return false };
-                match &f.body.kind {
-                    ExprKind::Block(b) => self.block_states_use_gradient(&b.stmts),
-                    // A named chain: its parts are seen when they run; assume they may.
-                    _ => false,
-                }
-            }
-        }
-    }
-
-    fn block_states_use_gradient(&self, stmts: &[Stmt]) -> bool {
-        stmts.iter().any(|s| match &s.kind {
-            StmtKind::State { init, .. } => mentions(self.program.sources.slice(init.span), "g"),
-            StmtKind::Expr(e) | StmtKind::Let { value: e, .. } | StmtKind::Update { value: e, .. } => self.expr_states_use_gradient(e),
-            _ => false,
-        })
-    }
-
-    fn expr_states_use_gradient(&self, e: &Expr) -> bool {
-        match &e.kind {
-            ExprKind::If { then, otherwise, .. } => {
-                self.block_states_use_gradient(&then.stmts) || otherwise.as_ref().is_some_and(|b| self.block_states_use_gradient(&b.stmts))
-            }
-            ExprKind::Block(b) => self.block_states_use_gradient(&b.stmts),
-            _ => false,
         }
     }
 }

@@ -282,7 +282,6 @@ impl Evaluator<'_> {
         }
         self.fail(d)
     }
-    #[allow(clippy::too_many_arguments)]
     fn match_array(
         &mut self,
         sig: &mut Sig,
@@ -350,7 +349,6 @@ impl Evaluator<'_> {
             What::Binding(name) => (argument, format!("`{name}`")),
         }
     }
-    #[allow(clippy::too_many_arguments)]
     fn match_shape(
         &mut self,
         sig: &mut Sig,
@@ -433,7 +431,6 @@ impl Evaluator<'_> {
     fn is_inferred(&self, sig: &Sig, symbol: &Symbol) -> bool {
         sig.names.values().any(|s| s == symbol)
     }
-    #[allow(clippy::too_many_arguments)]
     fn wrong_shape<T>(
         &mut self,
         sig: &mut Sig,

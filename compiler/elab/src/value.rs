@@ -139,6 +139,13 @@ pub struct ModelValue {
     pub span: Span,
 }
 
+impl ModelValue {
+    /// An unbound model with these settings.
+    pub(crate) fn new(item: ItemRef, args: Vec<CallArg>, span: Span) -> Self {
+        ModelValue { item, args, params: None, shared_path: None, label: None, frozen: Rc::default(), float: None, span }
+    }
+}
+
 /// An optimizer.
 #[derive(Clone, Debug)]
 pub enum OptimizerValue {

@@ -1,8 +1,42 @@
 //! States of a body: declared in the first pass, read and handed out in the others.
 
 use super::*;
+use crate::settings::mentions;
 
 impl Evaluator<'_> {
+    /// Whether some state of an optimizer begins with a function of the gradient.
+    pub(crate) fn state_uses_gradient(&self, optimizer: &OptimizerValue) -> bool {
+        match optimizer {
+            OptimizerValue::Chain(parts) => parts.iter().any(|p| self.state_uses_gradient(p)),
+            OptimizerValue::Single { item, .. } => {
+                let ItemKind::Fn(f) = &self.program.item(*item).kind else { return false };
+                match &f.body.kind {
+                    ExprKind::Block(b) => self.block_states_use_gradient(&b.stmts),
+                    // A named chain: its parts are seen when they run; assume they may.
+                    _ => false,
+                }
+            }
+        }
+    }
+
+    fn block_states_use_gradient(&self, stmts: &[Stmt]) -> bool {
+        stmts.iter().any(|s| match &s.kind {
+            StmtKind::State { init, .. } => mentions(self.program.sources.slice(init.span), "g"),
+            StmtKind::Expr(e) | StmtKind::Let { value: e, .. } | StmtKind::Update { value: e, .. } => self.expr_states_use_gradient(e),
+            _ => false,
+        })
+    }
+
+    fn expr_states_use_gradient(&self, e: &Expr) -> bool {
+        match &e.kind {
+            ExprKind::If { then, otherwise, .. } => {
+                self.block_states_use_gradient(&then.stmts) || otherwise.as_ref().is_some_and(|b| self.block_states_use_gradient(&b.stmts))
+            }
+            ExprKind::Block(b) => self.block_states_use_gradient(&b.stmts),
+            _ => false,
+        }
+    }
+
     pub(super) fn declare_state(
         &mut self,
         scopes: &mut [Scope],
