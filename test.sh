@@ -6,15 +6,20 @@ cd "$(dirname "$0")"
 step() { printf '\n== %s (%ss)\n' "$1" "$SECONDS"; }
 
 step "tools"
-if ! command -v cargo >/dev/null; then
-  echo "test.sh needs Rust (rustup.rs); the version is in Cargo.toml under rust-version" >&2
-  exit 1
-fi
+as_root() { if [[ $EUID -eq 0 ]]; then "$@"; else sudo "$@"; fi; }
+debian() { as_root apt-get update -qq && as_root apt-get install -y -qq --no-install-recommends "$@"; }
 if ! command -v cc >/dev/null; then
-  apt-get update -qq && apt-get install -y -qq --no-install-recommends gcc libc6-dev
+  debian gcc libc6-dev
 fi
+if ! command -v cargo >/dev/null; then
+  command -v curl >/dev/null || debian curl ca-certificates
+  curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal --component rustfmt --component clippy
+  source "$HOME/.cargo/env"
+fi
+cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
+cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
 if ! cargo nextest --version >/dev/null 2>&1; then
-  cargo install --locked cargo-nextest
+  cargo install --locked cargo-nextest --version 0.9.143
 fi
 
 step "format"
