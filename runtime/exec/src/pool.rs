@@ -10,8 +10,12 @@ const SPINS: u32 = 20_000;
 
 type Unit = unsafe fn(*const (), usize);
 
+/// The low half of `next` while a job is being set up: no total reaches it, so no unit can be claimed.
+const CLOSED: u64 = 0xFFFF_FFFF;
+
 /// State shared by the threads. `next` packs the job's generation (high half) and the next unit (low half), so that a worker that
-/// wakes late cannot take a unit of a newer job with an older job's function.
+/// wakes late cannot take a unit of a newer job with an older job's function; it is closed while the other fields change, so that
+/// it cannot take a unit of an older job with the newer job's total either.
 struct Shared {
     next: AtomicU64,
     total: AtomicUsize,
@@ -73,15 +77,16 @@ impl Pool {
             unsafe { (*data.cast::<F>())(i) }
         }
         let guard = if total > 1 && !self.workers.is_empty() && !INSIDE.get() { self.busy.try_lock().ok() } else { None };
-        if guard.is_none() || total > u32::MAX as usize {
+        if guard.is_none() || total as u64 > CLOSED {
             (0..total).for_each(unit);
             return;
         }
         let s = &*self.shared;
-        let generation = (s.next.load(Ordering::Relaxed) >> 32).wrapping_add(1) & 0xFFFF_FFFF;
-        s.unit.store(trampoline::<F> as Unit as *mut (), Ordering::Relaxed);
-        s.data.store(std::ptr::from_ref(unit).cast_mut().cast(), Ordering::Relaxed);
-        s.total.store(total, Ordering::Relaxed);
+        let generation = (s.next.fetch_or(CLOSED, Ordering::Relaxed) >> 32).wrapping_add(1) & 0xFFFF_FFFF;
+        // Released after the closing, so that whoever reads one of them here finds the older job closed.
+        s.unit.store(trampoline::<F> as Unit as *mut (), Ordering::Release);
+        s.data.store(std::ptr::from_ref(unit).cast_mut().cast(), Ordering::Release);
+        s.total.store(total, Ordering::Release);
         s.remaining.store(total, Ordering::Relaxed);
         s.next.store(generation << 32, Ordering::SeqCst);
         if s.sleeping.load(Ordering::SeqCst) > 0 {
@@ -105,19 +110,19 @@ impl Pool {
 
 /// Runs units of the job with this generation until none is left or a newer job has begun.
 fn take_units(s: &Shared, generation: u64) {
-    // Read before a unit is claimed: the claim succeeds only if these still belong to this generation.
-    let total = s.total.load(Ordering::Relaxed) as u64;
-    let unit = s.unit.load(Ordering::Relaxed);
-    let data = s.data.load(Ordering::Relaxed).cast_const();
+    // Read before a unit is claimed: the claim succeeds only if all of these still belong to this generation.
+    let total = s.total.load(Ordering::Acquire) as u64;
+    let unit = s.unit.load(Ordering::Acquire);
+    let data = s.data.load(Ordering::Acquire).cast_const();
     let mut seen = s.next.load(Ordering::Acquire);
     loop {
-        if seen >> 32 != generation || seen & 0xFFFF_FFFF >= total {
+        if seen >> 32 != generation || seen & CLOSED >= total {
             return;
         }
         match s.next.compare_exchange_weak(seen, seen + 1, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => {
                 // SAFETY: the pointer was made from a `Unit` in `run`, whose caller waits until `remaining` is 0.
-                unsafe { std::mem::transmute::<*mut (), Unit>(unit)(data, (seen & 0xFFFF_FFFF) as usize) };
+                unsafe { std::mem::transmute::<*mut (), Unit>(unit)(data, (seen & CLOSED) as usize) };
                 s.remaining.fetch_sub(1, Ordering::Release);
                 seen = s.next.load(Ordering::Acquire);
             }
@@ -176,9 +181,10 @@ mod tests {
 
     #[test]
     fn every_unit_runs_exactly_once() {
-        for threads in [1, 2, 5] {
+        // More threads than cores, and jobs that grow: a thread that is held up for a while finds the next job with a larger total.
+        for threads in [1, 2, 3, 5, 8] {
             let pool = Pool::new(threads);
-            for round in 0..2000 {
+            for round in 0..10_000 {
                 let n = round % 37;
                 let counts: Vec<AtomicU32> = (0..n).map(|_| AtomicU32::new(0)).collect();
                 pool.run(n, &|i| {
