@@ -74,8 +74,10 @@ cases! {
     index_notation
     indexing
     layers
+    leaving_loops
     loops
     metrics
+    metrics_in_bodies
     optimizer_bodies
     output
     precision

@@ -415,9 +415,11 @@ impl Evaluator<'_> {
         }
         self.frames.push(Frame { item });
         let yields = std::mem::take(&mut self.yields);
+        let exits = std::mem::take(&mut self.exits);
         let constructing = std::mem::replace(&mut self.constructing, false);
         let result = f(self);
         self.constructing = constructing;
+        self.exits = exits;
         self.yields = yields;
         self.frames.pop();
         result
@@ -475,6 +477,8 @@ impl Evaluator<'_> {
         let known = self.diagnostics.len();
         let instance = Instance { place: crate::rng::mix(self.instance.place, self.site(span)), ..Instance::default() };
         let saved = std::mem::replace(&mut self.instance, instance);
+        let place = self.metric_place();
+        let place = std::mem::replace(&mut self.recorder.place, place);
         let params = self.params.take();
         let in_optimizer = std::mem::replace(&mut self.in_optimizer, false);
         let in_script = self.in_script;
@@ -486,6 +490,7 @@ impl Evaluator<'_> {
         self.in_script = in_script;
         self.in_optimizer = in_optimizer;
         self.params = params;
+        self.recorder.place = place;
         self.instance = saved;
         if result.is_err() && !self.checking() && self.diagnostics.len() == known + 1 {
             // The mistake shows in the function, but the call may be to blame.

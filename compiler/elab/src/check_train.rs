@@ -76,14 +76,13 @@ impl Evaluator<'_> {
             .collect();
         let key = Array { dtype: DType::U32, shape: vec![Dim::from(2i64)], weak: false, node: None };
         let mut scope = self.checked_scope(setup, &labeled, setup.checked.as_ref(), &rows)?;
-        let (_, leaves) = self.initialize(key, |ev| {
+        let (auxiliary, leaves) = self.initialize(key, |ev| {
             let value = ev.expr(&mut scope, &setup.loss)?;
-            let loss = match &value {
-                Value::Tuple(parts) if parts.len() == 2 => parts[0].clone(),
-                other => other.clone(),
-            };
-            ev.float_scalar(&loss, setup.loss.span, "the loss")
+            let (_, auxiliary) = ev.split_loss(setup, value)?;
+            Ok(auxiliary)
         })?;
+        let given = setup.metrics.iter().filter_map(|m| m.values.first().and_then(|(n, _)| n.as_ref())).map(|n| &*n.text);
+        self.recorded_once(setup, std::iter::once("loss").chain(auxiliary.iter().map(|(n, _)| n.as_str())).chain(given))?;
         self.frozen_paths(setup, &leaves)?;
         // Metrics see models bound to their leaves.
         let mut bound = Vec::new();

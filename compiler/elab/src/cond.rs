@@ -1,12 +1,15 @@
 //! `if`: at compile time one branch, at run time a conditional with both.
 
 use crate::evaluator::{Eval, Evaluator};
+use crate::exits::{DONE, LEFT};
 use crate::scope::Scope;
+use crate::tally::{Count, Recorded, Tally};
 use crate::tree::{array_type, describe, is_arrayish, leaves, rebuild, same_structure};
 use crate::value::Value;
+use indexmap::IndexSet;
 use optc_abi::DType;
 use optc_base::{Code, Diagnostic, Span};
-use optc_front::ast::{Block, Expr};
+use optc_front::ast::{Block, Expr, Stmt};
 use optc_ir::graph::{Graph, NodeId};
 use optc_ops::{Array, Dim, Fit};
 use std::rc::Rc;
@@ -54,6 +57,41 @@ impl LeafTy {
     }
 }
 
+/// One side of a conditional.
+#[derive(Clone, Copy)]
+pub(crate) enum Part<'a> {
+    /// A branch as written.
+    Block(&'a Block),
+    /// The statements of a loop's body that are left, where neither the pass nor the loop is over.
+    Rest(&'a [Stmt]),
+    /// The pass is over.
+    Left,
+    /// Nothing happens.
+    Nothing,
+}
+
+impl Part<'_> {
+    fn of(block: Option<&Block>) -> Part<'_> {
+        block.map_or(Part::Nothing, Part::Block)
+    }
+    fn statements(&self) -> &[Stmt] {
+        match self {
+            Part::Block(b) => &b.stmts,
+            Part::Rest(stmts) => stmts,
+            Part::Left | Part::Nothing => &[],
+        }
+    }
+}
+
+/// A side of a conditional as a graph: its outputs are the arrays of the values, then what was recorded.
+struct Side {
+    /// The value, the variables assigned, what was yielded (a tuple).
+    values: Vec<Value>,
+    recorded: Recorded,
+    graph: Graph,
+    captured: Vec<Array>,
+}
+
 impl Evaluator<'_> {
     pub(crate) fn if_expr(&mut self, scope: &mut Scope, cond: &Expr, then: &Block, otherwise: Option<&Block>, span: Span) -> Eval {
         let value = self.expr(scope, cond)?;
@@ -69,18 +107,20 @@ impl Evaluator<'_> {
                 if self.checking() {
                     self.check_if(scope, then, otherwise, run_time, span)
                 } else if run_time {
-                    self.run_time_if(scope, &value, cond.span, then, otherwise, span)
+                    self.run_time_if(scope, &value, cond.span, [Part::Block(then), Part::of(otherwise)], span)
                 } else {
                     self.error("E0344", cond.span, "this condition is not known at compile time")
                 }
             }
         }
     }
-    /// Variables of the scope that branches assign.
-    fn carried_by(&self, scope: &Scope, blocks: &[Option<&Block>]) -> Vec<Arc<str>> {
+    /// Variables of the scope that the sides of a conditional assign.
+    fn carried_by(&self, scope: &Scope, sides: [Part<'_>; 2]) -> Vec<Arc<str>> {
         let mut names: Vec<Arc<str>> = Vec::new();
-        for b in blocks.iter().flatten() {
-            for name in crate::walk::assigned(b) {
+        for side in sides {
+            let leaves = matches!(side, Part::Rest(_) | Part::Left) || crate::walk::exits(side.statements()).any();
+            let flags = if leaves { &[LEFT, DONE][..] } else { &[] };
+            for name in crate::walk::assigned(side.statements()).into_iter().chain(flags.iter().map(|f| Arc::from(*f))) {
                 if scope.get(&name).is_some() && !names.contains(&name) {
                     names.push(name);
                 }
@@ -88,9 +128,26 @@ impl Evaluator<'_> {
         }
         names
     }
+    /// Executes one side in a scope of its own, which keeps the updates.
+    fn side(&mut self, scope: &mut Scope, part: Part<'_>) -> Eval {
+        match part {
+            Part::Block(b) => self.block(scope, b),
+            Part::Rest(stmts) => {
+                // Here both are known, so that nothing is made conditional on them again.
+                scope.set(LEFT, Value::Bool(Some(false)));
+                scope.set(DONE, Value::Bool(Some(false)));
+                self.stmts(scope, stmts)
+            }
+            Part::Left => {
+                scope.set(LEFT, Value::Bool(Some(true)));
+                Ok(Value::None)
+            }
+            Part::Nothing => Ok(Value::None),
+        }
+    }
     /// While checking: both branches, and what they have in common.
     fn check_if(&mut self, scope: &mut Scope, then: &Block, otherwise: Option<&Block>, run_time: bool, span: Span) -> Eval {
-        let names = self.carried_by(scope, &[Some(then), otherwise]);
+        let names = self.carried_by(scope, [Part::Block(then), Part::of(otherwise)]);
         let (mut a, mut b) = (scope.clone(), scope.clone());
         let first = self.block(&mut a, then);
         let second = match otherwise {
@@ -196,49 +253,39 @@ impl Evaluator<'_> {
             _ => Value::Unknown,
         }
     }
-    /// A conditional: both branches become graphs.
-    fn run_time_if(
-        &mut self,
-        scope: &mut Scope,
-        cond: &Value,
-        cond_span: Span,
-        then: &Block,
-        otherwise: Option<&Block>,
-        span: Span,
-    ) -> Eval {
-        let names = self.carried_by(scope, &[Some(then), otherwise]);
+    /// A conditional: both sides become graphs.
+    pub(crate) fn run_time_if(&mut self, scope: &mut Scope, cond: &Value, cond_span: Span, sides: [Part<'_>; 2], span: Span) -> Eval {
+        let names = self.carried_by(scope, sides);
         if self.initializing() {
-            // Parameters are made in the graph at hand: both branches are evaluated, their values chosen.
-            return self.chosen_if(scope, cond, &names, then, otherwise, span);
+            // Parameters are made in the graph at hand: both sides are evaluated, their values chosen.
+            return self.chosen_if(scope, cond, &names, sides, span);
         }
-        let buffers = self.recorder.clone();
-        let (a, graph_a, captured_a) = self.branch(scope, Some(then), &names, span)?;
-        self.recorder = buffers.clone();
-        let (b, graph_b, captured_b) = self.branch(scope, otherwise, &names, span)?;
-        self.recorder = buffers;
-        // Leaves in pairs: those that are the same number or the same outer array in both need no conditional.
-        let mut captured: Vec<Array> = captured_a.clone();
-        for array in &captured_b {
+        let a = self.branch(scope, sides, 0, &names, span)?;
+        let b = self.branch(scope, sides, 1, &names, span)?;
+        // Leaves in pairs: those that are the same number in both need no conditional.
+        let mut captured: Vec<Array> = a.captured.clone();
+        for array in &b.captured {
             if !captured.iter().any(|c| c.node == array.node) {
                 captured.push(array.clone());
             }
         }
-        let mut builders =
-            [BranchBuilder::new(&captured, &captured_a, &graph_a, self), BranchBuilder::new(&captured, &captured_b, &graph_b, self)];
+        let before: Vec<Array> = self.buffers_before(&a.recorded, &b.recorded);
+        for array in &before {
+            if !captured.iter().any(|c| c.node == array.node) {
+                captured.push(array.clone());
+            }
+        }
+        let mut builders = [&a, &b].map(|side| BranchBuilder::new(&captured, side, self));
         let mut results: Vec<(Value, Vec<Option<LeafTy>>)> = Vec::new();
-        let mut at = [0usize, 0usize];
-        for (k, (x, y)) in a.iter().zip(&b).enumerate() {
-            let value_needed = k > 0 || otherwise.is_some();
-            let name = if k == 0 { "the value".to_string() } else { format!("`{}`", names[k - 1]) };
+        for (k, (x, y)) in a.values.iter().zip(&b.values).enumerate() {
+            let name = match k {
+                0 => "the value".to_string(),
+                k if k <= names.len() => format!("`{}`", names[k - 1]),
+                _ => "what is yielded".to_string(),
+            };
             let (p, q) = (leaves(x), leaves(y));
             if !same_structure(x, y) || p.len() != q.len() {
-                if !value_needed {
-                    results.push((Value::None, Vec::new()));
-                    at[0] += p.iter().filter(|(_, v)| matches!(v, Value::Array(_))).count();
-                    at[1] += q.iter().filter(|(_, v)| matches!(v, Value::Array(_))).count();
-                    continue;
-                }
-                return self.branches_differ(&describe(x), &describe(y), span, then, otherwise, &name);
+                return self.sides_differ(&describe(x), &describe(y), span, sides, &name);
             }
             let mut types = Vec::new();
             for ((_, u), (_, v)) in p.iter().zip(&q) {
@@ -253,18 +300,19 @@ impl Evaluator<'_> {
                     continue;
                 }
                 let (Some(s), Some(t)) = (LeafTy::of(u), LeafTy::of(v)) else {
-                    return self.branches_differ(&describe(u), &describe(v), span, then, otherwise, &name);
+                    return self.sides_differ(&describe(u), &describe(v), span, sides, &name);
                 };
                 let Some(ty) = s.meet(&t) else {
-                    return self.branches_differ(&s.text(), &t.text(), span, then, otherwise, &name);
+                    return self.sides_differ(&s.text(), &t.text(), span, sides, &name);
                 };
-                for (side, leaf) in [u, v].into_iter().enumerate() {
-                    builders[side].push(leaf, &ty, &mut at[side], self);
+                for (builder, leaf) in builders.iter_mut().zip([u, v]) {
+                    builder.push(leaf, &ty, self);
                 }
                 types.push(Some(ty));
             }
             results.push((x.clone(), types));
         }
+        let recorded = self.join_recorded(&mut builders, [&a.recorded, &b.recorded], &captured);
         let [first, second] = builders.map(|b| Arc::new(b.graph));
         self.cx.at(span);
         let origin = self.cx.origin;
@@ -272,7 +320,7 @@ impl Evaluator<'_> {
         let pred = self.cx.node(&pred);
         let args: Vec<NodeId> = captured.iter().map(|c| self.cx.node(c)).collect();
         let nodes = if first.outputs.is_empty() { Vec::new() } else { self.cx.graph().cond_results(pred, first, second, &args, origin) };
-        let mut nodes = nodes.into_iter();
+        let mut arrays = nodes.into_iter().map(|n| self.cx.array(n)).collect::<Vec<_>>().into_iter();
         let mut values = Vec::new();
         for (model, types) in results {
             let old = leaves(&model);
@@ -281,33 +329,100 @@ impl Evaluator<'_> {
                 new.push(match ty {
                     None => leaf,
                     Some(ty) => {
-                        let array = self.cx.array(nodes.next().expect("one result per leaf"));
+                        let array = arrays.next().expect("one result per leaf");
                         Value::Array(Array { weak: ty.weak, ..array })
                     }
                 });
             }
             values.push(rebuild(&model, &mut new.into_iter()));
         }
+        self.replay_recorded(recorded.with(&mut arrays));
         let mut values = values.into_iter();
         let value = values.next().unwrap_or(Value::None);
-        for (name, v) in names.iter().zip(values) {
+        for (name, v) in names.iter().zip(&mut values) {
             scope.set(name, v);
             self.record_buffer(scope, name);
         }
+        if let (Some(Value::Tuple(yielded)), Some(list)) = (values.next(), self.yields.last_mut()) {
+            list.extend(yielded.iter().cloned());
+        }
         Ok(value)
     }
-    /// One branch: its value and the assigned variables, with the arrays among their leaves as outputs.
-    fn branch(&mut self, scope: &Scope, block: Option<&Block>, names: &[Arc<str>], span: Span) -> Eval<(Vec<Value>, Graph, Vec<Array>)> {
-        let mut inner = scope.clone();
-        self.subgraph(|ev| {
-            let value = match block {
-                Some(b) => ev.block(&mut inner, b)?,
-                None => Value::None,
-            };
-            let mut values = vec![value];
-            for name in names {
-                values.push(inner.get(name).map_or(Value::Unknown, |b| b.value.clone()));
+    /// The values that buffers changed on one side only have on the other.
+    fn buffers_before(&self, a: &Recorded, b: &Recorded) -> Vec<Array> {
+        let lacks = |side: &Recorded, path: &Arc<str>| !side.buffers.iter().any(|(p, _)| p == path);
+        let one_sided =
+            a.buffers.iter().filter(|(p, _)| lacks(b, p)).chain(b.buffers.iter().filter(|(p, _)| lacks(a, p))).map(|(path, _)| path);
+        one_sided.filter_map(|path| self.buffer_before(path)).collect()
+    }
+    /// Makes what either side recorded results of both: buffers the other side left alone keep their values, metrics it has not count as recorded no times.
+    fn join_recorded(&mut self, builders: &mut [BranchBuilder; 2], sides: [&Recorded; 2], captured: &[Array]) -> Recorded {
+        let mut joined = Recorded::default();
+        let paths: IndexSet<Arc<str>> = sides.iter().flat_map(|s| s.buffers.iter().map(|(p, _)| p.clone())).collect();
+        for path in paths {
+            let own = sides.map(|s| s.buffers.iter().position(|(p, _)| *p == path));
+            let before = self.buffer_before(&path);
+            if own.contains(&None) && before.is_none() {
+                continue;
             }
+            let mut array = None;
+            for (builder, at) in builders.iter_mut().zip(own) {
+                let node = match at {
+                    Some(at) => builder.recorded[at],
+                    None => {
+                        let before = before.as_ref().expect("checked above");
+                        builder.inputs[captured.iter().position(|c| c.node == before.node).expect("captured for this")]
+                    }
+                };
+                builder.graph.outputs.push(node);
+            }
+            for (side, at) in sides.iter().zip(own) {
+                array = array.or(at.map(|at| side.buffers[at].1.clone()));
+            }
+            joined.buffers.push((path, array.expect("one side changes it")));
+        }
+        let keys: IndexSet<_> = sides.iter().flat_map(|s| s.metrics.keys().cloned()).collect();
+        for key in keys {
+            let own = sides.map(|s| s.metrics.get(&key));
+            let count = match own.map(|t| t.map(|t| &t.count)) {
+                [Some(Count::Times(a)), Some(Count::Times(b))] if a == b => Some(*a),
+                _ => None,
+            };
+            for (k, builder) in builders.iter_mut().enumerate() {
+                let nodes = own[k].map(|_| builder.tally(sides[k], &key));
+                let dtype = self.cx.float;
+                let number = |x: f64, builder: &mut BranchBuilder| builder.graph.scalar(dtype, x, self.cx.origin);
+                let sum = match nodes {
+                    Some((sum, _)) => sum,
+                    None => number(0.0, builder),
+                };
+                builder.graph.outputs.push(sum);
+                if count.is_none() {
+                    let n = match (nodes, own[k].map(|t| &t.count)) {
+                        (Some((_, Some(n))), _) => n,
+                        (_, Some(Count::Times(n))) => number(*n as f64, builder),
+                        _ => number(0.0, builder),
+                    };
+                    builder.graph.outputs.push(n);
+                }
+            }
+            let one = own.iter().flatten().next().expect("one side records it").sum.clone();
+            let count = count.map_or(Count::Array(one.clone()), Count::Times);
+            joined.metrics.insert(key, Tally { sum: one, count });
+        }
+        joined
+    }
+    /// One side as a graph.
+    fn branch(&mut self, scope: &Scope, sides: [Part<'_>; 2], which: usize, names: &[Arc<str>], span: Span) -> Eval<Side> {
+        let mut inner = scope.clone();
+        let valued = matches!(sides, [Part::Block(_), Part::Block(_)]);
+        let yields = self.yields.last().map_or(0, Vec::len);
+        let result = self.subgraph(|ev| {
+            let (value, recorded) = ev.recording(|ev| ev.side(&mut inner, sides[which]))?;
+            let mut values = vec![if valued { value } else { Value::None }];
+            values.extend(ev.values_of(&inner, names));
+            let yielded = ev.yields.last_mut().map_or(Vec::new(), |list| list.split_off(yields));
+            values.push(Value::Tuple(Rc::new(yielded)));
             // Lists of numbers become the arrays they are.
             for value in &mut values {
                 *value = ev.map_tree(value, span, &mut |ev, _, leaf| match leaf {
@@ -315,35 +430,45 @@ impl Evaluator<'_> {
                     other => Ok(other.clone()),
                 })?;
             }
-            let arrays = values.iter().flat_map(leaves).filter_map(|(_, v)| if let Value::Array(a) = v { Some(a) } else { None }).collect();
-            Ok((values, arrays))
-        })
+            let arrays = values.iter().flat_map(leaves).filter_map(|(_, v)| if let Value::Array(a) = v { Some(a) } else { None });
+            let arrays = arrays.chain(recorded.arrays()).collect();
+            Ok(((values, recorded), arrays))
+        });
+        let ((values, recorded), graph, captured) = result?;
+        Ok(Side { values, recorded, graph, captured })
+    }
+    /// The sides of a conditional do not fit together.
+    fn sides_differ<T>(&mut self, a: &str, b: &str, span: Span, sides: [Part<'_>; 2], what: &str) -> Eval<T> {
+        if what == "what is yielded" {
+            return self.fail(
+                Diagnostic::error(Code("E0346"), span, "a pass yields once, whatever its conditions are")
+                    .note(format!("one way {a} is yielded, the other way {b}"))
+                    .help("yield in both branches, or once after them; `break` and `continue` stand in loops without `yield`"),
+            );
+        }
+        let Part::Block(then) = sides[0] else {
+            let message = format!("{what} changes its type where the loop is left");
+            return self
+                .fail(Diagnostic::error(Code("E0338"), span, message).note(format!("it is {a} if it is left here, and {b} if not")));
+        };
+        let otherwise = if let Part::Block(b) = sides[1] { Some(b) } else { None };
+        self.branches_differ(a, b, span, then, otherwise, what)
     }
     /// Whether parameters are being drawn, so that no graph of its own may be begun around them.
     pub(crate) fn initializing(&self) -> bool {
-        !self.checking() && matches!(&self.params, Some(cx) if matches!(cx.mode, crate::model::ParamMode::Init(_)))
+        let drawing = matches!(&self.params, Some(cx) if matches!(cx.mode, crate::model::ParamMode::Init(_)));
+        !self.checking() && (drawing || self.recorder.initializing.is_some())
     }
-    fn chosen_if(
-        &mut self,
-        scope: &mut Scope,
-        cond: &Value,
-        names: &[Arc<str>],
-        then: &Block,
-        otherwise: Option<&Block>,
-        span: Span,
-    ) -> Eval {
+    fn chosen_if(&mut self, scope: &mut Scope, cond: &Value, names: &[Arc<str>], sides: [Part<'_>; 2], span: Span) -> Eval {
         let (mut a, mut b) = (scope.clone(), scope.clone());
-        let first = self.block(&mut a, then)?;
-        let second = match otherwise {
-            Some(block) => self.block(&mut b, block)?,
-            None => Value::None,
-        };
+        let first = self.side(&mut a, sides[0])?;
+        let second = self.side(&mut b, sides[1])?;
         for name in names {
             let value = |s: &Scope| s.get(name).map_or(Value::Unknown, |b| b.value.clone());
             let chosen = self.choose(cond, &value(&a), &value(&b), span)?;
             scope.set(name, chosen);
         }
-        if otherwise.is_none() {
+        if !matches!(sides, [Part::Block(_), Part::Block(_)]) {
             return Ok(Value::None);
         }
         self.choose(cond, &first, &second, span)
@@ -366,14 +491,18 @@ fn tail(b: &Block) -> Span {
     b.stmts.last().map_or(b.span, |s| s.span)
 }
 
-/// Puts a branch into the form conditionals need: the inputs of both branches, results of the common types.
+/// Puts a side into the form conditionals need: the inputs of both sides, results of the common types.
 struct BranchBuilder {
     graph: Graph,
-    outputs: Vec<NodeId>,
+    inputs: Vec<NodeId>,
+    /// Arrays of the values not asked for yet.
+    values: std::vec::IntoIter<NodeId>,
+    /// What was recorded.
+    recorded: Vec<NodeId>,
 }
 
 impl BranchBuilder {
-    fn new(captured: &[Array], own: &[Array], branch: &Graph, ev: &Evaluator<'_>) -> BranchBuilder {
+    fn new(captured: &[Array], side: &Side, ev: &Evaluator<'_>) -> BranchBuilder {
         let mut graph = Graph::new();
         let origin = ev.cx.origin;
         let inputs: Vec<NodeId> = captured
@@ -384,18 +513,19 @@ impl BranchBuilder {
                 graph.input(format!("captured.{i}"), ty, origin)
             })
             .collect();
+        let own = side.captured.iter();
         let args: Vec<NodeId> =
-            own.iter().map(|a| inputs[captured.iter().position(|c| c.node == a.node).expect("a capture of the branch")]).collect();
-        let outputs = graph.inline(branch, &args, "");
-        BranchBuilder { graph, outputs }
+            own.map(|a| inputs[captured.iter().position(|c| c.node == a.node).expect("a capture of the side")]).collect();
+        let mut values = graph.inline(&side.graph, &args, "");
+        let recorded = values.split_off(values.len() - side.recorded.arrays().len());
+        BranchBuilder { graph, inputs, values: values.into_iter(), recorded }
     }
-    /// Adds a leaf as a result of type `ty`: the next output of the branch if it is an array, a constant if it is a number.
-    fn push(&mut self, leaf: &Value, ty: &LeafTy, at: &mut usize, ev: &Evaluator<'_>) {
+    /// Adds a leaf as a result of type `ty`: the next array of the values if it is one, a constant if it is a number.
+    fn push(&mut self, leaf: &Value, ty: &LeafTy, ev: &Evaluator<'_>) {
         let origin = ev.cx.origin;
         let node = match leaf {
             Value::Array(_) => {
-                let node = self.outputs[*at];
-                *at += 1;
+                let node = self.values.next().expect("an output for every array");
                 self.graph.cast(node, ty.dtype, origin)
             }
             Value::Int(d) => self.graph.scalar(ty.dtype, d.known().unwrap_or(0) as f64, origin),
@@ -405,5 +535,13 @@ impl BranchBuilder {
         };
         let node = self.graph.broadcast_to(node, &ev.known_shape(&ty.shape), origin);
         self.graph.outputs.push(node);
+    }
+    /// Sum and, where it is an array, count of a metric of the side.
+    fn tally(&self, side: &Recorded, key: &(Arc<str>, Arc<str>)) -> (NodeId, Option<NodeId>) {
+        let at = side.metrics.get_index_of(key).expect("a metric of the side");
+        let before: usize = side.metrics.values().take(at).map(|t| t.arrays().len()).sum();
+        let at = side.buffers.len() + before;
+        let counted = matches!(side.metrics[key].count, Count::Array(_));
+        (self.recorded[at], counted.then(|| self.recorded[at + 1]))
     }
 }

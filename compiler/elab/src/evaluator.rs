@@ -1,5 +1,6 @@
 //! The evaluator: its state, and what every part of it needs.
 
+use crate::exits::Exits;
 use crate::host::HostEnv;
 use crate::model::{Initializing, ParamCx, ParamLeaf, Recorder};
 use crate::optimizer::OptRun;
@@ -35,10 +36,6 @@ pub enum Mode {
 pub enum Stop {
     /// A mistake; its diagnostic has been recorded.
     Reported,
-    /// `break`
-    Break,
-    /// `continue`
-    Continue,
 }
 
 /// The result of evaluation.
@@ -108,6 +105,8 @@ pub struct Evaluator<'p> {
     pub(crate) numbering: FxHashMap<ExprId, Rc<FxHashMap<ExprId, Arc<str>>>>,
     pub(crate) forced: FxHashMap<NodeId, Arc<Tensor>>,
     pub(crate) yields: Vec<Vec<Value>>,
+    /// How the body of the loop at hand can be left.
+    pub(crate) exits: Exits,
     /// Whether models named now are wanted as values, also inside a model.
     pub(crate) constructing: bool,
     /// Nesting of graphs under construction.
@@ -147,6 +146,7 @@ impl<'p> Evaluator<'p> {
             numbering: FxHashMap::default(),
             forced: FxHashMap::default(),
             yields: Vec::new(),
+            exits: Exits::default(),
             constructing: false,
             depth: 0,
             opt: None,

@@ -1,10 +1,10 @@
 //! Derivatives of functions, and functions with a gradient of their own.
 
 use crate::evaluator::{Eval, Evaluator};
+use crate::tally::Recorded;
 use crate::tree::{array_type, describe, leaves, rebuild};
 use crate::types::Sig;
 use crate::value::{CallArg, FnValue, Transform, Value, WrtArg};
-use indexmap::IndexMap;
 use optc_abi::DType;
 use optc_base::{Code, Diagnostic, Span};
 use optc_front::ast::{Expr, ExprKind, FnItem, Gradient, LetKind, PatternKind};
@@ -27,8 +27,7 @@ struct Traced {
     value: Value,
     graph: Graph,
     captured: Vec<Array>,
-    buffers: Vec<Arc<str>>,
-    metrics: Vec<(Arc<str>, Value)>,
+    recorded: Recorded,
     /// Number of arrays of the value.
     arrays: usize,
 }
@@ -36,19 +35,13 @@ struct Traced {
 impl Evaluator<'_> {
     /// Evaluates `f` on new arrays of the types of `wrt` in a graph of its own.
     fn trace(&mut self, wrt: &[Array], span: Span, f: &mut dyn FnMut(&mut Self, Vec<Array>) -> Eval) -> Eval<Traced> {
-        let saved = (self.recorder.buffers.take(), self.recorder.metrics.take());
-        self.recorder.buffers = saved.0.as_ref().map(|b| {
-            let _ = b;
-            IndexMap::new()
-        });
-        self.recorder.metrics = saved.1.as_ref().map(|_| Vec::new());
-        let result = self.subgraph(|ev| {
+        let ((value, recorded, arrays), graph, captured) = self.subgraph(|ev| {
             let mut inputs = Vec::new();
             for (k, a) in wrt.iter().enumerate() {
                 let shape = ev.known_shape(&a.shape);
                 inputs.push(ev.cx.input(&format!("x.{k}"), a.dtype, &shape));
             }
-            let value = f(ev, inputs)?;
+            let (value, recorded) = ev.recording(|ev| f(ev, inputs))?;
             let value = ev.schedule_now(&value, span)?;
             // The loss itself may be a number (a constant function); everything else in it stays as it is.
             let value = match &value {
@@ -62,18 +55,10 @@ impl Evaluator<'_> {
             };
             let mut arrays: Vec<Array> = arrays_of(&value);
             let count = arrays.len();
-            let buffers = ev.recorder.buffers.take().unwrap_or_default();
-            let metrics = ev.recorder.metrics.take().unwrap_or_default();
-            let names = buffers.keys().cloned().collect();
-            arrays.extend(buffers.into_values());
-            for (_, m) in &metrics {
-                arrays.extend(arrays_of(m));
-            }
-            Ok(((value, names, metrics, count), arrays))
-        });
-        (self.recorder.buffers, self.recorder.metrics) = saved;
-        let ((value, buffers, metrics, arrays), graph, captured) = result?;
-        Ok(Traced { value, graph, captured, buffers, metrics, arrays })
+            arrays.extend(recorded.arrays());
+            Ok(((value, recorded, count), arrays))
+        })?;
+        Ok(Traced { value, graph, captured, recorded, arrays })
     }
     /// A number as a float scalar.
     fn float_of(&mut self, value: &Value, span: Span) -> Eval<Array> {
@@ -121,18 +106,7 @@ impl Evaluator<'_> {
     fn replay(&mut self, traced: &Traced, outputs: &[Array]) -> Value {
         let (own, rest) = outputs.split_at(traced.arrays);
         let value = put_arrays(&traced.value, &mut own.iter().cloned());
-        let mut rest = rest.iter().cloned();
-        for path in &traced.buffers {
-            if let (Some(buffers), Some(array)) = (&mut self.recorder.buffers, rest.next()) {
-                buffers.insert(path.clone(), array);
-            }
-        }
-        for (name, metric) in &traced.metrics {
-            let metric = put_arrays(metric, &mut rest);
-            if let Some(metrics) = &mut self.recorder.metrics {
-                metrics.push((name.clone(), metric));
-            }
-        }
+        self.replay_recorded(traced.recorded.with(&mut rest.iter().cloned()));
         value
     }
     fn not_differentiable<T>(&mut self, e: differentiate::DiffError, span: Span) -> Eval<T> {
@@ -398,8 +372,10 @@ impl Evaluator<'_> {
         }
         let nodes: Vec<NodeId> = arrays.iter().chain(&traced.captured).chain(&cotangents).map(|a| self.cx.node(a)).collect();
         let outputs = self.cx.graph().inline(&graph, &nodes, "grad");
-        let count = traced.graph.outputs.len();
-        let mut outputs = outputs.into_iter().skip(count).map(|n| self.cx.array(n)).collect::<Vec<_>>().into_iter();
+        let outputs: Vec<Array> = outputs.into_iter().map(|n| self.cx.array(n)).collect();
+        let (values, cotangents) = outputs.split_at(traced.graph.outputs.len());
+        self.replay(&traced, values);
+        let mut outputs = cotangents.iter().cloned();
         let mut trees: Vec<Value> = points.iter().map(|p| put_floats(p, &mut outputs)).collect();
         Ok(if trees.len() == 1 { trees.pop().unwrap_or(Value::None) } else { Value::Tuple(Rc::new(trees)) })
     }
@@ -465,7 +441,8 @@ impl Evaluator<'_> {
                     .help("pass the arrays it draws or reads from outside as arguments"),
             );
         }
-        let results = arrays_of(&traced.value);
+        // What it records counts as a result, which the rule has no use for.
+        let results: Vec<Array> = arrays_of(&traced.value).into_iter().chain(traced.recorded.arrays()).collect();
         let body = Arc::new(traced.graph.clone());
         // The reverse rule: inputs are operands, results, cotangents of the results.
         let mut all: Vec<Array> = operands.clone();
@@ -474,6 +451,7 @@ impl Evaluator<'_> {
         let count = operands.len();
         let mut rule_sig = sig.clone();
         let value = traced.value.clone();
+        let muted = std::mem::replace(&mut self.recorder.muted, true);
         let rule = self.trace(&all, span, &mut |ev, inputs| {
             place(ev, &mut rule_sig, inputs[..count].to_vec());
             let result = put_arrays(&value, &mut inputs[count..count + results.len()].iter().cloned());
@@ -501,7 +479,9 @@ impl Evaluator<'_> {
             }
             let gradients = ev.expr(&mut scope, &gradient.body)?;
             ev.gradient_leaves(&args, gradients, gradient)
-        })?;
+        });
+        self.recorder.muted = muted;
+        let rule = rule?;
         if !rule.captured.is_empty() {
             return self.fail(
                 Diagnostic::error(
@@ -514,7 +494,7 @@ impl Evaluator<'_> {
         }
         let call = CallOp { name: item.name.text.to_string(), body, vjp: Some(Arc::new(rule.graph)) };
         let outputs = self.emit_call(call, &operands, span);
-        Ok(put_arrays(&traced.value, &mut outputs.into_iter()))
+        Ok(self.replay(&traced, &outputs))
     }
     /// What a gradient of one's own returned, as one array per operand.
     fn gradient_leaves(&mut self, args: &[Value], gradients: Value, gradient: &Gradient) -> Eval {

@@ -39,7 +39,7 @@ impl Evaluator<'_> {
         if run_time && self.must_unroll(scope, body.block) {
             return self.cannot_unroll(body.span);
         }
-        let names: Vec<Arc<str>> = crate::walk::assigned(body.block).into_iter().filter(|n| scope.get(n).is_some()).collect();
+        let names: Vec<Arc<str>> = crate::walk::assigned(&body.block.stmts).into_iter().filter(|n| scope.get(n).is_some()).collect();
         let before = self.values_of(scope, &names);
         self.yields.push(Vec::new());
         let mut result = Ok(Value::None);
@@ -116,7 +116,7 @@ impl Evaluator<'_> {
 /// The last update of a variable in a body.
 fn update_place(b: &Block, name: &str) -> Option<Span> {
     let mut place = None;
-    crate::walk::stmts(b, &mut |s| {
+    crate::walk::stmts(&b.stmts, &mut |s| {
         if let StmtKind::Update { target, value } = &s.kind
             && crate::walk::root(target).as_deref() == Some(name)
         {

@@ -3,6 +3,7 @@
 use crate::args::takes_array;
 use crate::evaluator::{Eval, Evaluator, Instance};
 use crate::scope::Scope;
+use crate::tally::Metrics;
 use crate::tree::{describe, nest};
 use crate::value::{CallArg, FnValue, ModelValue, Value};
 use indexmap::IndexMap;
@@ -70,8 +71,14 @@ pub struct Initializing {
 pub struct Recorder {
     /// New values of buffers by path (with the label of the model in front), where they are wanted.
     pub buffers: Option<IndexMap<Arc<str>, Array>>,
-    /// Values of `metric` statements by name, where they are wanted.
-    pub metrics: Option<Vec<(Arc<str>, Value)>>,
+    /// Values of buffers as they were read from their trees, by path.
+    pub seen: IndexMap<Arc<str>, Array>,
+    /// Values of `metric` statements, where they are wanted.
+    pub metrics: Option<Metrics>,
+    /// Path under which metrics of functions are recorded, that of the layer that called them.
+    pub place: Arc<str>,
+    /// Whether metrics are left out at the moment: a body is run for several leaves, and one of them counts.
+    pub muted: bool,
     /// Models being initialized.
     pub initializing: Option<Initializing>,
 }

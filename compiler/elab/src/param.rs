@@ -67,6 +67,9 @@ impl Evaluator<'_> {
                     Some(a) if buffer => a,
                     _ => self.array_of(&value, span)?,
                 };
+                if buffer && self.recorder.buffers.is_some() {
+                    self.recorder.seen.insert(labeled.clone(), array.clone());
+                }
                 let fits =
                     array.shape.len() == shape.len() && !array.shape.iter().zip(&shape).any(|(a, b)| a.fit(b) == optc_ops::Fit::Different);
                 if fits {

@@ -252,6 +252,8 @@ impl<'p> Evaluator<'p> {
                     Value::Series(Rc::new(series.clone()))
                 } else if &*field.text == "seconds" {
                     Value::Float(Some(run.result.seconds))
+                } else if let Some(group) = series_below(&run.result.series, &field.text) {
+                    group
                 } else {
                     let mut names: Vec<&str> = run.models.keys().map(|k| &**k).collect();
                     names.extend(run.result.series.keys().map(|k| k.as_str()));
@@ -353,7 +355,9 @@ impl<'p> Evaluator<'p> {
         for x in points {
             scope.push();
             scope.bind(name.text.clone(), x, LetKind::Let, name.span);
+            let (yields, exits) = (std::mem::take(&mut self.yields), std::mem::take(&mut self.exits));
             let result = self.block(scope, body);
+            (self.yields, self.exits) = (yields, exits);
             scope.pop();
             result?;
         }
@@ -420,4 +424,14 @@ fn flatten(fields: &IndexMap<Arc<str>, Value>, prefix: &str, span: Span, out: &m
             _ => out.push((path, value.clone(), span)),
         }
     }
+}
+
+/// The series whose names begin with a path (`block.0.size` below `block`), as a tree of records.
+fn series_below(series: &IndexMap<String, Series>, path: &str) -> Option<Value> {
+    let below = series.iter().filter_map(|(name, s)| {
+        let rest = name.strip_prefix(path)?.strip_prefix('.')?;
+        Some((Arc::from(rest), Value::Series(Rc::new(s.clone()))))
+    });
+    let leaves: Vec<(Arc<str>, Value)> = below.collect();
+    (!leaves.is_empty()).then(|| crate::tree::nest(&leaves))
 }

@@ -25,7 +25,7 @@ impl Evaluator<'_> {
     pub(crate) fn stmts(&mut self, scope: &mut Scope, stmts: &[Stmt]) -> Eval {
         let mut value = Value::None;
         let mut failed = false;
-        for s in stmts {
+        for (k, s) in stmts.iter().enumerate() {
             match self.stmt(scope, s) {
                 Ok(v) => value = v,
                 Err(Stop::Reported) if self.checking() => {
@@ -35,6 +35,11 @@ impl Evaluator<'_> {
                     bind_unknown(scope, s);
                 }
                 Err(stop) => return Err(stop),
+            }
+            if self.exits.any()
+                && let Some(rest) = self.unless_left(scope, &stmts[k + 1..], s.span)?
+            {
+                return Ok(rest);
             }
         }
         if failed { Err(Stop::Reported) } else { Ok(value) }
@@ -86,9 +91,7 @@ impl Evaluator<'_> {
             StmtKind::SharedLayer { name, value } => self.shared_layer(scope, name, value)?,
             StmtKind::Metric { name, value } => {
                 let v = self.expr(scope, value)?;
-                if let Some(metrics) = &mut self.recorder.metrics {
-                    metrics.push((name.text.clone(), v));
-                }
+                self.record_metric(&name.text, &v, value.span)?;
             }
             StmtKind::State { .. } | StmtKind::Eval { .. } => {
                 let word = if matches!(s.kind, StmtKind::State { .. }) { "state" } else { "eval" };
@@ -113,8 +116,8 @@ impl Evaluator<'_> {
                     }
                 }
             }
-            StmtKind::Break(c) => return self.leave(scope, c.as_ref(), Stop::Break, s.span),
-            StmtKind::Continue(c) => return self.leave(scope, c.as_ref(), Stop::Continue, s.span),
+            StmtKind::Break(c) => return self.leave(scope, c.as_ref(), true, s.span),
+            StmtKind::Continue(c) => return self.leave(scope, c.as_ref(), false, s.span),
             StmtKind::Output { .. } | StmtKind::Check { .. } | StmtKind::Sweep { .. } => {
                 if !self.in_script {
                     return self.fail(
@@ -131,22 +134,6 @@ impl Evaluator<'_> {
             StmtKind::Error => return Err(Stop::Reported),
         }
         Ok(Value::None)
-    }
-    /// `break if c`, `continue if c`.
-    fn leave(&mut self, scope: &mut Scope, c: Option<&Expr>, stop: Stop, span: Span) -> Eval {
-        let Some(c) = c else {
-            return if self.checking() { Ok(Value::None) } else { Err(stop) };
-        };
-        let value = self.expr(scope, c)?;
-        match self.truth(&value, c.span)? {
-            Some(true) if !self.checking() => Err(stop),
-            Some(_) => Ok(Value::None),
-            None if self.checking() => Ok(Value::None),
-            None => self.fail(
-                Diagnostic::error(Code("E0710"), span, "leaving this loop depends on a run-time value within a branch or a loop that must be unrolled, which is not yet supported")
-                    .help("put `break if c` at the top level of the loop's body"),
-            ),
-        }
     }
     /// Whether a scalar condition holds; `None`: not known (a run-time value outside the script, or checking).
     ///

@@ -1,5 +1,6 @@
 //! Walks over the syntax tree: all expressions in textual order, and the variables a block assigns.
 
+use crate::exits::Exits;
 use optc_front::ast::{Block, Expr, ExprKind, GroupKey, IndexItem, Stmt, StmtKind, StrPart};
 use std::sync::Arc;
 
@@ -148,14 +149,14 @@ pub fn stmt(s: &Stmt, f: &mut dyn FnMut(&Expr) -> bool) {
     }
 }
 
-/// Calls `f` on every statement of a block, also in nested blocks (not in lambdas, which run elsewhere).
-pub fn stmts(b: &Block, f: &mut dyn FnMut(&Stmt)) {
-    for s in &b.stmts {
+/// Calls `f` on every statement of a body, also in nested blocks (not in lambdas, which run elsewhere).
+pub fn stmts(body: &[Stmt], f: &mut dyn FnMut(&Stmt)) {
+    for s in body {
         f(s);
         if let StmtKind::Sweep { body, .. } = &s.kind {
-            stmts(body, f);
+            stmts(&body.stmts, f);
         }
-        nested_blocks(s, &mut |b| stmts(b, f));
+        nested_blocks(s, &mut |b| stmts(&b.stmts, f));
     }
 }
 
@@ -195,8 +196,34 @@ pub fn root(target: &Expr) -> Option<Arc<str>> {
     }
 }
 
-/// Names of the variables that updates of a block go to, each once, in order (those declared inside too).
-pub fn assigned(b: &Block) -> Vec<Arc<str>> {
+/// How statements leave the loop whose body they are: by a `break` or `continue` among them or in branches, not in loops inside.
+pub fn exits(body: &[Stmt]) -> Exits {
+    let mut out = Exits::default();
+    for s in body {
+        match &s.kind {
+            StmtKind::Break(_) => out.breaks = true,
+            StmtKind::Continue(_) => out.continues = true,
+            StmtKind::Sweep { .. } => {}
+            _ => stmt(s, &mut |e| match &e.kind {
+                ExprKind::Lambda(_) | ExprKind::For(_) | ExprKind::While { .. } => false,
+                ExprKind::Block(b) | ExprKind::Time(b) | ExprKind::With { body: b, .. } => {
+                    out.add(exits(&b.stmts));
+                    false
+                }
+                ExprKind::If { then, otherwise, .. } => {
+                    out.add(exits(&then.stmts));
+                    out.add(otherwise.as_ref().map_or(Exits::default(), |b| exits(&b.stmts)));
+                    false
+                }
+                _ => true,
+            }),
+        }
+    }
+    out
+}
+
+/// Names of the variables that updates go to, each once, in order (those declared inside too).
+pub fn assigned(body: &[Stmt]) -> Vec<Arc<str>> {
     let mut out: Vec<Arc<str>> = Vec::new();
     let mut add = |target: &Expr| {
         if let Some(name) = root(target)
@@ -205,7 +232,7 @@ pub fn assigned(b: &Block) -> Vec<Arc<str>> {
             out.push(name);
         }
     };
-    stmts(b, &mut |s| {
+    stmts(body, &mut |s| {
         if let StmtKind::Update { target, .. } = &s.kind {
             match &target.kind {
                 ExprKind::Tuple(items) => items.iter().for_each(&mut add),
@@ -219,7 +246,7 @@ pub fn assigned(b: &Block) -> Vec<Arc<str>> {
 /// Whether any statement or expression of a block satisfies a test.
 pub fn any(b: &Block, on_stmt: &dyn Fn(&Stmt) -> bool, on_expr: &dyn Fn(&Expr) -> bool) -> bool {
     let mut found = false;
-    stmts(b, &mut |s| found |= on_stmt(s));
+    stmts(&b.stmts, &mut |s| found |= on_stmt(s));
     block(b, &mut |e| {
         found |= on_expr(e);
         !found

@@ -94,6 +94,10 @@ impl Cx {
         let ty = level.graph.ty(node);
         Array { dtype: ty.dtype, shape: ty.shape.iter().map(|&n| Dim::from(n)).collect(), weak: false, node: Some((level.id, node)) }
     }
+    /// Whether the graph an array stands in is still under construction, so that it can be used in the graph on top.
+    pub fn reaches(&self, array: &Array) -> bool {
+        array.node.is_none_or(|(home, _)| self.levels.iter().any(|l| l.id == home))
+    }
     /// The node of an array in the graph on top; arrays of outer levels become captured inputs of every level between.
     pub fn node(&mut self, array: &Array) -> NodeId {
         let (home, node) = array.node.expect("an array with a node: the context lowers");

@@ -27,12 +27,14 @@ impl Evaluator<'_> {
         run.cache.clear();
     }
 
-    /// Sets the key for draws of one leaf.
+    /// Sets the key for draws of one leaf, or for what all share. Metrics are recorded for the first leaf only.
     pub(super) fn enter_leaf(&mut self, leaf: Option<usize>) {
         let (key, stage) = {
             let run = self.opt_run();
             (run.inputs.key.clone(), run.stage)
         };
+        let first = self.opt_run().active.first().copied();
+        self.recorder.muted = leaf.is_some() && leaf != first;
         self.key = key.map(|k| {
             let k = self.fold_key(&k, 0x0070_0000 + stage as u32, None);
             match leaf {
@@ -128,8 +130,8 @@ impl Evaluator<'_> {
             StmtKind::Metric { name, value } => {
                 if pass == Pass::Step {
                     self.enter_leaf(None);
-                    let value = self.expr(&mut scopes[first], value)?;
-                    self.opt_run().outputs.metrics.push((name.text.to_string(), value));
+                    let v = self.expr(&mut scopes[first], value)?;
+                    self.record_metric(&name.text, &v, value.span)?;
                 }
                 Ok(nothing())
             }

@@ -9,8 +9,10 @@ mod lockstep;
 mod states;
 
 use crate::evaluator::{Eval, Evaluator, Mode};
+use crate::model::Recorder;
 use crate::program::Ranged;
 use crate::scope::Scope;
+use crate::tally::Metrics;
 use crate::value::{CallArg, OptArg, OptimizerValue, Value};
 use indexmap::IndexMap;
 use optc_abi::DType;
@@ -72,7 +74,7 @@ pub struct OptOutputs {
     /// States by name: initial values after [`Pass::Init`], new values after [`Pass::Step`].
     pub states: IndexMap<String, Array>,
     /// Recorded scalars.
-    pub metrics: Vec<(String, Value)>,
+    pub metrics: Metrics,
     /// Weights used in evaluation, by leaf, if a body names them.
     pub eval: Option<Vec<Array>>,
     /// Hyperparameters that became inputs: name and value.
@@ -139,13 +141,17 @@ impl Evaluator<'_> {
         };
         let outer = self.opt.replace(run);
         let saved_key = self.key.clone();
+        let step = self.opt_run().inputs.pass == Pass::Step;
+        let recorder = std::mem::replace(&mut self.recorder, Recorder { metrics: step.then(Metrics::new), ..Recorder::default() });
         let in_optimizer = std::mem::replace(&mut self.in_optimizer, true);
         let g: Vec<Array> = self.opt_run().inputs.leaves.iter().map(|l| l.g.clone()).collect();
         let result = self.run_stage(optimizer, g);
         self.key = saved_key;
         self.in_optimizer = in_optimizer;
-        let run = std::mem::replace(&mut self.opt, outer).expect("the run that was put in");
+        let recorder = std::mem::replace(&mut self.recorder, recorder);
+        let mut run = std::mem::replace(&mut self.opt, outer).expect("the run that was put in");
         result?;
+        run.outputs.metrics = recorder.metrics.unwrap_or_default();
         Ok(run.outputs)
     }
 
@@ -202,6 +208,7 @@ impl Evaluator<'_> {
             run.stage = stage;
             outer
         };
+        self.recorder.place = Arc::from(format!("{stage}.{}", item.name.text));
         let active: Vec<usize> = (0..leaves).collect();
         self.lock_block(&mut scopes, &active, body)?;
         self.finish_stage(&scopes, item)?;

@@ -62,7 +62,7 @@ impl Evaluator<'_> {
     ) -> Eval<LossParts> {
         let models = self.bound_models(setup, decls, leaves);
         self.training = Some(true);
-        let saved = (self.recorder.buffers.replace(IndexMap::new()), self.recorder.metrics.replace(Vec::new()));
+        let saved = (self.recorder.buffers.replace(IndexMap::new()), self.recorder.metrics.replace(Metrics::new()));
         let result = (|ev: &mut Self| {
             let batch = ev.batch_dim(setup);
             let mut scope = ev.loss_scope(setup, &models, fields, batch, Some(key))?;
@@ -71,10 +71,16 @@ impl Evaluator<'_> {
         })(self);
         let buffers = std::mem::replace(&mut self.recorder.buffers, saved.0).unwrap_or_default();
         let metrics = std::mem::replace(&mut self.recorder.metrics, saved.1).unwrap_or_default();
-        let (loss, mut recorded) = self.split_loss(setup, result?)?;
-        for (name, value) in metrics {
-            let array = self.float_scalar(&value, setup.loss.span, "a metric")?;
-            recorded.push((name.to_string(), array));
+        let (loss, auxiliary) = self.split_loss(setup, result?)?;
+        let once = |(name, sum)| (name, Tally { sum, count: Count::Times(1) });
+        let mut recorded: Vec<(String, Tally)> = auxiliary.into_iter().map(once).collect();
+        for (name, tally) in self.named_metrics(metrics, &|path| short_path(setup, path)) {
+            // A count that is known makes a mean at once; the others are divided by when all batches of the step have been seen.
+            let tally = match &tally.count {
+                Count::Times(_) => Tally { sum: self.mean_of_tally(&tally.sum, &tally.count), count: Count::Times(1) },
+                Count::Array(_) => tally,
+            };
+            recorded.push((name, tally));
         }
         let mut new = Vec::new();
         for (decl, old) in decls.iter().zip(leaves).filter(|(d, _)| d.buffer) {
@@ -89,7 +95,7 @@ impl Evaluator<'_> {
     }
 
     /// The scalar loss and the auxiliary values of `(loss, { name = value })`.
-    pub(super) fn split_loss(&mut self, setup: &TrainSetup, value: Value) -> Eval<(Array, Vec<(String, Array)>)> {
+    pub(crate) fn split_loss(&mut self, setup: &TrainSetup, value: Value) -> Eval<(Array, Vec<(String, Array)>)> {
         let span = setup.loss.span;
         let (loss, aux) = match &value {
             Value::Tuple(parts) if parts.len() == 2 => (parts[0].clone(), Some(parts[1].clone())),
@@ -127,6 +133,19 @@ impl Evaluator<'_> {
         Ok(self.cast_array(&array, self.cx.float))
     }
 
+    /// Recorded values by name, from their sums and counts over the step's batches.
+    pub(super) fn recorded_means(&mut self, f: &LossFunction, arrays: Vec<Array>) -> Vec<(String, Array)> {
+        let mut arrays = arrays.into_iter();
+        let mut next = || arrays.next().expect("as many arrays as the loss function records");
+        let mut out = Vec::new();
+        for (name, counted) in &f.recorded {
+            let sum = next();
+            let count = if *counted { Count::Array(next()) } else { Count::Times(1) };
+            out.push((name.clone(), self.mean_of_tally(&sum, &count)));
+        }
+        out
+    }
+
     /// Lowers the loss of one batch to a graph of its own.
     pub(super) fn loss_function(&mut self, setup: &TrainSetup, decls: &[LeafDecl], lead: &[usize]) -> Eval<LossFunction> {
         self.cx.push_level();
@@ -147,12 +166,14 @@ impl Evaluator<'_> {
                 return Err(stop);
             }
         };
-        let recorded: Vec<String> = parts.recorded.iter().map(|(n, _)| n.clone()).collect();
+        let counted = |tally: &Tally| matches!(tally.count, Count::Array(_));
+        let recorded: Vec<(String, bool)> = parts.recorded.iter().map(|(n, t)| (n.clone(), counted(t))).collect();
         if self.cx.emitting() {
             let mut outputs = vec![self.cx.node(&parts.loss)];
-            for array in parts.recorded.iter().map(|(_, a)| a).chain(&parts.buffers) {
+            let tallies = parts.recorded.iter().flat_map(|(_, t)| t.arrays());
+            for array in tallies.chain(parts.buffers.iter().cloned()) {
                 let origin = self.cx.origin;
-                let node = self.cx.node(array);
+                let node = self.cx.node(&array);
                 outputs.push(self.cx.graph().op(Op::StopGradient, &[node], origin));
             }
             self.cx.graph().outputs = outputs;
@@ -165,7 +186,7 @@ impl Evaluator<'_> {
         Ok(LossFunction { graph, captured, recorded, buffers: parts.buffers.len(), params })
     }
 
-    /// Puts value and gradients of a loss function into the graph on top. Gives loss, recorded values, buffers, gradients (of parameters).
+    /// Puts value and gradients of a loss function into the graph on top. Gives loss, sums and counts of recorded values, buffers, gradients (of parameters).
     pub(super) fn inline_gradients(
         &mut self,
         f: &LossFunction,
@@ -183,7 +204,7 @@ impl Evaluator<'_> {
         nodes.push(self.cx.graph().scalar(float, 1.0, origin));
         let results = self.cx.graph().inline(&derived, &nodes, "");
         let arrays: Vec<Array> = results.iter().map(|&n| self.cx.array(n)).collect();
-        let (r, b) = (f.recorded.len(), f.buffers);
+        let (r, b) = (f.recorded_arrays(), f.buffers);
         Ok((arrays[0].clone(), arrays[1..1 + r].to_vec(), arrays[1 + r..1 + r + b].to_vec(), arrays[1 + r + b..].to_vec()))
     }
 }

@@ -11,6 +11,7 @@ use crate::optimizer::{Leaf, OptInputs, Pass};
 use crate::program::{CheckpointSpec, DataUse, LogSpec, MetricProgram, Slot, SlotKind, StepProgram, TrainProgram};
 use crate::scope::Scope;
 use crate::settings::TrainSetup;
+use crate::tally::{Count, Metrics, Tally};
 use crate::value::Value;
 use indexmap::IndexMap;
 use optc_abi::{DType, Tensor};
@@ -47,19 +48,27 @@ pub struct LeafDecl {
 #[derive(Debug)]
 struct LossParts {
     loss: Array,
-    recorded: Vec<(String, Array)>,
+    recorded: Vec<(String, Tally)>,
     /// New value of each buffer leaf, in order.
     buffers: Vec<Array>,
 }
 
-/// The value-and-gradient function of one batch. Inputs: parameter leaves, buffer leaves, fields, key, captured arrays; outputs of `graph`: loss, recorded, buffers, and
-/// after differentiation the gradients.
+/// The value-and-gradient function of one batch. Inputs: parameter leaves, buffer leaves, fields, key, captured arrays; outputs of `graph`: loss, recorded (each a sum
+/// and, where its number is known at run time only, a count), buffers, and after differentiation the gradients.
 struct LossFunction {
     graph: Graph,
     captured: Vec<Array>,
-    recorded: Vec<String>,
+    /// Names, and whether a count follows the sum.
+    recorded: Vec<(String, bool)>,
     buffers: usize,
     params: usize,
+}
+
+impl LossFunction {
+    /// Number of outputs for what is recorded.
+    fn recorded_arrays(&self) -> usize {
+        self.recorded.iter().map(|(_, counted)| 1 + usize::from(*counted)).sum()
+    }
 }
 
 impl Evaluator<'_> {
@@ -100,6 +109,8 @@ impl Evaluator<'_> {
                 metrics.push(self.lower_metric(setup, &decls, metric)?);
             }
         }
+        let given_names = metrics.iter().map(|m| m.name.as_str());
+        self.recorded_once(setup, std::iter::once("loss").chain(step.recorded.iter().map(String::as_str)).chain(given_names))?;
         let stop_when = match &setup.stop_when {
             Some(e) => Some(self.lower_stop(setup, e)?),
             None => None,
@@ -128,6 +139,23 @@ impl Evaluator<'_> {
             stop_on_nan: setup.stop_on_nan,
             precision: setup.precision,
         })
+    }
+
+    /// What a run records has names of its own.
+    pub(crate) fn recorded_once<'n>(&mut self, setup: &TrainSetup, names: impl Iterator<Item = &'n str>) -> Eval<()> {
+        let mut seen: Vec<&str> = Vec::new();
+        for name in names {
+            if !seen.contains(&name) {
+                seen.push(name);
+                continue;
+            }
+            let setting = setup.metrics.iter().find(|m| m.values.first().and_then(|(n, _)| n.as_ref()).is_some_and(|n| &*n.text == name));
+            let place = setting.map_or(setup.loss.span, |m| m.span);
+            return self.fail(Diagnostic::error(Code("E0537"), place, format!("`{name}` is recorded twice")).help(
+                "give each metric of the train, the loss, the model and the optimizer, and each auxiliary value, a name of its own",
+            ));
+        }
+        Ok(())
     }
 
     /// Inputs for one batch of the fields.

@@ -62,7 +62,7 @@ impl Evaluator<'_> {
         let (loss, recorded_arrays, buffers, gradients) = if !self.cx.emitting() {
             let g = decls.iter().zip(leaves).filter(|(d, _)| !d.buffer).map(|(_, a)| a.clone()).collect();
             let scalar = Array { dtype: self.cx.float, shape: Vec::new(), weak: false, node: None };
-            (scalar.clone(), vec![scalar; f.recorded.len()], Vec::new(), g)
+            (scalar.clone(), vec![scalar; f.recorded_arrays()], Vec::new(), g)
         } else if setup.accumulate > 1 {
             self.accumulate(setup, decls, leaves, &fields, &key, f)?
         } else {
@@ -70,7 +70,8 @@ impl Evaluator<'_> {
             self.inline_gradients(f, &args.collect::<Vec<_>>(), setup.span)?
         };
         // Metrics without `on` are computed on the step's batch, at the incoming weights.
-        let mut recorded: Vec<(String, Array, u64)> = f.recorded.iter().cloned().zip(recorded_arrays).map(|(n, a)| (n, a, 1)).collect();
+        let means = self.recorded_means(f, recorded_arrays);
+        let mut recorded: Vec<(String, Array, u64)> = means.into_iter().map(|(n, a)| (n, a, 1)).collect();
         for metric in setup.metrics.iter().filter(|m| m.clauses.iter().all(|c| &*c.word.text != "on")) {
             let (name, array, every) = self.batch_metric(setup, decls, leaves, &fields, &key, metric)?;
             recorded.push((name, array, every));
@@ -102,9 +103,8 @@ impl Evaluator<'_> {
             inputs: true,
         };
         let out = self.run_optimizer(&setup.optimizer, opt)?;
-        for (name, value) in &out.metrics {
-            let array = self.float_scalar(value, setup.span, name)?;
-            recorded.push((name.clone(), array, 1));
+        for (name, tally) in self.named_metrics(out.metrics, &|stage| Arc::from(stage)) {
+            recorded.push((name, self.mean_of_tally(&tally.sum, &tally.count), 1));
         }
         let next = optc_ops::binary(&mut self.cx, optc_ops::BinOp::Add, &Val::Array(step.clone()), &Val::Int(Dim::from(1i64)));
         let next = match self.lift(next, setup.span)? {
@@ -152,7 +152,7 @@ impl Evaluator<'_> {
         let params = &ordered[..f.params];
         // Carried: loss, recorded, gradients (sums), then buffers (latest).
         let mut carried: Vec<Array> = Vec::new();
-        for _ in 0..1 + f.recorded.len() {
+        for _ in 0..1 + f.recorded_arrays() {
             let node = self.cx.graph().scalar(float, 0.0, origin);
             carried.push(self.cx.array(node));
         }
@@ -197,7 +197,7 @@ impl Evaluator<'_> {
             };
             arrays.push(self.cx.array(node));
         }
-        let r = f.recorded.len();
+        let r = f.recorded_arrays();
         let gradients = arrays[1 + r..sums].to_vec();
         Ok((arrays[0].clone(), arrays[1..1 + r].to_vec(), arrays[sums..].to_vec(), gradients))
     }
