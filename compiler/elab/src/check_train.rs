@@ -112,10 +112,14 @@ impl Evaluator<'_> {
             let mut scope = self.checked_scope(setup, &bound, data.as_ref(), &rows)?;
             let value = self.expr(&mut scope, e)?;
             self.float_scalar(&value, e.span, "a metric")?;
+            self.every(setup, metric)?;
         }
         let mut scalars: Vec<(Arc<str>, Value)> = vec![(Arc::from("loss"), Value::Array(Array { weak: true, ..scalar(DType::F64) }))];
         for name in setup.watched_names() {
             scalars.push((name, Value::Array(Array { weak: true, ..scalar(DType::F64) })));
+        }
+        if let Some(e) = &setup.stop_when {
+            self.stop_condition(setup, e, scalars.clone())?;
         }
         let leaf = leaves.iter().find(|l| !l.buffer).map(|l| Leaf { path: l.path.clone(), w: l.array.clone(), g: l.array.clone() });
         let leaf = leaf.unwrap_or(Leaf { path: Arc::from("w"), w: scalar(self.cx.float), g: scalar(self.cx.float) });

@@ -124,29 +124,18 @@ impl Evaluator<'_> {
         self.finish_graph(&outputs, &names, setup.span)
     }
 
+    /// `stop when` as a graph of the watched values, and their names.
     pub(super) fn lower_stop(&mut self, setup: &TrainSetup, e: &Expr) -> Eval<(Graph, Vec<String>)> {
         self.cx.push_level();
-        let mut scope = setup.scope.clone();
-        scope.push();
         let mut watched: Vec<Arc<str>> = vec![Arc::from("loss")];
         watched.extend(setup.watched_names());
+        let mut scalars = Vec::new();
         for (k, name) in watched.iter().enumerate() {
             let input = self.cx.input(&format!("watched.{k}"), DType::F64, &[]);
-            let value = Value::Array(self.weak_float(&input));
-            scope.bind(name.clone(), value, LetKind::Let, e.span);
+            scalars.push((name.clone(), Value::Array(self.weak_float(&input))));
         }
-        let value = self.expr(&mut scope, e).and_then(|v| match v {
-            Value::Unknown => Ok(Array { dtype: DType::Bool, shape: Vec::new(), weak: false, node: None }),
-            v => self.array_of(&v, e.span),
-        });
-        let array = match value {
-            Ok(a) if a.dtype == DType::Bool && a.shape.is_empty() => a,
-            Ok(_) => {
-                self.cx.pop_level();
-                return self.fail(
-                    Diagnostic::error(Code("E0524"), e.span, "`stop when` needs a scalar condition").help("`stop when accuracy > 0.99`"),
-                );
-            }
+        let array = match self.stop_condition(setup, e, scalars) {
+            Ok(a) => a,
             Err(stop) => {
                 self.cx.pop_level();
                 return Err(stop);
@@ -155,6 +144,33 @@ impl Evaluator<'_> {
         let names: Vec<String> = (0..watched.len()).map(|k| format!("watched.{k}")).collect();
         let graph = self.finish_graph(&[array], &names, e.span)?;
         Ok((graph, watched.iter().map(|n| n.to_string()).collect()))
+    }
+
+    /// The condition of `stop when`, where the loss and the metrics are these scalars.
+    ///
+    /// # Errors
+    /// It is no scalar truth value.
+    pub(crate) fn stop_condition(&mut self, setup: &TrainSetup, e: &Expr, scalars: Vec<(Arc<str>, Value)>) -> Eval<Array> {
+        let mut scope = setup.scope.clone();
+        scope.push();
+        for (name, value) in scalars {
+            scope.bind(name, value, LetKind::Let, e.span);
+        }
+        let scalar = Array { dtype: DType::Bool, shape: Vec::new(), weak: false, node: None };
+        let value = self.expr(&mut scope, e)?;
+        let found = match &value {
+            Value::Unknown => return Ok(scalar),
+            Value::Bool(_) | Value::Array(_) => self.array_of(&value, e.span)?,
+            _ => Array { dtype: DType::F32, ..scalar },
+        };
+        if found.dtype == DType::Bool && found.shape.is_empty() {
+            return Ok(found);
+        }
+        self.fail(
+            Diagnostic::error(Code("E0524"), e.span, "`stop when` needs a scalar condition")
+                .at(crate::tree::describe(&value))
+                .help("compare `loss` or a metric: `stop when accuracy > 0.99`"),
+        )
     }
 
     /// `net.params = tree`: leaves by path and shape.

@@ -248,7 +248,7 @@ impl Evaluator<'_> {
     }
 
     /// The number after `every`; 1 if there is none.
-    pub(super) fn every(&mut self, setup: &TrainSetup, setting: &Setting) -> Eval<u64> {
+    pub(crate) fn every(&mut self, setup: &TrainSetup, setting: &Setting) -> Eval<u64> {
         let Some(value) = setting.clauses.iter().find(|c| &*c.word.text == "every").and_then(|c| c.value.as_ref()) else { return Ok(1) };
         let mut scope = setup.scope.clone();
         let v = self.expr(&mut scope, value)?;
