@@ -304,3 +304,60 @@ fn a_schedule_that_leaves_its_range_ends_the_run() {
     assert!(message.contains("ramp(0.1) - 0.035") && message.contains("its range"), "{message}");
     assert_eq!(status(&optc(dir.path(), &["run", "fine.opt", "descend"])), 0);
 }
+
+/// Names of the folders below one, sorted.
+fn folders(path: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(path).expect("a folder").flatten().filter(|e| e.path().is_dir());
+    let mut names: Vec<String> = entries.map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn runs_with_other_settings_have_folders_of_their_own() {
+    let train = SPEC.replace("  steps     10\n", "  steps     10\n  checkpoint \"out/d\" every 5\n  log \"logs\"\n");
+    let spec = train
+        + "
+experiment several {
+  let a = [run descend with { seed = s, optimizer = sgd(lr = r) } for (s, r) in [(0, 0.1), (0, 0.2), (1, 0.1)]]
+  let b = run descend with { steps = 20 }
+  let c = run descend with { net.at = 3.0, steps = 4 }
+  check len(a) == 3, \"all ran\"
+}
+";
+    let dir = folder(&[("a.opt", &spec)]);
+    let ok = |args: &[&str]| {
+        let o = optc(dir.path(), args);
+        assert_eq!(status(&o), 0, "{}", err(&o));
+    };
+    ok(&["run", "a.opt", "several", "--quiet"]);
+    for place in ["out/d", "logs"] {
+        let found = folders(&dir.path().join(place));
+        let count = |start: &str, end: &str| found.iter().filter(|n| n.starts_with(start) && n.ends_with(end)).count();
+        let counts = [count("net.at=3", "3"), count("optimizer=sgd-", ",seed=0"), count("optimizer=sgd-", ",seed=1")];
+        assert!(counts == [1, 2, 1] && found.len() == 4, "{found:?}");
+    }
+    // The command line counts like `with`; lengths of runs and places of files do not.
+    ok(&["run", "a.opt", "descend", "--quiet", "--seed", "7", "--set", "start=4.0", "--set", "steps=6"]);
+    assert!(dir.path().join("out/d/seed=7,start=4.0").is_dir(), "{:?}", folders(&dir.path().join("out/d")));
+    assert!(!dir.path().join("out/d/steps=6").exists());
+}
+
+#[test]
+fn a_folder_of_checkpoints_belongs_to_one_train() {
+    let train = |name: &str| {
+        format!(
+            "train {name} {{\n  model net = point()\n  loss net()^2\n  optimizer sgd(lr = 0.1)\n  steps 5\n  checkpoint \"out/x\" every 5\n}}\n"
+        )
+    };
+    let spec = format!("import std.optim.sgd\nmodel point() -> f32 {{\n  param x: f32 = 1.0\n  x\n}}\n{}{}", train("one"), train("two"));
+    let dir = folder(&[("a.opt", &spec)]);
+    assert_eq!(status(&optc(dir.path(), &["run", "a.opt", "one"])), 0);
+    assert_eq!(status(&optc(dir.path(), &["run", "a.opt", "one"])), 0);
+    for args in [&["run", "a.opt", "two"][..], &["run", "a.opt", "two", "--resume"]] {
+        let o = optc(dir.path(), args);
+        assert!(status(&o) == 1 && err(&o).contains("error[R0206]") && err(&o).contains("of the train `one`"), "{}", err(&o));
+    }
+    let o = optc(dir.path(), &["explain", "R0206"]);
+    assert!(status(&o) == 0 && out(&o).contains("belongs to another train"), "{}", out(&o));
+}

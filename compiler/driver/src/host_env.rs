@@ -54,6 +54,8 @@ pub struct Driver {
     pub checks: Checks,
     /// Failed checks: claim and what was found.
     pub failures: Vec<(String, String, Span)>,
+    /// Folders runs have written to.
+    written: trainer::Written,
 }
 
 impl Driver {
@@ -68,6 +70,7 @@ impl Driver {
             sections: Vec::new(),
             checks: Checks::default(),
             failures: Vec::new(),
+            written: Vec::new(),
         }
     }
 
@@ -210,8 +213,8 @@ impl HostEnv for Driver {
     fn train(&mut self, program: TrainProgram) -> Result<RunResult, Diagnostic> {
         let folder = folder_of(Path::new(&*program.file));
         let spec_hash = optc_train::report::sha256(self.settings.text.as_bytes());
-        let mut around =
-            Surroundings { compiler: &mut self.compiler, folder, spec_hash, progress: progress::Mode::detect(self.settings.quiet) };
+        let progress = progress::Mode::detect(self.settings.quiet);
+        let mut around = Surroundings { compiler: &mut self.compiler, folder, spec_hash, progress, written: &mut self.written };
         let result = trainer::train(&program, &mut around)?;
         self.summarize(&program, &result);
         if result.interrupted {

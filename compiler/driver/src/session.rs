@@ -140,7 +140,10 @@ impl Session {
                 return;
             }
         };
-        if !self.set_const(trimmed, &parsed) {
+        if self.set_const(trimmed, &parsed) {
+            self.settings.constants.retain(|(n, _)| n != trimmed);
+            self.settings.constants.push((trimmed.to_string(), value.trim().to_string()));
+        } else {
             self.settings.set.push((trimmed.to_string(), parsed, source));
         }
     }

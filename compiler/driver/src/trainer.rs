@@ -29,6 +29,31 @@ pub struct Surroundings<'a> {
     pub spec_hash: String,
     /// How progress is shown.
     pub progress: optc_train::progress::Mode,
+    /// Where runs of this session have written to.
+    pub written: &'a mut Written,
+}
+
+/// Folders that runs which started anew have written to, oldest first: the folder of their variant, their own, and how many steps they were to make.
+pub type Written = Vec<(PathBuf, PathBuf, u64)>;
+
+impl Surroundings<'_> {
+    /// The folder for files of a run, where the spec says `written`. Below it each variant of a train has a folder of its own, and so has a run that starts anew with
+    /// another number of steps than the first of its variant in this session. A run that is resumed goes on from the newest one.
+    fn folder_of(&mut self, program: &TrainProgram, written: &str) -> PathBuf {
+        let mut base = self.folder.join(written);
+        if !program.variant.is_empty() {
+            base.push(&program.variant);
+        }
+        if program.resume {
+            return self.written.iter().rev().find(|(b, ..)| *b == base).map_or(base, |(_, own, _)| own.clone());
+        }
+        let own = match self.written.iter().find(|(b, ..)| *b == base) {
+            Some((.., steps)) if *steps != program.steps => base.join(format!("steps={}", program.steps)),
+            _ => base.clone(),
+        };
+        self.written.push((base, own.clone(), program.steps));
+        own
+    }
 }
 
 /// A data set cut into batch buffers.
@@ -198,7 +223,7 @@ impl Run<'_> {
 pub fn train(program: &TrainProgram, around: &mut Surroundings<'_>) -> Result<RunResult, Diagnostic> {
     let span = program.span;
     let start = Instant::now();
-    let mut run = Run { program, slots: initial_slots(program, around)?, series: IndexMap::new(), step: 0 };
+    let mut run = Run { program, slots: initial_slots(program, around.compiler)?, series: IndexMap::new(), step: 0 };
     for name in std::iter::once("loss")
         .chain(program.step.recorded.iter().map(String::as_str))
         .chain(program.metrics.iter().map(|m| m.name.as_str()))
@@ -206,7 +231,15 @@ pub fn train(program: &TrainProgram, around: &mut Surroundings<'_>) -> Result<Ru
         run.series.insert(name.to_string(), Series::default());
     }
     let files = |e: TrainError| file_error(&e, span);
-    let checkpoints = program.checkpoint.as_ref().map(|c| Checkpoints::new(&around.folder.join(&c.folder), Some(c.keep)));
+    let checkpoints = program.checkpoint.as_ref().map(|c| Checkpoints::new(&around.folder_of(program, &c.folder), Some(c.keep)));
+    if let Some(store) = &checkpoints
+        && let Some(owner) = store.owner().map_err(files)?
+        && owner != program.name
+    {
+        let message = format!("{} holds checkpoints of the train `{owner}`", store.dir().display());
+        return Err(Diagnostic::error(Code("R0206"), span, message)
+            .help(format!("give `{}` a folder of its own, or remove the old checkpoints", program.name)));
+    }
     if program.resume {
         let Some(store) = &checkpoints else {
             return Err(Diagnostic::error(Code("R0203"), span, "there is nothing to resume from: the train has no `checkpoint` setting")
@@ -226,7 +259,7 @@ pub fn train(program: &TrainProgram, around: &mut Surroundings<'_>) -> Result<Ru
         Some(log) => {
             let formats: Vec<Format> = log.formats.iter().filter_map(|f| Format::parse(f)).collect();
             let resume = (run.step > 0).then_some(run.step);
-            Some(Logger::open(&around.folder.join(&log.path), &formats, &columns, resume).map_err(files)?)
+            Some(Logger::open(&around.folder_of(program, &log.path), &formats, &columns, resume).map_err(files)?)
         }
     };
     let mut metrics = Vec::new();
@@ -339,9 +372,9 @@ fn stop_holds(program: &mut Program, names: &[String], series: &IndexMap<String,
 }
 
 /// Initial values of all slots.
-pub fn initial_slots(program: &TrainProgram, around: &mut Surroundings<'_>) -> Result<Vec<Tensor>, Diagnostic> {
+pub fn initial_slots(program: &TrainProgram, compiler: &mut Compiler) -> Result<Vec<Tensor>, Diagnostic> {
     let span = program.span;
-    let mut init = around.compiler.program(&program.init, &CompileOptions::default()).map_err(|e| backend_error(&e, span))?;
+    let mut init = compiler.program(&program.init, &CompileOptions::default()).map_err(|e| backend_error(&e, span))?;
     let mut inputs = vec![run_key(program.seed)];
     if let Some(data) = &program.data {
         let mut feed = Feed::new(data, &[program.batch]);

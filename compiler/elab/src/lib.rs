@@ -39,6 +39,7 @@ pub mod train;
 pub mod tree;
 pub mod types;
 pub mod value;
+mod variant;
 mod walk;
 mod with;
 

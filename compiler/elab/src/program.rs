@@ -103,7 +103,7 @@ pub struct MetricProgram {
 /// `checkpoint "dir" every n, keep = k`
 #[derive(Clone, Debug)]
 pub struct CheckpointSpec {
-    /// Folder, as written.
+    /// Folder, as written; that of the run is below it if it has a variant.
     pub folder: String,
     /// Every how many steps.
     pub every: u64,
@@ -114,7 +114,7 @@ pub struct CheckpointSpec {
 /// `log "dir", formats = […]`
 #[derive(Clone, Debug)]
 pub struct LogSpec {
-    /// Folder or file stem, as written.
+    /// Folder, as written; that of the run is below it if it has a variant.
     pub path: String,
     /// `csv`, `jsonl`, `tensorboard`.
     pub formats: Vec<String>,
@@ -125,6 +125,8 @@ pub struct LogSpec {
 pub struct TrainProgram {
     /// The train's name.
     pub name: String,
+    /// What sets the run apart from the train as written, as the name of a folder (`seed=3,net.hidden=32`); empty for a plain run.
+    pub variant: String,
     /// Name of the file it stands in (paths are relative to it).
     pub file: Arc<str>,
     /// Where it stands.

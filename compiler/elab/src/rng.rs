@@ -20,9 +20,14 @@ pub(crate) fn mix(a: u64, b: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// A hash of a text that is the same everywhere (FNV-1a).
+/// A hash of a text that is the same everywhere.
 pub(crate) fn text_hash(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3))
+    bytes_hash(text.as_bytes())
+}
+
+/// A hash of bytes that is the same everywhere (FNV-1a).
+pub(crate) fn bytes_hash(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, &b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
 impl Evaluator<'_> {

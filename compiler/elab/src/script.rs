@@ -37,6 +37,8 @@ pub struct ScriptState {
 pub struct RunSettings {
     /// `--set name=value`: dotted name and the value's text as a source of its own.
     pub set: Vec<(String, Expr, SourceId)>,
+    /// Constants of the spec with another value, and its text.
+    pub constants: Vec<(String, String)>,
     /// `--seed`
     pub seed: Option<u64>,
     /// `--resume`
@@ -166,7 +168,8 @@ impl<'p> Evaluator<'p> {
     pub(crate) fn train(&mut self, block: &BlockValue, overrides: Overrides, span: Span) -> Eval<RunValue> {
         let overrides = self.with_command_line(overrides)?;
         let setup = self.read_train(block, &overrides, span)?;
-        let program = self.lower_train(&setup)?;
+        let mut program = self.lower_train(&setup)?;
+        program.variant = self.variant(block, &overrides, span)?;
         let float = setup.working();
         let leaf_names: Vec<String> = program.leaves().iter().map(|&k| program.slots[k].name.clone()).collect();
         let result = match self.host_env(span)?.train(program) {

@@ -8,14 +8,13 @@ use crate::pipeline::{self, CompileOptions};
 use crate::profile::Profile;
 use crate::session::{Failed, Session};
 use crate::stages;
-use crate::trainer::{self, Stepper, Surroundings, run_key};
+use crate::trainer::{self, Stepper, run_key};
 use optc_abi::Tensor;
 use optc_base::SourceMap;
 use optc_elab::TrainProgram;
 use optc_elab::script;
 use optc_exec::Program;
 use optc_ir::Graph;
-use optc_train::progress;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::Instant;
@@ -165,15 +164,7 @@ pub fn spec(file: &Path, name: Option<&str>, set: &[String], settings: &Settings
             })?
         };
         let lower = start.elapsed().as_secs_f64();
-        let slots = {
-            let mut around = Surroundings {
-                compiler: &mut compiler,
-                folder: crate::host_env::folder_of(&session.path),
-                spec_hash: String::new(),
-                progress: progress::Mode::detect(true),
-            };
-            trainer::initial_slots(&program, &mut around).map_err(fail)?
-        };
+        let slots = trainer::initial_slots(&program, &mut compiler).map_err(fail)?;
         let init = start.elapsed().as_secs_f64() - lower;
         compiler.timings = Default::default();
         let mut stepper = Stepper::new(&program, &slots, &mut compiler).map_err(fail)?;
@@ -313,15 +304,7 @@ pub fn optimizer(
     let mut compiler = Compiler::new(settings.threads);
     compiler.profile = settings.profile;
     let threads = compiler.pool().threads();
-    let slots = {
-        let mut around = Surroundings {
-            compiler: &mut compiler,
-            folder: crate::host_env::folder_of(file),
-            spec_hash: String::new(),
-            progress: progress::Mode::detect(true),
-        };
-        trainer::initial_slots(&program, &mut around).map_err(fail)?
-    };
+    let slots = trainer::initial_slots(&program, &mut compiler).map_err(fail)?;
     compiler.timings = Default::default();
     let (graph, options) = cost::update_only(&program);
     let mut update = compiler.program(&graph, &options).map_err(|e| {

@@ -118,6 +118,7 @@ impl Evaluator<'_> {
         let given = self.given_leaves(setup, &slots)?;
         Ok(TrainProgram {
             name: setup.name.to_string(),
+            variant: String::new(),
             file: self.program.module(setup.scope.module).name.clone(),
             span: setup.span,
             slots,
