@@ -305,6 +305,46 @@ fn a_schedule_that_leaves_its_range_ends_the_run() {
     assert_eq!(status(&optc(dir.path(), &["run", "fine.opt", "descend"])), 0);
 }
 
+/// The newest checkpoint of a folder: its step and its tensors.
+fn newest(store: &Path) -> (u64, Vec<(String, Vec<u8>)>) {
+    let (found, _) = optc_train::Checkpoints::new(store, None).latest().expect("readable checkpoints");
+    let (_, checkpoint) = found.expect("a checkpoint");
+    (checkpoint.meta.step, checkpoint.tensors.iter().map(|(n, t)| (n.clone(), t.bytes().to_vec())).collect())
+}
+
+#[test]
+fn a_step_whose_hyperparameter_leaves_its_range_is_not_made() {
+    let train = |name: &str, optimizer: &str, rest: &str| {
+        format!(
+            "train {name} {{\n  model net = plane()\n  loss sum(net()^2) / 2\n  optimizer {optimizer}\n  steps 8\n  {rest}\n  checkpoint \"out/{name}\" every 100\n}}\n\n"
+        )
+    };
+    let spec = "import std.optim.{sgd, adam}\n\nmodel plane() -> f32[100] {\n  param x: f32[100] ~ random.normal()\n  x\n}\n\n".to_string()
+        // A schedule, one without a guarded loss, one that depends on the leaf, one on the last loss.
+        + &train("scheduled", "adam(lr = 0.35 - step / 10)", "")
+        + &train("skipping", "adam(lr = 0.35 - step / 10)", "on nan { skip }")
+        + &train("of_the_leaf", "sgd(lr = 0.5 - 0.3 * t * (norm(g) / norm(w)))", "")
+        + &train("of_the_loss", "sgd(lr = if step < 2 { 0.1 } else { -loss })", "")
+        // And one that is not finite.
+        + &train("no_number", "adam(lr = 1 / (3 - step) - 1 / (3 - step) + 0.1)", "");
+    let dir = folder(&[("a.opt", &spec)]);
+    for (name, good) in [("scheduled", 4), ("skipping", 4), ("of_the_leaf", 1), ("of_the_loss", 2), ("no_number", 3)] {
+        let o = optc(dir.path(), &["run", "a.opt", name]);
+        let message = err(&o);
+        assert!(
+            status(&o) == 1 && message.contains("error[R0205]") && message.contains(&format!("step {}", good + 1)),
+            "{name}: {message}"
+        );
+        let store = dir.path().join("out").join(name);
+        let stopped = newest(&store);
+        assert_eq!(stopped.0, good, "{name}");
+        std::fs::remove_dir_all(&store).expect("a folder");
+        let o = optc(dir.path(), &["run", "a.opt", name, "--set", &format!("steps={good}")]);
+        assert_eq!(status(&o), 0, "{}", err(&o));
+        assert!(newest(&store) == stopped, "{name}: the state is that before the step");
+    }
+}
+
 /// Names of the folders below one, sorted.
 fn folders(path: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(path).expect("a folder").flatten().filter(|e| e.path().is_dir());

@@ -70,7 +70,7 @@ fn fingerprint(graph: &Graph, options: &CompileOptions) -> u128 {
     let half = |salt: u64| {
         let mut hasher = DefaultHasher::new();
         salt.hash(&mut hasher);
-        (&options.alias, options.guard).hash(&mut hasher);
+        (&options.alias, &options.guards).hash(&mut hasher);
         hash_graph(graph, &mut hasher);
         u128::from(hasher.finish())
     };
@@ -132,6 +132,6 @@ mod tests {
         assert_eq!(a, fingerprint(&graph(1.0, ScalarOp::Add), &none));
         assert_ne!(a, fingerprint(&graph(2.0, ScalarOp::Add), &none));
         assert_ne!(a, fingerprint(&graph(1.0, ScalarOp::Mul), &none));
-        assert_ne!(a, fingerprint(&graph(1.0, ScalarOp::Add), &CompileOptions { alias: vec![(0, 0)], guard: None }));
+        assert_ne!(a, fingerprint(&graph(1.0, ScalarOp::Add), &CompileOptions { alias: vec![(0, 0)], guards: Vec::new() }));
     }
 }

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 pub struct CompileOptions {
     /// Outputs that overwrite the memory of an input: (output, input).
     pub alias: Vec<(usize, usize)>,
-    /// Index of a scalar output that must be finite before anything aliased is overwritten.
-    pub guard: Option<usize>,
+    /// Indices of scalar outputs that must be finite before anything aliased is overwritten.
+    pub guards: Vec<usize>,
 }
 
 /// How long each stage took.
@@ -54,7 +54,7 @@ pub fn plan(graph: Graph, options: &CompileOptions, timings: &mut Timings) -> St
     let simplified = optc_mid::simplify::simplify(graph, &optc_mid::simplify::Config::default());
     timings.simplify = start.elapsed();
     let start = Instant::now();
-    let config = optc_plan::Config { alias: options.alias.clone(), guard: options.guard };
+    let config = optc_plan::Config { alias: options.alias.clone(), guards: options.guards.clone() };
     let planned = optc_plan::plan(&simplified, &config);
     timings.plan = start.elapsed();
     Stages { simplified, planned }

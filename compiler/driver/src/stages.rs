@@ -10,10 +10,10 @@ use optc_front::{Def, ItemRef};
 use optc_ir::kernel::Kernel;
 use std::fmt::Write;
 
-/// How the step of a train is compiled: slots in place, a loss that is not finite stops it before anything is overwritten.
+/// How the step of a train is compiled: slots in place; a loss that is not finite, or a hyperparameter outside its range, stops it before anything is overwritten.
 pub fn step_options(program: &TrainProgram) -> CompileOptions {
     let slots = program.slots.len();
-    CompileOptions { alias: (0..slots).map(|k| (k, k)).collect(), guard: program.stop_on_nan.then_some(slots) }
+    CompileOptions { alias: (0..slots).map(|k| (k, k)).collect(), guards: program.guards() }
 }
 
 /// The step of a train, simplified and planned.

@@ -287,10 +287,7 @@ pub fn train(program: &TrainProgram, around: &mut Surroundings<'_>) -> Result<Ru
             stepper.watch(&run.series);
         }
         if let Err(e) = stepper.step(run.step) {
-            return Err(failed_step(program, &run, &stepper, &e, checkpoints.as_ref(), &around.spec_hash));
-        }
-        if let Some(d) = stepper.out_of_range(program, run.step) {
-            return Err(d);
+            return Err(failed_step(program, &run, &stepper, &e, checkpoints.as_ref(), around));
         }
         run.step += 1;
         let step = run.step;
@@ -408,9 +405,8 @@ impl Stepper {
     /// # Errors
     /// What the back end cannot do; a batch that does not fit the data.
     pub fn new(program: &TrainProgram, slots: &[Tensor], compiler: &mut Compiler) -> Result<Stepper, Diagnostic> {
-        let options =
-            CompileOptions { alias: (0..slots.len()).map(|k| (k, k)).collect(), guard: program.stop_on_nan.then_some(slots.len()) };
-        let mut compiled = compiler.program(&program.step.graph, &options).map_err(|e| backend_error(&e, program.span))?;
+        let mut compiled =
+            compiler.program(&program.step.graph, &crate::stages::step_options(program)).map_err(|e| backend_error(&e, program.span))?;
         let lead: Vec<usize> = if program.accumulate > 1 { vec![program.accumulate, program.batch] } else { vec![program.batch] };
         let feed = program.data.as_ref().map(|d| Feed::new(d, &lead));
         let rows = program.data.as_ref().map_or(0, |d| d.table.len());
@@ -481,25 +477,6 @@ impl Stepper {
         self.outputs[k].get_f64(0)
     }
 
-    /// A hyperparameter that left its range in the step just made (the `step`th, from 0).
-    fn out_of_range(&self, program: &TrainProgram, step: u64) -> Option<Diagnostic> {
-        let first = 1 + program.step.recorded.len();
-        program.step.ranged.iter().zip(&self.outputs[first..]).find_map(|(ranged, value)| {
-            let x = value.as_slice::<f64>()[0];
-            let must = ranged.limits.broken_by_computed(x)?;
-            let (name, optimizer) = (&ranged.name, &ranged.optimizer);
-            Some(
-                Diagnostic::error(
-                    Code("R0205"),
-                    ranged.span,
-                    format!("step {}: `{name}` of `{optimizer}` is {x}, but must be {must}", step + 1),
-                )
-                .at(format!("outside the range when `step` is {step}"))
-                .label(ranged.range, "its range"),
-            )
-        })
-    }
-
     /// Hands the last recorded values to hyperparameters that ask for them.
     fn watch(&mut self, series: &IndexMap<String, Series>) {
         for (name, tensor) in &mut self.watched {
@@ -551,24 +528,60 @@ fn failed_step(
     stepper: &Stepper,
     error: &RunError,
     store: Option<&Checkpoints>,
-    spec_hash: &str,
+    around: &mut Surroundings<'_>,
 ) -> Diagnostic {
     let step = run.step + 1;
     if error.status.code != status::NOT_FINITE {
         return run_error(error, &format!("step {step}"), program.span);
     }
-    let mut diagnostic = match crate::nan::blame(program, &run.slots, stepper.inputs_after_slots()) {
-        Some(b) => Diagnostic::error(Code("R0202"), b.span, format!("step {step}: {} here makes the loss {}", b.what, b.loss)).at(b.detail),
-        None => Diagnostic::error(Code("R0202"), program.span, format!("step {step}: the loss is not finite")),
+    let ranges =
+        out_of_range(program, run, stepper, around.compiler).unwrap_or_else(|e| Some(run_error(&e, &format!("step {step}"), program.span)));
+    let mut diagnostic = match ranges {
+        Some(d) => d,
+        None => match crate::nan::blame(program, &run.slots, stepper.inputs_after_slots()) {
+            Some(b) => {
+                Diagnostic::error(Code("R0202"), b.span, format!("step {step}: {} here makes the loss {}", b.what, b.loss)).at(b.detail)
+            }
+            None => Diagnostic::error(Code("R0202"), program.span, format!("step {step}: the loss is not finite")),
+        }
+        .help("lower the learning rate, clip the gradient, or guard the operation; `on nan { skip }` leaves it to the optimizer"),
     };
     if let Some(store) = store {
-        // The state before this step is good: the guard stood in front of every write.
-        match store.save(&run.checkpoint(spec_hash)) {
+        // The state before this step is good: the guards stood in front of every write.
+        match store.save(&run.checkpoint(&around.spec_hash)) {
             Ok(path) => diagnostic = diagnostic.note(format!("the state after step {} is kept in {}", run.step, path.display())),
             Err(e) => diagnostic = diagnostic.note(format!("the state after step {} could not be saved: {e}", run.step)),
         }
     }
-    diagnostic.help("lower the learning rate, clip the gradient, or guard the operation; `on nan { skip }` leaves it to the optimizer")
+    diagnostic
+}
+
+/// The hyperparameter whose range kept the step from being made; `None` if it was the loss. Computes them anew from the state before the step.
+fn out_of_range(program: &TrainProgram, run: &Run<'_>, stepper: &Stepper, compiler: &mut Compiler) -> Result<Option<Diagnostic>, RunError> {
+    if program.step.ranged.is_empty() {
+        return Ok(None);
+    }
+    let mut graph = program.step.graph.clone();
+    let wanted = std::iter::once(program.loss_output()).chain(program.ranged_outputs());
+    graph.outputs = wanted.map(|k| graph.outputs[k]).collect();
+    let Ok(mut compiled) = compiler.program(&graph, &CompileOptions::default()) else { return Ok(None) };
+    let mut inputs: Vec<Tensor> = run.slots.iter().cloned().chain(stepper.inputs_after_slots()).collect();
+    let values = compiled.run(&mut inputs)?;
+    if program.stop_on_nan && !values[0].get_f64(0).is_finite() {
+        return Ok(None);
+    }
+    let step = run.step;
+    Ok(program.step.ranged.iter().zip(&values[1..]).find_map(|(ranged, value)| {
+        let x = value.get_f64(0);
+        let must = ranged.limits.broken_by_computed(x)?;
+        let message = format!("step {}: `{}` of `{}` is {x}, but must be {must}", step + 1, ranged.name, ranged.optimizer);
+        Some(
+            Diagnostic::error(Code("R0205"), ranged.span, message)
+                .at(format!("outside the range when `step` is {step}"))
+                .label(ranged.range, "its range")
+                .help("the step was not made; change the schedule so that it stays inside, or bound it with `clip`"),
+        )
+    }))
 }
 
 impl Stepper {

@@ -283,6 +283,11 @@ fn known(v: &Value) -> Option<f64> {
     }
 }
 
+/// How far beyond an end a computed number may be for want of precision.
+pub(crate) fn slack(limit: f64) -> f64 {
+    1e-9 * limit.abs().max(1e-3)
+}
+
 /// The ends of a range: the number, and whether it belongs to the range.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Limits {
@@ -309,8 +314,7 @@ impl Limits {
     }
     /// As [`Limits::broken_by`], for a number that was computed: what misses an end by no more than rounding is inside where the end is.
     pub fn broken_by_computed(&self, x: f64) -> Option<String> {
-        let near =
-            |end: Option<(f64, bool)>| end.is_some_and(|(limit, inclusive)| inclusive && (x - limit).abs() <= 1e-9 * limit.abs().max(1e-3));
+        let near = |end: Option<(f64, bool)>| end.is_some_and(|(limit, inclusive)| inclusive && (x - limit).abs() <= slack(limit));
         if near(self.low) || near(self.high) { None } else { self.broken_by(x) }
     }
 }

@@ -48,7 +48,7 @@ pub struct DataUse {
 /// Inputs: all slots; then `[accumulate,] batch, …` arrays of each field of the data; then a key u32[2] made from the seed (low word, high word; the graph folds the step counter in, so draws differ from step to step);
 /// then the hyperparameters (f64 scalars); then the watched values (f64 scalars: last recorded loss and metrics).
 /// Outputs: all slots anew (aliased with their inputs); then the loss (scalar of the working precision); then the recorded scalars; then the hyperparameters to be
-/// checked (f64 scalars).
+/// checked (f64 scalars) and, if there are any, an f64 scalar that is 0 where all of them are in their ranges and NaN where one is not.
 #[derive(Clone, Debug)]
 pub struct StepProgram {
     /// The graph.
@@ -170,6 +170,21 @@ pub struct TrainProgram {
 }
 
 impl TrainProgram {
+    /// The output of the step that is the loss.
+    pub fn loss_output(&self) -> usize {
+        self.slots.len()
+    }
+    /// The outputs of the step that are hyperparameters to be checked.
+    pub fn ranged_outputs(&self) -> std::ops::Range<usize> {
+        let first = self.slots.len() + 1 + self.step.recorded.len();
+        first..first + self.step.ranged.len()
+    }
+    /// The outputs of the step that must be finite, else the step is not made: nothing is overwritten.
+    pub fn guards(&self) -> Vec<usize> {
+        let loss = self.stop_on_nan.then_some(self.loss_output());
+        let ranges = (!self.step.ranged.is_empty()).then_some(self.ranged_outputs().end);
+        loss.into_iter().chain(ranges).collect()
+    }
     /// Positions of the model's leaves (parameters and buffers) among the slots.
     pub fn leaves(&self) -> Vec<usize> {
         let leaf = |kind| matches!(kind, SlotKind::Param | SlotKind::Frozen | SlotKind::Buffer);

@@ -26,13 +26,13 @@ pub(crate) struct Target {
     pub alias: Option<usize>,
 }
 
-/// Plans one graph. `inputs` are the places of its inputs, `targets` those of its outputs; `guard` is the output to check.
+/// Plans one graph. `inputs` are the places of its inputs, `targets` those of its outputs; `guards` are the outputs to check.
 pub(crate) fn plan_block(
     store: &mut Store,
     net: &Net,
     inputs: &[BufRef],
     targets: &[Target],
-    guard: Option<usize>,
+    guards: &[usize],
     within: Option<LoopId>,
 ) -> Vec<Instr> {
     let aliased: Vec<N> = targets.iter().zip(&net.outputs).filter(|(t, _)| t.alias.is_some()).map(|(_, &o)| o).collect();
@@ -42,7 +42,7 @@ pub(crate) fn plan_block(
         block.places[node] = Some(place.clone());
     }
     block.emit_units();
-    let claims = block.settle(targets, guard);
+    let claims = block.settle(targets, guards);
     let units = std::mem::take(&mut block.units);
     let (code, copies) = order(block.store, net, units, claims, &block.places);
     let mut code = code;
@@ -366,7 +366,7 @@ impl Block<'_> {
             results.push(own);
         }
         if l.trip != Some(0) {
-            let code = plan_block(self.store, &body, &inputs, &targets, None, Some(id));
+            let code = plan_block(self.store, &body, &inputs, &targets, &[], Some(id));
             unit.code.push(Instr::Loop { id, trip, reverse: l.reverse, counter, body: code });
         }
         self.take_results(n, &results, &mut unit);
@@ -382,7 +382,7 @@ impl Block<'_> {
         let types = then.output_types();
         let results: Vec<BufRef> = types.iter().map(|t| BufRef::whole(self.store.temporary(t.dtype, t.len(), self.within))).collect();
         let targets: Vec<Target> = results.iter().map(|r| Target { memory: r.clone(), alias: None }).collect();
-        let mut side = |graph: &Graph| plan_block(self.store, &Net::new(graph), &inputs, &targets, None, self.within);
+        let mut side = |graph: &Graph| plan_block(self.store, &Net::new(graph), &inputs, &targets, &[], self.within);
         let (then, otherwise) = (side(then), side(otherwise));
         unit.code.push(Instr::Cond { pred, then, otherwise });
         self.take_results(n, &results, &mut unit);
@@ -402,17 +402,17 @@ impl Block<'_> {
     }
 
     /// Decides how every output gets to its place: written there at once, or copied at the end.
-    fn settle(&mut self, targets: &[Target], guard: Option<usize>) -> Settled {
+    fn settle(&mut self, targets: &[Target], guards: &[usize]) -> Settled {
         let net = self.net;
         let mut producer: Vec<Option<usize>> = vec![None; net.nodes.len()];
         for (u, unit) in self.units.iter().enumerate() {
             unit.writes.iter().for_each(|w| producer[w.node] = Some(u));
         }
-        let mut settled = Settled { claims: Vec::new(), copies: Vec::new(), guard: None };
-        if let Some(g) = guard {
+        let mut settled = Settled { claims: Vec::new(), copies: Vec::new(), guards: Vec::new() };
+        for &g in guards {
             let node = net.outputs[g];
             let value = self.place(node);
-            settled.guard = Some((node, Instr::Guard { value, dtype: net.nodes[node].ty.dtype }));
+            settled.guards.push((node, Instr::Guard { value, dtype: net.nodes[node].ty.dtype }));
         }
         let overwritten: Vec<N> = targets.iter().filter_map(|t| t.alias).map(|i| net.inputs[i]).collect();
         let mut taken = vec![false; net.nodes.len()];
@@ -465,8 +465,8 @@ impl Block<'_> {
 pub(crate) struct Settled {
     pub claims: Vec<Claim>,
     pub copies: Vec<Instr>,
-    /// The node to check, and the instruction.
-    pub guard: Option<(N, Instr)>,
+    /// Nodes to check, with the instructions that do.
+    pub guards: Vec<(N, Instr)>,
 }
 
 fn node_dims(net: &Net, n: N) -> String {

@@ -37,8 +37,8 @@ use store::{Buffer, Store};
 pub struct Config {
     /// Outputs that overwrite the memory of an input: (output, input).
     pub alias: Vec<(usize, usize)>,
-    /// Index of a scalar float output that must be finite before anything aliased is overwritten.
-    pub guard: Option<usize>,
+    /// Indices of scalar float outputs that must be finite before anything aliased is overwritten.
+    pub guards: Vec<usize>,
 }
 
 /// A plan and the kernels it runs.
@@ -68,7 +68,7 @@ pub fn plan(graph: &Graph, config: &Config) -> Planned {
         targets.push(Target { memory, alias: alias(k) });
     }
     let net = Net::new(graph);
-    let mut code = plan_block(&mut store, &net, &inputs, &targets, config.guard, None);
+    let mut code = plan_block(&mut store, &net, &inputs, &targets, &config.guards, None);
     memory::resolve(&store, &mut code);
     seq::join(&mut store, &mut code);
     let (offsets, arena_bytes) = memory::place(&store, &mut code);

@@ -163,7 +163,7 @@ pub(crate) fn order(
     settled: Settled,
     places: &[Option<BufRef>],
 ) -> (Vec<Instr>, Vec<Instr>) {
-    let Settled { mut claims, mut copies, guard } = settled;
+    let Settled { mut claims, mut copies, guards } = settled;
     let mut units = unite(net, units, &mut claims);
     // Argument sets of one instruction run in any order: none may overwrite what another reads.
     let mut readers: FxHashMap<N, Vec<(usize, usize)>> = FxHashMap::default();
@@ -198,12 +198,11 @@ pub(crate) fn order(
         let unit = &mut units[claim.unit];
         unit.key = unit.key.max(net.nodes.len() + claim.node);
     }
-    let mut guard_unit = usize::MAX;
-    if let Some((node, instr)) = guard {
+    let first_guard = units.len();
+    for (node, instr) in guards {
         let mut unit = Unit::new(net.nodes.len());
         unit.reads.push(Read { node, call: 0, aligned: false, last: 0 });
         unit.code.push(instr);
-        guard_unit = units.len();
         units.push(unit);
     }
     let mut next: Vec<Vec<(usize, usize)>> =
@@ -211,9 +210,7 @@ pub(crate) fn order(
     for (c, claim) in claims.iter().enumerate() {
         let Some(input) = claim.input else { continue };
         let mut before: Vec<usize> = readers[&input].iter().map(|&(u, _)| u).filter(|&u| u != claim.unit).collect();
-        if guard_unit != usize::MAX {
-            before.push(guard_unit);
-        }
+        before.extend(first_guard..units.len());
         before.sort_unstable();
         before.dedup();
         before.into_iter().for_each(|u| next[u].push((claim.unit, c)));

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::program::Ranged;
+use optc_ir::ScalarOp;
 
 /// A step as lowered.
 pub(super) struct StepValues {
@@ -124,7 +125,10 @@ impl Evaluator<'_> {
         outputs.push(loss);
         outputs.extend(recorded.iter().map(|(_, a, _)| a.clone()));
         let (ranged, computed): (Vec<Ranged>, Vec<Array>) = out.ranged.into_iter().unzip();
-        outputs.extend(computed);
+        outputs.extend(computed.iter().cloned());
+        if !ranged.is_empty() {
+            outputs.push(self.in_ranges(&ranged, &computed));
+        }
         Ok(StepValues {
             outputs,
             recorded: recorded.iter().map(|(n, _, _)| n.clone()).collect(),
@@ -133,6 +137,28 @@ impl Evaluator<'_> {
             ranged,
             has_eval: out.eval.is_some(),
         })
+    }
+
+    /// 0 where all of these hyperparameters are in their ranges, NaN where one is not: what the step is guarded by.
+    fn in_ranges(&mut self, ranged: &[Ranged], values: &[Array]) -> Array {
+        let origin = self.cx.origin;
+        let mut inside = self.cx.graph().scalar(DType::Bool, 1.0, origin);
+        for (r, value) in ranged.iter().zip(values) {
+            let x = self.cx.node(value);
+            let graph = self.cx.graph();
+            let ends = [(r.limits.low, false), (r.limits.high, true)];
+            for ((limit, inclusive), high) in ends.into_iter().filter_map(|(end, high)| Some((end?, high))) {
+                let slack = if inclusive { crate::args::slack(limit) } else { 0.0 };
+                let end = graph.scalar(DType::F64, if high { limit + slack } else { limit - slack }, origin);
+                let op = if inclusive { ScalarOp::Le } else { ScalarOp::Lt };
+                let holds = graph.map(op, &if high { [x, end] } else { [end, x] }, origin);
+                inside = graph.map(ScalarOp::And, &[inside, holds], origin);
+            }
+        }
+        let graph = self.cx.graph();
+        let (zero, nan) = (graph.scalar(DType::F64, 0.0, origin), graph.scalar(DType::F64, f64::NAN, origin));
+        let node = graph.map(ScalarOp::Select, &[inside, zero, nan], origin);
+        self.cx.array(node)
     }
 
     /// Value and gradients as means over `accumulate` batches, in a counted loop.
