@@ -2,16 +2,19 @@
 
     python tests/parity/reference.py          (the environment of bench/peers/setup.sh; README.md names the versions)
 
-Everything is written as `.opt` files with the expected numbers in them, so that the tests need no Python, and as JSON and `.npy` for tests in Rust.
+Everything is written as `.opt` files with the expected numbers in them, longer tables as `.npy` beside them, so that the tests need no Python.
 """
-import json
 import os
+import re
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+
+from models import joined, pattern, rise, train, transformer, xent
+from rules import Averaged, adamp, averaged
 
 jax.config.update("jax_enable_x64", True)
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -41,43 +44,6 @@ def write(name, text):
 
 # ---------------------------------------------------------------- optimizers
 SHAPES = {"a": (3, 5), "b": (7,), "c": (1,), "d": (2, 3, 4), "e": ()}
-
-
-def adamp(lr, b1=0.9, b2=0.999, eps=1e-8, wd=0.0, delta=0.1, ratio=0.1):
-    """The authors' code (clovaai/AdamP, adamp.py) with the output channel as the last axis."""
-
-    def init(params):
-        zeros = jax.tree.map(jnp.zeros_like, params)
-        return zeros, zeros, jnp.zeros((), jnp.int32)
-
-    def project(p, g, u):
-        def view(axes):
-            along = jnp.abs(jnp.sum(g * p, axes, keepdims=True))
-            lengths = jnp.sqrt(jnp.sum(g * g, axes, keepdims=True)) * jnp.sqrt(jnp.sum(p * p, axes, keepdims=True))
-            cosine = (along / jnp.maximum(lengths, eps)).max()
-            row = np.prod([p.shape[i] for i in axes])
-            unit = p / (jnp.sqrt(jnp.sum(p * p, axes, keepdims=True)) + eps)
-            return cosine < delta / np.sqrt(row), u - unit * jnp.sum(unit * u, axes, keepdims=True)
-
-        hit, by_channel = view(tuple(range(p.ndim - 1)))
-        all_hit, by_leaf = view(tuple(range(p.ndim)))
-        return jnp.where(hit, by_channel, jnp.where(all_hit, by_leaf, u)), jnp.where(hit | all_hit, ratio, 1.0)
-
-    def update(grads, state, params):
-        m, v, t = state
-        t = t + 1
-        m = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, m, grads)
-        v = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, v, grads)
-
-        def leaf(p, g, m, v):
-            u, r = m / (jnp.sqrt(v) / jnp.sqrt(1 - b2 ** t.astype(p.dtype)) + eps), 1.0
-            if p.ndim > 1:
-                u, r = project(p, g, u)
-            return (-lr * wd * r * p - lr / (1 - b1 ** t.astype(p.dtype)) * u).astype(p.dtype)
-
-        return jax.tree.map(leaf, params, grads, m, v), (m, v, t)
-
-    return optax.GradientTransformation(init, update)
 
 
 # name, optc source, Optax transformation
@@ -110,6 +76,8 @@ OPTIMIZERS = [
     ("clip_by_leaf_rms", "clip_by_leaf_rms(0.5) |> sgd(lr = 0.1)", lambda: optax.chain(optax.clip_by_block_rms(0.5), optax.sgd(0.1))),
     ("add_decayed_weights", "add_decayed_weights(0.1) |> sgd(lr = 0.1, momentum = 0.9)", lambda: optax.chain(optax.add_decayed_weights(0.1), optax.sgd(0.1, 0.9))),
     ("adamw_scheduled", "adamw(lr = cosine(peak = 0.01, total = 20), weight_decay = 0.1)", lambda: optax.adamw(optax.cosine_decay_schedule(0.01, 20), weight_decay=0.1)),
+    ("ema", "adam(lr = 0.01) |> ema(0.9)", lambda: averaged(optax.adam(0.01), lambda t: 0.9)),
+    ("ema_warmup", "adam(lr = 0.01) |> ema(0.5, warmup = true)", lambda: averaged(optax.adam(0.01), lambda t: jnp.minimum(0.5, (1 + t) / (10 + t)))),
 ]
 
 
@@ -126,7 +94,7 @@ def walk(tx, start, grads, dtype):
         u, state = update(g, state, params)
         params = optax.apply_updates(params, u)
         assert all(v.dtype == dtype for v in params.values())
-        out.append(flat(params))
+        out.append(flat(state.weights if isinstance(state, Averaged) else params))
     return np.stack(out)
 
 
@@ -136,19 +104,12 @@ def optimizers():
     # Gradients of very different sizes, some exactly 0, as the first steps of a network have them.
     grads = {k: (rng.standard_normal((STEPS, *s)) * 10.0 ** rng.uniform(-3, 1, (STEPS, *s)) * (rng.random((STEPS, *s)) > 0.05)).astype(np.float32) for k, s in SHAPES.items()}
     np.save(os.path.join(DATA, "gradients.npy"), np.concatenate([v.reshape(STEPS, -1) for v in grads.values()], 1))
-    wide, narrow, index = [], [], []
-    for name, source, make in OPTIMIZERS:
+    wide = []
+    for name, _, make in OPTIMIZERS:
         with jax.enable_x64(False):
-            narrow.append(walk(make(), start, grads, np.dtype("float32")))
+            narrow = walk(make(), start, grads, np.dtype("float32"))
         wide.append(walk(make(), start, grads, np.dtype("float64")))
-        error = np.abs(narrow[-1] - wide[-1]).max() / np.abs(wide[-1]).max()
-        index.append(dict(name=name, source=source, optax_f32_relative_error=float(f"{error:.2g}")))
-        print(f"{name:28} {error:.2g}")
-    np.save(os.path.join(DATA, "optimizers_f64.npy"), np.stack(wide))
-    np.save(os.path.join(DATA, "optimizers_f32.npy"), np.stack(narrow))
-    order = {k: list(s) for k, s in SHAPES.items()}
-    with open(os.path.join(DATA, "optimizers.json"), "w") as f:
-        json.dump(dict(steps=STEPS, leaves=order, start=[float(v) for v in flat(start)], cases=index), f, indent=1)
+        print(f"{name:28} Optax in f32 against itself in f64: {np.abs(narrow - wide[-1]).max() / np.abs(wide[-1]).max():.2g}")
 
     def record(row):
         out, at = [], 0
@@ -158,7 +119,7 @@ def optimizers():
             at += n
         return "{ " + ", ".join(out) + " }"
 
-    names = sorted({w for _, s, _ in OPTIMIZERS for w in s.replace("|>", " ").split() for w in [w.split("(")[0]] if "(" in s and w.isidentifier() and f"{w}(" in s} - {"cosine"})
+    names = sorted({n for _, source, _ in OPTIMIZERS for n in re.findall(r"([a-z_]+)\(", source)} - {"cosine"} | {"add_noise"})
     text = HEAD + f"""## Twenty steps of every optimizer of the library on random gradients, against Optax in f64. The loss is linear in the parameters, so its gradient is the data.
 import std.optim.{{{", ".join(names)}}}
 import std.schedule.cosine
@@ -200,19 +161,133 @@ experiment {name}_agrees {{
   check all.net.params ~= {record(wide[i][-1])} within 1e-6 relative, "{name}: twenty steps"
 }}
 """
+    text += noise()
     write("optimizers.opt", text)
 
 
+def noise():
+    """The experiment on `add_noise`: its draws are the library's own, so what is compared with Optax is their size at each step."""
+    eta, gamma, still = 0.3, 0.55, {"w": jnp.zeros(1000)}
+
+    def norms(*settings):
+        tx = optax.add_noise(*settings, jax.random.key(0))
+        state, out = tx.init(still), []
+        for _ in range(STEPS):
+            u, state = tx.update(still, state)
+            out.append(float(optax.global_norm(u)))
+        return np.array(out)
+
+    return f"""
+## Gradients of 0, and the norm of what the rules in front have made of them.
+optimizer still() {{ g <- 0 * g }}
+optimizer watch() {{
+  metric norm = tree.norm(g)
+  g <- g
+}}
+
+experiment add_noise_agrees {{
+  let decaying = run walk with {{ optimizer = still() |> add_noise({eta}, {gamma}) |> watch() |> sgd(lr = 0.0) }}
+  let plain = run walk with {{ optimizer = still() |> add_noise(1.0, 0.0) |> watch() |> sgd(lr = 0.0) }}
+  check decaying.norm / plain.norm ~= {literal(norms(eta, gamma) / norms(1.0, 0.0))} within 1e-6 relative, "add_noise: the size of the noise at each step"
+  check mean(plain.norm^2) / 48 ~= 1.0 within 0.2, "add_noise: the variance of a draw is 1 (standard error 0.05)"
+}}
+"""
+
+
+def signs():
+    """Lion on gradients that often cancel its momentum, so that rounding decides some of its signs: those are counted, all others have to be Optax's."""
+    shapes, lr, b1, b2, decay = {"a": (23, 41), "b": (57,)}, 0.01, 0.9, 0.99, 0.1
+    count = sum(int(np.prod(s)) for s in shapes.values())
+    # 0.9 * 0.01 * 100 and 0.1 * 9 are equal: after 100 in the first step, -9 in the second leaves nothing but rounding. Each weight has a scale of its own.
+    rng = np.random.default_rng(22)
+    g = rng.choice(np.array([-100, -9, 0, 9, 100], np.float32), (STEPS, count)) * rng.uniform(0.005, 0.01, count).astype(np.float32)
+    np.save(os.path.join(DATA, "signs_gradients.npy"), g)
+    start = pattern((count,), 17, 0.5)
+    tx = optax.lion(lr, b1, b2, weight_decay=decay)
+
+    def directions(dtype):
+        params, out = jnp.asarray(start, dtype), []
+        state = tx.init(params)
+        for k in range(STEPS):
+            u, state = tx.update(jnp.asarray(g[k], dtype), state, params)
+            out.append(np.rint(np.asarray(-u / lr - decay * params)))
+            params = optax.apply_updates(params, u)
+        return np.stack(out).astype(np.int8), np.asarray(params)
+
+    with jax.enable_x64(False):
+        narrow, _ = directions(np.dtype("float32"))
+    wide, end = directions(np.dtype("float64"))
+    m, near = np.zeros(count), []
+    for k in range(STEPS):
+        # Within a few roundings in f32 of 0, measured by what is added.
+        old, new = b1 * m, (1 - b1) * np.float64(g[k])
+        near.append((np.abs(old + new) <= 2.0**-21 * (np.abs(old) + np.abs(new))) & (np.abs(old) + np.abs(new) > 0))
+        m = b2 * m + (1 - b2) * np.float64(g[k])
+    near = np.stack(near)
+    print(f"signs: {near.sum()} of {near.size} near 0; Optax in f32 flips {(narrow != wide).sum()}, {((narrow != wide) & ~near).sum()} of them not near 0")
+    np.save(os.path.join(DATA, "signs.npy"), np.stack([wide, near.astype(np.int8)]))
+    np.save(os.path.join(DATA, "signs_end.npy"), end.astype(np.float32))
+    a, b = [int(np.prod(s)) for s in shapes.values()]
+    write("signs.opt", HEAD + f"""## The signs of {STEPS} steps of Lion, one by one, against Optax in f64. The gradients often cancel the momentum (0.1 * 9 = 0.9 * 0.01 * 100): there the
+## sign is what rounding makes of it. Such signs may flip and are counted; all others have to agree, and so do the weights that no flip has moved.
+import std.optim.lion
+
+{PATTERN}
+data gradients {{
+  let table = npy("data/signs_gradients.npy")  # f32[{STEPS}, {count}]
+  a = reshape(table[:, 0:{a}], {STEPS}, {shapes["a"][0]}, {shapes["a"][1]})
+  b = table[:, {a}:{count}]
+}}
+
+## Of each step: the sign Optax gives each weight, and 1 where its argument is within 2^-21 of 0, relative to the terms it is the sum of.
+data optax {{
+  let table = npy("data/signs.npy")  # i8[2, {STEPS}, {count}]
+  sign = table[0] as f32
+  near = table[1] as f32
+}}
+
+## The weights of Optax after {STEPS} steps.
+data end {{
+  w = npy("data/signs_end.npy")  # f32[{count}]
+}}
+
+model leaves() {{
+  let start = pattern([{count}], 17, 0.5)
+  param a: f32[{shapes["a"][0]}, {shapes["a"][1]}] = reshape(start[0:{a}], {shapes["a"][0]}, {shapes["a"][1]})
+  param b: f32[{b}] = start[{a}:{count}]
+  {{ a, b }}
+}}
+
+loss along(p, a: f32[1, {shapes["a"][0]}, {shapes["a"][1]}], b: f32[1, {b}]) -> f32 = sum(p.a * a) + sum(p.b * b)
+
+train walk {{
+  data      gradients, batch = 1
+  model     net = leaves()
+  loss      along(net(), a, b)
+  optimizer lion(lr = {lr}, weight_decay = {decay})
+  steps     {STEPS}
+  seed      0
+}}
+
+fn flat(p) = concat([reshape(p.a, {a}), p.b])
+
+experiment lion_signs {{
+  let weights = [flat((run walk with {{ steps = k }}).net.params) for k in 0..{STEPS + 1}]
+  # w <- (1 - lr decay) w - lr sign
+  let sign = [round(({1 - lr * decay} * weights[k] - weights[k + 1]) / {lr}) for k in 0..{STEPS}]
+  let flip = stack(sign) != optax.sign
+  let flips = sum(flip as f32)
+  let unexplained = sum((flip as f32) * (1 - optax.near))
+  let kept = 1 - max(flip as f32, axis = 0)
+  print "Lion: {{flips}} of {STEPS * count} signs differ from Optax in f64, {{unexplained}} of them where the argument is not within rounding of 0 ({{sum(optax.near)}} are)"
+  check unexplained == 0, "no sign flips but where its argument is within rounding of 0"
+  check flips <= sum(optax.near), "and no more than those"
+  check kept * weights[{STEPS}] ~= kept * end.w within 1e-6 relative, "weights that no flip has moved are Optax's"
+}}
+""")
+
+
 # ---------------------------------------------------------------- schedules
-def joined(*parts):
-    return optax.join_schedules([s for _, s in parts], [b for b, _ in parts[1:]])
-
-
-def rise(peak, warmup):
-    """(step + 1) / warmup of the peak: Optax's linear schedule, one step earlier."""
-    return optax.linear_schedule(peak / warmup, peak, warmup - 1)
-
-
 COUNT = 40
 SCHEDULES = [
     ("constant", "constant(0.3)", optax.constant_schedule(0.3)),
@@ -240,7 +315,7 @@ SCHEDULES = [
 
 
 def schedules():
-    names = sorted({w for _, s, _ in SCHEDULES for w in __import__("re").findall(r"([a-z_]+)\(", s)})
+    names = sorted({w for _, s, _ in SCHEDULES for w in re.findall(r"([a-z_]+)\(", s)})
     text = HEAD + f"""## The first {COUNT} values of every schedule of the library, against Optax in f64. The loss is the parameter itself, its gradient 1, so that after k steps of gradient
 ## descent the loss is minus the sum of the first k learning rates.
 import std.optim.sgd
@@ -259,10 +334,8 @@ train descend {{
   seed      0
 }}
 """
-    table = []
     for name, source, f in SCHEDULES:
         values = np.array([float(f(np.int64(i))) for i in range(COUNT)])
-        table.append(dict(name=name, source=source, values=[float(v) for v in values]))
         text += f"""
 experiment {name}_agrees {{
   let r = run descend with {{ optimizer = sgd(lr = {source}) }}
@@ -270,8 +343,6 @@ experiment {name}_agrees {{
 }}
 """
     write("schedules.opt", text)
-    with open(os.path.join(DATA, "schedules.json"), "w") as f:
-        json.dump(table, f, indent=1)
 
 
 # ---------------------------------------------------------------- losses
@@ -310,10 +381,8 @@ const dense = {literal(dense)}
 const yes = {literal(yes)}
 const labels = {literal(labels)}
 """
-    table = []
     for name, source, f in cases:
         value, gradient = jax.value_and_grad(f)(jnp.asarray(z))
-        table.append(dict(name=name, source=source, value=float(value), gradient=np.asarray(gradient).tolist()))
         text += f"""
 experiment {name}_agrees {{
   let (value, gradient) = value_and_grad(z -> {source})(z)
@@ -322,19 +391,9 @@ experiment {name}_agrees {{
 }}
 """
     write("losses.opt", text)
-    inputs = dict(z=z.tolist(), target=target.tolist(), dense=dense.tolist(), yes=yes.tolist(), labels=labels.tolist())
-    with open(os.path.join(DATA, "losses.json"), "w") as f:
-        json.dump(dict(inputs=inputs, cases=table), f, indent=1)
 
 
 # ---------------------------------------------------------------- models
-def pattern(shape, salt, scale):
-    """Weights both sides can make exactly: integers modulo 251, shifted and scaled. Integers, so no rounding; squares, so no low rank."""
-    i = np.arange(int(np.prod(shape, dtype=np.int64)), dtype=np.int64)
-    h = (i * i % 251 * 7 + i * 31 + salt) % 251
-    return ((h.astype(np.float32) - np.float32(125)) / np.float32(125) * np.float32(scale)).reshape(shape).astype(np.float32)
-
-
 PATTERN = """## Weights that every language makes exactly: integers modulo 251, shifted and scaled.
 fn pattern(dims, salt: int, scale: float) {
   let i = iota(prod(dims))
@@ -342,25 +401,6 @@ fn pattern(dims, salt: int, scale: float) {
   reshape((h as f32 - 125) / 125 * scale, dims)
 }
 """
-
-
-def xent(z, y):
-    return optax.softmax_cross_entropy_with_integer_labels(z, y).mean()
-
-
-def train(loss, params, batches, tx):
-    state, out = tx.init(params), []
-
-    @jax.jit
-    def step(params, state, x, y):
-        value, g = jax.value_and_grad(loss)(params, x, y)
-        u, state = tx.update(g, state, params)
-        return optax.apply_updates(params, u), state, value, optax.global_norm(g)
-
-    for x, y in batches:
-        params, state, value, norm = step(params, state, jnp.asarray(x), jnp.asarray(y))
-        out.append((float(value), float(norm)))
-    return np.array(out).T
 
 
 def digits():
@@ -403,13 +443,11 @@ train in_order {{
   seed      0
 }}
 """
-    out = {}
     for name, (source, make) in runs.items():
         with jax.enable_x64(False):
-            narrow, _ = train(loss, {k: jnp.asarray(v) for k, v in start.items()}, batches, make())
-        wide, _ = train(loss, {k: jnp.asarray(v, jnp.float64) for k, v in start.items()}, [(np.float64(a), b) for a, b in batches], make())
+            _, (narrow, _) = train(loss, {k: jnp.asarray(v) for k, v in start.items()}, batches, make())
+        _, (wide, _) = train(loss, {k: jnp.asarray(v, jnp.float64) for k, v in start.items()}, [(np.float64(a), b) for a, b in batches], make())
         print(f"digits {name}: f32 against f64 {np.abs(narrow - wide).max():.2g}; {narrow[0]:.6f} -> {narrow[-1]:.6f}")
-        out[name] = dict(source=source, losses_f32=narrow.tolist(), losses_f64=wide.tolist())
         text += f"""
 experiment {name}_agrees {{
   let r = run in_order with {{ optimizer = {source} }}
@@ -417,8 +455,6 @@ experiment {name}_agrees {{
 }}
 """
     write("digits.opt", text)
-    with open(os.path.join(DATA, "digits.json"), "w") as f:
-        json.dump(out, f, indent=1)
 
 
 def gpt():
@@ -438,29 +474,11 @@ def gpt():
     shapes |= {"norm.scale": (D,), "norm.bias": (D,), "head.w": (D, V)}
     start = {k: pattern(s, 11, 0.25) for k, s in shapes.items()}
 
-    def norm(x, scale, bias):
-        d = x - x.mean(-1, keepdims=True)
-        return d * jax.lax.rsqrt((d * d).mean(-1, keepdims=True) + 1e-5) * scale + bias
-
-    def loss(p, x, y):
-        h = p["tok"][x] + p["pos"]
-        for b in range(L):
-            q = lambda k: p[f"block.{b}.{k}"]
-            a = norm(h, q("norm1.scale"), q("norm1.bias")) @ q("qkv.w") + q("qkv.b")
-            qq, kk, vv = [t.reshape(B, T, H, D // H).transpose(0, 2, 1, 3) for t in jnp.split(a, 3, -1)]
-            s = jnp.where(jnp.tril(jnp.ones((T, T), bool)), qq @ kk.transpose(0, 1, 3, 2) / np.sqrt(D // H).astype(h.dtype), -jnp.inf)
-            o = (jax.nn.softmax(s, -1) @ vv).transpose(0, 2, 1, 3).reshape(B, T, D)
-            h = h + o @ q("out.w") + q("out.b")
-            m = jax.nn.gelu(norm(h, q("norm2.scale"), q("norm2.bias")) @ q("up.w") + q("up.b"), approximate=True)
-            h = h + m @ q("down.w") + q("down.b")
-        return xent(norm(h, p["norm.scale"], p["norm.bias"]) @ p["head.w"], y)
-
+    loss = transformer(H, L, "block.{}", "norm", "head")
     with jax.enable_x64(False):
-        narrow, norms = train(loss, {k: jnp.asarray(v) for k, v in start.items()}, batches, optax.adamw(1e-2, weight_decay=1e-2))
-    wide, norms64 = train(loss, {k: jnp.asarray(v, jnp.float64) for k, v in start.items()}, batches, optax.adamw(1e-2, weight_decay=1e-2))
+        _, (narrow, norms) = train(loss, {k: jnp.asarray(v) for k, v in start.items()}, batches, optax.adamw(1e-2, weight_decay=1e-2))
+    _, (wide, norms64) = train(loss, {k: jnp.asarray(v, jnp.float64) for k, v in start.items()}, batches, optax.adamw(1e-2, weight_decay=1e-2))
     print(f"gpt: f32 against f64 {np.abs(narrow - wide).max():.2g}, norms {np.abs(norms / norms64 - 1).max():.2g}; {narrow[0]:.6f} -> {narrow[-1]:.6f}")
-    with open(os.path.join(DATA, "gpt.json"), "w") as f:
-        json.dump(dict(losses_f32=narrow.tolist(), losses_f64=wide.tolist(), gradient_norms_f64=norms64.tolist(), leaves={k: list(s) for k, s in shapes.items()}), f, indent=1)
     write("gpt.opt", HEAD + f"""## The first {STEPS} losses and gradient norms of a small character transformer, from the same weights and batches as JAX in f32.
 import std.optim.adamw
 import std.nn.{{attend, gelu_tanh}}
@@ -534,6 +552,7 @@ experiment norms_agree {{
 if __name__ == "__main__":
     os.makedirs(DATA, exist_ok=True)
     optimizers()
+    signs()
     schedules()
     losses()
     digits()
