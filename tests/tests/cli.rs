@@ -252,6 +252,13 @@ fn bench_times_a_spec_and_an_optimizer() {
     assert_eq!(status(&o), 0, "{}", err(&o));
     let report: serde_json::Value = serde_json::from_str(&out(&o)).expect("JSON");
     assert!(report["trains"][0]["steps_per_second"]["median"].as_f64().is_some_and(|r| r > 0.0), "{report}");
+    let o = optc(dir.path(), &["bench", "a.opt", "--seconds", "0", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&out(&o)).expect("JSON");
+    let train = &report["trains"][0];
+    assert!(train["ms"]["to_first_step"].as_f64().is_some_and(|ms| ms > 0.0) && train["steps_per_second"].is_null(), "{report}");
+    if cfg!(target_os = "linux") {
+        assert!(report["peak_bytes"].as_u64().is_some_and(|b| b > 1 << 20), "{report}");
+    }
     let args = ["bench", "a.opt", "--optimizer", "adamw", "--size", "10000", "--tensors", "3", "--seconds", "0.1", "--json", "--profile"];
     let o = optc(dir.path(), &args);
     assert_eq!(status(&o), 0, "{}", err(&o));

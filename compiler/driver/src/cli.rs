@@ -167,7 +167,7 @@ pub enum Command {
         file: PathBuf,
         /// A train of it.
         name: Option<String>,
-        /// Seconds to measure for.
+        /// Seconds to measure steps for; 0 stops after the first step of each train.
         #[arg(long, default_value_t = 3.0)]
         seconds: f64,
         /// Print one JSON object.

@@ -1,6 +1,6 @@
 //! From graph to fused kernels to an execution plan with static memory.
 //!
-//! The stages: `net` (the planner's node list), `rows` and `group` (which nodes share a kernel), `stage`, `loops`, `emit` and `build` (kernels),
+//! The stages: `net` (the planner's node list), `rows` and `group` (which nodes share a kernel), `stage`, `keep`, `loops`, `emit` and `build` (kernels),
 //! `dot` (matrix products on memory as it lies), `block` and `schedule` (instructions and their order, who writes where),
 //! `seq` (small kernels become one), `memory` (the arena).
 
@@ -10,6 +10,7 @@ mod dot;
 mod emit;
 mod group;
 mod index;
+mod keep;
 mod lin;
 mod loops;
 mod memory;

@@ -6,6 +6,7 @@
 use crate::emit::{Emitter, Origins, Slot, value_type};
 use crate::group::Grouping;
 use crate::index::Idx;
+use crate::keep::{hold, keep_repeated};
 use crate::lin::{Lin, Misfit};
 use crate::loops::runs;
 use crate::net::{CHUNK, N, Net, identity};
@@ -23,8 +24,6 @@ pub(crate) const NS_PER_OP: f64 = 0.12;
 pub(crate) const UNIT_NS: f64 = 25_000.0;
 /// Elements of one row of an elementwise kernel that make its loops worth their overhead.
 const ROW: usize = 512;
-/// Additions from which a value is stored and loaded rather than computed twice.
-const COSTLY: usize = 8;
 
 /// One use of a kernel's code, before memory is known.
 #[derive(Clone, Debug)]
@@ -56,7 +55,7 @@ pub(crate) struct Emitted {
 
 /// How a stage runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
     /// Stores one value per element of its space.
     Store,
     /// Combines all elements of the row to one value.
@@ -65,23 +64,31 @@ enum Kind {
     Own,
 }
 
-struct Stage {
-    node: N,
-    kind: Kind,
+pub(crate) struct Stage {
+    pub node: N,
+    pub kind: Kind,
     /// Elements of its index space.
-    space: usize,
-    phase: usize,
+    pub space: usize,
+    pub phase: usize,
     /// Members computed in the same pass, in order.
-    inline: Vec<N>,
+    pub inline: Vec<N>,
     /// Members computed at other places than the present one.
-    elsewhere: Vec<N>,
+    pub elsewhere: Vec<N>,
     /// Where a stored result goes.
-    slot: Slot,
+    pub slot: Slot,
 }
 
+/// Which loop of a kernel a stage runs in, in order: phase, elements, and a number of its own for a stage that shares no loop.
+pub(crate) type LoopKey = (usize, usize, usize);
+
 impl Stage {
-    fn new(net: &Net, node: N, slot: Slot) -> Stage {
+    pub fn new(net: &Net, node: N, slot: Slot) -> Stage {
         Stage { node, kind: Kind::Own, space: space_of(net, node), phase: 0, inline: Vec::new(), elsewhere: Vec::new(), slot }
+    }
+
+    /// Stages of one phase and space share a loop; a stage with loops of its own stands alone. `position` is the stage's among all.
+    pub fn loop_key(&self, position: usize) -> LoopKey {
+        (self.phase, self.space, if self.kind == Kind::Own { position + 1 } else { 0 })
     }
 }
 
@@ -100,6 +107,7 @@ pub(crate) fn emit_group(net: &Net, grouping: &Grouping, group: usize, origins: 
     }
     let rows = choose_rows(net, &stages, g.rows, ns);
     assign_phases(net, grouping, group, rows, &mut stages);
+    keep_repeated(net, grouping, group, rows, &mut e.scratch, &mut stages);
     hold(net, grouping, group, rows, &mut stages);
     let row = if rows > 1 {
         let axis = e.b.open(Extent::Const(rows as i64), LoopKind::Parallel);
@@ -108,11 +116,9 @@ pub(crate) fn emit_group(net: &Net, grouping: &Grouping, group: usize, origins: 
     } else {
         Lin::default()
     };
-    let mut phases: BTreeMap<(usize, usize, usize), Vec<&Stage>> = BTreeMap::new();
+    let mut phases: BTreeMap<LoopKey, Vec<&Stage>> = BTreeMap::new();
     for (position, stage) in stages.iter().enumerate() {
-        // Stages of one phase and space share a loop; a stage with loops of its own stands alone.
-        let alone = if stage.kind == Kind::Own { position + 1 } else { 0 };
-        phases.entry((stage.phase, stage.space, alone)).or_default().push(stage);
+        phases.entry(stage.loop_key(position)).or_default().push(stage);
     }
     for bucket in phases.values() {
         let done = match bucket[..] {
@@ -184,44 +190,8 @@ fn stages(net: &Net, grouping: &Grouping, group: usize) -> Vec<Stage> {
     g.members.iter().filter(is_stage).map(|&node| Stage::new(net, node, Slot::Node(node))).collect()
 }
 
-/// An expensive value that several phases of a row need is stored in the memory of a result that is written last, and loaded from there
-/// until then. So the exponentials of a softmax are computed once.
-fn hold(net: &Net, grouping: &Grouping, group: usize, rows: usize, stages: &mut Vec<Stage>) {
-    let mut phases: BTreeMap<N, Vec<usize>> = BTreeMap::new();
-    for stage in stages.iter() {
-        for &m in stage.inline.iter().filter(|&&m| cost(net, m) >= COSTLY && net.len_of(m) == stage.space) {
-            let list = phases.entry(m).or_default();
-            if !list.contains(&stage.phase) {
-                list.push(stage.phase);
-            }
-        }
-    }
-    let mut holders: Vec<N> = Vec::new();
-    let mut added = false;
-    for (m, list) in phases {
-        let last = list.iter().copied().max().unwrap_or(0);
-        if list.len() < 2 || stages.iter().any(|s| s.elsewhere.contains(&m)) {
-            continue;
-        }
-        let (ty, space) = (&net.nodes[m].ty, net.len_of(m));
-        let fits = |s: &&Stage| {
-            let same = s.space == space && net.nodes[s.node].ty.dtype == ty.dtype && value_type(ty.dtype) == ty.dtype;
-            s.kind == Kind::Store && s.phase == last && same && !holders.contains(&s.node)
-        };
-        if let Some(holder) = stages.iter().find(fits).map(|s| s.node) {
-            holders.push(holder);
-            stages.push(Stage::new(net, m, Slot::Node(holder)));
-            added = true;
-        }
-    }
-    if added {
-        stages.sort_by_key(|s| s.node);
-        assign_phases(net, grouping, group, rows, stages);
-    }
-}
-
 /// Decides how each stage runs for this number of rows, and when.
-fn assign_phases(net: &Net, grouping: &Grouping, group: usize, rows: usize, stages: &mut [Stage]) {
+pub(crate) fn assign_phases(net: &Net, grouping: &Grouping, group: usize, rows: usize, stages: &mut [Stage]) {
     let index: FxHashMap<N, usize> = stages.iter().enumerate().map(|(i, s)| (s.node, i)).collect();
     for i in 0..stages.len() {
         let node = stages[i].node;

@@ -433,3 +433,31 @@ fn attention_takes_two_products_and_a_softmax() {
     let planned = check(&g);
     assert_eq!(counts(&planned).0, 4, "{}", text(&planned));
 }
+
+/// A chain of elementwise operations with a reduction of each link: every reduction has a loop of its own.
+fn chain(links: usize) -> Graph {
+    let mut g = Graph::default();
+    let x = input(&mut g, &[6, 16]);
+    let mut h = x;
+    for _ in 0..links {
+        let w = input(&mut g, &[16]);
+        let w = g.broadcast(w, &[1], &[6, 16], O);
+        let p = map(&mut g, ScalarOp::Mul, &[h, w]);
+        let t = map(&mut g, ScalarOp::Tanh, &[p]);
+        h = map(&mut g, ScalarOp::Add, &[t, x]);
+        let r = g.reduce(ReduceOp::Sum, h, &[0], O);
+        g.outputs.push(r);
+    }
+    g
+}
+
+#[test]
+fn what_many_loops_need_is_computed_once() {
+    let lines = |links: usize| {
+        let g = chain(links);
+        let given = inputs(&g);
+        text(&check_with(&g, &Config::default(), &given)).lines().count()
+    };
+    let (short, long) = (lines(12), lines(48));
+    assert!(long < 5 * short, "a kernel of 12 links has {short} lines, one of 48 has {long}");
+}

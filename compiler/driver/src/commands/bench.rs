@@ -213,7 +213,8 @@ pub fn spec(file: &Path, name: Option<&str>, set: &[String], settings: &Settings
         ];
         measured.push(Measured { program, stepper, _slots: slots, at: 1, blocks: None, report, lines });
     }
-    for m in &mut measured {
+    // No seconds to measure for: compiling and the first step are all that is asked.
+    for m in measured.iter_mut().filter(|_| settings.seconds > 0.0) {
         let done = Blocks::warm_up(&mut |n| m.steps(n));
         m.blocks = Some(done.map_err(|e| fail(trainer::run_error(&e, &format!("step {}", m.at + 1), m.program.span)))?);
         m.stepper.compiled_mut().take_profile();
@@ -235,32 +236,45 @@ pub fn spec(file: &Path, name: Option<&str>, set: &[String], settings: &Settings
     }
     let mut reports = Vec::new();
     for mut m in measured {
-        let Some(blocks) = m.blocks.take() else { continue };
-        if settings.profile {
-            let (graph, options) = (&m.program.step.graph, stages::step_options(&m.program));
-            let profile = profile(m.stepper.compiled_mut(), graph, &options, &session.program.sources, blocks.steps, blocks.spent);
-            m.report["profile"] = profile.json();
-            m.lines.push(profile.text());
+        if let Some(blocks) = m.blocks.take() {
+            if settings.profile {
+                let (graph, options) = (&m.program.step.graph, stages::step_options(&m.program));
+                let profile = profile(m.stepper.compiled_mut(), graph, &options, &session.program.sources, blocks.steps, blocks.spent);
+                m.report["profile"] = profile.json();
+                m.lines.push(profile.text());
+            }
+            let r = rate(blocks.rates, blocks.steps);
+            m.report["steps_per_second"] = rate_json(&r);
+            m.lines.push(format!(
+                "  {} steps/s (quartiles {} to {}; {} blocks, {} steps)",
+                optc_train::table::number(r.median),
+                optc_train::table::number(r.low),
+                optc_train::table::number(r.high),
+                r.blocks,
+                r.steps
+            ));
         }
-        let r = rate(blocks.rates, blocks.steps);
-        m.report["steps_per_second"] = rate_json(&r);
-        m.lines.push(format!(
-            "  {} steps/s (quartiles {} to {}; {} blocks, {} steps)",
-            optc_train::table::number(r.median),
-            optc_train::table::number(r.low),
-            optc_train::table::number(r.high),
-            r.blocks,
-            r.steps
-        ));
         if !settings.json {
             say(&m.lines.join("\n"));
         }
         reports.push(m.report);
     }
+    let peak = peak_bytes();
     if settings.json {
-        say(&json!({ "spec": file.display().to_string(), "optc": env!("CARGO_PKG_VERSION"), "trains": reports }).to_string());
+        let version = env!("CARGO_PKG_VERSION");
+        say(&json!({ "spec": file.display().to_string(), "optc": version, "trains": reports, "peak_bytes": peak }).to_string());
+    } else if let Some(bytes) = peak {
+        say(&format!("peak memory of the process: {:.1} MB", bytes as f64 / 1e6));
     }
     Ok(())
+}
+
+/// The most memory this process has held so far, where the system says it (Linux).
+fn peak_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
 }
 
 fn rate_json(r: &Rate) -> Value {

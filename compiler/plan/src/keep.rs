@@ -1,0 +1,110 @@
+//! Values that several loops of a kernel need: where computing them again costs more, they are kept in memory.
+
+use crate::emit::{Slot, value_type};
+use crate::group::Grouping;
+use crate::net::{N, Net};
+use crate::rows::{Class, cost};
+use crate::stage::{Kind, LoopKey, Stage, assign_phases};
+use optc_abi::DType;
+use rustc_hash::FxHashSet;
+use std::collections::BTreeMap;
+
+/// Additions from which a value is stored and loaded rather than computed twice.
+const COSTLY: usize = 8;
+/// How often the loops of a kernel may compute its values, on average, before some are kept.
+const TIMES: usize = 4;
+/// Additions per element, from what is in memory, up to which a value is computed again even then.
+const WORTH: usize = 24;
+
+/// Keeps values in memory of this kernel's own if its loops would compute the same ones many times over: the gradients of parameters deep in a chain of elementwise operations each need
+/// all values of the chain before. So the size of a kernel grows with its members and not with their square.
+pub(crate) fn keep_repeated(
+    net: &Net,
+    grouping: &Grouping,
+    group: usize,
+    rows: usize,
+    scratch: &mut Vec<(DType, usize)>,
+    stages: &mut Vec<Stage>,
+) {
+    let mut loops: BTreeMap<LoopKey, FxHashSet<N>> = BTreeMap::new();
+    for (position, stage) in stages.iter().enumerate() {
+        loops.entry(stage.loop_key(position)).or_default().extend(stage.inline.iter().chain(&stage.elsewhere));
+    }
+    let mut uses: BTreeMap<N, usize> = BTreeMap::new();
+    loops.values().flatten().for_each(|&m| *uses.entry(m).or_default() += 1);
+    let once: usize = uses.keys().map(|&m| 1 + cost(net, m)).sum();
+    let spent: usize = uses.iter().map(|(&m, &times)| times * (1 + cost(net, m))).sum();
+    if spent <= TIMES * once {
+        return;
+    }
+    let mut at_hand: FxHashSet<N> = stages.iter().map(|s| s.node).collect();
+    for (&m, &times) in &uses {
+        let len = net.len_of(m);
+        if times > 1 && grouping.group_of[m] == Some(group) && len.is_multiple_of(rows) && weighs(net, grouping, &at_hand, m) {
+            at_hand.insert(m);
+            stages.push(Stage::new(net, m, Slot::Scratch(scratch.len())));
+            scratch.push((value_type(net.nodes[m].ty.dtype), len));
+        }
+    }
+    stages.sort_by_key(|s| s.node);
+    assign_phases(net, grouping, group, rows, stages);
+}
+
+/// Whether computing a member from what is at hand takes more than [`WORTH`].
+fn weighs(net: &Net, grouping: &Grouping, at_hand: &FxHashSet<N>, m: N) -> bool {
+    let mut total = 0;
+    let mut seen: FxHashSet<N> = FxHashSet::default();
+    let mut todo = vec![m];
+    while let Some(n) = todo.pop() {
+        if !seen.insert(n) || (n != m && at_hand.contains(&n)) {
+            continue;
+        }
+        match grouping.class[n] {
+            Class::Leaf | Class::Apart => continue,
+            Class::View => {}
+            _ if n != m && grouping.group_of[n] != grouping.group_of[m] && grouping.stored[n] => continue,
+            _ => total += 1 + cost(net, n),
+        }
+        if total > WORTH {
+            return true;
+        }
+        todo.extend(&net.nodes[n].operands);
+    }
+    false
+}
+
+/// An expensive value that several phases of a row need is stored in the memory of a result that is written last, and loaded from there
+/// until then. So the exponentials of a softmax are computed once.
+pub(crate) fn hold(net: &Net, grouping: &Grouping, group: usize, rows: usize, stages: &mut Vec<Stage>) {
+    let mut phases: BTreeMap<N, Vec<usize>> = BTreeMap::new();
+    for stage in stages.iter() {
+        for &m in stage.inline.iter().filter(|&&m| cost(net, m) >= COSTLY && net.len_of(m) == stage.space) {
+            let list = phases.entry(m).or_default();
+            if !list.contains(&stage.phase) {
+                list.push(stage.phase);
+            }
+        }
+    }
+    let mut holders: Vec<N> = Vec::new();
+    let mut added = false;
+    for (m, list) in phases {
+        let last = list.iter().copied().max().unwrap_or(0);
+        if list.len() < 2 || stages.iter().any(|s| s.elsewhere.contains(&m)) {
+            continue;
+        }
+        let (ty, space) = (&net.nodes[m].ty, net.len_of(m));
+        let fits = |s: &&Stage| {
+            let same = s.space == space && net.nodes[s.node].ty.dtype == ty.dtype && value_type(ty.dtype) == ty.dtype;
+            s.kind == Kind::Store && s.slot == Slot::Node(s.node) && s.phase == last && same && !holders.contains(&s.node)
+        };
+        if let Some(holder) = stages.iter().find(fits).map(|s| s.node) {
+            holders.push(holder);
+            stages.push(Stage::new(net, m, Slot::Node(holder)));
+            added = true;
+        }
+    }
+    if added {
+        stages.sort_by_key(|s| s.node);
+        assign_phases(net, grouping, group, rows, stages);
+    }
+}
