@@ -84,6 +84,7 @@ cases! {
     randomness
     recurrent
     shared_layers
+    sources
     strings_and_lists
     sweeps
     train_settings

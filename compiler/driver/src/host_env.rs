@@ -7,10 +7,10 @@ use indexmap::IndexMap;
 use optc_abi::Tensor;
 use optc_base::{Code, Diagnostic, Span};
 use optc_elab::TrainProgram;
-use optc_elab::host::{self, Curve, HostEnv, Loaded, Output, RunResult, SourceRequest};
+use optc_elab::host::{self, Curve, Fact, HostEnv, Loaded, Output, RunResult, SourceRequest};
 use optc_ir::Graph;
 use optc_train::report::{Check, Report, RunSummary, Section};
-use optc_train::{Cell, Line, Plot, Table, TrainError, progress};
+use optc_train::{Cell, Line, Plot, Table, progress};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -84,10 +84,6 @@ impl Driver {
         if !self.settings.quiet {
             let _ = writeln!(std::io::stdout().lock(), "{line}");
         }
-    }
-
-    fn file_span(error: &TrainError, span: Span) -> Diagnostic {
-        file_error(error, span)
     }
 
     /// The report of everything that ran.
@@ -184,18 +180,19 @@ impl HostEnv for Driver {
         if let Some(loaded) = self.sources.get(&key) {
             return Ok(loaded.clone());
         }
-        let fail = |e: TrainError| Self::file_span(&e, request.span);
-        let plain = |tensor| Loaded { tensor, vocabulary: None };
-        let whole = |column: optc_train::Column| (*column.to_tensor()).clone();
-        let loaded = match &*request.kind {
-            "csv" => plain(optc_train::data::csv::read(&path).map_err(fail)?),
-            "idx" => plain(whole(optc_train::data::idx::read(&path).map_err(fail)?)),
-            "npy" => plain(whole(optc_train::data::npy::read(&path).map_err(fail)?)),
-            _ => {
-                let text = optc_train::data::text::read(&path).map_err(fail)?;
-                let vocabulary = text.vocab.iter().map(|c| c.to_string()).collect();
-                Loaded { tensor: text.ids, vocabulary: Some(Arc::new(vocabulary)) }
+        let source = optc_train::data::read(&request.kind, &path)
+            .expect("the language's sources are those that can be read")
+            .map_err(|e| file_error(&e, request.span))?;
+        let loaded = match source {
+            optc_train::Source::Array { array, facts } => {
+                let fact = |f| match f {
+                    optc_train::Fact::Number(n) => Fact::Number(n),
+                    optc_train::Fact::Names(names) => Fact::Names(names),
+                    optc_train::Fact::Array(t) => Fact::Array(t),
+                };
+                Loaded::Array { array, facts: Arc::new(facts.into_iter().map(|(name, f)| (Arc::from(name), fact(f))).collect()) }
             }
+            optc_train::Source::Arrays(arrays) => Loaded::Arrays(Arc::new(arrays.into_iter().map(|(n, t)| (Arc::from(n), t)).collect())),
         };
         self.sources.insert(key, loaded.clone());
         Ok(loaded)
@@ -252,7 +249,7 @@ impl HostEnv for Driver {
                 let plot = Self::plot_of(&curves, &experiment, &x_label, &y_label, log_x, log_y);
                 for extension in ["png", "svg"] {
                     let path = self.folder().join("out").join(format!("{experiment}{suffix}.{extension}"));
-                    plot.write(&path).map_err(|e| Self::file_span(&e, Span::default()))?;
+                    plot.write(&path).map_err(|e| file_error(&e, Span::default()))?;
                     if extension == "png" {
                         self.say(&format!("plot: {}", path.display()));
                     }
@@ -271,7 +268,7 @@ impl HostEnv for Driver {
                 } else {
                     optc_train::save::Value::Plot(Self::plot_of(&curves, "", "", "", false, false))
                 };
-                optc_train::save::save(&target, &value).map_err(|e| Self::file_span(&e, Span::default()))?;
+                optc_train::save::save(&target, &value).map_err(|e| file_error(&e, Span::default()))?;
                 self.say(&format!("saved: {}", target.display()));
             }
             Output::Check { claim, passed, detail, span } => {

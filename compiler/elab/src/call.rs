@@ -91,7 +91,7 @@ impl Evaluator<'_> {
                         other => Ok(other),
                     };
                 }
-                FnValue::Builtin(name) if crate::names::SOURCES.contains(&&**name) => {
+                FnValue::Builtin(name) if crate::sources::is_source(name) => {
                     let args = self.call_args(scope, args, given)?;
                     return self.source(scope, name, args, e.span);
                 }

@@ -1,21 +1,15 @@
 //! Data blocks: evaluated by the host into tables of fields with one leading example axis, and cut into splits.
 
 use crate::evaluator::{Eval, Evaluator, Mode};
-use crate::host::{DataTable, SourceRequest};
-use crate::scope::Scope;
-use crate::value::{BlockValue, CallArg, Value};
+use crate::host::DataTable;
+use crate::value::{BlockValue, Value};
 use indexmap::IndexMap;
 use optc_abi::{DType, Tensor};
 use optc_base::{Code, Diagnostic, Span};
-use optc_front::ast::{
-    BlockEntry, BlockItem, BlockKind, Expr, ExprKind, For, ItemKind, LetKind, Name, Pattern, PatternKind, Setting, Stmt, StmtKind,
-};
+use optc_front::ast::{BlockEntry, BlockItem, BlockKind, ItemKind, LetKind, Name, Setting};
 use optc_ops::Array;
 use std::rc::Rc;
 use std::sync::Arc;
-
-/// Names of data sources: built-in functions that read files or make examples.
-pub const SOURCES: &[&str] = &["csv", "idx", "npy", "text", "generate", "npz", "safetensors", "images", "wav"];
 
 /// What is known of a data block while checking: fields as arrays with a symbolic number of examples.
 #[derive(Clone, Debug)]
@@ -81,7 +75,7 @@ impl Evaluator<'_> {
                         .help("a field is an array with one leading example axis; use `let` for other values"),
                 );
             };
-            let tensor = (*self.force(array, at)?).clone();
+            let tensor = self.force(array, at)?;
             let Some(&rows) = tensor.shape.first() else {
                 return self.fail(Diagnostic::error(Code("E0512"), at, format!("field `{name}` is a scalar: it has no example axis")));
             };
@@ -94,7 +88,7 @@ impl Evaluator<'_> {
                 }
                 _ => first = first.or(Some((name.clone(), rows))),
             }
-            table.fields.insert(name, Arc::new(tensor));
+            table.fields.insert(name, tensor);
         }
         let n = first.map_or(0, |(_, n)| n);
         if let Some(setting) = setting {
@@ -221,87 +215,10 @@ impl Evaluator<'_> {
             return self.no_split(&table.name, &field.text, table.splits.keys(), field.span);
         };
         let tensor = match &table.rows {
-            None => (**tensor).clone(),
-            Some(rows) => take_rows(tensor, rows),
+            None => tensor.clone(),
+            Some(rows) => Arc::new(take_rows(tensor, rows)),
         };
         Ok(Value::Array(self.literal(tensor)))
-    }
-
-    /// A call of a data source.
-    pub fn source(&mut self, scope: &mut Scope, kind: &str, args: Vec<CallArg>, span: Span) -> Eval {
-        if kind == "generate" {
-            return self.generate(scope, args, span);
-        }
-        if !["csv", "idx", "npy", "text"].contains(&kind) {
-            return self.fail(
-                Diagnostic::error(Code("E0710"), span, format!("the data source `{kind}` is not yet supported"))
-                    .help("use csv, idx, npy, text or generate"),
-            );
-        }
-        let path = match args.first().map(|a| &a.value) {
-            Some(Value::Str(s)) => s.clone(),
-            Some(Value::Unknown) => Arc::from(""),
-            _ => {
-                return self.fail(
-                    Diagnostic::error(Code("E0515"), span, format!("`{kind}` needs the path of a file"))
-                        .help(format!("`{kind}(\"data/file\")`")),
-                );
-            }
-        };
-        if self.mode == Mode::Check {
-            let rows = self.cx.fresh_symbol("N");
-            let array = |dtype, shape| Value::Array(Array { dtype, shape, weak: false, node: None });
-            return Ok(match kind {
-                "csv" => {
-                    let columns = self.cx.fresh_symbol("?");
-                    array(DType::F32, vec![rows, columns])
-                }
-                "text" => array(DType::I32, vec![rows]),
-                _ => Value::Unknown,
-            });
-        }
-        let from = self.program.module(scope.module).name.clone();
-        let request = SourceRequest { kind: Arc::from(kind), path, from, span };
-        let loaded = match self.host_env(span)?.load(&request) {
-            Ok(l) => l,
-            Err(d) => return self.fail(d),
-        };
-        let array = self.literal(loaded.tensor);
-        if let (Some(vocabulary), Some((_, node))) = (loaded.vocabulary, array.node) {
-            self.script.vocabularies.insert(node, vocabulary);
-        }
-        Ok(Value::Array(array))
-    }
-
-    /// `generate(n) { i -> … }`: a counted loop that stacks what the function returns.
-    fn generate(&mut self, scope: &mut Scope, args: Vec<CallArg>, span: Span) -> Eval {
-        let [n, f] = args.as_slice() else {
-            return self.fail(
-                Diagnostic::error(Code("E0515"), span, "`generate` needs a number and a function")
-                    .help("`generate(100) { i -> [i / 100] }`"),
-            );
-        };
-        let mut inner = Scope::new(scope.module);
-        let (n_name, f_name): (Arc<str>, Arc<str>) = (Arc::from("generate.n"), Arc::from("generate.f"));
-        inner.bind(n_name.clone(), n.value.clone(), LetKind::Let, n.span);
-        inner.bind(f_name.clone(), f.value.clone(), LetKind::Let, f.span);
-        // No expression of a file has an id from this end.
-        let id = optc_front::ast::ExprId(u32::MAX - span.start);
-        let e = |kind| Expr { kind, span, id };
-        let i: Arc<str> = Arc::from("i");
-        let call = e(ExprKind::Call {
-            callee: Box::new(e(ExprKind::Name(f_name))),
-            args: vec![optc_front::ast::Arg { name: None, value: e(ExprKind::Name(i.clone())) }],
-        });
-        let body = optc_front::ast::Block { stmts: vec![Stmt { kind: StmtKind::Yield(call), span }], span };
-        let range = e(ExprKind::Range(Box::new(e(ExprKind::Int(0))), Box::new(e(ExprKind::Name(n_name)))));
-        let pattern = Pattern { kind: PatternKind::Name(i), span };
-        let expr = e(ExprKind::For(Box::new(For { pattern, enumerate: false, iter: range, body })));
-        let mode = self.mode;
-        self.mode = if mode == Mode::Host { Mode::Lower } else { mode };
-        let result = self.expr(&mut inner, &expr);
-        self.mode = mode;
-        result
     }
 }
 

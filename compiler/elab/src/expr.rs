@@ -424,7 +424,11 @@ impl Evaluator<'_> {
                 self.list(out, false, span)
             }
             _ => {
-                if let Some(found) = self.host_field(value, name)? {
+                let found = match value {
+                    Value::Array(array) => self.source_fact(array, name)?,
+                    _ => self.host_field(value, name)?,
+                };
+                if let Some(found) = found {
                     return Ok(found);
                 }
                 let what = describe(value);

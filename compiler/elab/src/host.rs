@@ -11,7 +11,7 @@ use std::sync::Arc;
 /// A data source asked for.
 #[derive(Clone, Debug)]
 pub struct SourceRequest {
-    /// `csv`, `idx`, `npy`, `text`.
+    /// The source's name (`csv`, `images`, …).
     pub kind: Arc<str>,
     /// The path as written (relative to `from`).
     pub path: Arc<str>,
@@ -23,11 +23,27 @@ pub struct SourceRequest {
 
 /// A loaded source.
 #[derive(Clone, Debug)]
-pub struct Loaded {
-    /// Its array.
-    pub tensor: Tensor,
-    /// The characters of a text source, by index.
-    pub vocabulary: Option<Arc<Vec<String>>>,
+pub enum Loaded {
+    /// One array, and what else is known of it by name (`vocab`, `labels`, …).
+    Array {
+        /// The array.
+        array: Arc<Tensor>,
+        /// Facts about it.
+        facts: Arc<IndexMap<Arc<str>, Fact>>,
+    },
+    /// Arrays by name.
+    Arrays(Arc<IndexMap<Arc<str>, Arc<Tensor>>>),
+}
+
+/// Something known of a source's array.
+#[derive(Clone, Debug)]
+pub enum Fact {
+    /// A number.
+    Number(i64),
+    /// Names by index.
+    Names(Vec<String>),
+    /// An array with one element for each example.
+    Array(Arc<Tensor>),
 }
 
 /// The fields of a data block, whole or one split.

@@ -31,6 +31,7 @@ mod run_settings;
 pub mod scope;
 pub mod script;
 pub mod settings;
+pub mod sources;
 mod special;
 mod stmt;
 pub mod strings;

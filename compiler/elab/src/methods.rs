@@ -42,25 +42,6 @@ impl Evaluator<'_> {
         }
     }
 
-    /// `chars.decode(ids)` of a text source.
-    fn decode(&mut self, text: &Array, args: &[CallArg], span: Span) -> Eval<Option<Value>> {
-        let Some(vocabulary) = text.node.and_then(|(_, n)| self.script.vocabularies.get(&n).cloned()) else { return Ok(None) };
-        let [ids] = args else { return self.error("E0331", span, "`decode` takes an array of indices") };
-        let ids_array = self.array_of(&ids.value, ids.span)?;
-        let tensor = self.force(&ids_array, ids.span)?;
-        let mut out = String::new();
-        for i in 0..tensor.len() {
-            let id = tensor.get_f64(i);
-            match vocabulary.get(id as usize) {
-                Some(c) if id >= 0.0 => out.push_str(c),
-                _ => {
-                    return self.error("E0403", ids.span, format!("index {id} is outside a vocabulary of {} characters", vocabulary.len()));
-                }
-            }
-        }
-        Ok(Some(Value::Str(Arc::from(out))))
-    }
-
     /// The leaves of a parameter tree as an optimizer sees them, with gradients from a tree of the same structure.
     fn optimizer_leaves(&mut self, tree: &Value, gradients: Option<&Value>, span: Span) -> Eval<Vec<Leaf>> {
         let parameters = self.tree_leaves(tree, span)?;

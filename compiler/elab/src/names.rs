@@ -29,8 +29,6 @@ pub(crate) const SPECIAL: &[&str] = &[
     "nonzero",
 ];
 
-/// Sources of data, which only `data` blocks and scripts may call.
-pub(crate) const SOURCES: &[&str] = &["csv", "idx", "npy", "text", "generate", "npz", "safetensors", "images", "wav"];
 
 impl Evaluator<'_> {
     /// What a name stands for, if anything.
@@ -55,7 +53,7 @@ impl Evaluator<'_> {
         if let Some(val) = optc_ops::constant(name) {
             return Ok(Some(Value::from_val(val)));
         }
-        if SPECIAL.contains(&name) || SOURCES.contains(&name) || optc_ops::is_builtin(name) {
+        if SPECIAL.contains(&name) || crate::sources::is_source(name) || optc_ops::is_builtin(name) {
             return Ok(Some(builtin(name)));
         }
         Ok(None)

@@ -1,6 +1,7 @@
 //! The host script: `run`, results and their fields, and the entry points of experiments and trains.
 
 use crate::data::CheckedData;
+use crate::sources::SourceFacts;
 use crate::evaluator::{Eval, Evaluator, Mode};
 use crate::host::{DataTable, HostEnv, RunResult};
 use crate::scope::Scope;
@@ -11,7 +12,6 @@ use optc_abi::Tensor;
 use optc_base::{Code, Diagnostic, SourceId, Span};
 use optc_front::ast::{BlockKind, Expr, ExprKind, ItemKind, LetKind, Name};
 use optc_front::{ItemRef, Program};
-use optc_ir::NodeId;
 use optc_ops::{Array, Dim};
 use rustc_hash::FxHashMap;
 use std::rc::Rc;
@@ -28,8 +28,8 @@ pub struct ScriptState {
     pub tables: FxHashMap<String, Rc<DataTable>>,
     /// Data blocks seen while checking.
     pub checked: FxHashMap<ItemRef, Rc<CheckedData>>,
-    /// Characters of text sources, by the array that holds the text.
-    pub vocabularies: FxHashMap<NodeId, Arc<Vec<String>>>,
+    /// What is known of arrays that sources gave.
+    pub sources: SourceFacts,
 }
 
 /// What the command line asks of runs.

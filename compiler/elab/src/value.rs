@@ -61,7 +61,7 @@ pub enum Value {
     Run(Rc<RunValue>),
     /// A recorded series (host script).
     Series(Rc<Series>),
-    /// Several series or scalars of a list of runs: `a.accuracy` (host script).
+    /// A module: `std.optim`.
     Module(ModuleId),
     /// Not known while checking: every operation accepts it.
     Unknown,

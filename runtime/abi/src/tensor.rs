@@ -1,4 +1,4 @@
-//! Host tensors: dense, row-major, 64-byte aligned.
+//! Host tensors: dense, row-major, aligned, in memory or in a mapped file.
 
 use crate::DType;
 use half::{bf16, f16};
@@ -9,18 +9,22 @@ use std::ptr::NonNull;
 
 /// Alignment of every buffer in bytes: a cache line and the widest vector.
 pub const ALIGN: usize = 64;
+/// Alignment of arrays that lie in a mapped file, where the file's header decides: enough for every element type.
+pub const MAPPED_ALIGN: usize = 8;
 
 /// Bytes from which a buffer comes from the operating system as pages of its own, large ones where the system has them: the processor then translates far fewer
 /// addresses while it runs over parameters and states.
 const LARGE: usize = 4 << 20;
+/// Bytes of an array that its hash looks at.
+const HASHED: usize = 4096;
 /// Size and alignment of a large page.
 const LARGE_PAGE: usize = 2 << 20;
 
-/// A zero-initialized byte buffer aligned to [`ALIGN`].
+/// A byte buffer aligned to [`ALIGN`] (to [`MAPPED_ALIGN`] in a mapped file), zero-initialized where it is not a file's.
 pub struct AlignedBytes {
     ptr: NonNull<u8>,
     len: usize,
-    /// The pages of a large buffer; `ptr` points into them.
+    /// The pages of a large or mapped buffer; `ptr` points into them.
     pages: Option<MmapMut>,
 }
 
@@ -54,6 +58,14 @@ impl AlignedBytes {
         // Only a hint: ordinary pages are as correct.
         let _ = pages.advise(memmap2::Advice::HugePage);
         let ptr = NonNull::new(pages.as_mut_ptr().wrapping_add(skip))?;
+        Some(AlignedBytes { ptr, len, pages: Some(pages) })
+    }
+    /// `len` bytes from `offset` on of mapped pages; none if they are not all there or not aligned to [`MAPPED_ALIGN`].
+    fn mapped(mut pages: MmapMut, offset: usize, len: usize) -> Option<Self> {
+        if !offset.is_multiple_of(MAPPED_ALIGN) || offset.checked_add(len)? > pages.len() {
+            return None;
+        }
+        let ptr = NonNull::new(pages.as_mut_ptr().wrapping_add(offset))?;
         Some(AlignedBytes { ptr, len, pages: Some(pages) })
     }
     /// The bytes.
@@ -114,6 +126,12 @@ impl Tensor {
     pub fn zeros(dtype: DType, shape: &[usize]) -> Self {
         let len: usize = shape.iter().product();
         Tensor { dtype, shape: shape.to_vec(), bytes: AlignedBytes::zeroed(len * dtype.size()) }
+    }
+    /// The little-endian row-major elements that begin `offset` bytes into these pages of a file, which are read when they are touched; changes stay in memory if
+    /// the pages are private. None if the elements are not all there or not aligned to [`MAPPED_ALIGN`].
+    pub fn mapped(dtype: DType, shape: &[usize], pages: MmapMut, offset: usize) -> Option<Self> {
+        let len = shape.iter().try_fold(dtype.size(), |n, &extent| n.checked_mul(extent))?;
+        Some(Tensor { dtype, shape: shape.to_vec(), bytes: AlignedBytes::mapped(pages, offset, len)? })
     }
     /// From elements in row-major order. Panics if their number does not fit the shape.
     pub fn from_slice<T: Element>(shape: &[usize], values: &[T]) -> Self {
@@ -229,7 +247,8 @@ impl std::hash::Hash for Tensor {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
         self.dtype.hash(state);
         self.shape.hash(state);
-        self.bytes().hash(state);
+        // The first elements tell most arrays apart; a data set is not read for it.
+        self.bytes()[..self.bytes().len().min(HASHED)].hash(state);
     }
 }
 
@@ -254,5 +273,19 @@ mod tests {
         let b = a.clone();
         drop(a);
         assert_eq!(b.as_slice()[LARGE + 1..], [0, 7]);
+    }
+
+    #[test]
+    fn arrays_lie_in_mapped_pages_where_they_fit_and_are_aligned() {
+        let pages = || {
+            let mut pages = MmapMut::map_anon(48).unwrap();
+            pages[16..20].copy_from_slice(&1.5f32.to_le_bytes());
+            pages
+        };
+        let t = Tensor::mapped(DType::F32, &[2, 4], pages(), 16).unwrap();
+        assert_eq!((t.len(), t.as_slice::<f32>()[0], t.clone()), (8, 1.5, t));
+        for (shape, offset) in [(&[2, 4][..], 32), (&[2], 12), (&[usize::MAX, 2], 0), (&[0], 64)] {
+            assert!(Tensor::mapped(DType::F32, shape, pages(), offset).is_none(), "{shape:?} at {offset}");
+        }
     }
 }

@@ -111,7 +111,7 @@ impl Program {
     /// Binds input `k` to memory; it stays bound for later runs.
     ///
     /// # Safety
-    /// The memory must hold the input's elements, be aligned to [`optc_abi::tensor::ALIGN`], and stay valid and unshared during runs.
+    /// The memory must hold the input's elements, be aligned to [`optc_abi::tensor::MAPPED_ALIGN`], and stay valid and unshared during runs.
     pub unsafe fn bind_input(&mut self, k: usize, address: *mut u8) {
         self.bases[1 + k] = address;
     }

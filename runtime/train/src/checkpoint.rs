@@ -1,15 +1,13 @@
 //! Checkpoints: safetensors files with named tensors and everything else a run needs to go on exactly where it was.
 
 use crate::atomic;
+use crate::data::safetensors;
 use crate::error::{Result, TrainError};
 use crate::series::Series;
 use indexmap::IndexMap;
-use memmap2::Mmap;
 use optc_abi::{DType, Tensor};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Version of the layout described here; files of a newer one are refused.
@@ -60,72 +58,10 @@ pub struct Meta {
     crc32: Vec<(String, u32)>,
 }
 
-fn to_safetensors(d: DType) -> Dtype {
-    match d {
-        DType::F32 => Dtype::F32,
-        DType::F64 => Dtype::F64,
-        DType::BF16 => Dtype::BF16,
-        DType::F16 => Dtype::F16,
-        DType::I32 => Dtype::I32,
-        DType::I64 => Dtype::I64,
-        DType::U32 => Dtype::U32,
-        DType::U8 => Dtype::U8,
-        DType::Bool => Dtype::BOOL,
-    }
-}
-
-fn from_safetensors(d: Dtype) -> Option<DType> {
-    DType::ALL.into_iter().find(|x| to_safetensors(*x) == d)
-}
-
 fn crc(bytes: &[u8]) -> u32 {
     let mut c = flate2::Crc::new();
     c.update(bytes);
     c.sum()
-}
-
-/// Writes tensors with one metadata entry as a safetensors file, atomically. One entry only, because the library writes a hash map in
-/// any order, and equal states should give equal files.
-pub(crate) fn write_safetensors(path: &Path, tensors: &IndexMap<String, &Tensor>, meta: Option<String>) -> Result<()> {
-    let views: Vec<(&str, TensorView<'_>)> = tensors
-        .iter()
-        .map(|(name, t)| {
-            let view = TensorView::new(to_safetensors(t.dtype), t.shape.clone(), t.bytes()).expect("a tensor's bytes fit its shape");
-            (name.as_str(), view)
-        })
-        .collect();
-    let info = meta.map(|m| HashMap::from([(META.to_string(), m)]));
-    let bytes =
-        safetensors::serialize(views, info).map_err(|e| TrainError::new("R0102", format!("cannot lay out the file: {e}")).at(path))?;
-    atomic::write(path, &bytes)
-}
-
-/// The tensors of any safetensors file, sorted by name, and its metadata entry `optc` if it has one. `R0116` if it is damaged, `R0110`
-/// for an element type we do not have.
-pub fn read_safetensors(path: &Path) -> Result<(IndexMap<String, Tensor>, Option<String>)> {
-    let file = File::open(path).map_err(|e| TrainError::read(path, e))?;
-    let damaged = |m: String| TrainError::new("R0116", format!("the file is damaged or no safetensors file: {m}")).at(path);
-    if file.metadata().map_err(|e| TrainError::read(path, e))?.len() < 8 {
-        return Err(damaged("it is too short".into()));
-    }
-    // SAFETY: checkpoints are written under another name and renamed, so a file is not changed in place.
-    let map = unsafe { Mmap::map(&file) }.map_err(|e| TrainError::read(path, e))?;
-    let (_, metadata) = SafeTensors::read_metadata(&map).map_err(|e| damaged(e.to_string()))?;
-    let all = SafeTensors::deserialize(&map).map_err(|e| damaged(e.to_string()))?;
-    let mut names = all.names();
-    names.sort_unstable();
-    let mut tensors = IndexMap::new();
-    for name in names {
-        let view = all.tensor(name).map_err(|e| damaged(e.to_string()))?;
-        let dtype = from_safetensors(view.dtype()).ok_or_else(|| {
-            TrainError::new("R0110", format!("tensor `{name}` has the unsupported element type {:?}", view.dtype())).at(path)
-        })?;
-        let mut t = Tensor::zeros(dtype, view.shape());
-        t.bytes_mut().copy_from_slice(view.data());
-        tensors.insert(name.to_string(), t);
-    }
-    let meta = metadata.metadata().as_ref().and_then(|m| m.get(META).cloned());
-    Ok((tensors, meta))
 }
 
 impl Checkpoint {
@@ -146,11 +82,11 @@ impl Checkpoint {
         // The order of tensors and series is kept by the list of checksums; the file sorts them.
         let meta = Meta { version: VERSION, crc32, ..self.meta.clone() };
         let meta = serde_json::to_string(&meta).expect("the metadata are plain data");
-        write_safetensors(path, &tensors, Some(meta))
+        safetensors::write(path, META, &tensors, Some(meta))
     }
     /// Reads a checkpoint and verifies its checksums. `R0116` if it is damaged or not one of ours.
     pub fn read(path: &Path) -> Result<Self> {
-        let (mut found, meta) = read_safetensors(path)?;
+        let (mut found, meta) = safetensors::read(path, META)?;
         let damaged = |m: String| TrainError::new("R0116", m).at(path);
         let meta = meta.ok_or_else(|| damaged("the file is no checkpoint of a train: it lacks the entry `optc`".into()))?;
         let meta: Meta = serde_json::from_str(&meta).map_err(|e| damaged(format!("its metadata are damaged: {e}")))?;
@@ -422,8 +358,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f.safetensors");
         let t = Tensor::scalar(1f32);
-        write_safetensors(&path, &[("w".to_string(), &t)].into_iter().collect(), None).unwrap();
-        assert_eq!(read_safetensors(&path).unwrap().0["w"], t);
+        safetensors::write(&path, META, &[("w".to_string(), &t)].into_iter().collect(), None).unwrap();
+        assert_eq!(safetensors::read(&path, META).unwrap().0["w"], t);
         assert!(Checkpoint::read(&path).unwrap_err().message.contains("no checkpoint"));
     }
 }

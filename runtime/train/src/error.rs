@@ -42,14 +42,15 @@ pub const CODES: &[(&str, &str)] = &[
     ("R0112", "a character or index is not in the vocabulary"),
     ("R0113", "fractions of a split do not work out"),
     ("R0114", "a batch does not fit the data"),
-    ("R0115", "fields of a data set differ in their number of examples"),
+    ("R0115", "an image of a folder cannot be used"),
     ("R0116", "a checkpoint is damaged"),
     ("R0117", "a checkpoint does not fit the train"),
     ("R0118", "a log cannot be continued"),
     ("R0119", "a plot has nothing to draw"),
     ("R0120", "an unknown file extension"),
     ("R0121", "a value cannot be saved in this format"),
-    ("R0122", "not a zip archive of arrays"),
+    ("R0122", "not an archive of arrays"),
+    ("R0123", "not a wav file"),
 ];
 
 impl TrainError {

@@ -19,7 +19,7 @@ pub mod tfevents;
 
 pub use batch::Batches;
 pub use checkpoint::{Checkpoint, Checkpoints};
-pub use data::{Column, DataSet, Text};
+pub use data::{Fact, Source, Text};
 pub use error::{Result, TrainError};
 pub use log::{Format, Logger};
 pub use plot::{Line, Plot};

@@ -79,7 +79,12 @@ const PAGES: &[(&str, &str)] = &[
         "A batch has at least one example and at most as many as the data it is drawn from. Shuffled batches drop what is left over at the end\n\
          of an epoch; batches in order go on from the start. `batch = all` takes everything.",
     ),
-    ("R0115", "All fields of a data block share their first axis, which counts the examples. Two fields differ in its extent."),
+    (
+        "R0115",
+        "The images of a folder make one array, so all have the same width and height. The file named differs from the first one, is no\n\
+         readable PNG or JPEG file, or lies beside subfolders: subfolders are classes, and then every image belongs into one.\n\n\
+         \x20   shots/cat/1.png\n    shots/dog/1.png\n    shots/2.png          <- move it into a subfolder",
+    ),
     (
         "R0116",
         "A checkpoint (a safetensors file) is cut off, a checksum in it is wrong, or it was written by another program or a newer version.\n\
@@ -110,8 +115,13 @@ const PAGES: &[(&str, &str)] = &[
     ),
     (
         "R0122",
-        "An npz file is a zip archive of npy files. The file given is no zip archive, is damaged, or uses encryption or sizes beyond 4 GiB.\n\
-         Write it with `numpy.savez`.",
+        "An npz file is a zip archive of npy files. The file given is no zip archive, is damaged or encrypted. Write it with\n\
+         `numpy.savez`.",
+    ),
+    (
+        "R0123",
+        "A wav file starts with RIFF and WAVE and holds plain samples (PCM, 8 to 32 bits, or 32-bit floats). The file given starts otherwise,\n\
+         is cut off, or is compressed. Convert it: `ffmpeg -i sound.mp3 sound.wav`.",
     ),
 ];
 

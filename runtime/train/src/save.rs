@@ -1,8 +1,7 @@
 //! `save`: writing values by file extension.
 
 use crate::atomic;
-use crate::checkpoint::write_safetensors;
-use crate::data::{npy, zip};
+use crate::data::{npy, npz, safetensors};
 use crate::error::{Result, TrainError};
 use crate::plot::{Line, Plot};
 use crate::png;
@@ -58,12 +57,12 @@ pub fn save(path: &Path, value: &Value) -> Result<()> {
         },
         "svg" => chart(value).and_then(|p| p.svg()).map(String::into_bytes),
         "npy" => array(value).map(|t| npy::encode(&t)),
-        "npz" => leaves(value).and_then(|l| zip::encode_npz(l.iter().map(|(n, t)| (n.as_str(), t)))),
+        "npz" => leaves(value).and_then(|l| npz::encode(l.iter().map(|(n, t)| (n.as_str(), t)))),
         "csv" => csv(value).map(String::into_bytes),
         "json" => json(value).map(|j| (format!("{j:#}\n")).into_bytes()),
         "safetensors" => {
             let leaves = leaves(value).map_err(|e| e.at(path))?;
-            return write_safetensors(path, &leaves.iter().map(|(n, t)| (n.clone(), t)).collect(), None);
+            return safetensors::write(path, "", &leaves.iter().map(|(n, t)| (n.clone(), t)).collect(), None);
         }
         other => {
             let message =
@@ -313,7 +312,6 @@ fn json(value: &Value) -> Result<Json> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::read_safetensors;
 
     fn record() -> Value {
         let w = Tensor::from_slice(&[2, 2], &[0.1f32, 2.0, 3.0, f32::NAN]);
@@ -338,9 +336,9 @@ mod tests {
         let (a, b) = (dir.path().join("a.npz"), dir.path().join("a.safetensors"));
         save(&a, &record()).unwrap();
         save(&b, &record()).unwrap();
-        let (npz, st) = (zip::read_npz(&a).unwrap(), read_safetensors(&b).unwrap().0);
-        assert_eq!(npz.keys().collect::<Vec<_>>(), ["layers.0.w", "lr"]);
-        assert_eq!(npz["layers.0.w"], st["layers.0.w"]);
+        let (zipped, st) = (npz::read(&a).unwrap(), safetensors::read(&b, "").unwrap().0);
+        assert_eq!(zipped.keys().collect::<Vec<_>>(), ["layers.0.w", "lr"]);
+        assert_eq!(zipped["layers.0.w"], st["layers.0.w"]);
         assert_eq!(st["lr"], Tensor::scalar(0.5f64));
     }
 

@@ -2,41 +2,29 @@
 //!
 //! Bytes 0 0, a type code, the number of dimensions; then each extent as a big-endian u32; then the elements, big-endian, row-major.
 
-use crate::data::column::{Column, MAP_FROM, Mapped};
+use crate::data::file::{Bytes, MAP_FROM};
 use crate::error::{Result, TrainError};
 use flate2::read::MultiGzDecoder;
-use memmap2::Mmap;
 use optc_abi::{DType, Tensor};
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
-use std::sync::Arc;
 
 /// Reads an IDX file; gzip is recognized by its first bytes. Unsigned bytes give `u8`, signed bytes, 16-bit and 32-bit integers give
 /// `i32`, floats and doubles `f32` and `f64`. Large uncompressed files of bytes are mapped.
-pub fn read(path: &Path) -> Result<Column> {
+pub fn read(path: &Path) -> Result<Tensor> {
     read_with(path, MAP_FROM)
 }
 
 /// As [`read`], mapping files of at least `map_from` bytes.
-pub fn read_with(path: &Path, map_from: u64) -> Result<Column> {
-    let fail = |e| TrainError::read(path, e);
-    let mut file = File::open(path).map_err(fail)?;
-    let length = file.metadata().map_err(fail)?.len();
-    if length >= map_from && length > 0 {
-        // SAFETY: a data file is not expected to change under a run; the same holds for every mapped format.
-        let map = unsafe { Mmap::map(&file) }.map_err(fail)?;
-        if !map.starts_with(&GZIP) {
-            let header = header(&map).map_err(|e| e.at(path))?;
-            if header.code == 0x08 {
-                return Ok(Column::Mapped(Mapped::new(Arc::new(map), header.start, DType::U8, header.shape)));
-            }
-            return elements(&map, header).map(Column::from).map_err(|e| e.at(path));
+pub fn read_with(path: &Path, map_from: u64) -> Result<Tensor> {
+    let bytes = Bytes::open(path, map_from)?;
+    if !bytes.starts_with(&GZIP) {
+        let header = header(&bytes).map_err(|e| e.at(path))?;
+        if header.code == 0x08 {
+            return Ok(bytes.into_tensor(DType::U8, &header.shape, header.start));
         }
     }
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).map_err(fail)?;
-    parse(&bytes).map(Column::from).map_err(|e| e.at(path))
+    parse(&bytes).map_err(|e| e.at(path))
 }
 
 const GZIP: [u8; 2] = [0x1f, 0x8b];
@@ -151,10 +139,7 @@ mod tests {
             let path = dir.path().join(name);
             std::fs::write(&path, bytes).unwrap();
             for map_from in [0, MAP_FROM] {
-                let c = read_with(&path, map_from).unwrap();
-                assert_eq!(matches!(c, Column::Mapped(_)), map_from == 0 && name == "a");
-                assert_eq!(c.to_tensor().as_slice::<u8>(), [1, 2, 3, 4, 5, 6]);
-                assert_eq!(c.row(1), [3, 4]);
+                assert_eq!(read_with(&path, map_from).unwrap(), Tensor::from_slice(&[3, 2], &[1u8, 2, 3, 4, 5, 6]));
             }
         }
     }

@@ -1,89 +1,104 @@
-//! Data sources and the columns they give: arrays of examples, in memory or mapped from a file.
+//! Data sources: files as arrays of examples, in memory or mapped.
 
-pub mod column;
 pub mod csv;
+pub mod file;
 pub mod idx;
+pub mod images;
 pub mod npy;
-pub mod set;
+pub mod npz;
+pub mod safetensors;
 pub mod text;
-pub mod zip;
+pub mod wav;
 
-pub use column::Column;
-pub use set::DataSet;
 pub use text::Text;
 
 use crate::error::Result;
+use indexmap::IndexMap;
+use optc_abi::Tensor;
 use std::path::Path;
-
-/// A source of the language that reads a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// `csv`, see [`csv::read`].
-    Csv,
-    /// `idx`, see [`idx::read`].
-    Idx,
-    /// `npy`, see [`npy::read`].
-    Npy,
-    /// `text`, see [`text::read`].
-    Text,
-}
-
-impl Kind {
-    /// The source with this name in the language.
-    pub fn parse(name: &str) -> Option<Kind> {
-        Some(match name {
-            "csv" => Kind::Csv,
-            "idx" => Kind::Idx,
-            "npy" => Kind::Npy,
-            "text" => Kind::Text,
-            _ => return None,
-        })
-    }
-}
+use std::sync::Arc;
 
 /// What a source gives.
 #[derive(Clone, Debug)]
-pub struct Source {
-    /// The array.
-    pub column: Column,
-    /// The vocabulary of a text.
-    pub vocab: Option<Vec<char>>,
+pub enum Source {
+    /// One array, with what else is known of it.
+    Array {
+        /// The array.
+        array: Arc<Tensor>,
+        /// Facts by name (`vocab`, `labels`, …).
+        facts: IndexMap<&'static str, Fact>,
+    },
+    /// Arrays by name.
+    Arrays(IndexMap<String, Arc<Tensor>>),
 }
 
-/// Reads a source.
-pub fn read(kind: Kind, path: &Path) -> Result<Source> {
-    let (column, vocab) = match kind {
-        Kind::Csv => (csv::read(path)?.into(), None),
-        Kind::Idx => (idx::read(path)?, None),
-        Kind::Npy => (npy::read(path)?, None),
-        Kind::Text => {
-            let text = text::read(path)?;
-            (text.ids.into(), Some(text.vocab))
-        }
-    };
-    Ok(Source { column, vocab })
+/// Something known of a source's array.
+#[derive(Clone, Debug)]
+pub enum Fact {
+    /// A number.
+    Number(i64),
+    /// Names by index.
+    Names(Vec<String>),
+    /// An array of numbers, one for each example.
+    Array(Arc<Tensor>),
+}
+
+/// Reads a source by its name in the language; `None` if no source that reads files has this name.
+///
+/// | source | array | facts |
+/// |---|---|---|
+/// | `csv` | [`csv::read`] | |
+/// | `idx` | [`idx::read`] | |
+/// | `npy` | [`npy::read`] | |
+/// | `npz` | arrays by name, [`npz::read`] | |
+/// | `safetensors` | arrays by name, [`safetensors::read`] | |
+/// | `text` | [`text::read`] | `vocab` (number of characters), `chars` (the characters) |
+/// | `images` | [`images::read`] | `labels`, `classes` |
+/// | `wav` | [`wav::read`] | `rate` (samples per second) |
+pub fn read(kind: &str, path: &Path) -> Option<Result<Source>> {
+    let plain = |array: Tensor| Source::Array { array: Arc::new(array), facts: IndexMap::new() };
+    let with = |array: Tensor, facts: Vec<(&'static str, Fact)>| Source::Array { array: Arc::new(array), facts: facts.into_iter().collect() };
+    let all = |arrays: IndexMap<String, Tensor>| Source::Arrays(arrays.into_iter().map(|(n, t)| (n, Arc::new(t))).collect());
+    Some(match kind {
+        "csv" => csv::read(path).map(plain),
+        "idx" => idx::read(path).map(plain),
+        "npy" => npy::read(path).map(plain),
+        "npz" => npz::read(path).map(all),
+        "safetensors" => safetensors::read(path, "").map(|(arrays, _)| all(arrays)),
+        "text" => text::read(path).map(|t| {
+            let chars: Vec<String> = t.vocab.iter().map(char::to_string).collect();
+            with(t.ids, vec![("vocab", Fact::Number(chars.len() as i64)), ("chars", Fact::Names(chars))])
+        }),
+        "images" => images::read(path).map(|i| {
+            with(i.pixels, vec![("labels", Fact::Array(Arc::new(i.labels))), ("classes", Fact::Names(i.classes))])
+        }),
+        "wav" => wav::read(path).map(|s| with(s.samples, vec![("rate", Fact::Number(i64::from(s.rate)))])),
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use optc_abi::DType;
 
     #[test]
     fn sources_are_read_by_their_name() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a");
         std::fs::write(&path, "1,2").unwrap();
-        let read = |name: &str| read(Kind::parse(name).unwrap(), &path);
-        assert_eq!((read("csv").unwrap().column.shape(), read("csv").unwrap().vocab), (&[1, 2][..], None));
-        let text = read("text").unwrap();
-        assert_eq!((text.column.dtype(), text.vocab), (DType::I32, Some(vec![',', '1', '2'])));
-        assert_eq!((read("idx").unwrap_err().code, read("npy").unwrap_err().code), ("R0106", "R0109"));
-        assert_eq!(Kind::parse("wav"), None);
-        std::fs::remove_file(&path).unwrap();
-        for name in ["csv", "idx", "npy", "text"] {
-            let e = read(name).unwrap_err();
-            assert_eq!((e.code, e.path.as_deref()), ("R0101", Some(path.as_path())));
+        let Source::Array { array, facts } = read("csv", &path).unwrap().unwrap() else { panic!("an array") };
+        assert!(array.shape == [1, 2] && facts.is_empty());
+        let Source::Array { facts, .. } = read("text", &path).unwrap().unwrap() else { panic!("an array") };
+        assert!(matches!(facts["vocab"], Fact::Number(3)) && matches!(&facts["chars"], Fact::Names(c) if c == &[",", "1", "2"]));
+        for (name, code) in
+            [("idx", "R0106"), ("npy", "R0109"), ("npz", "R0122"), ("safetensors", "R0116"), ("wav", "R0123"), ("images", "R0101")]
+        {
+            assert_eq!(read(name, &path).unwrap().unwrap_err().code, code, "{name}");
+        }
+        assert!(read("parquet", &path).is_none());
+        for name in ["csv", "idx", "npy", "npz", "safetensors", "text", "images", "wav"] {
+            let e = read(name, &dir.path().join("none")).unwrap().unwrap_err();
+            assert_eq!((e.code, e.path.as_deref()), ("R0101", Some(dir.path().join("none").as_path())), "{name}");
         }
     }
 }

@@ -1,38 +1,25 @@
 //! `npy`: NumPy's array files, read and written (format: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>).
 
-use crate::data::column::{Column, MAP_FROM, Mapped};
+use crate::data::file::{Bytes, MAP_FROM};
 use crate::error::{Result, TrainError};
-use memmap2::Mmap;
 use optc_abi::{DType, Tensor};
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
-use std::sync::Arc;
 
 /// Reads an npy file of version 1, 2 or 3: bool, integers up to 64 bits, floats of 16, 32 and 64 bits, either byte order, C or Fortran
 /// order. Integers without a counterpart widen to `i32` or `i64`; u64 beyond `i64` is an error. Large files whose bytes can be used as
 /// they are are mapped.
-pub fn read(path: &Path) -> Result<Column> {
+pub fn read(path: &Path) -> Result<Tensor> {
     read_with(path, MAP_FROM)
 }
 
 /// As [`read`], mapping files of at least `map_from` bytes.
-pub fn read_with(path: &Path, map_from: u64) -> Result<Column> {
-    let fail = |e| TrainError::read(path, e);
-    let mut file = File::open(path).map_err(fail)?;
-    let length = file.metadata().map_err(fail)?.len();
-    if length >= map_from && length > 0 {
-        // SAFETY: a data file is not expected to change under a run.
-        let map = unsafe { Mmap::map(&file) }.map_err(fail)?;
-        let header = Header::parse(&map).map_err(|e| e.at(path))?;
-        if let Some(dtype) = header.usable_as_is() {
-            return Ok(Column::Mapped(Mapped::new(Arc::new(map), header.start, dtype, header.shape)));
-        }
-        return header.elements(&map).map(Column::from).map_err(|e| e.at(path));
+pub fn read_with(path: &Path, map_from: u64) -> Result<Tensor> {
+    let bytes = Bytes::open(path, map_from)?;
+    let header = Header::parse(&bytes).map_err(|e| e.at(path))?;
+    match header.usable_as_is() {
+        Some(dtype) => Ok(bytes.into_tensor(dtype, &header.shape, header.start)),
+        None => header.elements(&bytes).map_err(|e| e.at(path)),
     }
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).map_err(fail)?;
-    parse(&bytes).map(Column::from).map_err(|e| e.at(path))
 }
 
 /// Reads the bytes of such a file.
@@ -355,12 +342,9 @@ mod tests {
         let path = dir.path().join("a.npy");
         let t = Tensor::from_slice(&[3, 2], &[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0]);
         std::fs::write(&path, encode(&t)).unwrap();
-        let mapped = read_with(&path, 0).unwrap();
-        assert!(matches!(mapped, Column::Mapped(_)));
-        assert_eq!(*mapped.to_tensor(), t);
-        assert!(matches!(read(&path).unwrap(), Column::Memory(_)));
+        assert_eq!((read_with(&path, 0).unwrap(), read(&path).unwrap()), (t.clone(), t.clone()));
         std::fs::write(&path, encode(&t.cast(DType::Bool))).unwrap();
-        assert_eq!(read_with(&path, 0).unwrap().dtype(), DType::Bool);
+        assert_eq!(read_with(&path, 0).unwrap().dtype, DType::Bool);
         std::fs::write(&path, b"").unwrap();
         assert_eq!(read_with(&path, 0).unwrap_err().code, "R0109");
     }
