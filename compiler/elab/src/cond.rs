@@ -390,7 +390,7 @@ impl Evaluator<'_> {
             };
             for (k, builder) in builders.iter_mut().enumerate() {
                 let nodes = own[k].map(|_| builder.tally(sides[k], &key));
-                let dtype = self.cx.float;
+                let dtype = self.cx.kept();
                 let number = |x: f64, builder: &mut BranchBuilder| builder.graph.scalar(dtype, x, self.cx.origin);
                 let sum = match nodes {
                     Some((sum, _)) => sum,

@@ -24,7 +24,6 @@ mod notation;
 pub mod optimizer;
 pub mod output;
 mod param;
-pub mod precision;
 pub mod program;
 mod rng;
 mod run_settings;

@@ -344,7 +344,7 @@ impl Evaluator<'_> {
         let mut graph = Graph::new();
         let mut args: Vec<_> =
             types[..=carried].iter().enumerate().map(|(k, ty)| graph.input(format!("x.{k}"), ty.clone(), origin)).collect();
-        let dtype = self.cx.float;
+        let dtype = self.cx.kept();
         let before: Vec<_> = metrics.arrays().iter().map(|_| graph.input("sum", optc_ir::Ty::scalar(dtype), origin)).collect();
         args.extend(
             types[carried + 1..].iter().enumerate().map(|(k, ty)| graph.input(format!("y.{k}"), ty.clone(), origin)).collect::<Vec<_>>(),

@@ -7,6 +7,7 @@ use crate::tally::Metrics;
 use crate::tree::{describe, nest};
 use crate::value::{CallArg, FnValue, ModelValue, Value};
 use indexmap::IndexMap;
+use optc_abi::DType;
 use optc_base::{Code, Diagnostic, Span};
 use optc_front::ItemRef;
 use optc_front::ast::{Expr, ExprId, ExprKind, FnItem, FnKind, ItemKind, LetKind, Name};
@@ -203,11 +204,16 @@ impl Evaluator<'_> {
         let mut all = model.args.clone();
         if let Some(float) = model.float {
             for mut arg in args {
-                arg.value = self.widened(&arg.value, float, arg.span)?;
+                arg.value = self.converted(&arg.value, DType::F32, float, arg.span)?;
                 all.push(arg);
             }
             let model = Rc::new(ModelValue { float: None, args: Vec::new(), ..(**model).clone() });
-            return self.with_float(float, |ev| ev.apply_model(&model, all, span, place, part));
+            let result = self.with_float(float, |ev| ev.apply_model(&model, all, span, place, part))?;
+            return if matches!(float, DType::BF16 | DType::F16) {
+                self.converted(&result, float, self.cx.float, span)
+            } else {
+                Ok(result)
+            };
         }
         all.extend(args);
         if let Some(tree) = &model.params {
@@ -265,10 +271,10 @@ impl Evaluator<'_> {
         }
         self.unbound(&item, span)
     }
-    /// The value with its `f32` arrays as arrays of the working precision `float`.
-    pub(crate) fn widened(&mut self, value: &Value, float: optc_abi::DType, span: Span) -> Eval {
+    /// The value with its arrays of element type `from` as arrays of `to`.
+    pub(crate) fn converted(&mut self, value: &Value, from: DType, to: DType, span: Span) -> Eval {
         self.map_tree(value, span, &mut |ev, _, leaf| match leaf {
-            Value::Array(a) if a.dtype == optc_abi::DType::F32 && !a.weak => Ok(Value::Array(ev.cast_array(a, float))),
+            Value::Array(a) if a.dtype == from && !a.weak => Ok(Value::Array(ev.cast_array(a, to))),
             other => Ok(other.clone()),
         })
     }

@@ -29,7 +29,6 @@ pub(crate) const SPECIAL: &[&str] = &[
     "nonzero",
 ];
 
-
 impl Evaluator<'_> {
     /// What a name stands for, if anything.
     pub fn lookup(&mut self, scope: &Scope, name: &str, span: Span) -> Eval<Option<Value>> {

@@ -48,7 +48,9 @@ impl Evaluator<'_> {
                 None => None,
             },
         };
-        let (dtype, shape) = self.array_spec(scope, ty)?;
+        // Parameters are kept, and drawn, in f32 where the model computes in a narrower precision.
+        let kept = self.cx.kept();
+        let (dtype, shape) = self.with_float(kept, |ev| ev.array_spec(scope, ty))?;
         let found = match mode {
             Some(Some(found)) => Some(found),
             Some(None) => {
@@ -76,7 +78,7 @@ impl Evaluator<'_> {
                     array
                 } else if buffer {
                     // A buffer whose shape depends on the input starts anew when that changes.
-                    self.initial(scope, ty, dtype, &shape, draws, init, &path, buffer)?
+                    self.with_float(kept, |ev| ev.initial(scope, ty, dtype, &shape, draws, init, &path, buffer))?
                 } else {
                     return self.fail(
                         Diagnostic::error(
@@ -104,7 +106,7 @@ impl Evaluator<'_> {
                         .help("make the tree with `init` outside, and bind it with `.with(p)` inside"),
                     );
                 }
-                let array = self.initial(scope, ty, dtype, &shape, draws, init, &path, buffer)?;
+                let array = self.with_float(kept, |ev| ev.initial(scope, ty, dtype, &shape, draws, init, &path, buffer))?;
                 let leaf = ParamLeaf { path: path.clone(), array: array.clone(), buffer, frozen, span };
                 if let Some(ParamCx { mode: ParamMode::Init(leaves), .. }) = &mut self.params {
                     leaves.push(leaf);
@@ -116,6 +118,7 @@ impl Evaluator<'_> {
             self.instance.buffers.push((name.text.clone(), labeled));
         }
         let array = if frozen { self.stopped(&array, span) } else { array };
+        let array = if array.dtype == kept { self.cast_array(&array, self.cx.float) } else { array };
         let kind = if buffer { LetKind::Var } else { LetKind::Let };
         scope.bind(name.text.clone(), Value::Array(array), kind, name.span);
         Ok(())
@@ -194,7 +197,9 @@ impl Evaluator<'_> {
     /// After an update: if the variable is a buffer of the layer at hand, its new value is recorded.
     pub(crate) fn record_buffer(&mut self, scope: &Scope, name: &str) {
         let Some((_, path)) = self.instance.buffers.iter().rev().find(|(n, _)| &**n == name).cloned() else { return };
-        if let (Some(buffers), Some(Value::Array(a))) = (&mut self.recorder.buffers, scope.get(name).map(|b| b.value.clone())) {
+        let Some(Value::Array(a)) = scope.get(name).map(|b| b.value.clone()) else { return };
+        let a = if a.dtype == self.cx.float { self.cast_array(&a, self.cx.kept()) } else { a };
+        if let Some(buffers) = &mut self.recorder.buffers {
             buffers.insert(path, a);
         }
     }

@@ -1,11 +1,11 @@
 //! The host script: `run`, results and their fields, and the entry points of experiments and trains.
 
 use crate::data::CheckedData;
-use crate::sources::SourceFacts;
 use crate::evaluator::{Eval, Evaluator, Mode};
 use crate::host::{DataTable, HostEnv, RunResult};
 use crate::scope::Scope;
 use crate::settings::Overrides;
+use crate::sources::SourceFacts;
 use crate::value::{BlockValue, RunValue, Series, Value};
 use indexmap::IndexMap;
 use optc_abi::Tensor;
@@ -187,7 +187,7 @@ impl<'p> Evaluator<'p> {
                 }
             }
             let bound = match self.bind_model(model, &leaves) {
-                Value::Model(m) => Value::Model(Rc::new(crate::value::ModelValue { float: Some(setup.working()), ..(*m).clone() })),
+                Value::Model(m) => Value::Model(Rc::new(crate::value::ModelValue { float: Some(setup.precision), ..(*m).clone() })),
                 other => other,
             };
             models.insert(name.clone(), bound);

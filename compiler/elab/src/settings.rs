@@ -104,7 +104,7 @@ impl TrainSetup {
     }
 }
 
-/// The element type `f32` stands for: `precision f64` makes it f64; `precision bf16` narrows the operands of products only.
+/// The element type `f32` stands for in the block: `precision f64` makes it f64; `precision bf16` narrows the models only.
 fn working(precision: DType) -> DType {
     if precision == DType::F64 { DType::F64 } else { DType::F32 }
 }
@@ -207,7 +207,14 @@ impl Evaluator<'_> {
         self.reading.push(block.item);
         let precision = self.read_precision(block, overrides, span);
         let setup = precision.and_then(|precision| {
-            let setup = self.with_float(working(precision), |ev| ev.read_settings(block, overrides, span))?;
+            let mut setup = self.with_float(working(precision), |ev| ev.read_settings(block, overrides, span))?;
+            if working(precision) != precision {
+                for (_, model) in &mut setup.models {
+                    if let Value::Model(m) = model {
+                        *model = Value::Model(Rc::new(ModelValue { float: Some(precision), ..(**m).clone() }));
+                    }
+                }
+            }
             Ok(TrainSetup { precision, ..setup })
         });
         self.reading.pop();

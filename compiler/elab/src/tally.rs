@@ -128,9 +128,9 @@ impl Evaluator<'_> {
             Count::Times(n) => self.float_number(*n as f64),
         }
     }
-    /// A scalar of the working precision.
+    /// A scalar of the precision in which metrics are kept.
     pub(crate) fn float_number(&mut self, x: f64) -> Array {
-        let dtype = self.cx.float;
+        let dtype = self.cx.kept();
         self.literal(optc_abi::Tensor::from_f64(dtype, &[], &[x]))
     }
     fn scalar_op(&mut self, op: ScalarOp, a: &Array, b: &Array) -> Array {

@@ -133,7 +133,8 @@ pub struct ModelValue {
     pub label: Option<Arc<str>>,
     /// Patterns of paths below this model whose parameters stay as they are (`freeze`), and where each is written.
     pub frozen: Rc<Vec<(Arc<str>, Span)>>,
-    /// The working precision of the run that trained it: its body computes in it, and `f32` arguments are widened. `None`: that of the caller.
+    /// The precision its body computes in, whatever the caller's: `f32` arguments are converted to it, and results of a narrower one back to the caller's. `None`: the
+    /// caller's.
     pub float: Option<DType>,
     /// Where it was made.
     pub span: Span,

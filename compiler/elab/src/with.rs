@@ -69,20 +69,14 @@ impl Evaluator<'_> {
                 _ => return self.error("E0333", value.span, "`training` is a flag"),
             },
             "precision" => match v {
-                Value::DType(d @ (DType::F32 | DType::F64)) => self.cx.float = d,
+                Value::DType(d) if d.is_float() => self.cx.float = d,
                 Value::Unknown => {}
-                Value::DType(_) => {
-                    return self.fail(
-                        Diagnostic::error(Code("E0710"), value.span, "blocks in this precision are not yet supported")
-                            .help("`with precision = f64 { … }`; `precision bf16` is a setting of `train`"),
-                    );
-                }
                 other => {
                     return self.fail(
                         Diagnostic::error(
                             Code("E0333"),
                             value.span,
-                            format!("a precision is an element type, this is {}", describe(&other)),
+                            format!("a precision is a float element type, this is {}", describe(&other)),
                         )
                         .help("`with precision = f64 { … }`"),
                     );

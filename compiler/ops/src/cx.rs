@@ -51,6 +51,10 @@ impl Cx {
     pub fn written(&self, dtype: DType) -> DType {
         if dtype == DType::F32 { self.float } else { dtype }
     }
+    /// The element type of floats that are kept: parameters, buffers and metrics stay f32 where the working precision is narrower.
+    pub fn kept(&self) -> DType {
+        if matches!(self.float, DType::BF16 | DType::F16) { DType::F32 } else { self.float }
+    }
     /// A size nobody knows yet.
     pub fn fresh_symbol(&mut self, name: &str) -> Dim {
         self.next_symbol += 1;

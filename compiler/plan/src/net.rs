@@ -194,6 +194,13 @@ impl Net {
             let empty = Tensor::zeros(ty.dtype, &ty.shape);
             return self.push(Op::Const(Arc::new(empty)), &[], ty.clone(), origin);
         }
+        if is_narrow(ty.dtype) && matches!(op, Op::Map(_) | Op::Reduce { .. } | Op::Scan { .. }) {
+            // Computed in f32, and every result rounded, also where nothing of it is written to memory.
+            let wide: SmallVec<[N; 3]> =
+                x.iter().map(|&o| if is_narrow(self.nodes[o].ty.dtype) { self.cast(o, DType::F32, origin) } else { o }).collect();
+            let result = self.array(op, &wide, &ty.with_dtype(DType::F32), origin);
+            return self.cast(result, ty.dtype, origin);
+        }
         let empty = |net: &Net, n: N| net.nodes[n].ty.is_empty();
         match op {
             Op::StopGradient => x[0],
@@ -249,16 +256,13 @@ impl Net {
         if total < LARGE_REDUCE || rows >= ENOUGH_ROWS {
             return self.push(Op::Reduce { kind, axes: axes.into() }, &[x], ty.clone(), origin);
         }
-        let narrow = matches!(ty.dtype, DType::BF16 | DType::F16);
-        let wide = if narrow { self.cast(x, DType::F32, origin) } else { x };
-        let dtype = self.nodes[wide].ty.dtype;
+        let dtype = ty.dtype;
         if ty.len() == 1 && !is_rearranged(&self.nodes[self.strip(x)].op) {
             let parts = Ty::new(dtype, [total.div_ceil(CHUNK)]);
             let all: Axes = (0..shape.len()).collect();
-            let part = self.push(Op::Reduce { kind, axes: all }, &[wide], parts, origin);
+            let part = self.push(Op::Reduce { kind, axes: all }, &[x], parts, origin);
             self.nodes[part].partial = true;
             let sum = self.op(Op::Reduce { kind, axes: smallvec![0] }, &[part], origin);
-            let sum = self.cast(sum, ty.dtype, origin);
             return self.reshape(sum, &ty.shape, origin);
         }
         // Parts of an equal number of elements along the first reduced axis, at least some thousand elements each.
@@ -269,13 +273,12 @@ impl Net {
         let mut cut: Shape = shape.clone();
         cut[first] /= parts;
         cut.insert(first, parts);
-        let cut = self.reshape(wide, &cut, origin);
+        let cut = self.reshape(x, &cut, origin);
         let inner: Axes = axes.iter().filter(|&&a| a >= first).map(|a| a + 1).collect();
         let part = self.op(Op::Reduce { kind, axes: inner }, &[cut], origin);
         let mut outer: Axes = axes.iter().copied().filter(|&a| a < first).collect();
         outer.push(first);
-        let whole = self.op(Op::Reduce { kind, axes: outer }, &[part], origin);
-        self.cast(whole, ty.dtype, origin)
+        self.op(Op::Reduce { kind, axes: outer }, &[part], origin)
     }
 
     fn dot(&mut self, dims: &DotDims, a: N, b: N, ty: &Ty, origin: Origin) -> N {
@@ -326,8 +329,7 @@ impl Net {
 
     /// A product as multiplication and sum.
     fn small_dot(&mut self, dims: &DotDims, a: N, b: N, ty: &Ty, origin: Origin) -> N {
-        let narrow = matches!(ty.dtype, DType::BF16 | DType::F16);
-        let (a, b) = if narrow { (self.cast(a, DType::F32, origin), self.cast(b, DType::F32, origin)) } else { (a, b) };
+        let (a, b) = if is_narrow(ty.dtype) { (self.cast(a, DType::F32, origin), self.cast(b, DType::F32, origin)) } else { (a, b) };
         let dtype = self.nodes[a].ty.dtype;
         let split = |net: &Net, x: N, batch: &[usize], contract: &[usize]| -> (Axes, Shape) {
             let rank = net.nodes[x].ty.rank();
@@ -356,6 +358,11 @@ impl Net {
         };
         self.cast(sum, ty.dtype, origin)
     }
+}
+
+/// Whether values of this type are computed in f32.
+fn is_narrow(dtype: DType) -> bool {
+    matches!(dtype, DType::BF16 | DType::F16)
 }
 
 /// Whether elements are read in another order or number than row-major.

@@ -1,11 +1,12 @@
 //! Every graph operation through the planner.
 
 mod common;
-use common::{O, check, counts};
+use common::{O, check, counts, inputs};
 use optc_abi::plan::{ConvDims, ConvKind};
 use optc_abi::{DType, Tensor};
 use optc_ir::graph::{DotDims, LoopOp, ReduceOp, ScatterMode, Ty};
 use optc_ir::{Graph, Op, ScalarOp};
+use optc_plan::reference;
 use std::sync::Arc;
 
 fn input(g: &mut Graph, dtype: DType, shape: &[usize]) -> optc_ir::NodeId {
@@ -114,6 +115,29 @@ fn reductions_of_other_types_and_of_nothing() {
     let x = input(&mut g, DType::Bool, &[3, 20]);
     g.outputs = vec![g.reduce(ReduceOp::And, x, &[1], O), g.reduce(ReduceOp::Or, x, &[0], O)];
     check(&g);
+}
+
+#[test]
+fn narrow_values_are_rounded_also_where_they_stay_in_a_kernel() {
+    for dtype in [DType::BF16, DType::F16] {
+        let mut g = Graph::new();
+        let x = input(&mut g, dtype, &[6, 20]);
+        let third = g.scalar(dtype, 1.0 / 3.0, O);
+        let third = g.broadcast(third, &[], &[6, 20], O);
+        let a = g.map(ScalarOp::Mul, &[x, third], O);
+        let b = g.map(ScalarOp::Add, &[a, x], O);
+        let m = g.reduce(ReduceOp::Sum, b, &[1], O);
+        let m = g.broadcast(m, &[0], &[6, 20], O);
+        let c = g.map(ScalarOp::Div, &[b, m], O);
+        g.outputs = vec![g.cast(c, F, O)];
+        let given = inputs(&g);
+        let planned = check(&g);
+        assert_eq!(counts(&planned).1, 1, "one kernel");
+        let have = reference::run(&planned, &mut given.clone()).unwrap().remove(0);
+        let rounded = have.cast(dtype).cast(F);
+        assert_eq!(have, rounded, "results of {dtype} operations are {dtype} numbers");
+        assert_eq!(have, optc_ir::interpret(&g, &given).unwrap().remove(0));
+    }
 }
 
 #[test]

@@ -179,13 +179,7 @@ impl Checkpoints {
     }
     /// The train that wrote the newest checkpoint whose metadata can be read; none if there is no such file.
     pub fn owner(&self) -> Result<Option<String>> {
-        let train = |path: &Path| -> Option<String> {
-            // SAFETY: checkpoints are written under another name and renamed, so a file is not changed in place.
-            let map = unsafe { Mmap::map(&File::open(path).ok()?) }.ok()?;
-            let (_, metadata) = SafeTensors::read_metadata(&map).ok()?;
-            let meta: Meta = serde_json::from_str(metadata.metadata().as_ref()?.get(META)?).ok()?;
-            Some(meta.train)
-        };
+        let train = |path: &Path| Some(serde_json::from_str::<Meta>(&safetensors::metadata(path, META)?).ok()?.train);
         Ok(self.list()?.iter().rev().find_map(|(_, path)| train(path)))
     }
     /// Writes a checkpoint and only then removes the oldest beyond `keep`, and unfinished files of killed runs. Gives the new file.

@@ -111,10 +111,10 @@ impl Evaluator<'_> {
         Ok((loss, recorded))
     }
 
-    /// A scalar as an array of the working precision.
+    /// A scalar as an array of the precision in which numbers are kept.
     pub(crate) fn float_scalar(&mut self, value: &Value, span: Span, what: &str) -> Eval<Array> {
         let array = match value {
-            Value::Unknown => return Ok(Array { dtype: self.cx.float, shape: Vec::new(), weak: false, node: None }),
+            Value::Unknown => return Ok(Array { dtype: self.cx.kept(), shape: Vec::new(), weak: false, node: None }),
             other => match other.to_val() {
                 Some(val) => {
                     let made = optc_ops::materialize(&mut self.cx, &val, None);
@@ -130,7 +130,7 @@ impl Evaluator<'_> {
                     .help("take its mean or sum"),
             );
         }
-        Ok(self.cast_array(&array, self.cx.float))
+        Ok(self.cast_array(&array, self.cx.kept()))
     }
 
     /// Recorded values by name, from their sums and counts over the step's batches.
@@ -178,10 +178,7 @@ impl Evaluator<'_> {
             }
             self.cx.graph().outputs = outputs;
         }
-        let (mut graph, captured) = self.cx.pop_level();
-        if self.cx.emitting() && matches!(setup.precision, DType::BF16 | DType::F16) {
-            graph = crate::precision::round_products(&graph, setup.precision);
-        }
+        let (graph, captured) = self.cx.pop_level();
         let params = decls.iter().filter(|d| !d.buffer).count();
         Ok(LossFunction { graph, captured, recorded, buffers: parts.buffers.len(), params })
     }

@@ -57,7 +57,8 @@ pub enum Fact {
 /// | `wav` | [`wav::read`] | `rate` (samples per second) |
 pub fn read(kind: &str, path: &Path) -> Option<Result<Source>> {
     let plain = |array: Tensor| Source::Array { array: Arc::new(array), facts: IndexMap::new() };
-    let with = |array: Tensor, facts: Vec<(&'static str, Fact)>| Source::Array { array: Arc::new(array), facts: facts.into_iter().collect() };
+    let with =
+        |array: Tensor, facts: Vec<(&'static str, Fact)>| Source::Array { array: Arc::new(array), facts: facts.into_iter().collect() };
     let all = |arrays: IndexMap<String, Tensor>| Source::Arrays(arrays.into_iter().map(|(n, t)| (n, Arc::new(t))).collect());
     Some(match kind {
         "csv" => csv::read(path).map(plain),
@@ -69,9 +70,8 @@ pub fn read(kind: &str, path: &Path) -> Option<Result<Source>> {
             let chars: Vec<String> = t.vocab.iter().map(char::to_string).collect();
             with(t.ids, vec![("vocab", Fact::Number(chars.len() as i64)), ("chars", Fact::Names(chars))])
         }),
-        "images" => images::read(path).map(|i| {
-            with(i.pixels, vec![("labels", Fact::Array(Arc::new(i.labels))), ("classes", Fact::Names(i.classes))])
-        }),
+        "images" => images::read(path)
+            .map(|i| with(i.pixels, vec![("labels", Fact::Array(Arc::new(i.labels))), ("classes", Fact::Names(i.classes))])),
         "wav" => wav::read(path).map(|s| with(s.samples, vec![("rate", Fact::Number(i64::from(s.rate)))])),
         _ => return None,
     })

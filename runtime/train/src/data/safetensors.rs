@@ -48,6 +48,13 @@ pub fn read_with(path: &Path, key: &str, map_from: u64) -> Result<(IndexMap<Stri
     Ok((tensors, meta))
 }
 
+/// The metadata entry `key` of a file, none if the file or the entry cannot be read.
+pub fn metadata(path: &Path, key: &str) -> Option<String> {
+    let bytes = Bytes::open(path, 0).ok()?;
+    let (_, metadata) = SafeTensors::read_metadata(&bytes).ok()?;
+    metadata.metadata().as_ref()?.get(key).cloned()
+}
+
 /// Writes tensors with one metadata entry (under `key`) as a safetensors file, atomically. One entry only, because the library writes a hash map in
 /// any order, and equal states should give equal files.
 pub(crate) fn write(path: &Path, key: &str, tensors: &IndexMap<String, &Tensor>, meta: Option<String>) -> Result<()> {
@@ -101,5 +108,6 @@ mod tests {
             assert_eq!(meta.as_deref(), Some("meta"));
         }
         assert_eq!(read(&path, "other").unwrap().1, None);
+        assert_eq!((metadata(&path, "key").as_deref(), metadata(&path, "other")), (Some("meta"), None));
     }
 }
