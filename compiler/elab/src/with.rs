@@ -4,7 +4,6 @@ use crate::evaluator::{Eval, Evaluator};
 use crate::scope::Scope;
 use crate::tree::describe;
 use crate::value::Value;
-use optc_abi::DType;
 use optc_base::{Code, Diagnostic, Span};
 use optc_front::ast::{self, ElemType, Expr, ExprKind, Name};
 use rustc_hash::FxHashMap;

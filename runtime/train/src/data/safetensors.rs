@@ -104,7 +104,7 @@ mod tests {
         write(&path, "key", &named, Some("meta".into())).unwrap();
         for map_from in [0, MAP_FROM] {
             let (back, meta) = read_with(&path, "key", map_from).unwrap();
-            assert!(back.iter().map(|(n, t)| (n, t)).eq(named.iter().map(|(n, t)| (n, *t))), "{back:?}");
+            assert!(back.iter().eq(named.iter().map(|(n, t)| (n, *t))), "{back:?}");
             assert_eq!(meta.as_deref(), Some("meta"));
         }
         assert_eq!(read(&path, "other").unwrap().1, None);
