@@ -12,7 +12,7 @@ use crate::args::Args;
 use crate::arith::broadcast_to;
 use crate::cx::Cx;
 use crate::dim::Dim;
-use crate::error::{OpError, Res};
+use crate::error::Res;
 use crate::meet::to_array;
 use crate::value::{Array, Val};
 use optc_abi::DType;
@@ -273,15 +273,21 @@ fn integer(cx: &mut Cx, args: &Args<'_>, key: &Array) -> Res<Val> {
     Ok(Val::Array(cx.convert(&x, dtype)))
 }
 
-fn gumbel_choice(cx: &mut Cx, key: &Array, logits: &Array) -> Array {
+/// `logits` with independent Gumbel noise: the largest element of a row is a draw of its softmax, the `k` largest in order are `k` draws without replacement
+/// (Kool, van Hoof, Welling 2019, section 2).
+fn gumbel_noisy(cx: &mut Cx, key: &Array, logits: &Array) -> Array {
     let dtype = wide(logits.dtype);
     let x = cx.convert(logits, dtype);
     let u = uniforms(cx, key, 1, &x.shape, dtype).remove(0);
     let log = cx.map(ScalarOp::Log, &[&u]);
     let minus = cx.map(ScalarOp::Neg, &[&log]);
     let log = cx.map(ScalarOp::Log, &[&minus]);
-    let noisy = cx.map(ScalarOp::Sub, &[&x, &log]);
-    cx.arg_reduced(true, &noisy, x.shape.len() - 1)
+    cx.map(ScalarOp::Sub, &[&x, &log])
+}
+
+fn gumbel_choice(cx: &mut Cx, key: &Array, logits: &Array) -> Array {
+    let noisy = gumbel_noisy(cx, key, logits);
+    cx.arg_reduced(true, &noisy, noisy.shape.len() - 1)
 }
 
 /// `random.categorical(logits)` draws one index per row of the last axis; `random.categorical(shape, logits)` an array of `shape`, to which the rows broadcast.
@@ -322,7 +328,15 @@ fn permutation(cx: &mut Cx, args: &Args<'_>, key: &Array) -> Res<Val> {
     Ok(Val::Array(cx.gathered(&x, &order, 0)))
 }
 
-/// `random.choice(shape, x, replace = true, p)`: rows of `x` (or integers below it), each with probability `p` or equally likely.
+/// The logarithms of the probabilities `p` of `n` elements.
+fn weights(cx: &mut Cx, args: &Args<'_>, n: &Dim) -> Res<Array> {
+    let p = args.floats(cx, "p")?;
+    let p = broadcast_to(cx, &p, std::slice::from_ref(n))?;
+    Ok(cx.map(ScalarOp::Log, &[&p]))
+}
+
+/// `random.choice(shape, x, replace = true, p)`: rows of `x` (or integers below it), each with probability proportional to `p` or equally likely; without
+/// replacement each at most once, and those of probability 0 only when no others are left.
 fn choice(cx: &mut Cx, args: &Args<'_>, key: &Array) -> Res<Val> {
     let shape = args.shape("shape")?;
     let (n, rows) = match args.get("x") {
@@ -339,19 +353,21 @@ fn choice(cx: &mut Cx, args: &Args<'_>, key: &Array) -> Res<Val> {
     let Some(replace) = args.flag("replace", true)? else { return Ok(Val::Unknown) };
     let count = Dim::product(&shape);
     let ids = if !replace {
-        if args.opt("p").is_some() {
-            return Err(OpError::new("E0701", "`random.choice` with `p` and without replacement is not yet supported")
-                .help("add Gumbel noise to `log(p)` and take `top_k`"));
-        }
         if count.known().zip(n.known()).is_some_and(|(c, n)| c > n) {
             return Err(args.value("shape", "E0405", format!("`random.choice` of {count} out of {n} without replacement")));
         }
-        let order = random_order(cx, key, &n);
+        let order = match args.opt("p") {
+            Some(_) => {
+                let p = weights(cx, args, &n)?;
+                let noisy = gumbel_noisy(cx, key, &p);
+                cx.arg_sorted(&noisy, 0, true)
+            }
+            None => random_order(cx, key, &n),
+        };
         let first = cx.sliced(&order, 0, &Dim::zero(), &count, 1);
         cx.reshaped(&first, &shape)
     } else if args.opt("p").is_some() {
-        let p = args.floats(cx, "p")?;
-        let logits = cx.map(ScalarOp::Log, &[&p]);
+        let logits = weights(cx, args, &n)?;
         let mut all = shape.clone();
         all.push(n.clone());
         let logits = broadcast_to(cx, &logits, &all)?;

@@ -61,6 +61,15 @@ fn integers_flags_and_choices() {
     let mut c = c.to_f64();
     c.sort_by(f64::total_cmp);
     assert_eq!(c, [5.0, 6.0, 7.0]);
+    // Few of many: of every three elements one has probability 3, one 1, one 0.
+    let p = Val::List((0..30_000).map(|i| float([3.0, 1.0, 0.0][i % 3])).collect());
+    let c = draw("random.choice", &[ints(&[1500]), int(30_000)], &[("replace", Val::Bool(Some(false))), ("p", p)]);
+    let mut c = c.to_f64();
+    let share = |r: f64| c.iter().filter(|&&x| x % 3.0 == r).count() as f64 / 1500.0;
+    assert!((share(0.0) - 0.75).abs() < 0.045 && share(2.0) == 0.0, "four standard errors, and never what has no weight");
+    c.sort_by(f64::total_cmp);
+    c.dedup();
+    assert_eq!(c.len(), 1500);
 }
 
 #[test]
