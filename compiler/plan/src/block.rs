@@ -6,6 +6,7 @@ use crate::index::Idx;
 use crate::lin::Lin;
 use crate::loops::combine;
 use crate::net::{CHUNK, N, Net};
+use crate::remat::rematerialize;
 use crate::rows::{self, Class};
 use crate::schedule::{Claim, Read, Unit, Write, order};
 use crate::seq::SMALL_NS;
@@ -29,14 +30,16 @@ pub(crate) struct Target {
 /// Plans one graph. `inputs` are the places of its inputs, `targets` those of its outputs; `guards` are the outputs to check.
 pub(crate) fn plan_block(
     store: &mut Store,
-    net: &Net,
+    mut net: Net,
     inputs: &[BufRef],
     targets: &[Target],
     guards: &[usize],
     within: Option<LoopId>,
 ) -> Vec<Instr> {
     let aliased: Vec<N> = targets.iter().zip(&net.outputs).filter(|(t, _)| t.alias.is_some()).map(|(_, &o)| o).collect();
-    let grouping = group(net, &aliased);
+    let mut grouping = group(&net, &aliased);
+    rematerialize(&mut net, &mut grouping);
+    let net = &net;
     let mut block = Block { store, net, grouping: &grouping, places: vec![None; net.nodes.len()], units: Vec::new(), within };
     for (&node, place) in net.inputs.iter().zip(inputs) {
         block.places[node] = Some(place.clone());
@@ -366,7 +369,7 @@ impl Block<'_> {
             results.push(own);
         }
         if l.trip != Some(0) {
-            let code = plan_block(self.store, &body, &inputs, &targets, &[], Some(id));
+            let code = plan_block(self.store, body, &inputs, &targets, &[], Some(id));
             unit.code.push(Instr::Loop { id, trip, reverse: l.reverse, counter, body: code });
         }
         self.take_results(n, &results, &mut unit);
@@ -382,7 +385,7 @@ impl Block<'_> {
         let types = then.output_types();
         let results: Vec<BufRef> = types.iter().map(|t| BufRef::whole(self.store.temporary(t.dtype, t.len(), self.within))).collect();
         let targets: Vec<Target> = results.iter().map(|r| Target { memory: r.clone(), alias: None }).collect();
-        let mut side = |graph: &Graph| plan_block(self.store, &Net::new(graph), &inputs, &targets, &[], self.within);
+        let mut side = |graph: &Graph| plan_block(self.store, Net::new(graph), &inputs, &targets, &[], self.within);
         let (then, otherwise) = (side(then), side(otherwise));
         unit.code.push(Instr::Cond { pred, then, otherwise });
         self.take_results(n, &results, &mut unit);

@@ -17,7 +17,7 @@ const ROW_ELEMENTS: usize = 1 << 15;
 /// Additions per element up to which a value is computed again rather than stored and loaded.
 const CHEAP: usize = 6;
 /// Nodes of one kernel: code generators take more than linear time.
-const MOST_MEMBERS: usize = 400;
+pub(crate) const MOST_MEMBERS: usize = 400;
 
 /// A set of nodes computed by one kernel.
 #[derive(Clone, Debug)]
@@ -28,7 +28,7 @@ pub(crate) struct Group {
     /// If every member reads and writes whole arrays of this many elements in order (and scalars): that number.
     pub flat: Option<usize>,
     /// Updates of aliased outputs only.
-    cone: bool,
+    pub cone: bool,
     /// Has members with loops over rows.
     staged: bool,
     /// In topological order.
@@ -157,7 +157,7 @@ fn cones(net: &Net, class: &[Class], aliased: &[N]) -> Vec<bool> {
 }
 
 /// If the node combines whole arrays of one size in row-major order, and scalars: that size.
-fn flat_size(net: &Net, class: &[Class], n: N) -> Option<usize> {
+pub(crate) fn flat_size(net: &Net, class: &[Class], n: N) -> Option<usize> {
     let node = &net.nodes[n];
     let size = if node.partial { net.len_of(node.operands[0]) } else { node.ty.len() };
     let fits = node.partial || (class[n] == Class::Elem && matches!(node.op, Op::Map(_) | Op::Cast | Op::Bitcast));

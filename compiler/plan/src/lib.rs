@@ -1,7 +1,8 @@
 //! From graph to fused kernels to an execution plan with static memory.
 //!
 //! The stages: `net` (the planner's node list), `rows` and `group` (which nodes share a kernel), `stage`, `keep`, `loops`, `emit` and `build` (kernels),
-//! `dot` (matrix products on memory as it lies), `block` and `schedule` (instructions and their order, who writes where),
+//! `remat` and `peak` (what is computed again instead of kept), `dot` (matrix products on memory as it lies),
+//! `block` and `schedule` (instructions and their order, who writes where),
 //! `seq` (small kernels become one), `memory` (the arena).
 
 mod block;
@@ -15,8 +16,10 @@ mod lin;
 mod loops;
 mod memory;
 mod net;
+mod peak;
 mod print;
 pub mod reference;
+mod remat;
 mod rows;
 mod schedule;
 mod seq;
@@ -69,7 +72,7 @@ pub fn plan(graph: &Graph, config: &Config) -> Planned {
         targets.push(Target { memory, alias: alias(k) });
     }
     let net = Net::new(graph);
-    let mut code = plan_block(&mut store, &net, &inputs, &targets, &config.guards, None);
+    let mut code = plan_block(&mut store, net, &inputs, &targets, &config.guards, None);
     memory::resolve(&store, &mut code);
     seq::join(&mut store, &mut code);
     let (offsets, arena_bytes) = memory::place(&store, &mut code);
