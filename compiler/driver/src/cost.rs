@@ -206,7 +206,7 @@ fn elementwise(graph: &Graph) -> bool {
             | Op::Cast
             | Op::Bitcast
             | Op::Reshape
-            | Op::RandomBits
+            | Op::RandomBits { .. }
             | Op::RandomFold { .. } => true,
             Op::StopGradient | Op::Result { .. } => true,
             Op::Broadcast { .. } => node.operands.iter().all(|&o| small(&graph.node(o).ty)) || scalars(),

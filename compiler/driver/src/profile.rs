@@ -152,7 +152,7 @@ fn describe(plan: &Plan, kernels: &[NamedKernel], instr: &Instr) -> (String, f64
         Instr::Lib { op, buffers, .. } => {
             let name = match op {
                 LibOp::ArgSort { rows, n, .. } => format!("sort {rows}x{n}"),
-                LibOp::RandomBits { len } => format!("random bits {len}"),
+                LibOp::RandomBits { len, .. } => format!("random bits {len}"),
                 LibOp::RandomFold { .. } => "random key".to_string(),
             };
             (name, 0.0, all(&buffers.iter().collect::<Vec<_>>()))

@@ -278,8 +278,12 @@ pub enum Op {
         /// Largest first.
         descending: bool,
     },
-    /// Operand: key `u32[2]`. Result u32 of any shape: element i is word `i % 4` of Philox4x32-10 with that key and counter `[i / 4 low, i / 4 high, 0, 0]`.
-    RandomBits,
+    /// Operand: key `u32[2]`. Result u32 of any shape: element i is word `j % 4` of Philox4x32-10 with that key and counter `[j / 4 low, j / 4 high, 0, 0]`,
+    /// where `j = start + i`.
+    RandomBits {
+        /// Words of the key's sequence before the first one.
+        start: u64,
+    },
     /// Operands: key `u32[2]`, number `u32` scalar. Result `u32[2]`, a new key: the first two words of Philox4x32-10 with the key and counter `[number, place, 1, 0]`.
     RandomFold {
         /// Distinguishes places of draws.
@@ -444,7 +448,8 @@ impl PartialEq for Op {
             (Const(a), Const(b)) => a == b,
             (Iota { axis: a }, Iota { axis: b }) => a == b,
             (Map(a), Map(b)) => a == b,
-            (Cast, Cast) | (Bitcast, Bitcast) | (Reshape, Reshape) | (RandomBits, RandomBits) | (StopGradient, StopGradient) => true,
+            (Cast, Cast) | (Bitcast, Bitcast) | (Reshape, Reshape) | (StopGradient, StopGradient) => true,
+            (RandomBits { start: a }, RandomBits { start: b }) => a == b,
             (Reduce { kind: a, axes: b }, Reduce { kind: c, axes: d }) => a == c && b == d,
             (ArgReduce { max: a, axis: b }, ArgReduce { max: c, axis: d }) => a == c && b == d,
             (Scan { kind: a, axis: b, reverse: c }, Scan { kind: d, axis: e, reverse: f }) => a == d && b == e && c == f,
@@ -491,7 +496,8 @@ impl Hash for Op {
             Const(t) => t.hash(state),
             Iota { axis } | Concat { axis } | Gather { axis } => axis.hash(state),
             Map(op) => op.hash(state),
-            Cast | Bitcast | Reshape | RandomBits | StopGradient => {}
+            Cast | Bitcast | Reshape | StopGradient => {}
+            RandomBits { start } => start.hash(state),
             Reduce { kind, axes } => (kind, axes).hash(state),
             ArgReduce { max, axis } => (max, axis).hash(state),
             Scan { kind, axis, reverse } => (kind, axis, reverse).hash(state),

@@ -216,7 +216,7 @@ fn array_type(op: &Op, x: &[&Ty], claimed: Option<&NodeTy>) -> Result<Ty, String
             axis_of(x[0], *axis)?;
             Ok(x[0].with_dtype(DType::I32))
         }
-        Op::RandomBits => {
+        Op::RandomBits { .. } => {
             need(x.len() == 1 && *x[0] == Ty::new(DType::U32, [2]), || "a draw without a key".into())?;
             let ty = claim()?;
             need(ty.dtype == DType::U32, || format!("random bits of type {ty}"))?;

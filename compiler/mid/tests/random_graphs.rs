@@ -269,7 +269,7 @@ fn grow(g: &mut Graph, nodes: &mut Vec<NodeId>, dice: &mut Dice, depth: usize) {
                 0 if !shape.is_empty() => g.iota(DType::I32, &shape, 0, O),
                 1 => {
                     let key = g.constant(Tensor::from_slice(&[2], &[1u32, 2]), O);
-                    g.op_as(Op::RandomBits, &[key], Ty::new(DType::U32, shape), O)
+                    g.op_as(Op::RandomBits { start: 3 }, &[key], Ty::new(DType::U32, shape), O)
                 }
                 _ => {
                     let dtype = dice.pick(&DTYPES);

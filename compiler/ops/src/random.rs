@@ -22,27 +22,22 @@ use optc_ir::{ScalarOp, Ty};
 /// Tries of the rejection method of `gamma`.
 const GAMMA_TRIES: usize = 6;
 
-fn words(cx: &mut Cx, key: &Array, shape: &[Dim]) -> Array {
+/// Words `k` times the size of `shape` and following of the key's sequence.
+fn words_at(cx: &mut Cx, key: &Array, k: usize, shape: &[Dim]) -> Array {
     cx.build(DType::U32, shape.to_vec(), &[key], |e| {
         let ty = Ty::new(DType::U32, e.shape.iter().copied());
-        e.graph.op_as(Op::RandomBits, e.x, ty, e.origin)
+        let start = (k * ty.len()) as u64;
+        e.graph.op_as(Op::RandomBits { start }, e.x, ty, e.origin)
     })
 }
 
-/// Several independent arrays of words.
+fn words(cx: &mut Cx, key: &Array, shape: &[Dim]) -> Array {
+    words_at(cx, key, 0, shape)
+}
+
+/// Several independent arrays of words: consecutive parts of the key's sequence.
 fn word_arrays(cx: &mut Cx, key: &Array, count: usize, shape: &[Dim]) -> Vec<Array> {
-    if count == 1 {
-        return vec![words(cx, key, shape)];
-    }
-    let mut all = shape.to_vec();
-    all.insert(0, Dim::from(count));
-    let bits = words(cx, key, &all);
-    (0..count)
-        .map(|i| {
-            let part = cx.sliced(&bits, 0, &Dim::from(i), &Dim::one(), 1);
-            cx.reshaped(&part, shape)
-        })
-        .collect()
+    (0..count).map(|k| words_at(cx, key, k, shape)).collect()
 }
 
 /// The upper bits of words as floats: `bits >> shift`, exactly.

@@ -95,7 +95,9 @@ impl Block<'_> {
                 Op::Dot(_) => self.product(n),
                 Op::Conv { .. } => self.convolution(n),
                 Op::ArgSort { axis, descending } => self.sort(n, *axis, *descending),
-                Op::RandomBits => self.library(n, LibOp::RandomBits { len: net.len_of(n) }, &net.nodes[n].operands[..1]),
+                Op::RandomBits { start } => {
+                    self.library(n, LibOp::RandomBits { start: *start, len: net.len_of(n) }, &net.nodes[n].operands[..1])
+                }
                 Op::RandomFold { place } => {
                     let number = rows::known_number(net, n);
                     let operands = &net.nodes[n].operands[..if number.is_some() { 1 } else { 2 }];

@@ -78,7 +78,7 @@ fn code(out: &mut String, planned: &Planned, list: &[Instr], depth: usize) {
             Instr::Lib { op, dtype, buffers } => {
                 let what = match op {
                     LibOp::ArgSort { rows, n, descending } => format!("argsort {dtype} {rows}x{n} descending {descending}"),
-                    LibOp::RandomBits { len } => format!("random_bits {len}"),
+                    LibOp::RandomBits { start, len } => format!("random_bits {len} from {start}"),
                     LibOp::RandomFold { place, number: Some(number) } => format!("random_fold place {place} number {number}"),
                     LibOp::RandomFold { place, number: None } => format!("random_fold place {place}"),
                 };

@@ -152,9 +152,9 @@ impl Machine<'_> {
                 let result = evaluate(&op, &[&x], &Ty::new(DType::I32, [*rows, *n])).map_err(Fault::Broken)?;
                 self.put(&buffers[1], &result)
             }
-            Instr::Lib { op: LibOp::RandomBits { len }, buffers, .. } => {
+            Instr::Lib { op: LibOp::RandomBits { start, len }, buffers, .. } => {
                 let key = self.tensor(&buffers[0], DType::U32, &[2])?;
-                let result = evaluate(&Op::RandomBits, &[&key], &Ty::new(DType::U32, [*len])).map_err(Fault::Broken)?;
+                let result = evaluate(&Op::RandomBits { start: *start }, &[&key], &Ty::new(DType::U32, [*len])).map_err(Fault::Broken)?;
                 self.put(&buffers[1], &result)
             }
             Instr::Lib { op: LibOp::RandomFold { place, number }, buffers, .. } => {

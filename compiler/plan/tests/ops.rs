@@ -290,7 +290,7 @@ fn random_draws() {
     let number = input(&mut g, DType::U32, &[]);
     let folded = g.op(Op::RandomFold { place: 7 }, &[key, number], O);
     for shape in [&[][..], &[3], &[4], &[5, 8], &[2, 2]] {
-        let bits = g.op_as(Op::RandomBits, &[folded], Ty::new(DType::U32, shape.iter().copied()), O);
+        let bits = g.op_as(Op::RandomBits { start: 5 }, &[folded], Ty::new(DType::U32, shape.iter().copied()), O);
         let f = g.cast(bits, F, O);
         g.outputs.extend([bits, f]);
     }

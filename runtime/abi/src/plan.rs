@@ -197,8 +197,10 @@ pub enum LibOp {
         /// Largest first; NaN is the largest value, ties keep their order.
         descending: bool,
     },
-    /// Random words: operand key `u32[2]`, result `u32[len]`, element `i` being [`crate::philox::bits_at`] of the key and `i`.
+    /// Random words: operand key `u32[2]`, result `u32[len]`, element `i` being [`crate::philox::bits_at`] of the key and `start + i`.
     RandomBits {
+        /// Words of the key's sequence before the first one.
+        start: u64,
         /// How many.
         len: usize,
     },

@@ -12,14 +12,14 @@ use std::cmp::Ordering;
 /// `buffers` must hold one valid address per operand and result of the call, of the extents the call states.
 pub unsafe fn run(pool: &Pool, op: &LibOp, dtype: DType, buffers: *const *mut u8) {
     match op {
-        LibOp::RandomBits { len } => {
+        LibOp::RandomBits { start, len } => {
             // SAFETY: a key of two words and a result of `len`.
             let (key, out) = unsafe { ((*buffers).cast::<[u32; 2]>().read(), Address((*buffers.add(1)).cast::<u32>())) };
             pool.run(len.div_ceil(UNIT_WORDS), &|unit| {
-                let (start, end) = (unit * UNIT_WORDS, ((unit + 1) * UNIT_WORDS).min(*len));
+                let (begin, end) = (unit * UNIT_WORDS, ((unit + 1) * UNIT_WORDS).min(*len));
                 // SAFETY: units write disjoint parts of the result.
-                let part = unsafe { std::slice::from_raw_parts_mut(out.at(start as isize), end - start) };
-                random_words(key, (start / 4) as u64, part);
+                let part = unsafe { std::slice::from_raw_parts_mut(out.at(begin as isize), end - begin) };
+                words_from(key, start + begin as u64, part);
             });
         }
         LibOp::RandomFold { place, number } => {
@@ -61,6 +61,15 @@ pub unsafe fn run(pool: &Pool, op: &LibOp, dtype: DType, buffers: *const *mut u8
 const UNIT_WORDS: usize = 1 << 14;
 /// Blocks made at once: two vector registers of AVX2 per word.
 const LANES: usize = 16;
+
+/// The words of a key from word `start` on.
+fn words_from(key: [u32; 2], start: u64, out: &mut [u32]) {
+    // Words of a block that has begun are made one by one.
+    let begun = ((4 - start % 4) % 4).min(out.len() as u64);
+    let (head, rest) = out.split_at_mut(begun as usize);
+    head.iter_mut().zip(start..).for_each(|(w, i)| *w = philox::bits_at(key, i));
+    random_words(key, (start + begun) / 4, rest);
+}
 
 /// Words of consecutive blocks, the first of which has the number `block`.
 fn random_words(key: [u32; 2], block: u64, out: &mut [u32]) {
@@ -172,8 +181,13 @@ mod tests {
         let mut out = vec![0u32; len];
         let buffers = [key.as_ptr().cast_mut().cast::<u8>(), out.as_mut_ptr().cast::<u8>()];
         // SAFETY: a key of two words and a result of `len`.
-        unsafe { run(&Pool::new(2), &LibOp::RandomBits { len }, DType::U32, buffers.as_ptr()) };
+        unsafe { run(&Pool::new(2), &LibOp::RandomBits { start: 0, len }, DType::U32, buffers.as_ptr()) };
         assert!(out.iter().enumerate().all(|(i, &w)| w == philox::bits_at(key, i as u64)));
+        for (start, len) in [(1, UNIT_WORDS + 5), (2, 1), (7, 40), (9, 3), (1 << 34, 6)] {
+            // SAFETY: `out` holds at least `len` words.
+            unsafe { run(&Pool::new(2), &LibOp::RandomBits { start, len }, DType::U32, buffers.as_ptr()) };
+            assert!(out[..len].iter().zip(start..).all(|(&w, i)| w == philox::bits_at(key, i)), "{start} {len}");
+        }
     }
 
     #[test]

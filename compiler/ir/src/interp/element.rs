@@ -252,9 +252,9 @@ fn key_of(key: &Value) -> [u32; 2] {
     [key.ints()[0] as u32, key.ints()[1] as u32]
 }
 
-pub fn random_bits(key: &Value, ty: &Ty) -> Value {
+pub fn random_bits(key: &Value, start: u64, ty: &Ty) -> Value {
     let key = key_of(key);
-    let bits = (0..ty.len()).map(|i| i64::from(philox::bits_at(key, i as u64))).collect();
+    let bits = (0..ty.len()).map(|i| i64::from(philox::bits_at(key, start + i as u64))).collect();
     Value { ty: ty.clone(), data: Data::Int(bits) }
 }
 

@@ -209,9 +209,11 @@ fn conditionals_run_one_branch() {
 #[test]
 fn draws_follow_philox() {
     let key = Tensor::from_slice(&[2], &[5u32, 6]);
-    let t = ok(std::slice::from_ref(&key), |g, x| g.op_as(Op::RandomBits, &[x[0]], Ty::new(DType::U32, [3, 2]), O));
+    let t = ok(std::slice::from_ref(&key), |g, x| g.op_as(Op::RandomBits { start: 0 }, &[x[0]], Ty::new(DType::U32, [3, 2]), O));
     let (first, second) = (optc_abi::philox::philox4x32([5, 6], [0; 4]), optc_abi::philox::philox4x32([5, 6], [1, 0, 0, 0]));
     assert_eq!(t, Tensor::from_slice(&[3, 2], &[first[0], first[1], first[2], first[3], second[0], second[1]]));
+    let t = ok(std::slice::from_ref(&key), |g, x| g.op_as(Op::RandomBits { start: 3 }, &[x[0]], Ty::new(DType::U32, [2]), O));
+    assert_eq!(t, Tensor::from_slice(&[2], &[first[3], second[0]]));
     let t = ok(&[key, Tensor::scalar(7u32)], |g, x| g.op(Op::RandomFold { place: 3 }, &[x[0], x[1]], O));
     assert_eq!(t.as_slice::<u32>(), &optc_abi::philox::philox4x32([5, 6], [7, 3, 1, 0])[..2]);
 }

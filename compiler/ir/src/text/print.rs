@@ -107,7 +107,7 @@ fn head(graph: &Graph, op: &Op, options: PrintOptions, out: &mut String) {
         Op::Bitcast => write!(out, "bitcast"),
         Op::Reshape => write!(out, "reshape"),
         Op::StopGradient => write!(out, "stop_gradient"),
-        Op::RandomBits => write!(out, "random_bits"),
+        Op::RandomBits { start } => write!(out, "random_bits start={start}"),
         Op::RandomFold { place } => write!(out, "random_fold place={place}"),
         Op::Reduce { kind, axes } => write!(out, "reduce kind={} axes={axes:?}", reduce_name(*kind)),
         Op::Scan { kind, axis, reverse } => write!(out, "scan kind={} axis={axis} reverse={reverse}", reduce_name(*kind)),

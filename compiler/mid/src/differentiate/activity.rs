@@ -27,7 +27,7 @@ pub fn flows(op: &Op, position: usize) -> bool {
         | Op::Bitcast
         | Op::ArgReduce { .. }
         | Op::ArgSort { .. }
-        | Op::RandomBits
+        | Op::RandomBits { .. }
         | Op::RandomFold { .. }
         | Op::StopGradient => false,
         Op::Map(s) => has_partial(*s, position),

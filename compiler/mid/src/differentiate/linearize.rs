@@ -181,7 +181,7 @@ impl Linearizer {
             | Op::Bitcast
             | Op::ArgReduce { .. }
             | Op::ArgSort { .. }
-            | Op::RandomBits
+            | Op::RandomBits { .. }
             | Op::RandomFold { .. }
             | Op::StopGradient => None,
             Op::Loop(_) | Op::Cond { .. } | Op::Call(_) | Op::Result { .. } => panic!("compiler bug: {:?} has a rule of its own", node.op),
