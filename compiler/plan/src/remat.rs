@@ -195,6 +195,22 @@ impl<'a> Pass<'a> {
         (0..self.intake.len()).filter(|&g| self.intake[g].loads.contains_key(&n)).collect()
     }
 
+    /// How many loops of kernel `g` would compute `n`, at most.
+    fn loops_with(&self, n: N, g: usize) -> usize {
+        let mut inside: FxHashSet<N> = FxHashSet::default();
+        let mut loops = 0;
+        for &m in &self.grouping.groups[g].members {
+            if sources(self.net, &self.grouping.class, m).into_keys().any(|o| o == n || inside.contains(&o)) {
+                if self.grouping.stored[m] || self.grouping.class[m] == Class::Staged {
+                    loops += 1;
+                } else {
+                    inside.insert(m);
+                }
+            }
+        }
+        loops.max(1)
+    }
+
     /// Whether `values` of one kernel may stay out of memory, to the gain of all; the small values to store then.
     fn without(&self, values: &[N]) -> Option<Vec<N>> {
         let mut gain = 0.0;
@@ -209,7 +225,7 @@ impl<'a> Pass<'a> {
                 if self.grouping.groups[g].cone || !self.intake[g].loads[&n] || !self.extend(chain, n, g, values) {
                     return None;
                 }
-                gain -= (chain.additions - before) as f64 * self.len(n) as f64 * NS_PER_ADD;
+                gain -= (chain.additions - before) as f64 * self.len(n) as f64 * NS_PER_ADD * self.loops_with(n, g) as f64;
             }
         }
         chains.into_values().for_each(|c| store.extend(c.store));
