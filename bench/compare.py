@@ -1,149 +1,184 @@
 #!/usr/bin/env python3
-"""Runs optc and its peers alternately and prints the ratio tables of docs/performance.md.
+"""Runs optc and its peers in turns and prints the tables of docs/performance.md.
 
     bench/peers/setup.sh VENV [torch]        once: the peers' Python environment
     cargo build --release
-    VENV/bin/python bench/compare.py [--threads 1] [--rounds 3] [--only optimizers,train,compile] [--torch]
+    VENV/bin/python bench/compare.py [--torch] [--threads 1] [--rounds 3] [--only train,compile,optimizers,memory,start] [--models digits,gpt] [--markdown]
 
-Every figure is the median over rounds; in each round every contender runs once, so that drift of the machine hits all of them alike.
-With --threads 1 everything is pinned to one core (--core). Rows also state the load that others put on the machine.
+In every row the contenders take turns, A B C A B C, as often as `--rounds` says, so that drift of the machine hits all of them alike; a figure is the median of its turns. Peers are prepared
+once per row and stay alive between their turns, optc starts anew each time. All are pinned to as many cores as `--threads` says. What is measured:
+
+    train       steps per second: optc, JAX step by step and in a scan, PyTorch eager and compiled
+    compile     from the text of the spec, or the Python functions, to the end of the first step, in a fresh process whose start is not counted
+    optimizers  one step of an optimizer on 50 M parameters, in one tensor and in 1000, beside a loop in C
+    memory      the most memory a fresh process ever held that compiles and makes a few steps; for peers also that of importing them alone
+    start       from nothing to a process that can begin: `optc --version`, `import jax`, `import torch`
 """
-import argparse, json, os, statistics, subprocess, sys, tempfile, time
+import argparse
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-PEERS = os.path.join(ROOT, "bench", "peers")
-OPTC = os.path.join(os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target")), "release", "optc")
+from tables import show
+from turns import OPTC, PEERS, ROOT, Live, Machine, Scores
+
 SPECS = os.path.join(ROOT, "bench", "specs")
-MODELS = {"mlp784": "mlp784.opt", "cnn": "cnn.opt", "gpt": "gpt.opt", "digits": "digits.opt"}
+MODELS = ["digits", "mlp784", "gpt", "cnn"]
+OPTIMIZERS = {"adamw": "adamw", "sgdm": "sgd_momentum", "lion": "lion", "clip+adamw": "clip_adamw"}
+PARAMETERS = 50_000_000
+SECTIONS = ["train", "compile", "optimizers", "memory", "start"]
 
 
 def arguments():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--threads", type=int, default=1)
-    p.add_argument("--core", default="1")
-    p.add_argument("--rounds", type=int, default=3)
-    p.add_argument("--seconds", type=float, default=3.0)
-    p.add_argument("--only", default="optimizers,compile,train")
+    p.add_argument("--cores", help="which cores, as taskset takes them (default: the last one, or the first ones)")
+    p.add_argument("--rounds", type=int, default=3, help="turns of each contender in each row")
+    p.add_argument("--seconds", type=float, default=2.0, help="length of a turn")
+    p.add_argument("--only", default=",".join(SECTIONS), help="sections to run")
     p.add_argument("--models", default=",".join(MODELS))
-    p.add_argument("--torch", action="store_true", help="run the torch scripts too")
-    p.add_argument("--json", help="also write all rows to this file")
-    return p.parse_args()
+    p.add_argument("--rules", default=",".join(OPTIMIZERS), help="optimizers to time alone")
+    p.add_argument("--torch", action="store_true", help="PyTorch too, eager and compiled")
+    p.add_argument("--markdown", action="store_true", help="print the tables as the documents hold them")
+    p.add_argument("--json", help="also write all values to this file")
+    args = p.parse_args()
+    for name, chosen, known in [("--only", args.only, SECTIONS), ("--models", args.models, MODELS), ("--rules", args.rules, OPTIMIZERS)]:
+        unknown = [c for c in chosen.split(",") if c not in known]
+        if unknown:
+            p.error(f"{name}: {', '.join(unknown)} is none of {', '.join(known)}")
+    return args
 
 
-class Runner:
-    def __init__(self, args):
-        self.args, self.rows = args, {}
-        t = str(args.threads)
-        self.env = dict(os.environ, THREADS=t, OMP_NUM_THREADS=t, MKL_NUM_THREADS=t, OPENBLAS_NUM_THREADS=t,
-                        JAX_PLATFORMS="cpu", CUDA_VISIBLE_DEVICES="", TORCHINDUCTOR_COMPILE_THREADS="1")
-        self.pin = ["taskset", "-c", args.core] if args.threads == 1 else []
-
-    def add(self, section, row, contender, value):
-        if value is not None:
-            self.rows.setdefault((section, row), {}).setdefault(contender, []).append(value)
-
-    def run(self, command, **env):
-        done = subprocess.run(self.pin + command, env=dict(self.env, **env), capture_output=True, text=True, cwd=PEERS)
-        if done.returncode:
-            print(f"  failed: {' '.join(command)}\n{done.stderr[-2000:]}", file=sys.stderr)
-        return done.stdout
-
-    def peer(self, script, *argv):
-        """Rows that a peer's script prints as JSON lines."""
-        with tempfile.NamedTemporaryFile(suffix=".jsonl") as out:
-            text = self.run([sys.executable, os.path.join(PEERS, script), *argv], OUT=out.name)
-        return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
-
-    def optc(self, *argv):
-        text = self.run([OPTC, "bench", *argv, "--json", "--threads", str(self.args.threads), "--seconds", str(self.args.seconds)])
-        return json.loads(text) if text.strip() else {}
+def spec(model):
+    return os.path.join(SPECS, f"{model}.opt")
 
 
-def optimizers(r, n=50_000_000):
-    rules = {"adamw": "adamw", "sgdm": "sgd_momentum", "lion": "lion", "clip+adamw": "clip_adamw"}
-    spec = os.path.join(SPECS, "optimizers.opt")
-    binary = os.path.join(tempfile.gettempdir(), "optc-roofline")
-    subprocess.run(["gcc", "-O3", "-march=native", "-ffast-math", "-fopenmp", os.path.join(PEERS, "roofline.c"), "-o", binary, "-lm"], check=True)
-    for line in r.run([binary]).splitlines():
-        try:
-            row = json.loads(line)
-            r.add("optimizer", row["name"].split("/")[-1].split("(")[0] + "/one", "C loop", row["ms"])
-        except (ValueError, KeyError):
-            pass
-    for name, item in rules.items():
-        for layout, tensors in (("one", 1), ("1000x", 1000)):
-            out = r.optc(spec, "--optimizer", item, "--size", str(n), "--tensors", str(tensors))
-            r.add("optimizer", f"{name}/{layout}", "optc", out.get("ms", {}).get("median"))
-    for row in r.peer("opt_jax.py"):
-        _, name, layout = (row["name"].split("/") + ["one"])[:3]
-        r.add("optimizer", f"{name}/{layout}", "jax", row["ms"])
-    if r.args.torch:
-        for row in r.peer("opt_torch.py"):
-            parts = row["name"].split("/")
-            name, kind = parts[1].rsplit("-", 1) if "-" in parts[1] else (parts[1], "")
-            r.add("optimizer", f"{name}/{parts[2]}", f"torch {kind}", row["ms"])
+def said(text):
+    """Progress, on standard error."""
+    print(f"{time.strftime('%H:%M:%S')} load {os.getloadavg()[0]:.2f}  {text}", file=sys.stderr, flush=True)
 
 
-def compile_time(r):
-    for model in r.args.models.split(","):
-        out = (r.optc(os.path.join(SPECS, MODELS[model])).get("trains") or [{}])[0]
-        r.add("compile", model, "optc", out.get("ms", {}).get("to_first_step"))
-        r.add("train", model, "optc", out.get("steps_per_second", {}).get("median"))
+def train(machine, args, scores):
+    for model in args.models.split(","):
+        said(f"train {model}")
+        # A scan over convolutions is twenty times slower than a step in JAX on a CPU: not a contender.
+        jax = {"jax step": f"jax-jit/{model}"} | ({} if model == "cnn" else {"jax scan": f"jax-scan/{model}"})
+        torch = {"torch eager": f"torch-eager/{model}", "torch compiled": f"torch-compile/{model}"} if args.torch else {}
+        with Live(machine, "train_jax.py", [*jax.values()]) as with_jax, Live(machine, "train_torch.py", [*torch.values()]) as with_torch:
+            for _ in range(args.rounds):
+                report = machine.optc(spec(model), "--seconds", str(args.seconds))
+                scores.add("train", model, "optc", report["trains"][0]["steps_per_second"]["median"] if report else None)
+                for live, cases in ((with_jax, jax), (with_torch, torch)):
+                    for contender, case in cases.items():
+                        seconds = live.turn(case, args.seconds)
+                        scores.add("train", model, contender, seconds and 1 / seconds)
 
 
-def train(r):
-    models = r.args.models.split(",")
-    for row in r.peer("train_jax.py", *models):
-        kind, model = row["name"].split("/")
-        r.add("train", model, kind.replace("jax-jit", "jax step").replace("jax-scan", "jax scan"), row["steps_s"])
-        if "compile_s" in row:
-            r.add("compile", model, "jax.jit", row["compile_s"] * 1e3)
-    if r.args.torch:
-        for row in r.peer("train_torch.py", "eager", *models):
-            r.add("train", row["name"].split("/")[1], "torch eager", row["steps_s"])
+def compile_time(machine, args, scores):
+    for model in args.models.split(","):
+        said(f"compile {model}")
+        for _ in range(args.rounds):
+            report = machine.optc(spec(model), "--seconds", "0")
+            scores.add("compile", model, "optc", report["trains"][0]["ms"]["to_first_step"] if report else None)
+            for contender, script in [("jax.jit", "compile_jax.py")] + ([("torch.compile", "compile_torch.py")] if args.torch else []):
+                done = machine.python(script, model)
+                scores.add("compile", model, contender, done and done.rows()[0]["first_ms"])
 
 
-def table(rows, section, unit, higher):
-    chosen = {row: c for (s, row), c in rows.items() if s == section}
-    if not chosen:
-        return
-    print(f"\n### {section} ({unit}; {'higher' if higher else 'lower'} is better)\n")
-    contenders = []
-    for c in chosen.values():
-        contenders += [x for x in c if x not in contenders]
-    contenders.sort(key=lambda c: c != "optc")
-    print("| | " + " | ".join(contenders) + " | optc against the best peer |")
-    print("|---" * (len(contenders) + 2) + "|")
-    for row, c in chosen.items():
-        med = {k: statistics.median(v) for k, v in c.items()}
-        peers = {k: v for k, v in med.items() if k not in ("optc", "C loop")}
-        best = (max if higher else min)(peers.values()) if peers else None
-        ratio = ""
-        if best and "optc" in med:
-            ratio = f"{(med['optc'] / best if higher else best / med['optc']):.2f}x"
-        print(f"| {row} | " + " | ".join(f"{med[k]:.4g}" if k in med else "" for k in contenders) + f" | {ratio} |")
+def optimizers(machine, args, scores):
+    with tempfile.TemporaryDirectory() as folder:
+        loop = os.path.join(folder, "roofline")
+        subprocess.run(["gcc", "-O3", "-march=native", "-ffast-math", "-fopenmp", os.path.join(PEERS, "roofline.c"), "-o", loop, "-lm"], check=True)
+        for rule in args.rules.split(","):
+            for layout, tensors in (("one", 1), ("1000x", 1000)):
+                said(f"optimizers {rule}/{layout}")
+                optimizer_row(machine, args, scores, rule, layout, tensors, loop)
+
+
+def optimizer_row(machine, args, scores, rule, layout, tensors, loop):
+    row = f"{rule}/{layout}"
+    kinds = {"lion": ["foreach", "compiled"], "clip+adamw": ["fused", "compiled"], "sgdm": ["fused", "foreach"], "adamw": ["fused", "foreach", "compiled"]}[rule]
+    torch = {f"torch {k}": f"torch/{rule}-{k}/{layout}" for k in kinds if k != "compiled" or layout == "one"} if args.torch else {}
+    with Live(machine, "opt_jax.py", [f"jax/{row}"]) as with_jax, Live(machine, "opt_torch.py", [*torch.values()]) as with_torch:
+        for _ in range(args.rounds):
+            report = machine.optc(os.path.join(SPECS, "optimizers.opt"), "--optimizer", OPTIMIZERS[rule], "--size", str(PARAMETERS), "--tensors", str(tensors), "--seconds", str(args.seconds))
+            scores.add("optimizers", row, "optc", report["ms"]["median"] if report else None)
+            if layout == "one":
+                done = machine.run([loop, str(PARAMETERS), rule], quiet=True)
+                scores.add("optimizers", row, "C loop", done and done.rows()[0]["ms"])
+            for live, cases in ((with_jax, {"jax.jit(optax)": f"jax/{row}"}), (with_torch, torch)):
+                for contender, case in cases.items():
+                    seconds = live.turn(case, args.seconds)
+                    scores.add("optimizers", row, contender, seconds and seconds * 1e3)
+
+
+def memory(machine, args, scores):
+    peers = {"jax": ("train_jax.py", "jax-jit", "import jax, optax")} | ({"torch": ("train_torch.py", "torch-eager", "import torch")} if args.torch else {})
+    for _ in range(args.rounds):
+        said("memory")
+        for contender, (_, _, code) in peers.items():
+            done = machine.run([sys.executable, "-c", f"{code}, common; print(common.peak_mb())"], quiet=True)
+            scores.add("memory", "import", contender, done and float(done.text))
+        for model in args.models.split(","):
+            # A few steps; the peak comes with the first.
+            report = machine.optc(spec(model), "--seconds", "0.01")
+            scores.add("memory", model, "optc", report["peak_bytes"] / 1e6 if report else None)
+            for contender, (script, kind, _) in peers.items():
+                case = f"{kind}/{model}"
+                with Live(machine, script, [case]) as live:
+                    for _ in range(3):
+                        live.turn(case, 0)
+                    scores.add("memory", model, contender, live.peak_mb)
+
+
+def start(machine, args, scores):
+    commands = {"optc": [OPTC, "--version"], "jax": [sys.executable, "-c", "import jax, optax"]}
+    if args.torch:
+        commands["torch"] = [sys.executable, "-c", "import torch"]
+    said("start")
+    # The first round brings the files into the page cache.
+    for count in range(args.rounds + 1):
+        for contender, command in commands.items():
+            done = machine.run(command, quiet=True)
+            if count > 0 and done:
+                scores.add("start", "to a process that can begin", contender, done.seconds * 1e3)
+
+
+def version(package):
+    try:
+        return f"{package} {importlib.metadata.version(package)}"
+    except importlib.metadata.PackageNotFoundError:
+        return f"no {package}"
+
+
+def circumstances(args, machine, load):
+    """What a figure has to be read with: commit, processor, versions, how busy the machine was."""
+    git = lambda *a: subprocess.run(["git", "-C", ROOT, *a], capture_output=True, text=True).stdout.strip()
+    commit = git("rev-parse", "--short", "HEAD") + (" with changes" if git("status", "--porcelain", "--untracked-files=no") else "")
+    with open("/proc/cpuinfo") as f:
+        facts = dict(line.split(":", 1) for line in f.read().split("\n\n")[0].splitlines() if ":" in line)
+    facts = {k.strip(): v.strip() for k, v in facts.items()}
+    wide = "AVX-512" if "avx512f" in facts.get("flags", "") else "AVX2" if "avx2" in facts.get("flags", "") else "no AVX2"
+    versions = ", ".join(version(p) for p in ["jax", "optax", *(["torch"] if args.torch else [])])
+    return (f"Commit {commit}; {facts.get('model name', 'unknown processor')} ({wide}), {args.threads} thread{'s' * (args.threads > 1)} on core{'s' * (args.threads > 1)} {machine.pin[-1]}; "
+            f"{versions}; {args.rounds} turn{'s' * (args.rounds > 1)} of {args.seconds:g} s each; load {load:.2f} at the start, {os.getloadavg()[0]:.2f} at the end.\n\n    VENV/bin/python bench/compare.py {' '.join(sys.argv[1:])}\n")
 
 
 def main():
     args = arguments()
-    r = Runner(args)
-    wanted = args.only.split(",")
-    load = os.getloadavg()[0]
-    for round_ in range(args.rounds):
-        print(f"round {round_ + 1} of {args.rounds}, {time.strftime('%H:%M:%S')}, load {os.getloadavg()[0]:.2f}", file=sys.stderr)
-        if "optimizers" in wanted:
-            optimizers(r)
-        if "compile" in wanted or "train" in wanted:
-            compile_time(r)
-        if "train" in wanted:
-            train(r)
-    print(f"threads {args.threads}, rounds {args.rounds}, load at start {load:.2f}")
-    table(r.rows, "optimizer", "ms a step, 50 M f32 parameters", False)
-    table(r.rows, "compile", "ms to the first step", False)
-    table(r.rows, "train", "steps/s", True)
-    if args.json:
-        with open(args.json, "w") as f:
-            json.dump([dict(section=s, row=w, contender=c, values=v) for (s, w), cs in r.rows.items() for c, v in cs.items()], f, indent=1)
+    machine, scores, load = Machine(args.threads, args.cores), Scores(), os.getloadavg()[0]
+    run = {"train": train, "compile": compile_time, "optimizers": optimizers, "memory": memory, "start": start}
+    for section in args.only.split(","):
+        run[section](machine, args, scores)
+        if args.json:
+            with open(args.json, "w") as f:
+                json.dump(scores.flat(), f, indent=1)
+    print(circumstances(args, machine, load))
+    print(show(scores, args.markdown))
 
 
 if __name__ == "__main__":

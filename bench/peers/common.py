@@ -1,12 +1,15 @@
 """Timing shared by all scripts: blocks of calls, medians of wall and CPU time per call, and how busy the rest of the machine was.
 
-THREADS (1 or 2) is set by run.sh, which also pins. On a shared machine with one thread the CPU time (`cpu_med`) is the figure to trust: it leaves out what the
-scheduler gave to others. `cpu_wall` near 1 means that the wall time was undisturbed.
+THREADS is set by run.sh, which also pins. On a shared machine with one thread the CPU time (`cpu_med`) is the figure to trust: it leaves out what the scheduler gave to others. `cpu_wall`
+near 1 means that the wall time was undisturbed.
 """
+import fnmatch
 import json
 import os
 import statistics
+import sys
 import time
+from typing import Any, Callable, NamedTuple
 
 THREADS = int(os.environ.get("THREADS", "1"))
 OUT = os.environ.get("OUT", "results.jsonl")
@@ -95,3 +98,46 @@ def emit_optimizer(name, r, bytes_per_parameter, count, **fields):
 def emit_training(name, r, per=1, **fields):
     """`per`: training steps that one timed call makes."""
     emit("3-train", name, steps_s=per / r["med"], steps_s_best=per / r["min"], steps_per_cpu_s=per / r["cpu_med"], cpu_wall=r["cpu_wall"], **fields)
+
+
+def peak_mb():
+    """The most memory this process has held so far, in MB. Not `ru_maxrss`, which begins with what the parent held."""
+    with open("/proc/self/status") as f:
+        return next(int(line.split()[1]) for line in f if line.startswith("VmHWM:")) * 1024 / 1e6
+
+
+class Contender(NamedTuple):
+    """What is timed: `run()` blocks until its work, `per` steps, is done. `facts` go into its row."""
+
+    run: Callable[[], Any]
+    per: int = 1
+    facts: dict = {}
+
+
+def contest(cases, report):
+    """Times contenders. `cases` maps names to functions that prepare one; arguments of the script are patterns of names (`*/gpt`), none means all.
+
+    Each in turn is prepared, timed and handed to `report(name, timing, contender)`. With `--serve` among the arguments all are prepared first and then timed on demand, so that the contenders
+    of several processes can take turns: see `serve`."""
+    patterns = [a for a in sys.argv[1:] if a != "--serve"] or ["*"]
+    chosen = {name: prepare for name, prepare in cases.items() if any(fnmatch.fnmatchcase(name, p) for p in patterns)}
+    if not chosen:
+        sys.exit(f"no case is called {' or '.join(patterns)}; there are {', '.join(cases)}")
+    if "--serve" in sys.argv:
+        return serve({name: prepare() for name, prepare in chosen.items()})
+    for name, prepare in chosen.items():
+        contender = prepare()
+        report(name, bench(contender.run), contender)
+
+
+def serve(contenders):
+    """Says on standard output, in one line of JSON, that all are ready; then for each line `NAME SECONDS` of standard input runs that contender for about so long (one call at least) and
+    answers with the seconds one step took, and the most memory the process has held so far. Ends with standard input."""
+    print(json.dumps({"ready": {name: c.facts for name, c in contenders.items()}}), flush=True)
+    for line in sys.stdin:
+        name, seconds = line.split()
+        contender, calls, start = contenders[name], 0, time.perf_counter()
+        while calls == 0 or time.perf_counter() - start < float(seconds):
+            contender.run()
+            calls += 1
+        print(json.dumps({"seconds": (time.perf_counter() - start) / (calls * contender.per), "peak_mb": peak_mb()}), flush=True)

@@ -1,16 +1,16 @@
-"""The optimizer step alone, PyTorch: fused, foreach, for-loop and compiled. Arguments: NAME/LAYOUT to run only those (adamw-fused/one, ...)."""
+"""The optimizer step alone, PyTorch: fused, foreach, for-loop and compiled, on one tensor and on 1000. Arguments: patterns of names (`torch/adamw-fused/one`, `torch/*-compiled/*`)."""
 import os
-import sys
 import time
 
 import torch
 
-from common import THREADS, bench, emit_optimizer
+from common import THREADS, Contender, contest, emit_optimizer
 
 torch.set_num_threads(THREADS)
 N = int(os.environ.get("N", 50_000_000))
-ONLY = sys.argv[1:]
 lr, wd = 1e-3, 1e-2
+BYTES = {"adamw": 28, "sgdm": 20, "lion": 20, "clip+adamw": 32}
+KINDS = {"fused": dict(fused=True), "foreach": dict(foreach=True), "forloop": dict(foreach=False)}
 
 
 def make(layout):
@@ -22,17 +22,6 @@ def make(layout):
     return params
 
 
-def wanted(name, layout):
-    return not ONLY or f"{name}/{layout}" in ONLY
-
-
-def report(name, layout, bytes_per_parameter, once):
-    start = time.perf_counter()
-    once()
-    first = time.perf_counter() - start
-    emit_optimizer(f"torch/{name}/{layout}", bench(once, blocks=11, block_s=0.3, warm=2), bytes_per_parameter, N, first_call_s=first)
-
-
 @torch.no_grad()
 def lion(params, grads, momenta, lr, beta1, beta2, wd):
     update = torch._foreach_lerp(grads, momenta, beta1)  # beta1 m + (1 - beta1) g
@@ -42,43 +31,43 @@ def lion(params, grads, momenta, lr, beta1, beta2, wd):
     torch._foreach_lerp_(momenta, grads, 1 - beta2)
 
 
-def clipped(params, optimizer):
-    def once():
-        torch.nn.utils.clip_grad_norm_(params, 1.0, foreach=True)
+def step_of(rule, kind, params):
+    """The step of a rule; compiled ones are compiled at the first call."""
+    options = KINDS.get(kind, KINDS["foreach"])
+    if rule == "lion":
+        grads, momenta, plain = [p.grad for p in params], [torch.zeros_like(p) for p in params], [p.detach() for p in params]
+        f = torch.compile(lion) if kind == "compiled" else lion
+        return lambda: f(plain, grads, momenta, 1e-4, 0.9, 0.99, wd)
+    if rule == "sgdm":
+        optimizer = torch.optim.SGD(params, lr=lr, momentum=0.9, **options)
+    else:
+        optimizer = torch.optim.AdamW(params, lr=lr, weight_decay=wd, **options)
+
+    def step():
+        if rule == "clip+adamw":
+            torch.nn.utils.clip_grad_norm_(params, 1.0, foreach=True)
         optimizer.step()
 
-    return once
+    return torch.compile(step) if kind == "compiled" else step
 
 
-KINDS = {"fused": dict(fused=True), "foreach": dict(foreach=True), "forloop": dict(foreach=False)}
-for layout in ("one", "1000x"):
-    for kind, options in KINDS.items():
-        if wanted(f"adamw-{kind}", layout):
-            params = make(layout)
-            report(f"adamw-{kind}", layout, 28, torch.optim.AdamW(params, lr=lr, weight_decay=wd, **options).step)
-        if kind == "fused" and wanted("clip+adamw-fused", layout):
-            params = make(layout)
-            report("clip+adamw-fused", layout, 32, clipped(params, torch.optim.AdamW(params, lr=lr, weight_decay=wd, **options)))
-        if layout == "one" and wanted(f"sgdm-{kind}", layout):
-            params = make(layout)
-            report(f"sgdm-{kind}", layout, 20, torch.optim.SGD(params, lr=lr, momentum=0.9, **options).step)
-    if layout != "one":
-        continue
-    if wanted("lion-foreach", layout):
-        params = make(layout)
-        grads, momenta = [p.grad for p in params], [torch.zeros_like(p) for p in params]
-        report("lion-foreach", layout, 20, lambda: lion(params, grads, momenta, 1e-4, 0.9, 0.99, wd))
-    if wanted("lion-compiled", layout):
-        params = make(layout)
-        grads, momenta, plain = [p.grad for p in params], [torch.zeros_like(p) for p in params], [p.detach() for p in params]
-        compiled = torch.compile(lion)
-        report("lion-compiled", layout, 20, lambda: compiled(plain, grads, momenta, 1e-4, 0.9, 0.99, wd))
-    if wanted("adamw-compiled", layout):
-        params = make(layout)
-        optimizer = torch.optim.AdamW(params, lr=lr, weight_decay=wd, foreach=True)
-        report("adamw-compiled", layout, 28, torch.compile(lambda: optimizer.step()))
-        torch._dynamo.reset()
-    if wanted("clip+adamw-compiled", layout):
-        params = make(layout)
-        report("clip+adamw-compiled", layout, 32, torch.compile(clipped(params, torch.optim.AdamW(params, lr=lr, weight_decay=wd, foreach=True))))
-        torch._dynamo.reset()
+def prepared(rule, kind, layout):
+    params = make(layout)
+    step = step_of(rule, kind, params)
+    start = time.perf_counter()
+    step()
+    first = time.perf_counter() - start
+    step()
+    return Contender(step, facts=dict(first_call_s=first))
+
+
+def report(name, timing, contender):
+    emit_optimizer(name, timing, BYTES[name.split("/")[1].rsplit("-", 1)[0]], N, **contender.facts)
+
+
+# PyTorch has no fused Lion, and clipping alone does not tell the kinds apart; a thousand tensors are a minute of compiling.
+PAIRS = [("adamw", k) for k in KINDS] + [("sgdm", k) for k in KINDS] + [("lion", "foreach"), ("clip+adamw", "fused")]
+cases = {f"torch/{rule}-{kind}/{layout}": lambda rule=rule, kind=kind, layout=layout: prepared(rule, kind, layout) for layout in ("one", "1000x") for rule, kind in PAIRS}
+for rule in ("adamw", "lion", "clip+adamw"):
+    cases[f"torch/{rule}-compiled/one"] = lambda rule=rule: prepared(rule, "compiled", "one")
+contest(cases, report)

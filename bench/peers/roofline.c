@@ -1,13 +1,14 @@
 // The limit memory sets: fused optimizer loops in C with the same traffic. Build: gcc -O3 -march=native -ffast-math -fopenmp roofline.c -lm -o roofline
-// Argument: the number of parameters (50 M). One JSON line per optimizer: median and least milliseconds, and nominal GB/s.
+// Arguments: the number of parameters (50 M), and the one optimizer to run (all). One JSON line per optimizer: median and least milliseconds, and nominal GB/s.
 #include <math.h>
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 
 enum { REPEATS = 15, KINDS = 5 };
-static const char *names[KINDS] = {"copy(8B)", "adamw(28B)", "lion(20B)", "sgdm(20B)", "clip+adamw(32B)"};
+static const char *names[KINDS] = {"copy", "adamw", "lion", "sgdm", "clip+adamw"};
 static const int bytes[KINDS] = {8, 28, 20, 20, 32};
 
 static int ascending(const void *a, const void *b) {
@@ -76,6 +77,7 @@ int main(int argc, char **argv) {
     m[i] = v[i] = 0;
   }
   for (int k = 0; k < KINDS; k++) {
+    if (argc > 2 && strcmp(argv[2], names[k])) continue;
     double t[REPEATS];
     for (int r = 0; r < REPEATS; r++) {
       double start = omp_get_wtime();

@@ -1,5 +1,4 @@
-"""Training throughput, JAX: one jit call per step with donated state, and lax.scan of several steps in one call. Arguments: model names (default: all)."""
-import sys
+"""Training throughput, JAX: one jit call per step with donated state (`jax-jit/MODEL`), and lax.scan of several steps in one call (`jax-scan/MODEL`). Arguments: patterns of these names."""
 import time
 
 import jax
@@ -7,30 +6,34 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from common import bench, emit_training
+from common import Contender, contest, emit_training
 from models_jax import MODELS, make_step
 
 tx = optax.adamw(1e-3)
 SCAN = {"mlp784": 20, "cnn": 2, "gpt": 4, "digits": 500}
-for name in sys.argv[1:] or MODELS:
+
+
+def per_step(name):
     params, loss, (x, y) = MODELS[name]()
-    state, step = tx.init(params), make_step(loss, tx)
-    count = sum(a.size for a in jax.tree.leaves(params))
-    extra = dict(tokens_per_step=2048) if name == "gpt" else {}
-    f = jax.jit(step, donate_argnums=(0, 1))
-    box = [jax.tree.map(jnp.copy, params), tx.init(params)]
-    wall, cpu = time.perf_counter(), time.process_time()
-    f.lower(params, state, x, y).compile()
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    f = jax.jit(make_step(loss, tx), donate_argnums=(0, 1))
+    box, count = [params, tx.init(params)], sum(a.size for a in jax.tree.leaves(params))
+    del params
     calls = 50 if name == "digits" else 1
 
-    def per_step():
+    def run():
         # As a user's loop would: no synchronization between the steps, only after the last.
         for _ in range(calls):
             box[0], box[1], value = f(box[0], box[1], x, y)
         jax.block_until_ready((value, box[0]))
 
-    emit_training(f"jax-jit/{name}", bench(per_step), per=calls, params=count, compile_s=wall, compile_cpu_s=cpu, **extra)
+    start = time.perf_counter()
+    run()
+    return Contender(run, calls, dict(params=count, first_call_s=time.perf_counter() - start))
+
+
+def scanned(name):
+    params, loss, (x, y) = MODELS[name]()
+    step = make_step(loss, tx)
 
     def many(params, state, x, y):
         def body(carry, _):
@@ -41,10 +44,24 @@ for name in sys.argv[1:] or MODELS:
         return params, state, values
 
     g = jax.jit(many, donate_argnums=(0, 1))
-    box = [jax.tree.map(jnp.copy, params), tx.init(params)]
+    box = [params, tx.init(params)]
+    del params
 
-    def scanned():
+    def run():
         box[0], box[1], values = g(box[0], box[1], x, y)
         jax.block_until_ready((values, box[0]))
 
-    emit_training(f"jax-scan/{name}", bench(scanned, blocks=7, warm=1, force=1 if name == "cnn" else None), per=SCAN[name], **extra)
+    run()
+    return Contender(run, SCAN[name])
+
+
+def report(name, timing, contender):
+    extra = dict(tokens_per_step=2048) if name.endswith("/gpt") else {}
+    emit_training(name, timing, per=contender.per, **contender.facts, **extra)
+
+
+cases = {}
+for model in MODELS:
+    cases[f"jax-jit/{model}"] = lambda model=model: per_step(model)
+    cases[f"jax-scan/{model}"] = lambda model=model: scanned(model)
+contest(cases, report)

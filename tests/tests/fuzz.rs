@@ -1,6 +1,6 @@
 //! Random damage to valid specs: whatever the text, loading and checking ends soon, with messages and without a panic.
 //!
-//! `OPTC_FUZZ=100000` sets the number of mutations, `OPTC_FUZZ_SEED` where the random numbers start; `OPTC_FUZZ_TRACE=file` keeps the text at hand in a file, for
+//! `OPTC_MUTATIONS=100000` sets the number of mutations, `OPTC_MUTATIONS_SEED` where the random numbers start; `OPTC_MUTATIONS_TRACE=file` keeps the text at hand in a file, for
 //! faults that end the process.
 
 use optc::Session;
@@ -240,7 +240,7 @@ fn thread_seconds(start: Instant) -> f64 {
 /// Mutates and checks; the fault of the first text that panics or takes too long.
 fn work(count: usize, seed: u64, texts: &[(String, String)], current: &Mutex<(String, Instant)>) -> Result<(), String> {
     let all: Vec<String> = texts.iter().map(|t| t.1.clone()).collect();
-    let trace = std::env::var_os("OPTC_FUZZ_TRACE");
+    let trace = std::env::var_os("OPTC_MUTATIONS_TRACE");
     for k in 0..count {
         let mut random = Random(seed ^ (k as u64).wrapping_mul(0x2545_F491_4F6C_DD1D));
         let (name, text) = &texts[random.below(texts.len())];
@@ -271,8 +271,8 @@ fn work(count: usize, seed: u64, texts: &[(String, String)], current: &Mutex<(St
 #[test]
 fn no_text_makes_the_compiler_panic_or_hang() {
     let setting = |name: &str, default: u64| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default);
-    let count = setting("OPTC_FUZZ", 2_000) as usize;
-    let seed = setting("OPTC_FUZZ_SEED", 1);
+    let count = setting("OPTC_MUTATIONS", 2_000) as usize;
+    let seed = setting("OPTC_MUTATIONS_SEED", 1);
     let mut texts: Vec<(String, String)> = all_specs()
         .into_iter()
         .filter_map(|p| Some((optc::session::canonical(&p), std::fs::read_to_string(&p).ok()?)))

@@ -1,6 +1,6 @@
 //! Training that is killed and goes on, and training with other numbers of threads, end with the same bits.
 //!
-//! `OPTC_KILLS=20` sets how often the process is killed.
+//! `OPTC_KILLS=20` sets how often the process is killed while it trains.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -33,6 +33,36 @@ train fit {
 }
 ";
 
+/// Work of every kind that is cut into units for threads: a convolution, attention, products, normalization, draws, losses, the norm of all gradients.
+const WIDE: &str = "\
+import std.optim.{adamw, clip_by_global_norm}
+import std.nn.{conv2d, linear, relu, dropout, transformer_block}
+import std.loss.cross_entropy
+
+data noise {
+  let examples = generate(128) { i -> { x = random.normal([16, 16, 4]), y = i % 10 } }
+  x = examples.x
+  y = examples.y
+  split train = 1.0, seed = 1
+}
+
+model net(x: f32[B, H, W, C]) -> f32[B, 10] {
+  let a = relu(conv2d(x, 16))
+  let h = transformer_block(reshape(a, B, -1, 64), 4, drop = 0.1)
+  linear(dropout(relu(linear(reshape(h, B, -1), 256)), 0.1), 10)
+}
+
+train fit {
+  data       noise.train, batch = 32, shuffle = true
+  model      net = net()
+  loss       cross_entropy(net(x), y)
+  optimizer  clip_by_global_norm(1.0) |> adamw(lr = 1e-3)
+  steps      12
+  seed       3
+  checkpoint \"out/fit\" every 12
+}
+";
+
 fn command(folder: &Path, threads: usize, resume: bool) -> Command {
     let mut c = Command::new(env!("CARGO_BIN_EXE_optc-under-test"));
     c.current_dir(folder).args(["run", "fit.opt", "--quiet", "--threads", &threads.to_string()]);
@@ -48,10 +78,10 @@ fn finish(mut c: Command) {
     assert!(o.status.success(), "{}", String::from_utf8_lossy(&o.stderr));
 }
 
-/// A folder with the spec.
-fn folder() -> tempfile::TempDir {
+/// A folder with a spec.
+fn folder(spec: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a temporary folder");
-    std::fs::write(dir.path().join("fit.opt"), SPEC).expect("a file");
+    std::fs::write(dir.path().join("fit.opt"), spec).expect("a file");
     dir
 }
 
@@ -69,24 +99,35 @@ fn tensors(folder: &Path) -> (u64, Vec<(String, String)>) {
 #[test]
 fn killed_and_resumed_is_never_killed() {
     let kills: usize = std::env::var("OPTC_KILLS").ok().and_then(|v| v.parse().ok()).unwrap_or(3);
-    let whole = folder();
+    let whole = folder(SPEC);
     let start = std::time::Instant::now();
     finish(command(whole.path(), 1, false));
     let expected = tensors(whole.path());
     assert_eq!(expected.0, 4000);
     let duration = start.elapsed().as_millis() as u64;
-    let dir = folder();
+    let mut dir = folder(SPEC);
     let mut random = 0x9E37_79B9_7F4A_7C15u64;
-    for k in 0..kills {
+    let mut killed = 0;
+    while killed < kills {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let wait = duration / 10 + (random >> 33) % (duration / 2).max(1);
         let mut child = command(dir.path(), 1, true).spawn().expect("the binary starts");
         std::thread::sleep(Duration::from_millis(wait));
-        // It may have ended by itself.
+        let ended = child.try_wait().expect("a state").is_some();
+        // It may end between the question and the kill.
         let _ = child.kill();
         let o = child.wait_with_output().expect("it ends");
         let said = String::from_utf8_lossy(&o.stderr);
-        assert!(!said.contains("error"), "after {k} kills: {said}");
+        assert!(!said.contains("error"), "after {killed} kills: {said}");
+        if ended || o.status.success() {
+            // This training is done, whatever was done to it; the next kills hit another.
+            assert_eq!(tensors(dir.path()), expected);
+            dir = folder(SPEC);
+        } else {
+            killed += 1;
+            let saved = optc_train::Checkpoints::new(&dir.path().join("out/fit"), None).latest().map(|(c, _)| c.map_or(0, |c| c.1.meta.step));
+            println!("kill {killed}: after {wait} ms, the newest checkpoint is of step {saved:?}");
+        }
     }
     finish(command(dir.path(), 1, true));
     assert_eq!(tensors(dir.path()), expected);
@@ -94,13 +135,15 @@ fn killed_and_resumed_is_never_killed() {
 
 #[test]
 fn results_do_not_depend_on_threads() {
-    let results: Vec<_> = [1, 2, 3]
-        .into_iter()
-        .map(|threads| {
-            let dir = folder();
-            finish(command(dir.path(), threads, false));
-            tensors(dir.path())
-        })
-        .collect();
-    assert!(results[0] == results[1] && results[0] == results[2]);
+    for spec in [SPEC, WIDE] {
+        let results: Vec<_> = [1, 2, 3]
+            .into_iter()
+            .map(|threads| {
+                let dir = folder(spec);
+                finish(command(dir.path(), threads, false));
+                tensors(dir.path())
+            })
+            .collect();
+        assert!(results[0] == results[1] && results[0] == results[2]);
+    }
 }

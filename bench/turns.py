@@ -1,0 +1,115 @@
+"""Contenders that take turns: processes with their environment, peers that stay alive between their turns, and the values they score."""
+import json
+import os
+import subprocess
+import sys
+import time
+from typing import NamedTuple
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+PEERS = os.path.join(ROOT, "bench", "peers")
+OPTC = os.path.join(os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target")), "release", "optc")
+
+
+class Finished(NamedTuple):
+    """A process that has ended: what it wrote, and seconds on the clock."""
+
+    text: str
+    seconds: float
+
+    def rows(self):
+        """The lines of JSON among what it wrote."""
+        return [json.loads(line) for line in self.text.splitlines() if line.startswith("{")]
+
+
+class Machine:
+    """Where contenders run: `threads` threads each, pinned to as many cores."""
+
+    def __init__(self, threads, cores=None):
+        allowed = sorted(os.sched_getaffinity(0))
+        # One thread stays away from core 0, which serves most interrupts.
+        chosen = cores or ",".join(map(str, allowed[-1:] if threads == 1 else allowed[:threads]))
+        count = str(threads)
+        self.threads, self.pin = threads, ["taskset", "-c", chosen]
+        self.env = dict(os.environ, THREADS=count, OMP_NUM_THREADS=count, MKL_NUM_THREADS=count, OPENBLAS_NUM_THREADS=count, JAX_PLATFORMS="cpu", CUDA_VISIBLE_DEVICES="",
+                        TORCHINDUCTOR_COMPILE_THREADS="1", OUT=os.devnull)
+
+    def start(self, command, **streams):
+        return subprocess.Popen(self.pin + command, env=self.env, cwd=PEERS, text=True, stdout=subprocess.PIPE, **streams)
+
+    def run(self, command, quiet=False):
+        """Runs a command to its end; nothing where it fails, which is said."""
+        start = time.perf_counter()
+        process = self.start(command, stderr=subprocess.DEVNULL if quiet else None)
+        text, _ = process.communicate()
+        if process.returncode:
+            print(f"failed with {process.returncode}: {' '.join(command)}", file=sys.stderr)
+            return None
+        return Finished(text, time.perf_counter() - start)
+
+    def python(self, script, *args):
+        return self.run([sys.executable, os.path.join(PEERS, script), *args], quiet=True)
+
+    def optc(self, *args):
+        """The report of `optc bench`; empty where it fails."""
+        done = self.run([OPTC, "bench", *args, "--json", "--threads", str(self.threads)])
+        return json.loads(done.text) if done else {}
+
+
+class Live:
+    """A peer's script that has prepared its cases and waits for its turns (`serve` in peers/common.py). Use as a context; without cases there is no process."""
+
+    def __init__(self, machine, script, cases):
+        self.machine, self.script, self.cases = machine, script, cases
+        self.process, self.facts, self.peak_mb = None, {}, None
+
+    def __enter__(self):
+        if self.cases:
+            command = [sys.executable, os.path.join(PEERS, self.script), "--serve", *self.cases]
+            self.process = self.machine.start(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            self.facts = (self._answer() or {}).get("ready", {})
+        return self
+
+    def _answer(self):
+        for line in self.process.stdout:
+            if line.startswith("{"):
+                return json.loads(line)
+        print(f"{self.script} ended early", file=sys.stderr)
+        return None
+
+    def turn(self, case, seconds):
+        """Seconds per step of one turn of about so many seconds; none if the process has failed."""
+        if case not in self.facts:
+            return None
+        try:
+            self.process.stdin.write(f"{case} {seconds}\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            return None
+        answer = self._answer() or {}
+        self.peak_mb = answer.get("peak_mb")
+        return answer.get("seconds")
+
+    def __exit__(self, *_):
+        if self.process is None:
+            return
+        try:
+            self.process.stdin.close()
+        except BrokenPipeError:
+            pass
+        self.process.stdout.read()
+        self.process.wait()
+
+
+class Scores:
+    """Values by section, row and contender, one per turn."""
+
+    def __init__(self):
+        self.values = {}
+
+    def add(self, section, row, contender, value):
+        if value is not None:
+            self.values.setdefault(section, {}).setdefault(row, {}).setdefault(contender, []).append(value)
+
+    def flat(self):
+        return [dict(section=s, row=r, contender=c, values=v) for s, rows in self.values.items() for r, cs in rows.items() for c, v in cs.items()]
