@@ -108,7 +108,7 @@ def optimizer_row(machine, args, scores, rule, layout, tensors, loop):
             report = machine.optc(os.path.join(SPECS, "optimizers.opt"), "--optimizer", OPTIMIZERS[rule], "--size", str(PARAMETERS), "--tensors", str(tensors), "--seconds", str(args.seconds))
             scores.add("optimizers", row, "optc", report["ms"]["median"] if report else None)
             if layout == "one":
-                done = machine.run([loop, str(PARAMETERS), rule], quiet=True)
+                done = machine.run([loop, str(PARAMETERS), rule])
                 scores.add("optimizers", row, "C loop", done and done.rows()[0]["ms"])
             for live, cases in ((with_jax, {"jax.jit(optax)": f"jax/{row}"}), (with_torch, torch)):
                 for contender, case in cases.items():
@@ -121,7 +121,7 @@ def memory(machine, args, scores):
     for _ in range(args.rounds):
         said("memory")
         for contender, (_, _, code) in peers.items():
-            done = machine.run([sys.executable, "-c", f"{code}, common; print(common.peak_mb())"], quiet=True)
+            done = machine.run([sys.executable, "-c", f"{code}, common; print(common.peak_mb())"])
             scores.add("memory", "import", contender, done and float(done.text))
         for model in args.models.split(","):
             # A few steps; the peak comes with the first.
@@ -143,7 +143,7 @@ def start(machine, args, scores):
     # The first round brings the files into the page cache.
     for count in range(args.rounds + 1):
         for contender, command in commands.items():
-            done = machine.run(command, quiet=True)
+            done = machine.run(command)
             if count > 0 and done:
                 scores.add("start", "to a process that can begin", contender, done.seconds * 1e3)
 

@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from typing import NamedTuple
 
@@ -37,18 +38,19 @@ class Machine:
     def start(self, command, **streams):
         return subprocess.Popen(self.pin + command, env=self.env, cwd=PEERS, text=True, stdout=subprocess.PIPE, **streams)
 
-    def run(self, command, quiet=False):
-        """Runs a command to its end; nothing where it fails, which is said."""
-        start = time.perf_counter()
-        process = self.start(command, stderr=subprocess.DEVNULL if quiet else None)
-        text, _ = process.communicate()
-        if process.returncode:
-            print(f"failed with {process.returncode}: {' '.join(command)}", file=sys.stderr)
-            return None
-        return Finished(text, time.perf_counter() - start)
+    def run(self, command):
+        """Runs a command to its end; nothing where it fails, and then what it complained of is shown."""
+        with tempfile.TemporaryFile("w+") as complaints:
+            start = time.perf_counter()
+            process = self.start(command, stderr=complaints)
+            text, _ = process.communicate()
+            if process.returncode:
+                failed(command, complaints)
+                return None
+            return Finished(text, time.perf_counter() - start)
 
     def python(self, script, *args):
-        return self.run([sys.executable, os.path.join(PEERS, script), *args], quiet=True)
+        return self.run([sys.executable, os.path.join(PEERS, script), *args])
 
     def optc(self, *args):
         """The report of `optc bench`; empty where it fails."""
@@ -56,17 +58,25 @@ class Machine:
         return json.loads(done.text) if done else {}
 
 
+def failed(command, complaints):
+    """Says that a command has failed, and shows the end of what it complained of."""
+    complaints.seek(0)
+    print(f"failed: {' '.join(command)}\n{complaints.read()[-2000:]}", file=sys.stderr)
+
+
 class Live:
     """A peer's script that has prepared its cases and waits for its turns (`serve` in peers/common.py). Use as a context; without cases there is no process."""
 
     def __init__(self, machine, script, cases):
-        self.machine, self.script, self.cases = machine, script, cases
+        self.machine, self.cases = machine, cases
         self.process, self.facts, self.peak_mb = None, {}, None
+        self.command = [sys.executable, os.path.join(PEERS, script), "--serve", *cases]
+        self.complaints = None
 
     def __enter__(self):
         if self.cases:
-            command = [sys.executable, os.path.join(PEERS, self.script), "--serve", *self.cases]
-            self.process = self.machine.start(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            self.complaints = tempfile.TemporaryFile("w+")
+            self.process = self.machine.start(self.command, stdin=subprocess.PIPE, stderr=self.complaints)
             self.facts = (self._answer() or {}).get("ready", {})
         return self
 
@@ -74,7 +84,7 @@ class Live:
         for line in self.process.stdout:
             if line.startswith("{"):
                 return json.loads(line)
-        print(f"{self.script} ended early", file=sys.stderr)
+        failed(self.command, self.complaints)
         return None
 
     def turn(self, case, seconds):
@@ -99,6 +109,7 @@ class Live:
             pass
         self.process.stdout.read()
         self.process.wait()
+        self.complaints.close()
 
 
 class Scores:
