@@ -125,8 +125,9 @@ fn killed_and_resumed_is_never_killed() {
             dir = folder(SPEC);
         } else {
             killed += 1;
-            let saved = optc_train::Checkpoints::new(&dir.path().join("out/fit"), None).latest().map(|(c, _)| c.map_or(0, |c| c.1.meta.step));
-            println!("kill {killed}: after {wait} ms, the newest checkpoint is of step {saved:?}");
+            let (newest, _) = optc_train::Checkpoints::new(&dir.path().join("out/fit"), None).latest().expect("a readable checkpoint");
+            let step = newest.map_or(0, |(_, checkpoint)| checkpoint.meta.step);
+            println!("kill {killed}: after {wait} ms, the newest checkpoint is of step {step}");
         }
     }
     finish(command(dir.path(), 1, true));
