@@ -255,16 +255,15 @@ impl Evaluator<'_> {
         self.assign_path(scope, base, Value::List(Rc::new(list)), span)?;
         Ok(result)
     }
-    /// `a |> b`
-    pub(crate) fn pipe(&mut self, scope: &mut Scope, a: &Expr, b: &Expr, span: Span) -> Eval {
-        let left = self.expr(scope, a)?;
-        if let Some(first) = self.as_optimizer(&left, a.span) {
+    /// `left |> b`
+    pub(crate) fn pipe(&mut self, scope: &mut Scope, left: Value, at: Span, b: &Expr) -> Eval {
+        if let Some(first) = self.as_optimizer(&left, at) {
             let right = self.expr(scope, b)?;
             let Some(second) = self.as_optimizer(&right, b.span) else {
                 return self.fail(
                     Diagnostic::error(Code("E0333"), b.span, "an optimizer is chained with another optimizer")
                         .at(format!("this is {}", describe(&right)))
-                        .label(a.span, "an optimizer"),
+                        .label(at, "an optimizer"),
                 );
             };
             let mut parts = Vec::new();
@@ -274,10 +273,9 @@ impl Evaluator<'_> {
                     OptimizerValue::Single { .. } => parts.push(part),
                 }
             }
-            let _ = span;
             return Ok(Value::Optimizer(Rc::new(OptimizerValue::Chain(parts))));
         }
-        let given = CallArg { name: None, value: left, span: a.span };
+        let given = CallArg { name: None, value: left, span: at };
         self.call(scope, b, None, Some(given))
     }
     pub(crate) fn as_optimizer(&mut self, value: &Value, span: Span) -> Option<Rc<OptimizerValue>> {
@@ -561,6 +559,7 @@ impl Evaluator<'_> {
         let Value::Schedule(s) = schedule else { return Ok(schedule.clone()) };
         match &**s {
             ScheduleValue::Binary(op, a, b, at) => {
+                self.guard(*at)?;
                 let x = self.schedule_at(a, step.clone(), span)?;
                 let y = self.schedule_at(b, step, span)?;
                 self.arithmetic(*op, x, y, *at)

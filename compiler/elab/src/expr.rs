@@ -52,30 +52,7 @@ impl Evaluator<'_> {
                 let value = self.expr(scope, a)?;
                 self.prefix(*op, value, e.span)
             }
-            ExprKind::Binary(op @ (BinaryOp::And | BinaryOp::Or), a, b) => {
-                let left = self.expr(scope, a)?;
-                // Compile-time flags short-circuit: the right side may not even make sense.
-                match (&left, op) {
-                    (Value::Bool(Some(false)), BinaryOp::And) | (Value::Bool(Some(true)), BinaryOp::Or) => return Ok(left),
-                    _ => {}
-                }
-                let right = self.expr(scope, b)?;
-                if matches!(left, Value::Bool(Some(_))) && matches!(right, Value::Bool(_)) {
-                    return Ok(right);
-                }
-                self.arithmetic(*op, left, right, e.span)
-            }
-            ExprKind::Binary(op, a, b) => {
-                let left = self.expr(scope, a)?;
-                let right = self.expr(scope, b)?;
-                self.arithmetic(*op, left, right, e.span)
-            }
-            ExprKind::Pipe(a, b) => self.pipe(scope, a, b, e.span),
-            ExprKind::Range(a, b) => {
-                let start = self.expr(scope, a)?;
-                let stop = self.expr(scope, b)?;
-                self.range(start, stop, e.span)
-            }
+            ExprKind::Binary(..) | ExprKind::Pipe(..) | ExprKind::Range(..) => self.chain(scope, e),
             ExprKind::Call { .. } => self.call(scope, e, None, None),
             ExprKind::Index { base, items } => {
                 let value = self.expr(scope, base)?;
@@ -104,6 +81,44 @@ impl Evaluator<'_> {
             // The parser has reported it.
             ExprKind::Error => Err(crate::evaluator::Stop::Reported),
         }
+    }
+    /// A chain of left-associative operators, `a + b - c |> f`: from left to right, without recursion, because such chains may be long.
+    fn chain(&mut self, scope: &mut Scope, e: &Expr) -> Eval {
+        let mut links: Vec<&Expr> = Vec::new();
+        let mut first = e;
+        while let ExprKind::Binary(_, a, _) | ExprKind::Pipe(a, _) | ExprKind::Range(a, _) = &first.kind {
+            links.push(first);
+            first = a;
+        }
+        let mut left = self.expr(scope, first)?;
+        let mut at = first.span;
+        for link in links.into_iter().rev() {
+            left = match &link.kind {
+                ExprKind::Binary(op, _, b) => self.link(scope, *op, left, b, link.span)?,
+                ExprKind::Pipe(_, f) => self.pipe(scope, left, at, f)?,
+                ExprKind::Range(_, b) => {
+                    let stop = self.expr(scope, b)?;
+                    self.range(left, stop, link.span)?
+                }
+                other => panic!("compiler bug: {other:?} is no operator"),
+            };
+            at = link.span;
+        }
+        Ok(left)
+    }
+    /// `left op right`, the left side evaluated.
+    fn link(&mut self, scope: &mut Scope, op: BinaryOp, left: Value, right: &Expr, span: Span) -> Eval {
+        // Compile-time flags short-circuit: the right side may not even make sense.
+        match (&left, op) {
+            (Value::Bool(Some(false)), BinaryOp::And) | (Value::Bool(Some(true)), BinaryOp::Or) => return Ok(left),
+            _ => {}
+        }
+        let right = self.expr(scope, right)?;
+        let logical = matches!(op, BinaryOp::And | BinaryOp::Or);
+        if logical && matches!(left, Value::Bool(Some(_))) && matches!(right, Value::Bool(_)) {
+            return Ok(right);
+        }
+        self.arithmetic(op, left, right, span)
     }
     pub(crate) fn exprs(&mut self, scope: &mut Scope, items: &[Expr]) -> Eval<Vec<Value>> {
         items.iter().map(|e| self.expr(scope, e)).collect()

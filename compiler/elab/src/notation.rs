@@ -8,6 +8,9 @@ use optc_front::ast::{BinaryOp, Block, Expr, ExprKind, IndexItem, IndexVar, LetK
 use optc_ops::{IxExpr, IxId, IxKind, IxLeft, IxVar};
 use std::sync::Arc;
 
+/// Most operators that nest to the left between elements: index notation is compiled as one expression.
+const LONGEST_CHAIN: usize = 2000;
+
 /// What a name stands for within index notation.
 #[derive(Clone, Debug)]
 enum Bound {
@@ -22,6 +25,8 @@ struct Names {
     names: Vec<(Arc<str>, Bound)>,
     next: u32,
     depth: usize,
+    /// Operators around the expression at hand that nest to the left.
+    chained: usize,
 }
 
 impl Names {
@@ -60,7 +65,7 @@ fn op_name(op: BinaryOp) -> Option<&'static str> {
 impl Evaluator<'_> {
     /// The array `let name[indices] = value` defines.
     pub(crate) fn indexed(&mut self, scope: &mut Scope, indices: &[IndexVar], value: &Expr, span: Span) -> Eval {
-        let mut names = Names { names: Vec::new(), next: 0, depth: 0 };
+        let mut names = Names { names: Vec::new(), next: 0, depth: 0, chained: 0 };
         let mut left = Vec::new();
         for index in indices {
             if &*index.name.text == "..." {
@@ -79,7 +84,7 @@ impl Evaluator<'_> {
     }
     /// The value of `op[indices] body`.
     pub(crate) fn reduction(&mut self, scope: &mut Scope, op: &Name, indices: &[IndexVar], body: &Expr, span: Span) -> Eval {
-        let mut names = Names { names: Vec::new(), next: 0, depth: 0 };
+        let mut names = Names { names: Vec::new(), next: 0, depth: 0, chained: 0 };
         let e = self.ix_reduction(scope, op, indices, body, span, &mut names)?;
         if holds_unknown(&e) {
             return Ok(Value::Unknown);
@@ -178,8 +183,23 @@ impl Evaluator<'_> {
                             .help("write the sum: `sum[k] a[i, k] * b[k, j]`"),
                     );
                 };
-                let a = self.ix(scope, a, names)?;
-                let b = self.ix(scope, b, names)?;
+                if names.chained == 0 && chain_length(e) > LONGEST_CHAIN {
+                    return self.fail(
+                        Diagnostic::error(
+                            Code("E0104"),
+                            span,
+                            format!("more than {LONGEST_CHAIN} operators between the elements of one expression"),
+                        )
+                        .help("give a name to an inner part: `let part[i, j] = …`"),
+                    );
+                }
+                let outer = names.chained;
+                names.chained += 1;
+                let a = self.ix(scope, a, names);
+                names.chained = 0;
+                let b = if a.is_ok() { self.ix(scope, b, names) } else { Err(crate::evaluator::Stop::Reported) };
+                names.chained = outer;
+                let (a, b) = (a?, b?);
                 Ok(make(IxKind::Apply { op, args: vec![a, b] }))
             }
             ExprKind::Cast(a, elem) => {
@@ -350,7 +370,7 @@ impl Evaluator<'_> {
             FnValue::Item(item) => {
                 let Some(f) = self.fn_item(*item) else { return self.no_value(span) };
                 let mut inner = Scope::new(item.module);
-                let mut bound = Names { names: Vec::new(), next: names.next, depth: names.depth + 1 };
+                let mut bound = Names { names: Vec::new(), next: names.next, depth: names.depth + 1, chained: 0 };
                 if bound.depth > 50 {
                     return self.error("E0350", span, "calls in index notation are nested too deep");
                 }
@@ -386,7 +406,7 @@ impl Evaluator<'_> {
             }
             FnValue::Lambda { lambda, scope: captured } => {
                 let mut inner = captured.clone();
-                let mut bound = Names { names: Vec::new(), next: names.next, depth: names.depth + 1 };
+                let mut bound = Names { names: Vec::new(), next: names.next, depth: names.depth + 1, chained: 0 };
                 for (p, (_, value)) in lambda.params.iter().zip(values) {
                     if let PatternKind::Name(n) = &p.kind {
                         bound.names.push((n.clone(), Bound::Expr(value)));
@@ -403,6 +423,17 @@ impl Evaluator<'_> {
         matches!(&base.kind, ExprKind::Name(n) if scope.get(n).is_none()
             && matches!(self.program.lookup(scope.module, n), Some(optc_front::Def::Module(_))))
     }
+}
+
+/// How many operators nest to the left.
+fn chain_length(e: &Expr) -> usize {
+    let mut n = 0;
+    let mut e = e;
+    while let ExprKind::Binary(_, a, _) = &e.kind {
+        n += 1;
+        e = a;
+    }
+    n
 }
 
 fn holds_reduction(e: &Expr) -> bool {

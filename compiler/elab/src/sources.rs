@@ -215,11 +215,11 @@ impl Evaluator<'_> {
         let e = |kind| Expr { kind, span, id };
         let i: Arc<str> = Arc::from("i");
         let call = e(ExprKind::Call {
-            callee: Box::new(e(ExprKind::Name(f_name))),
+            callee: optc_front::Sub::new(e(ExprKind::Name(f_name))),
             args: vec![optc_front::ast::Arg { name: None, value: e(ExprKind::Name(i.clone())) }],
         });
         let body = optc_front::ast::Block { stmts: vec![Stmt { kind: StmtKind::Yield(call), span }], span };
-        let range = e(ExprKind::Range(Box::new(e(ExprKind::Int(0))), Box::new(e(ExprKind::Name(n_name)))));
+        let range = e(ExprKind::Range(optc_front::Sub::new(e(ExprKind::Int(0))), optc_front::Sub::new(e(ExprKind::Name(n_name)))));
         let pattern = Pattern { kind: PatternKind::Name(i), span };
         let expr = e(ExprKind::For(Box::new(For { pattern, enumerate: false, iter: range, body })));
         let mode = self.mode;

@@ -6,6 +6,26 @@ use std::sync::Arc;
 
 /// Calls `f` on the expression and, if it returns true, on all parts of it, in textual order.
 pub fn expr(e: &Expr, f: &mut dyn FnMut(&Expr) -> bool) {
+    // Along chains of operators, which are as deep as they are long, without recursion.
+    let mut rights: Vec<&Expr> = Vec::new();
+    let mut at = e;
+    while let ExprKind::Binary(_, a, b) | ExprKind::Pipe(a, b) | ExprKind::Range(a, b) = &at.kind {
+        if !f(at) {
+            break;
+        }
+        rights.push(b);
+        at = a;
+    }
+    if !matches!(at.kind, ExprKind::Binary(..) | ExprKind::Pipe(..) | ExprKind::Range(..)) {
+        parts(at, f);
+    }
+    while let Some(right) = rights.pop() {
+        expr(right, f);
+    }
+}
+
+/// [`expr`] on an expression that is no chain of operators.
+fn parts(e: &Expr, f: &mut dyn FnMut(&Expr) -> bool) {
     if !f(e) {
         return;
     }
@@ -45,10 +65,7 @@ pub fn expr(e: &Expr, f: &mut dyn FnMut(&Expr) -> bool) {
         ExprKind::Block(b) | ExprKind::Time(b) => block(b, f),
         ExprKind::Lambda(l) => expr(&l.body, f),
         ExprKind::Unary(_, a) | ExprKind::Field(a, _) | ExprKind::Cast(a, _) | ExprKind::NameCall(a, _) => expr(a, f),
-        ExprKind::Binary(_, a, b) | ExprKind::Pipe(a, b) | ExprKind::Range(a, b) => {
-            expr(a, f);
-            expr(b, f);
-        }
+        ExprKind::Binary(..) | ExprKind::Pipe(..) | ExprKind::Range(..) => {}
         ExprKind::Call { callee, args } => {
             expr(callee, f);
             args.iter().for_each(|a| expr(&a.value, f));

@@ -2,6 +2,7 @@
 //!
 //! Names are resolved later, over the scopes of [`crate::modules`]; nothing here knows types, shapes or values.
 
+use crate::sub::Sub;
 use optc_abi::DType;
 use optc_base::Span;
 use std::sync::Arc;
@@ -386,7 +387,7 @@ pub enum ExprKind {
     /// `[e for p in xs if c]`
     Comprehension {
         /// What is collected.
-        element: Box<Expr>,
+        element: Sub,
         /// `for p in xs if c`, outermost first.
         clauses: Vec<CompClause>,
     },
@@ -399,24 +400,24 @@ pub enum ExprKind {
     /// `x -> e`, `(x, y) -> e`
     Lambda(Arc<Lambda>),
     /// `-x`, `not x`
-    Unary(UnaryOp, Box<Expr>),
+    Unary(UnaryOp, Sub),
     /// `a + b`
-    Binary(BinaryOp, Box<Expr>, Box<Expr>),
+    Binary(BinaryOp, Sub, Sub),
     /// `a |> b`
-    Pipe(Box<Expr>, Box<Expr>),
+    Pipe(Sub, Sub),
     /// `a..b`
-    Range(Box<Expr>, Box<Expr>),
+    Range(Sub, Sub),
     /// `f(a, b, n = c)`; a trailing `{ x -> … }` is the last argument.
     Call {
         /// What is called.
-        callee: Box<Expr>,
+        callee: Sub,
         /// With what.
         args: Vec<Arg>,
     },
     /// `x[i, 2:5, ...]`
     Index {
         /// What is indexed.
-        base: Box<Expr>,
+        base: Sub,
         /// By what.
         items: Vec<IndexItem>,
     },
@@ -427,18 +428,18 @@ pub enum ExprKind {
         /// The indices it runs over.
         indices: Vec<IndexVar>,
         /// Of what.
-        body: Box<Expr>,
+        body: Sub,
     },
     /// `x.name`
-    Field(Box<Expr>, Name),
+    Field(Sub, Name),
     /// `x as f32`
-    Cast(Box<Expr>, ElemType),
+    Cast(Sub, ElemType),
     /// `call as name`: names a layer call.
-    NameCall(Box<Expr>, Name),
+    NameCall(Sub, Name),
     /// `if c { … } else { … }`
     If {
         /// The condition.
-        cond: Box<Expr>,
+        cond: Sub,
         /// If true.
         then: Block,
         /// If false; another `if` is a block that holds only it.
@@ -449,9 +450,9 @@ pub enum ExprKind {
     /// `while c, at most n { … }`
     While {
         /// The condition.
-        cond: Box<Expr>,
+        cond: Sub,
         /// The bound.
-        at_most: Option<Box<Expr>>,
+        at_most: Option<Sub>,
         /// The body.
         body: Block,
     },
@@ -467,9 +468,9 @@ pub enum ExprKind {
     /// `run T with { … }` (host script)
     Run {
         /// The train, or a call of it.
-        target: Box<Expr>,
+        target: Sub,
         /// The record after `with`.
-        overrides: Option<Box<Expr>>,
+        overrides: Option<Sub>,
     },
     /// Where the parser recovered from an error that has been reported.
     Error,
@@ -481,7 +482,7 @@ pub enum StrPart {
     /// Text, escapes resolved.
     Text(Arc<str>),
     /// `{expr:format}`
-    Expr(Box<Expr>, Option<Arc<str>>),
+    Expr(Sub, Option<Arc<str>>),
 }
 
 /// A `for` clause of a comprehension.

@@ -7,6 +7,7 @@ pub mod modules;
 pub mod parse;
 mod print;
 pub mod std_lib;
+mod sub;
 
 pub use format::format;
 pub use load::load;
@@ -14,3 +15,4 @@ pub use modules::{Def, FileLoader, ItemRef, Module, ModuleId, Program};
 pub use parse::parse;
 pub use print::print_ast;
 pub use std_lib::{std_lookup, std_source};
+pub use sub::Sub;

@@ -272,7 +272,34 @@ fn enumerated(pattern: &Pattern, enumerate: bool) -> S {
     if enumerate { list("enumerate", [pattern_s(pattern)]) } else { pattern_s(pattern) }
 }
 
+/// Longest chain of operators that is shown as nested lists.
+const CHAIN: usize = 40;
+
+/// A long chain of left-associative operators as one list: `(chain a + b - c)`.
+fn chain_s(e: &Expr) -> Option<S> {
+    let mut links = Vec::new();
+    let mut first = e;
+    loop {
+        let (op, a, b) = match &first.kind {
+            ExprKind::Binary(op, a, b) => (binary(*op), a, b),
+            ExprKind::Pipe(a, b) => ("|>", a, b),
+            ExprKind::Range(a, b) => ("..", a, b),
+            _ => break,
+        };
+        links.push((op, b));
+        first = a;
+    }
+    if links.len() <= CHAIN {
+        return None;
+    }
+    let rest = links.into_iter().rev().flat_map(|(op, b)| [atom(op), expr_s(b)]);
+    Some(list("chain", std::iter::once(expr_s(first)).chain(rest)))
+}
+
 fn expr_s(e: &Expr) -> S {
+    if let Some(chain) = chain_s(e) {
+        return chain;
+    }
     match &e.kind {
         ExprKind::Int(i) => atom(i),
         ExprKind::Float(f) => atom(format!("{f:?}")),

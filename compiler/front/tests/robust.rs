@@ -233,13 +233,22 @@ fn long_files_take_linear_time() {
     let line = "  let y = x * 2 + f(x, a = 1)[0]\n";
     let text = format!("fn f(x: f32) -> f32 {{\n{}  x\n}}\n", line.repeat(300_000 / line.len()));
     assert_eq!(in_time("statements", &text), 0);
-    let text = format!("const c = 1{}\n", " + 1".repeat(1990));
-    assert_eq!(in_time("a chain", &text), 0);
-    for more in [" + 1", ".a", "(1)", "[0]", " |> f", " as f32", " .. (1)"] {
+    for more in [" + 1", " - x", " and y", " |> f", " .. (1)", " * x[0].a(1)", " == (x)"] {
+        let errors = usize::from(more.contains("=="));
+        let text = format!("const c = x{}\n", more.repeat(if more == " + 1" { 100_000 } else { 10_000 }));
+        assert_eq!(in_time("a chain", &text), errors, "{more}");
+        let text = format!("const c = {}x{}\n", "(".repeat(20), format!("{})", more.repeat(1000)).repeat(20));
+        assert_eq!(in_time("a chain of chains", &text), 20 * errors, "{more}");
+    }
+    for more in [".a", "(1)", "[0]", " as f32"] {
+        let text = format!("const c = x{}\n", more.repeat(1990));
+        assert_eq!(in_time("calls", &text), 0);
         let text = format!("const c = x{}\n", more.repeat(50_000));
-        assert_eq!(in_time("too long a chain", &text), 1);
+        assert_eq!(in_time("too many calls", &text), 1);
         let text = format!("const c = {}x{}\n", "(".repeat(200), format!("{})", more.repeat(1000)).repeat(200));
-        assert_eq!(in_time("too long a chain of chains", &text), 1);
+        assert_eq!(in_time("too many calls in brackets", &text), 1);
+        let text = format!("const c = {}x{}\n", "(".repeat(200), format!(" + 1{more})").repeat(200));
+        assert_eq!(in_time("few calls in brackets", &text), 0);
     }
     let text = format!("const c = [{}]\n", "1.5, ".repeat(50_000));
     assert_eq!(in_time("a list", &text), 0);

@@ -24,6 +24,8 @@ pub(super) struct Builder<'a> {
     pub next_id: u32,
     /// Whether the statements being built are of the host script.
     pub host: bool,
+    /// The last chain of comparisons that was reported.
+    pub chained: Span,
     /// Errors found while building.
     pub errors: Vec<Diagnostic>,
 }

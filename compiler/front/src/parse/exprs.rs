@@ -4,6 +4,7 @@ use super::build::{Builder, P, kids};
 use super::codes;
 use super::numbers;
 use crate::ast::*;
+use crate::sub::Sub;
 use optc_base::{Label, Span};
 use optc_grammar::Rule;
 use pest::pratt_parser::{Assoc, Op, PrattParser};
@@ -68,14 +69,14 @@ impl Builder<'_> {
         let at = self.span(&op);
         let span = at.to(operand.span);
         let kind = match op.as_rule() {
-            Rule::neg => ExprKind::Unary(UnaryOp::Neg, Box::new(operand)),
-            Rule::not => ExprKind::Unary(UnaryOp::Not, Box::new(operand)),
-            Rule::bit_not => ExprKind::Unary(UnaryOp::BitNot, Box::new(operand)),
+            Rule::neg => ExprKind::Unary(UnaryOp::Neg, Sub::new(operand)),
+            Rule::not => ExprKind::Unary(UnaryOp::Not, Sub::new(operand)),
+            Rule::bit_not => ExprKind::Unary(UnaryOp::BitNot, Sub::new(operand)),
             _ => {
                 let mut parts = kids(op);
                 let name = parts.next().map(|p| self.name(&p)).expect("a reduction has a name");
                 let indices = parts.next().map(|p| self.index_vars(p)).unwrap_or_default();
-                ExprKind::Reduction { op: name, indices, body: Box::new(operand) }
+                ExprKind::Reduction { op: name, indices, body: Sub::new(operand) }
             }
         };
         (self.make(kind, span), false)
@@ -89,8 +90,8 @@ impl Builder<'_> {
             error.help = Some(format!("write `{write}`"));
         };
         let binary = match op.as_rule() {
-            Rule::pipe => return (self.make(ExprKind::Pipe(Box::new(lhs), Box::new(rhs)), span), false),
-            Rule::range_op => return (self.make(ExprKind::Range(Box::new(lhs), Box::new(rhs)), span), false),
+            Rule::pipe => return (self.make(ExprKind::Pipe(Sub::new(lhs), Sub::new(rhs)), span), false),
+            Rule::range_op => return (self.make(ExprKind::Range(Sub::new(lhs), Sub::new(rhs)), span), false),
             Rule::bad_or => {
                 wrong(self, "or");
                 BinaryOp::Or
@@ -132,6 +133,8 @@ impl Builder<'_> {
             && !lhs_closed
             && let ExprKind::Binary(first, _, middle) = &lhs.kind
             && is_comparison(*first)
+            // Of a longer chain the first link is reported.
+            && std::mem::replace(&mut self.chained, span) != lhs.span
         {
             let (left, mid, right) = (self.slice(lhs.span), self.slice(middle.span), self.slice(rhs.span));
             let help = format!("write `{left} and {mid} {} {right}`", op.as_str());
@@ -166,7 +169,7 @@ impl Builder<'_> {
             error.help = Some(help);
             return (self.make(ExprKind::Error, span), false);
         }
-        (self.make(ExprKind::Binary(binary, Box::new(lhs), Box::new(rhs)), span), false)
+        (self.make(ExprKind::Binary(binary, Sub::new(lhs), Sub::new(rhs)), span), false)
     }
 
     /// An operand of a chain; the flag says that it stands in parentheses.
@@ -176,10 +179,9 @@ impl Builder<'_> {
             Rule::postfixed => return self.postfixed(pair),
             Rule::lambda => {
                 let mut parts = kids(pair);
-                let params = parts.next().map(|p| self.lambda_params(p)).unwrap_or_default();
-                let body = self.expect_expr(parts.next(), span);
-                let span = Span { end: body.span.end, ..span };
-                return (self.make(ExprKind::Lambda(Arc::new(Lambda { params, body, span })), span), false);
+                let name = parts.next().and_then(|p| kids(p).next()).map(|p| self.name(&p)).expect("a lambda has a parameter");
+                let params = vec![Pattern { kind: super::stmts::simple_pattern(&name.text), span: name.span }];
+                return (self.lambda(params, parts.next(), span), false);
             }
             Rule::if_expr => self.if_expr(pair),
             Rule::for_expr => {
@@ -191,8 +193,8 @@ impl Builder<'_> {
             }
             Rule::while_expr => {
                 let mut parts = kids(pair).filter(|p| p.as_rule() != Rule::comma).peekable();
-                let cond = Box::new(self.expect_expr(parts.next(), span));
-                let at_most = parts.next_if(|p| p.as_rule() == Rule::expr).map(|p| Box::new(self.expr(p)));
+                let cond = Sub::new(self.expect_expr(parts.next(), span));
+                let at_most = parts.next_if(|p| p.as_rule() == Rule::expr).map(|p| Sub::new(self.expr(p)));
                 ExprKind::While { cond, at_most, body: self.expect_body(parts.next(), span) }
             }
             Rule::with_expr => {
@@ -210,9 +212,9 @@ impl Builder<'_> {
             Rule::time_expr => ExprKind::Time(self.expect_body(kids(pair).next(), span)),
             Rule::run_expr => {
                 let mut parts = kids(pair);
-                let target = Box::new(self.call_path(parts.next().expect("`run` has a target")));
+                let target = Sub::new(self.call_path(parts.next().expect("`run` has a target")));
                 let overrides = parts.next().map(|p| {
-                    Box::new(match p.as_rule() {
+                    Sub::new(match p.as_rule() {
                         Rule::brace_record => self.record(p),
                         _ => self.path_expr(p),
                     })
@@ -227,27 +229,70 @@ impl Builder<'_> {
         (self.make(kind, span), false)
     }
 
+    /// A function with these parameters and the body of an `arrow`.
+    fn lambda(&mut self, params: Vec<Pattern>, arrow: Option<P<'_>>, span: Span) -> Expr {
+        let body = self.expect_expr(arrow.and_then(|a| kids(a).next()), span);
+        let span = Span { end: body.span.end, ..span };
+        self.make(ExprKind::Lambda(Arc::new(Lambda { params, body, span })), span)
+    }
+
+    /// What was read as an expression, as a pattern: the parameters of a function in parentheses.
+    fn as_pattern(&mut self, e: Expr) -> Pattern {
+        let span = e.span;
+        let kind = match e.kind {
+            ExprKind::Name(name) => super::stmts::simple_pattern(&name),
+            ExprKind::Tuple(parts) => PatternKind::Tuple(parts.into_iter().map(|p| self.as_pattern(p)).collect()),
+            ExprKind::Record(fields) if fields.iter().all(|(path, _)| path.len() == 1) => {
+                let fields = fields.into_iter().map(|(mut path, value)| (path.remove(0), self.as_pattern(value)));
+                PatternKind::Record(fields.collect())
+            }
+            // `{ x }` reads as a block.
+            ExprKind::Block(Block { mut stmts, .. }) if stmts.len() == 1 => match stmts.remove(0).kind {
+                StmtKind::Expr(Expr { kind: ExprKind::Name(text), span, .. }) => {
+                    let kind = super::stmts::simple_pattern(&text);
+                    PatternKind::Record(vec![(Name { text, span }, Pattern { kind, span })])
+                }
+                _ => return self.no_pattern(span),
+            },
+            ExprKind::Error => PatternKind::Ignore,
+            _ => return self.no_pattern(span),
+        };
+        Pattern { kind, span }
+    }
+    fn no_pattern(&mut self, span: Span) -> Pattern {
+        let error = self.error(codes::UNEXPECTED, span, "in front of `->` stand the names of parameters, not an expression");
+        error.help = Some("write `(x, y) -> x + y`".into());
+        Pattern { kind: PatternKind::Ignore, span }
+    }
+
     fn postfixed(&mut self, pair: P<'_>) -> Operand {
-        let mut parts = kids(pair);
-        let (mut expr, mut closed) = self.primary(parts.next().expect("an operand"));
+        let whole = self.span(&pair);
+        let mut parts = kids(pair).peekable();
+        let first = parts.next().expect("an operand");
+        if let Some(arrow) = parts.next_if(|p| p.as_rule() == Rule::arrow) {
+            let elements: Vec<Expr> = kids(first).filter(|p| p.as_rule() == Rule::expr).map(|p| self.expr(p)).collect();
+            let params = elements.into_iter().map(|e| self.as_pattern(e)).collect();
+            return (self.lambda(params, Some(arrow), whole), false);
+        }
+        let (mut expr, mut closed) = self.primary(first);
         for part in parts {
             closed = false;
             let at = self.span(&part);
             let span = expr.span.to(at);
             let kind = match part.as_rule() {
-                Rule::call => ExprKind::Call { callee: Box::new(expr), args: self.args(part) },
-                Rule::index => ExprKind::Index { base: Box::new(expr), items: self.index_items(part) },
+                Rule::call => ExprKind::Call { callee: Sub::new(expr), args: self.args(part) },
+                Rule::index => ExprKind::Index { base: Sub::new(expr), items: self.index_items(part) },
                 Rule::dot_field => {
                     let field = kids(part).next().map(|p| self.name(&p)).expect("a field has a name");
-                    ExprKind::Field(Box::new(expr), field)
+                    ExprKind::Field(Sub::new(expr), field)
                 }
                 Rule::as_name => {
                     let word = kids(part).next().expect("`as` has a word");
                     let name = self.name(&word);
                     match numbers::dtype(&name.text) {
-                        Some(elem) => ExprKind::Cast(Box::new(expr), elem),
-                        None if matches!(expr.kind, ExprKind::Call { .. }) => ExprKind::NameCall(Box::new(expr), name),
-                        None => ExprKind::Cast(Box::new(expr), ElemType::Named(name)),
+                        Some(elem) => ExprKind::Cast(Sub::new(expr), elem),
+                        None if matches!(expr.kind, ExprKind::Call { .. }) => ExprKind::NameCall(Sub::new(expr), name),
+                        None => ExprKind::Cast(Sub::new(expr), ElemType::Named(name)),
                     }
                 }
                 other => unreachable!("compiler bug: {other:?} is no suffix"),
@@ -301,7 +346,7 @@ impl Builder<'_> {
             }
         }
         match (clauses.is_empty(), elements.pop()) {
-            (false, Some(element)) => ExprKind::Comprehension { element: Box::new(element), clauses },
+            (false, Some(element)) => ExprKind::Comprehension { element: Sub::new(element), clauses },
             (_, last) => {
                 elements.extend(last);
                 ExprKind::List(elements)
@@ -334,7 +379,7 @@ impl Builder<'_> {
     fn if_expr(&mut self, pair: P<'_>) -> ExprKind {
         let span = self.span(&pair);
         let mut parts = kids(pair);
-        let cond = Box::new(self.expect_expr(parts.next(), span));
+        let cond = Sub::new(self.expect_expr(parts.next(), span));
         let then = self.expect_body(parts.next(), span);
         let otherwise = parts.next().map(|p| match p.as_rule() {
             Rule::if_expr => {
@@ -460,7 +505,7 @@ impl Builder<'_> {
         let mut expr = self.make(ExprKind::Name(first.text), first.span);
         for name in names {
             let span = expr.span.to(name.span);
-            expr = self.make(ExprKind::Field(Box::new(expr), name), span);
+            expr = self.make(ExprKind::Field(Sub::new(expr), name), span);
         }
         expr
     }
@@ -473,7 +518,7 @@ impl Builder<'_> {
         match parts.next() {
             Some(call) => {
                 let args = self.args(call);
-                self.make(ExprKind::Call { callee: Box::new(callee), args }, span)
+                self.make(ExprKind::Call { callee: Sub::new(callee), args }, span)
             }
             None => callee,
         }
@@ -524,7 +569,7 @@ impl Builder<'_> {
                 let value = match negative {
                     Some(at) => {
                         let span = at.to(value.span);
-                        self.make(ExprKind::Unary(UnaryOp::Neg, Box::new(value)), span)
+                        self.make(ExprKind::Unary(UnaryOp::Neg, Sub::new(value)), span)
                     }
                     None => value,
                 };

@@ -3,6 +3,7 @@
 use super::build::{Builder, P, kids};
 use super::numbers;
 use crate::ast::*;
+use crate::sub::Sub;
 use optc_base::Span;
 use optc_grammar::Rule;
 use std::sync::Arc;
@@ -329,11 +330,11 @@ impl Builder<'_> {
         let kind = match record.kind {
             ExprKind::Record(fields) if &*setting.word.text == "strategy" => {
                 let args = fields.into_iter().map(|(path, value)| Arg { name: path.into_iter().next(), value }).collect();
-                ExprKind::Call { callee: Box::new(target), args }
+                ExprKind::Call { callee: Sub::new(target), args }
             }
             kind => {
                 let record = Expr { kind, ..record };
-                ExprKind::Run { target: Box::new(target), overrides: Some(Box::new(record)) }
+                ExprKind::Run { target: Sub::new(target), overrides: Some(Sub::new(record)) }
             }
         };
         let value = self.make(kind, span);

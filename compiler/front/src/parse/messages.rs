@@ -162,7 +162,7 @@ fn expectation(expected: &[Rule]) -> Option<&'static str> {
     if has(&[add, sub, mul, div, power, matmul, pipe, and, or, eq_eq, lt, gt, call, index, dot_field, as_name, range_op]) {
         return None;
     }
-    if has(&[expr, number, string, postfixed, lambda, lambda_params, neg, list, paren, arg, arith]) {
+    if has(&[expr, number, string, postfixed, lambda, lambda_name, lambda_params, neg, list, paren, arg, arith]) {
         return Some("an expression");
     }
     if has(&[stmt, expr_stmt, let_stmt]) {

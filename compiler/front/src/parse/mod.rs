@@ -23,7 +23,8 @@ pub fn parse(source: SourceId, text: &str) -> (File, Vec<Diagnostic>) {
     let mut errors = Vec::new();
     let clean = without_marks(source, text, &mut errors);
     let scan = scan::scan(&clean);
-    let mut builder = Builder { source, text: &clean, base: 0, comments: &scan.comments, next_id: 0, host: false, errors };
+    let mut builder =
+        Builder { source, text: &clean, base: 0, comments: &scan.comments, next_id: 0, host: false, chained: Span::default(), errors };
     let whole = if scan.too_deep.is_none() { OptParser::parse(Rule::file, &clean).ok() } else { None };
     let file = match whole {
         Some(pairs) => items(&mut builder, pairs),

@@ -3,6 +3,7 @@
 use super::build::{Builder, P};
 use super::{codes, scan};
 use crate::ast::{ElemType, Expr, ExprKind, StrPart, Unit};
+use crate::sub::Sub;
 use optc_abi::DType;
 use optc_base::Span;
 use optc_grammar::{OptParser, Rule};
@@ -178,7 +179,7 @@ impl Builder<'_> {
                     let end = colon.map_or(close, |c| i + c);
                     let format = colon.map(|c| Arc::from(&inner[i + c + 1..close]));
                     let value = self.interpolated(start + i + 1, start + end);
-                    parts.push(StrPart::Expr(Box::new(value), format));
+                    parts.push(StrPart::Expr(Sub::new(value), format));
                     i = close + 1;
                 }
                 _ => {

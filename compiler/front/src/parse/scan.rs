@@ -5,7 +5,7 @@ use optc_base::{Diagnostic, SourceId, Span};
 
 /// Deepest nesting of brackets, and longest run of prefix or right-associative operators.
 pub(super) const LIMIT: usize = 256;
-/// Most operators, calls, indices and fields chained in one expression (trees of left-associative operators are as deep as they are long).
+/// Most calls, indices, fields and conversions chained on one operand.
 pub(super) const CHAIN: usize = 2000;
 
 /// Places of the comments of a text, in order.
@@ -70,10 +70,10 @@ fn is_word_byte(b: u8) -> bool {
 pub(super) fn scan(text: &str) -> Scan {
     let bytes = text.as_bytes();
     let mut out = Scan::default();
-    // Per open bracket: the runs of operators that nest to the right at the moment it opened.
-    let mut open: Vec<(u8, usize, usize, usize)> = Vec::new();
-    // Operators of the expression so far.
-    let mut ops = 0usize;
+    // Per open bracket: the runs of operators that nest to the right at the moment it opened, and the chains around it.
+    let mut open: Vec<(u8, usize, usize, (usize, usize))> = Vec::new();
+    // Calls, indices, fields and conversions of the operand at hand, what stands in its brackets included; and the most of any operand in the bracket at hand.
+    let (mut ops, mut most) = (0usize, 0usize);
     // `chain` counts arrows and `else` of the present expression, `run` prefix operators, powers and reductions in a row.
     let (mut chain, mut run) = (0usize, 0usize);
     let deep = |out: &mut Scan, at: usize, what: &'static str| {
@@ -110,9 +110,11 @@ pub(super) fn scan(text: &str) -> Scan {
             b'(' | b'[' | b'{' => {
                 if operand && b != b'{' {
                     ops += 1;
+                    // What looked like the indices of a reduction was an index.
+                    run -= usize::from(i > 0 && bytes[i - 1] == b']').min(run);
                 }
-                open.push((b, chain, run, ops));
-                ops = 0;
+                open.push((b, chain, run, (ops, most)));
+                (ops, most) = (0, 0);
                 out.brackets.push(Bracket { at: i, byte: b });
                 if open.len() > LIMIT {
                     deep(&mut out, i, "brackets");
@@ -121,8 +123,8 @@ pub(super) fn scan(text: &str) -> Scan {
                 run = 0;
             }
             b')' | b']' | b'}' => {
-                if let Some((opener, c, r, o)) = open.pop() {
-                    ops += o;
+                if let Some((opener, c, r, (around, before))) = open.pop() {
+                    (ops, most) = (around + most, before.max(around + most));
                     // The operand of a reduction follows its brackets: the run goes on.
                     (chain, run) = (c, if opener == b'[' { r + 1 } else { r });
                 }
@@ -164,9 +166,13 @@ pub(super) fn scan(text: &str) -> Scan {
                         run += 1;
                         operand = false;
                     }
-                    "and" | "or" | "xor" | "bit_or" | "matches" | "in" | "as" => {
+                    "as" => {
                         ops += 1;
-                        run = 0;
+                        most = most.max(ops);
+                        operand = false;
+                    }
+                    "and" | "or" | "xor" | "bit_or" | "matches" | "in" => {
+                        (ops, run) = (0, 0);
                         operand = false;
                     }
                     // Prefix words with an operand behind them: `yield`, `if` and so on do not nest by themselves.
@@ -184,13 +190,13 @@ pub(super) fn scan(text: &str) -> Scan {
             }
             _ if b.is_ascii_whitespace() => {}
             _ => {
-                ops += 1;
-                run = 0;
+                (ops, run) = (0, 0);
                 operand = false;
             }
         }
+        most = most.max(ops);
         if ops > CHAIN {
-            deep(&mut out, i, "operators in a chain");
+            deep(&mut out, i, "calls in a chain");
         }
         if run > LIMIT {
             deep(&mut out, i, "operators");
@@ -211,8 +217,8 @@ impl Scan {
         let mut error = Diagnostic::error(
             codes::NESTING,
             span,
-            if what == "operators in a chain" {
-                format!("more than {CHAIN} operators in one expression")
+            if what == "calls in a chain" {
+                format!("more than {CHAIN} calls, indices and fields in one chain")
             } else {
                 format!("more than {LIMIT} {what} are nested here")
             },

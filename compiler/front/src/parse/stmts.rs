@@ -221,7 +221,7 @@ impl Builder<'_> {
         let Some(op) = parts.next() else {
             return match target.kind {
                 ExprKind::Error => StmtKind::Error,
-                ExprKind::Call { callee, args } if self.host && is_output(&callee) => called_output(*callee, args),
+                ExprKind::Call { callee, args } if self.host && is_output(&callee) => called_output(callee.into_inner(), args),
                 _ => StmtKind::Expr(target),
             };
         };
