@@ -156,7 +156,7 @@ impl HostEnv for Driver {
         let mut program = self
             .compiler
             .program(graph, &CompileOptions::default())
-            .map_err(|e| Diagnostic::error(Code("E0701"), span, e).note("this is a compiler bug unless the machine is not supported"))?;
+            .map_err(|e| crate::trainer::backend_error(&e, span))?;
         let mut outputs = Vec::new();
         for (k, tensor) in inputs.iter().enumerate() {
             // SAFETY: no output is aliased, so inputs are only read; they have the graph's types and live through the run.

@@ -117,8 +117,9 @@ pub fn run_error(error: &RunError, what: &str, span: Span) -> Diagnostic {
     }
 }
 
-fn backend_error(message: &str, span: Span) -> Diagnostic {
-    Diagnostic::error(Code("E0701"), span, message.to_string()).note("this is a compiler bug unless the machine is not supported")
+/// What the back end could not do, as a diagnostic.
+pub fn backend_error(message: &str, span: Span) -> Diagnostic {
+    Diagnostic::error(Code("E0702"), span, message.to_string()).note("this is a compiler bug unless the machine is not supported")
 }
 
 /// A compiled metric.

@@ -57,6 +57,9 @@ impl LeafTy {
     }
 }
 
+/// What messages call the values that a pass yields.
+const YIELDED: &str = "what is yielded";
+
 /// One side of a conditional.
 #[derive(Clone, Copy)]
 pub(crate) enum Part<'a> {
@@ -149,12 +152,33 @@ impl Evaluator<'_> {
     fn check_if(&mut self, scope: &mut Scope, then: &Block, otherwise: Option<&Block>, run_time: bool, span: Span) -> Eval {
         let names = self.carried_by(scope, [Part::Block(then), Part::of(otherwise)]);
         let (mut a, mut b) = (scope.clone(), scope.clone());
+        let before = self.yields.last().map_or(0, Vec::len);
+        let yielded = |ev: &mut Self| ev.yields.last_mut().map_or(Vec::new(), |list| list.split_off(before));
         let first = self.block(&mut a, then);
+        let yields = yielded(self);
         let second = match otherwise {
             Some(block) => self.block(&mut b, block),
             None => Ok(Value::None),
         };
+        let others = yielded(self);
         let (first, second) = (first?, second?);
+        if run_time && yields.len() != others.len() {
+            return self.yields_differ(yields.len(), others.len(), span);
+        }
+        let longer = if others.len() > yields.len() { &others } else { &yields };
+        let mut joined = Vec::new();
+        for (k, value) in longer.iter().enumerate() {
+            joined.push(match (yields.get(k), others.get(k)) {
+                (Some(x), Some(y)) => match if run_time { self.branch_types(x, y, span, then, otherwise, YIELDED)? } else { None } {
+                    Some(joined) => joined,
+                    None => self.join(x, y),
+                },
+                _ => value.clone(),
+            });
+        }
+        if let Some(list) = self.yields.last_mut() {
+            list.extend(joined);
+        }
         for name in names {
             let value = |s: &Scope| s.get(&name).map_or(Value::Unknown, |b| b.value.clone());
             let (x, y) = (value(&a), value(&b));
@@ -281,8 +305,14 @@ impl Evaluator<'_> {
             let name = match k {
                 0 => "the value".to_string(),
                 k if k <= names.len() => format!("`{}`", names[k - 1]),
-                _ => "what is yielded".to_string(),
+                _ => YIELDED.to_string(),
             };
+            if let (Value::Tuple(x), Value::Tuple(y)) = (x, y)
+                && k > names.len()
+                && x.len() != y.len()
+            {
+                return self.yields_differ(x.len(), y.len(), span);
+            }
             let (p, q) = (leaves(x), leaves(y));
             if !same_structure(x, y) || p.len() != q.len() {
                 return self.sides_differ(&describe(x), &describe(y), span, sides, &name);
@@ -437,15 +467,16 @@ impl Evaluator<'_> {
         let ((values, recorded), graph, captured) = result?;
         Ok(Side { values, recorded, graph, captured })
     }
+    /// One side yields, the other does not.
+    fn yields_differ<T>(&mut self, a: usize, b: usize, span: Span) -> Eval<T> {
+        self.fail(
+            Diagnostic::error(Code("E0354"), span, "a pass yields once, whatever its conditions are")
+                .note(format!("it yields {a} times if the condition holds, and {b} times if not"))
+                .help("yield in both branches, or once after them; `break` and `continue` stand in loops without `yield`"),
+        )
+    }
     /// The sides of a conditional do not fit together.
     fn sides_differ<T>(&mut self, a: &str, b: &str, span: Span, sides: [Part<'_>; 2], what: &str) -> Eval<T> {
-        if what == "what is yielded" {
-            return self.fail(
-                Diagnostic::error(Code("E0346"), span, "a pass yields once, whatever its conditions are")
-                    .note(format!("one way {a} is yielded, the other way {b}"))
-                    .help("yield in both branches, or once after them; `break` and `continue` stand in loops without `yield`"),
-            );
-        }
         let Part::Block(then) = sides[0] else {
             let message = format!("{what} changes its type where the loop is left");
             return self

@@ -81,7 +81,7 @@ impl Evaluator<'_> {
         if self.yields.is_empty() || (!self.checking() && scope.get(LEFT).is_none()) {
             let word = if breaks { "break" } else { "continue" };
             return self.fail(
-                Diagnostic::error(Code("E0346"), span, format!("`{word}` stands in a loop"))
+                Diagnostic::error(Code("E0353"), span, format!("`{word}` stands in a loop"))
                     .help("it is a statement of the body of a `for`, or of a branch in it; functions and the body of a `sweep` end with their last expression"),
             );
         }

@@ -62,7 +62,8 @@ impl Evaluator<'_> {
         match yields.as_slice() {
             [] => Ok(Value::None),
             _ if run_time => self.cannot_stack(body.span),
-            [one, ..] => {
+            [_, _, ..] => self.yields_twice(body.span),
+            [one] => {
                 let trip = trip.unwrap_or_else(|| self.cx.fresh_symbol("?"));
                 let span = body.span;
                 self.map_tree(one, span, &mut |ev, _, leaf| {

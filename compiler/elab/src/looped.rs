@@ -323,7 +323,7 @@ impl Evaluator<'_> {
         match pass.yields.as_slice() {
             [] => Ok(Value::None),
             [one] => Ok(rebuild(one, &mut arrays.map(Value::Array))),
-            _ => self.fail(Diagnostic::error(Code("E0346"), span, "a pass yields once").help("yield a tuple or a record: `yield (a, b)`")),
+            _ => self.yields_twice(span),
         }
     }
     /// The graph of a pass with the sums (and, where they vary, the counts) of its metrics as carried values after the others; and the metrics of the whole loop.

@@ -110,6 +110,9 @@ impl Evaluator<'_> {
                 .help("loops that own parameters, print or grow lists are unrolled; move such statements out of the loop"),
         )
     }
+    pub(crate) fn yields_twice<T>(&mut self, span: Span) -> Eval<T> {
+        self.fail(Diagnostic::error(Code("E0354"), span, "a pass yields once").help("yield a tuple or a record: `yield (a, b)`"))
+    }
     pub(crate) fn cannot_unroll<T>(&mut self, span: Span) -> Eval<T> {
         self.fail(
             Diagnostic::error(Code("E0717"), span, "a loop with run-time bounds cannot own parameters, states or growing lists")
@@ -220,7 +223,12 @@ impl Evaluator<'_> {
             scope.pop();
             self.counters.pop();
             self.instance.passes.pop();
-            all.append(self.yields.last_mut().expect("pushed above"));
+            let own = std::mem::take(self.yields.last_mut().expect("pushed above"));
+            if own.len() > 1 {
+                result = self.yields_twice(body.span);
+                break;
+            }
+            all.extend(own);
             if let Err(stop) = passed {
                 result = Err(stop);
                 break;

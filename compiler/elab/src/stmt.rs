@@ -110,7 +110,7 @@ impl Evaluator<'_> {
                     Some(list) => list.push(v),
                     None => {
                         return self.fail(
-                            Diagnostic::error(Code("E0346"), s.span, "`yield` stands in a loop")
+                            Diagnostic::error(Code("E0353"), s.span, "`yield` stands in a loop")
                                 .help("`let ys = for x in xs { …; yield y }`"),
                         );
                     }

@@ -322,7 +322,7 @@ pub fn optimizer(
     compiler.timings = Default::default();
     let (graph, options) = cost::update_only(&program);
     let mut update = compiler.program(&graph, &options).map_err(|e| {
-        messages.error("E0701", &e, None);
+        messages.error("E0702", &e, None);
         Failed
     })?;
     let timings = compiler.timings;

@@ -82,6 +82,16 @@ fn ranges() {
 
 /// The specs on the pages of this crate's own codes: the first has the mistake, the second has none.
 #[test]
+fn yields_and_exits_of_loops() {
+    one("fn f(x: f32[N]) -> f32[N] = for v in x { if v > 0 { yield v } }", "E0354", "if v > 0 { yield v }");
+    one("fn f(x: f32[N]) -> f32[N] = for v in x { yield v; yield v }", "E0354", "for v in x { yield v; yield v }");
+    one("fn f(x: f32[3]) -> f32[6] = for v in x { yield v; yield v }", "E0354", "for v in x { yield v; yield v }");
+    clean("fn f(x: f32[N]) -> f32[N] = for v in x { if v > 0 { yield v } else { yield 0 } }");
+    one("fn f(x: f32) -> f32 { break if x > 0; x }", "E0353", "break if x > 0");
+    one("fn f(x: f32[N]) -> f32 {\n  var s = 0.0\n  for v in x { let g = y -> { break; y }; s <- s + g(v) }\n  s\n}", "E0353", "break");
+}
+
+#[test]
 fn pages_show_the_mistake_and_the_remedy() {
     let own = |code: &str| matches!(&code[..4], "E022" | "E033" | "E034" | "E035" | "E042" | "E053" | "E071");
     let mut faults = String::new();
