@@ -153,10 +153,7 @@ pub fn folder_of(file: &Path) -> PathBuf {
 impl HostEnv for Driver {
     fn execute(&mut self, graph: &Graph, inputs: &[Arc<Tensor>]) -> Result<Vec<Tensor>, Diagnostic> {
         let span = graph.outputs.first().map_or(Span::default(), |&o| graph.origin(o).span);
-        let mut program = self
-            .compiler
-            .program(graph, &CompileOptions::default())
-            .map_err(|e| crate::trainer::backend_error(&e, span))?;
+        let mut program = self.compiler.program(graph, &CompileOptions::default()).map_err(|e| crate::trainer::backend_error(&e, span))?;
         let mut outputs = Vec::new();
         for (k, tensor) in inputs.iter().enumerate() {
             // SAFETY: no output is aliased, so inputs are only read; they have the graph's types and live through the run.
@@ -268,6 +265,8 @@ impl HostEnv for Driver {
                 } else {
                     optc_train::save::Value::Plot(Self::plot_of(&curves, "", "", "", false, false))
                 };
+                // What was read from there before, or from a folder it lies in, is out of date.
+                self.sources.retain(|(_, path), _| !target.starts_with(path));
                 optc_train::save::save(&target, &value).map_err(|e| file_error(&e, Span::default()))?;
                 self.say(&format!("saved: {}", target.display()));
             }

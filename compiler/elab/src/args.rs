@@ -187,7 +187,11 @@ impl Evaluator<'_> {
                     let d = d.clone();
                     sig.scope.set(&name, Value::Int(d));
                 }
-                None if self.checking() => {}
+                // An argument that is not known leaves its dimensions open.
+                None if self.checking() => {
+                    let open = self.cx.fresh_symbol("?");
+                    sig.scope.set(&name, Value::Int(open));
+                }
                 None => {
                     sig.scope.set(&name, Value::Unknown);
                 }
