@@ -8,15 +8,18 @@ mod element;
 mod linear;
 mod movement;
 mod value;
+mod watch;
 
 pub(crate) use element::{float_bits, float_from_bits};
 pub use element::{float_identity, int_identity, step_of};
 pub use value::{Data, Value};
+pub use watch::{Watch, interpret_watched};
 
-use crate::graph::{Graph, LoopOp, Node, NodeId, NodeTy, Op, Origin, Ty};
+use crate::graph::{Graph, LoopOp, NodeId, NodeTy, Op, Origin, Ty};
 use optc_abi::{DType, Tensor};
 use std::fmt;
 use std::rc::Rc;
+use watch::Unwatched;
 
 /// Whether results are rounded to their element type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -57,6 +60,13 @@ pub fn interpret(graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>, Interp
 /// # Errors
 /// As [`interpret`].
 pub fn interpret_with(graph: &Graph, inputs: &[Tensor], rounding: Rounding) -> Result<Vec<Tensor>, InterpError> {
+    let tags = vec![(); inputs.len()];
+    let results = interpret_watched(graph, inputs, tags, rounding, &mut Unwatched)?;
+    Ok(results.into_iter().map(|(value, ())| value).collect())
+}
+
+/// The inputs as values.
+fn arguments(graph: &Graph, inputs: &[Tensor], rounding: Rounding) -> Result<Vec<Rc<Value>>, InterpError> {
     let fail = |message: String| InterpError { message, origin: Origin::default() };
     if inputs.len() != graph.inputs.len() {
         return Err(fail(format!("{} inputs for a graph with {}", inputs.len(), graph.inputs.len())));
@@ -70,8 +80,7 @@ pub fn interpret_with(graph: &Graph, inputs: &[Tensor], rounding: Rounding) -> R
         }
         args.push(Rc::new(Value { ty: ty.clone(), data: Data::of(tensor) }));
     }
-    let results = run(graph, &args, rounding)?;
-    Ok(results.iter().map(|value| value.to_tensor(rounding)).collect())
+    Ok(args)
 }
 
 /// The value of one array operation (no loop, conditional, call or input) on given operands; what constant folding uses.
@@ -84,13 +93,16 @@ pub fn evaluate(op: &Op, operands: &[&Tensor], ty: &Ty) -> Result<Tensor, String
     Ok(array(op, &values, ty, Rounding::Typed)?.to_tensor(Rounding::Typed))
 }
 
+/// A value and what is remembered with it.
+type Tagged<T> = (Rc<Value>, T);
+
 /// Results of a node: one, or those of a tuple.
-enum Slot {
-    One(Rc<Value>),
-    Many(Vec<Rc<Value>>),
+enum Slot<T> {
+    One(Tagged<T>),
+    Many(Vec<Tagged<T>>),
 }
 
-fn run(graph: &Graph, args: &[Rc<Value>], rounding: Rounding) -> Result<Vec<Rc<Value>>, InterpError> {
+fn run<W: Watch>(graph: &Graph, args: &[Tagged<W::Tag>], rounding: Rounding, watch: &mut W) -> Result<Vec<Tagged<W::Tag>>, InterpError> {
     let live = graph.live();
     let mut uses = vec![0usize; graph.len()];
     for id in graph.ids().filter(|id| live[id.index()]) {
@@ -101,13 +113,13 @@ fn run(graph: &Graph, args: &[Rc<Value>], rounding: Rounding) -> Result<Vec<Rc<V
     for output in &graph.outputs {
         uses[output.index()] += 1;
     }
-    let mut slots: Vec<Option<Slot>> = (0..graph.len()).map(|_| None).collect();
+    let mut slots: Vec<Option<Slot<W::Tag>>> = (0..graph.len()).map(|_| None).collect();
     for id in graph.ids() {
         if !live[id.index()] {
             continue;
         }
         let node = graph.node(id);
-        let slot = step(node, &slots, args, rounding).map_err(|e| match e {
+        let slot = step(graph, id, &slots, args, rounding, watch).map_err(|e| match e {
             Failure::Here(message) => InterpError { message, origin: graph.origin(id) },
             Failure::Inside(error) => error,
         })?;
@@ -138,61 +150,85 @@ impl From<InterpError> for Failure {
     }
 }
 
-fn one(slots: &[Option<Slot>], id: NodeId) -> Rc<Value> {
+fn one<T: Clone>(slots: &[Option<Slot<T>>], id: NodeId) -> Tagged<T> {
     match &slots[id.index()] {
         Some(Slot::One(value)) => value.clone(),
         _ => panic!("compiler bug: node {id:?} has no array value"),
     }
 }
 
-fn step(node: &Node, slots: &[Option<Slot>], args: &[Rc<Value>], rounding: Rounding) -> Result<Slot, Failure> {
-    let operands = || -> Vec<Rc<Value>> { node.operands.iter().map(|&o| one(slots, o)).collect() };
+fn step<W: Watch>(
+    graph: &Graph,
+    id: NodeId,
+    slots: &[Option<Slot<W::Tag>>],
+    args: &[Tagged<W::Tag>],
+    rounding: Rounding,
+    watch: &mut W,
+) -> Result<Slot<W::Tag>, Failure> {
+    let node = graph.node(id);
+    let operands = || -> Vec<Tagged<W::Tag>> { node.operands.iter().map(|&o| one(slots, o)).collect() };
     match &node.op {
         Op::Input { index } => Ok(Slot::One(args[*index as usize].clone())),
         Op::Result { index } => match &slots[node.operands[0].index()] {
             Some(Slot::Many(values)) => Ok(Slot::One(values[*index].clone())),
             _ => panic!("compiler bug: result of a node that is no tuple"),
         },
-        Op::Loop(l) => Ok(Slot::Many(run_loop(l, &operands(), rounding)?)),
+        Op::Loop(l) => Ok(Slot::Many(run_loop(l, &operands(), rounding, watch)?)),
         Op::Cond { then, otherwise } => {
             let values = operands();
-            let branch = if values[0].ints()[0] != 0 { then } else { otherwise };
-            Ok(Slot::Many(run(branch, &values[1..], rounding)?))
+            let branch = if values[0].0.ints()[0] != 0 { then } else { otherwise };
+            Ok(Slot::Many(run(branch, &values[1..], rounding, watch)?))
         }
-        Op::Call(c) => Ok(Slot::Many(run(&c.body, &operands(), rounding)?)),
+        Op::Call(c) => Ok(Slot::Many(run(&c.body, &operands(), rounding, watch)?)),
         op => {
             let NodeTy::Array(ty) = &node.ty else { panic!("compiler bug: {op:?} with a tuple type") };
-            Ok(Slot::One(Rc::new(array(op, &operands(), ty, rounding)?)))
+            let operands = operands();
+            let values: Vec<Rc<Value>> = operands.iter().map(|(v, _)| v.clone()).collect();
+            let value = array(op, &values, ty, rounding)?;
+            let tag = watch.made(graph, id, &operands, &value);
+            Ok(Slot::One((Rc::new(value), tag)))
         }
     }
 }
 
-fn run_loop(l: &LoopOp, operands: &[Rc<Value>], rounding: Rounding) -> Result<Vec<Rc<Value>>, InterpError> {
+fn run_loop<W: Watch>(
+    l: &LoopOp,
+    operands: &[Tagged<W::Tag>],
+    rounding: Rounding,
+    watch: &mut W,
+) -> Result<Vec<Tagged<W::Tag>>, InterpError> {
     let (trip, args) = match l.trip {
         Some(n) => (n, operands),
-        None => (operands[0].ints()[0].max(0) as usize, &operands[1..]),
+        None => (operands[0].0.ints()[0].max(0) as usize, &operands[1..]),
     };
     let (carried, rest) = args.split_at(l.carried);
     let (scanned, invariant) = rest.split_at(l.scanned);
     let mut carried = carried.to_vec();
     let outputs = l.body.output_types();
-    let mut stacked: Vec<Value> = outputs[l.carried..]
+    let mut stacked: Vec<(Value, W::Tag)> = outputs[l.carried..]
         .iter()
-        .map(|ty| Value::zeros(Ty::new(ty.dtype, std::iter::once(trip).chain(ty.shape.iter().copied()))))
+        .map(|ty| (Value::zeros(Ty::new(ty.dtype, std::iter::once(trip).chain(ty.shape.iter().copied()))), W::Tag::default()))
         .collect();
     for pass in 0..trip {
         let counter = if l.reverse { trip - 1 - pass } else { pass };
-        let mut inputs = vec![Rc::new(Value { ty: Ty::scalar(DType::I32), data: Data::Int(vec![counter as i64]) })];
+        watch.pass_begins(counter);
+        let mut inputs = vec![(Rc::new(Value { ty: Ty::scalar(DType::I32), data: Data::Int(vec![counter as i64]) }), W::Tag::default())];
         inputs.append(&mut carried);
-        inputs.extend(scanned.iter().map(|x| Rc::new(x.row(counter))));
+        inputs.extend(scanned.iter().map(|(x, tag)| {
+            let row = x.row(counter);
+            let tag = watch.part(tag, &row);
+            (Rc::new(row), tag)
+        }));
         inputs.extend_from_slice(invariant);
-        let mut results = run(&l.body, &inputs, rounding)?;
-        for (stack, row) in stacked.iter_mut().zip(results.drain(l.carried..)) {
+        let mut results = run(&l.body, &inputs, rounding, watch)?;
+        for ((stack, tag), (row, new)) in stacked.iter_mut().zip(results.drain(l.carried..)) {
             stack.set_row(counter, &row);
+            *tag = watch.join(tag, &new);
         }
         carried = results;
+        watch.pass_ends();
     }
-    carried.extend(stacked.into_iter().map(Rc::new));
+    carried.extend(stacked.into_iter().map(|(value, tag)| (Rc::new(value), tag)));
     Ok(carried)
 }
 
