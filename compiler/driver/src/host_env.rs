@@ -122,13 +122,17 @@ impl Driver {
         if program.data.is_some() {
             settings.push(("batch".into(), program.batch.to_string()));
         }
-        settings.extend(program.step.hyper.iter().map(|(n, v)| (n.clone(), optc_train::table::number(*v))));
+        settings.extend(program.step.hyper.iter().map(|(n, v)| (n.clone(), optc_abi::number::shown(*v, optc_train::table::DIGITS))));
         let parameters: usize = program.slots.iter().filter(|s| s.kind == optc_elab::program::SlotKind::Param).map(|s| s.ty.len()).sum();
         settings.push(("parameters".into(), parameters.to_string()));
-        let mut results: Vec<(String, String)> =
-            result.series.iter().filter_map(|(n, s)| s.values.last().map(|v| (n.clone(), optc_train::table::number(*v)))).collect();
+        let mut results: Vec<(String, String)> = result
+            .series
+            .iter()
+            .filter_map(|(n, s)| s.values.last().map(|v| (n.clone(), optc_abi::number::shown(*v, optc_train::table::DIGITS))))
+            .collect();
         results.push(("seconds".into(), format!("{:.2}", result.seconds)));
-        results.push(("steps per second".into(), optc_train::table::number(steps as f64 / result.seconds.max(1e-9))));
+        results
+            .push(("steps per second".into(), optc_abi::number::shown(steps as f64 / result.seconds.max(1e-9), optc_train::table::DIGITS)));
         let plots = result
             .series
             .iter()

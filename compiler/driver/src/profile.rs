@@ -1,11 +1,12 @@
 //! Where the time of a step goes: the kernels, products, convolutions and copies of a plan, dearest first.
 
 use indexmap::IndexMap;
+use optc_abi::number::shown;
 use optc_abi::plan::{BufRef, Conv, ConvKind, Gemm, Instr, LibOp, MatRef, Plan};
 use optc_base::SourceMap;
 use optc_exec::Spent;
 use optc_ir::kernel::NamedKernel;
-use optc_train::table::{Cell, Table, number};
+use optc_train::table::{Cell, DIGITS, Table};
 use serde_json::{Value, json};
 
 /// Instructions that are the same but for their operands.
@@ -95,8 +96,8 @@ impl Profile {
             text.push_str(&format!(
                 "\nproducts and convolutions: {:.1} % of the time, {} GFLOP a step at {} GFLOP/s",
                 100.0 * products.0 / self.wall.max(1e-12),
-                number(products.1 / self.steps / 1e9),
-                number(products.1 / products.0 / 1e9)
+                shown(products.1 / self.steps / 1e9, DIGITS),
+                shown(products.1 / products.0 / 1e9, DIGITS)
             ));
         }
         text

@@ -239,7 +239,7 @@ impl Session {
         if let Some((_, item)) = self.items().find(|(_, i)| i.name().is_some_and(|n| &*n.text == name)) {
             return Err((format!("`{name}` is a {}, not a {what}", kind(item)), Some(list())));
         }
-        let help = nearest(name, names.iter().copied()).map(|n| format!("did you mean `{n}`?")).or_else(|| Some(list()));
+        let help = nearest(name, names.iter().copied()).map(|n| format!("did you mean `{n}`")).or_else(|| Some(list()));
         Err((format!("{} has no {what} `{name}`", self.path.display()), help))
     }
 

@@ -125,7 +125,7 @@ pub fn slots(program: &TrainProgram) -> String {
         }
     }
     for (name, value) in &program.step.hyper {
-        let _ = writeln!(out, "  hyperparameter {name} = {}", optc_train::table::exact(*value));
+        let _ = writeln!(out, "  hyperparameter {name} = {}", optc_abi::number::exact_as_stored(*value));
     }
     out
 }

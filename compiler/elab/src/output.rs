@@ -5,6 +5,7 @@ use crate::host::{Cell, Curve, Output};
 use crate::scope::Scope;
 use crate::value::{Series, Value};
 use optc_abi::Tensor;
+use optc_abi::number::shown;
 use optc_base::{Code, Diagnostic, Span};
 use optc_front::ast::{BinaryOp, Expr, ExprKind, Name, Stmt, StmtKind};
 use std::sync::Arc;
@@ -67,7 +68,7 @@ impl Evaluator<'_> {
         Ok(match value {
             Value::Str(s) => s.to_string(),
             Value::Int(d) => d.to_string(),
-            Value::Float(Some(x)) => number(*x),
+            Value::Float(Some(x)) => shown(*x, DIGITS),
             Value::Bool(Some(b)) => b.to_string(),
             Value::DType(d) => d.to_string(),
             Value::None => "none".into(),
@@ -81,7 +82,7 @@ impl Evaluator<'_> {
                 format!("{{ {} }}", words.join(", "))
             }
             Value::Series(s) => {
-                format!("series of {} values, last {}", s.values.len(), s.values.last().map_or("none".into(), |&x| number(x)))
+                format!("series of {} values, last {}", s.values.len(), s.values.last().map_or("none".into(), |&x| shown(x, DIGITS)))
             }
             Value::Array(a) if self.mode == Mode::Host => show_tensor(&*self.force(a, span)?),
             Value::Array(_) | Value::Unknown | Value::Float(None) | Value::Bool(None) => "?".into(),
@@ -314,7 +315,7 @@ impl Evaluator<'_> {
                 let error = if worst.difference == 0.0 { 0.0 } else { error };
                 let place = if worst.path.is_empty() { String::new() } else { format!(" at {}", worst.path) };
                 let kind = if relative { " relative" } else { "" };
-                (error <= bound, format!("differs by {}{kind}{place}, allowed are {}", number(error), number(bound)))
+                (error <= bound, format!("differs by {}{kind}{place}, allowed are {}", shown(error, DIGITS), shown(bound, DIGITS)))
             }
             _ => {
                 let v = self.expr(scope, cond)?;
@@ -414,24 +415,12 @@ fn is_comparison(op: BinaryOp) -> bool {
     matches!(op, BinaryOp::Eq | BinaryOp::Ne | BinaryOp::Lt | BinaryOp::Le | BinaryOp::Gt | BinaryOp::Ge)
 }
 
-/// A number with up to six significant digits.
-pub(crate) fn number(x: f64) -> String {
-    if x.fract() == 0.0 && x.abs() < 1e15 {
-        return format!("{x}");
-    }
-    let magnitude = x.abs();
-    if (1e-4..1e6).contains(&magnitude) {
-        let digits = (5 - magnitude.log10().floor() as i32).max(0) as usize;
-        let text = format!("{x:.digits$}");
-        if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_string() } else { text }
-    } else {
-        format!("{x:.5e}")
-    }
-}
+/// Significant digits of numbers that are printed.
+const DIGITS: usize = 6;
 
 /// An array in words: all of a small one, the ends of a large one.
 fn show_tensor(t: &Tensor) -> String {
-    let element = |i: usize| number(t.get_f64(i));
+    let element = |i: usize| shown(t.get_f64(i), DIGITS);
     if t.shape.is_empty() {
         return element(0);
     }
@@ -456,8 +445,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_in_words() {
-        assert_eq!([0.0, 3.0, 0.1, 123.456789, 1e-7, f64::NAN].map(number), ["0", "3", "0.1", "123.457", "1.00000e-7", "NaN"]);
+    fn arrays_in_words() {
         assert_eq!(show_tensor(&Tensor::from_slice(&[2, 2], &[1.0f32, 2.0, 3.0, 4.5])), "[[1, 2], [3, 4.5]]");
     }
 }

@@ -3,6 +3,7 @@
 use crate::evaluator::{Eval, Evaluator};
 use crate::scope::Scope;
 use crate::value::Value;
+use optc_abi::number::{exact, exact_f32};
 use optc_base::{Code, Diagnostic, Span};
 use optc_front::ast::StrPart;
 
@@ -48,7 +49,7 @@ impl Evaluator<'_> {
                 (Some(n), None) => n.to_string(),
                 (Some(n), Some(s)) => s.apply(n as f64),
             },
-            Value::Float(Some(x)) => spec.map_or_else(|| number(*x), |s| s.apply(*x)),
+            Value::Float(Some(x)) => spec.map_or_else(|| exact(*x), |s| s.apply(*x)),
             Value::Bool(Some(b)) => b.to_string(),
             Value::Str(s) => match spec {
                 Some(f) => format!("{s:<width$}", width = f.width),
@@ -67,8 +68,8 @@ impl Evaluator<'_> {
                     Some(s) => s.apply(x),
                     None if a.dtype == optc_abi::DType::Bool => (x != 0.0).to_string(),
                     None if integer => format!("{}", x as i64),
-                    None if a.dtype == optc_abi::DType::F64 => number(x),
-                    None => number_f32(x),
+                    None if a.dtype == optc_abi::DType::F64 => exact(x),
+                    None => exact_f32(x as f32),
                 };
                 nested(&tensor.shape, &mut values.into_iter().map(one))
             }
@@ -94,7 +95,7 @@ impl Evaluator<'_> {
                 format!("{{ {} }}", parts.join(", "))
             }
             Value::Series(s) => {
-                format!("[{}]", s.values.iter().map(|x| spec.map_or_else(|| number(*x), |f| f.apply(*x))).collect::<Vec<_>>().join(", "))
+                format!("[{}]", s.values.iter().map(|x| spec.map_or_else(|| exact(*x), |f| f.apply(*x))).collect::<Vec<_>>().join(", "))
             }
             other => {
                 let what = crate::tree::describe(other);
@@ -102,18 +103,6 @@ impl Evaluator<'_> {
             }
         }))
     }
-}
-
-/// A number in the shortest form that gives it back.
-pub fn number(x: f64) -> String {
-    let size = x.abs();
-    if x != 0.0 && x.is_finite() && !(1e-4..1e16).contains(&size) { format!("{x:e}") } else { format!("{x}") }
-}
-
-fn number_f32(x: f64) -> String {
-    let y = x as f32;
-    let size = y.abs();
-    if y != 0.0 && y.is_finite() && !(1e-4..1e8).contains(&size) { format!("{y:e}") } else { format!("{y}") }
 }
 
 fn nested(shape: &[usize], items: &mut dyn Iterator<Item = String>) -> String {
@@ -177,7 +166,7 @@ impl Format {
             }
             '%' => format!("{:.p$}%", 100.0 * x, p = self.precision.unwrap_or(0)),
             'd' if x.fract() == 0.0 => format!("{x:.0}"),
-            'd' => number(x),
+            'd' => exact(x),
             _ => {
                 let size = x.abs();
                 let digits = self.precision.unwrap_or(6).max(1);

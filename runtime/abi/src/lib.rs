@@ -1,6 +1,7 @@
 //! Element types, tensors, plans and the calling convention of kernels: the only meeting point of compiler and runtime.
 
 pub mod dtype;
+pub mod number;
 pub mod philox;
 pub mod plan;
 pub mod tensor;

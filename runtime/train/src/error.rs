@@ -76,7 +76,7 @@ impl TrainError {
         };
         let help = match error.kind() {
             K::NotFound if code == "R0101" => Some(match nearest_sibling(path) {
-                Some(near) => format!("did you mean `{near}`? Paths are relative to the spec file").into(),
+                Some(near) => format!("did you mean `{near}`; paths are relative to the spec file").into(),
                 None => "paths are relative to the spec file".into(),
             }),
             K::PermissionDenied => Some("check the permissions of the file and its folder".into()),

@@ -1,8 +1,8 @@
 //! Logs of recorded values: CSV, JSON lines and TensorBoard event files, continued exactly after a resume.
 
 use crate::error::{Result, TrainError};
-use crate::table::exact;
 use crate::tfevents;
+use optc_abi::number::exact_as_stored;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -107,7 +107,7 @@ impl Logger {
                     for column in &self.columns {
                         self.buffer.push(b',');
                         if let Some((_, v)) = values.iter().find(|(name, _)| name == column) {
-                            self.buffer.extend_from_slice(exact(*v).as_bytes());
+                            self.buffer.extend_from_slice(exact_as_stored(*v).as_bytes());
                         }
                     }
                     self.buffer.push(b'\n');
@@ -116,7 +116,7 @@ impl Logger {
                     write!(self.buffer, "{{\"step\":{step}").expect("memory takes bytes");
                     for (name, v) in values {
                         let name = serde_json::Value::from(*name);
-                        let v = if v.is_finite() { exact(*v) } else { "null".to_string() };
+                        let v = if v.is_finite() { exact_as_stored(*v) } else { "null".to_string() };
                         write!(self.buffer, ",{name}:{v}").expect("memory takes bytes");
                     }
                     self.buffer.extend_from_slice(b"}\n");

@@ -1,7 +1,8 @@
 //! Live progress: a bar on a terminal, now and then a line elsewhere, or nothing.
 
-use crate::table::number;
+use crate::table::DIGITS;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use optc_abi::number::shown;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
@@ -131,7 +132,7 @@ impl Progress {
         self.next = now + self.interval;
     }
     fn message(&self, step: u64, values: &[(&str, f64)]) -> String {
-        let mut parts: Vec<String> = values.iter().map(|(name, v)| format!("{name} {}", number(*v))).collect();
+        let mut parts: Vec<String> = values.iter().map(|(name, v)| format!("{name} {}", shown(*v, DIGITS))).collect();
         if self.speed > 0.0 {
             parts.push(speed(self.speed));
             if step < self.total {
@@ -156,7 +157,7 @@ impl Progress {
             return;
         }
         let mean = if seconds > 0.0 { (step - self.first.min(step)) as f64 / seconds } else { 0.0 };
-        let mut parts: Vec<String> = values.iter().map(|(name, v)| format!("{name} {}", number(*v))).collect();
+        let mut parts: Vec<String> = values.iter().map(|(name, v)| format!("{name} {}", shown(*v, DIGITS))).collect();
         parts.push(format!("{} steps in {}", step - self.first.min(step), duration(seconds)));
         if mean > 0.0 {
             parts.push(speed(mean));

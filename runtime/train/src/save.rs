@@ -6,8 +6,9 @@ use crate::error::{Result, TrainError};
 use crate::plot::{Line, Plot};
 use crate::png;
 use crate::series::Series;
-use crate::table::{Cell, Table, exact};
+use crate::table::{Cell, Table};
 use indexmap::IndexMap;
+use optc_abi::number::exact_as_stored;
 use optc_abi::{DType, Tensor};
 use serde_json::{Map, Value as Json};
 use std::path::Path;
@@ -267,7 +268,7 @@ fn csv(value: &Value) -> Result<String> {
 
 fn json_number(v: f64) -> Json {
     // The shortest digits, also of numbers that come from f32.
-    exact(v).parse::<f64>().ok().and_then(serde_json::Number::from_f64).map_or(Json::Null, Json::Number)
+    exact_as_stored(v).parse::<f64>().ok().and_then(serde_json::Number::from_f64).map_or(Json::Null, Json::Number)
 }
 
 fn json_cell(cell: &Cell) -> Json {

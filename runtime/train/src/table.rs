@@ -2,6 +2,10 @@
 
 use crate::error::{Result, TrainError};
 use comfy_table::{Cell as TextCell, CellAlignment, ContentArrangement, Table as TextTable, presets};
+use optc_abi::number::{exact_as_stored, shown};
+
+/// Significant digits of numbers in tables and progress.
+pub const DIGITS: usize = 4;
 
 /// One field of a table.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,7 +52,7 @@ impl Cell {
     /// As people read it.
     pub fn shown(&self) -> String {
         match self {
-            Cell::Number(v) => number(*v),
+            Cell::Number(v) => shown(*v, DIGITS),
             Cell::Int(v) => v.to_string(),
             Cell::Text(t) => t.clone(),
             Cell::Bool(b) => b.to_string(),
@@ -58,51 +62,13 @@ impl Cell {
     /// As a program reads it: numbers in full.
     pub fn exact(&self) -> String {
         match self {
-            Cell::Number(v) => exact(*v),
+            Cell::Number(v) => exact_as_stored(*v),
             other => other.shown(),
         }
     }
     /// Whether it stands at the right of its column.
     pub fn is_number(&self) -> bool {
         matches!(self, Cell::Number(_) | Cell::Int(_))
-    }
-}
-
-/// A number to 4 significant digits: `0.9722`, `1234`, `1.5e-5`, `3.2e8`, `nan`.
-pub fn number(v: f64) -> String {
-    if v.is_nan() {
-        return "nan".to_string();
-    }
-    if v.is_infinite() {
-        return if v > 0.0 { "inf" } else { "-inf" }.to_string();
-    }
-    if v == 0.0 {
-        return "0".to_string();
-    }
-    // The exponent after rounding to 4 digits, so that 9999.9 becomes 1e4's layout.
-    let scientific = format!("{v:.3e}");
-    let (mantissa, exponent) = scientific.split_once('e').expect("the e format has an e");
-    let exponent: i32 = exponent.parse().expect("the e format has an exponent");
-    let trim = |s: &str| if s.contains('.') { s.trim_end_matches('0').trim_end_matches('.').to_string() } else { s.to_string() };
-    if (-4..7).contains(&exponent) {
-        trim(&format!("{v:.*}", (3 - exponent).max(0) as usize))
-    } else {
-        format!("{}e{exponent}", trim(mantissa))
-    }
-}
-
-/// The shortest decimal that reads back as the same number; as the same `f32` if the number is one.
-pub fn exact(v: f64) -> String {
-    if v.is_nan() {
-        return "nan".to_string();
-    }
-    let magnitude = v.abs();
-    let plain = magnitude == 0.0 || (1e-5..1e16).contains(&magnitude) || v.is_infinite();
-    match f64::from(v as f32) == v {
-        true if plain => format!("{}", v as f32),
-        true => format!("{:e}", v as f32),
-        false if plain => format!("{v}"),
-        false => format!("{v:e}"),
     }
 }
 
@@ -207,38 +173,6 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_have_four_significant_digits() {
-        let cases = [
-            (0.972222, "0.9722"),
-            (1234.56, "1235"),
-            (1_234_567.0, "1234567"),
-            (0.000123456, "0.0001235"),
-            (1.5e-5, "1.5e-5"),
-            (3.21987e8, "3.22e8"),
-            (-2.0, "-2"),
-            (0.99999, "1"),
-            (9_999_999.9, "1e7"),
-            (f64::NAN, "nan"),
-            (f64::NEG_INFINITY, "-inf"),
-            (-0.0, "0"),
-            (100.0, "100"),
-        ];
-        for (v, expected) in cases {
-            assert_eq!(number(v), expected);
-        }
-    }
-
-    #[test]
-    fn exact_numbers_read_back() {
-        assert_eq!(exact(f64::from(0.1f32)), "0.1");
-        for v in [0.1, 1.0 / 3.0, 1e-300, 1e300, -5.0, f64::from(1e-20f32), f64::INFINITY] {
-            let back: f64 = exact(v).parse().unwrap();
-            let narrow = f64::from(exact(v).parse::<f32>().unwrap());
-            assert!(back == v || narrow == v, "{v} as {}", exact(v));
-        }
-    }
 
     #[test]
     fn text_is_aligned_by_column() {

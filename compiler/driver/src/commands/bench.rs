@@ -247,9 +247,9 @@ pub fn spec(file: &Path, name: Option<&str>, set: &[String], settings: &Settings
             m.report["steps_per_second"] = rate_json(&r);
             m.lines.push(format!(
                 "  {} steps/s (quartiles {} to {}; {} blocks, {} steps)",
-                optc_train::table::number(r.median),
-                optc_train::table::number(r.low),
-                optc_train::table::number(r.high),
+                optc_abi::number::shown(r.median, optc_train::table::DIGITS),
+                optc_abi::number::shown(r.low, optc_train::table::DIGITS),
+                optc_abi::number::shown(r.high, optc_train::table::DIGITS),
                 r.blocks,
                 r.steps
             ));

@@ -69,7 +69,7 @@ fn code_page(code: &str, messages: &Messages) -> Result<(), Failed> {
         return Ok(());
     }
     let known: Vec<&str> = optc_base::pages::all().iter().map(|p| p.0).collect();
-    let help = nearest(code, known.iter().copied()).map(|n| format!("did you mean {n}?"));
+    let help = nearest(code, known.iter().copied()).map(|n| format!("did you mean {n}"));
     messages.error("", &format!("there is no code {code}"), help.as_deref());
     Err(Failed)
 }
@@ -237,7 +237,7 @@ fn optimizer(expression: &str, file: Option<&Path>, messages: &Messages) -> Resu
     let cost = cost::cost(&program);
     let number = |x: f64| {
         let rounded = (x * 1000.0).round() / 1000.0;
-        optc_train::table::exact(if rounded == 0.0 { 0.0 } else { rounded })
+        optc_abi::number::exact_as_stored(if rounded == 0.0 { 0.0 } else { rounded })
     };
     let followed = if transform { ", followed by sgd(lr = 0.01)" } else { "" };
     say(&format!("{expression}{followed}: f32, one leaf of {} parameters", grouped(cost.parameters)));
@@ -255,7 +255,7 @@ fn optimizer(expression: &str, file: Option<&Path>, messages: &Messages) -> Resu
     line("elementwise", if cost.elementwise { "yes" } else { "no" }.to_string());
     if !program.step.hyper.is_empty() {
         let list: Vec<String> =
-            program.step.hyper.iter().map(|(n, v)| format!("{} = {}", hyper_name(n), optc_train::table::exact(*v))).collect();
+            program.step.hyper.iter().map(|(n, v)| format!("{} = {}", hyper_name(n), optc_abi::number::exact_as_stored(*v))).collect();
         line("hyperparameters (run-time inputs)", list.join(", "));
     }
     Ok(())

@@ -34,7 +34,7 @@ pub fn plot(file: &Path, expression: &str, steps: usize, output: &Path, messages
     }
     let (first, last) = (values.first().copied().unwrap_or(f64::NAN), values.last().copied().unwrap_or(f64::NAN));
     let (least, greatest) = values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), &v| (a.min(v), b.max(v)));
-    let number = optc_train::table::number;
+    let number = |x: f64| optc_abi::number::shown(x, optc_train::table::DIGITS);
     say(&format!(
         "{}: {} steps, first {}, last {}, least {}, greatest {}",
         output.display(),

@@ -25,7 +25,7 @@ pub fn show(path: &str, messages: &Messages) -> Result<(), Failed> {
         let names: Vec<&str> = all.iter().filter_map(|p| p.rsplit('.').next()).collect();
         std_lib::std_lookup(nearest(last, names.iter().copied())?)
     });
-    let help = near.map_or_else(|| format!("the folders are {}", std_lib::std_folders().join(", ")), |n| format!("did you mean `{n}`?"));
+    let help = near.map_or_else(|| format!("the folders are {}", std_lib::std_folders().join(", ")), |n| format!("did you mean `{n}`"));
     messages.error("E0250", &format!("the standard library has no `{path}`"), Some(&help));
     Err(Failed)
 }
