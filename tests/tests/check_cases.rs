@@ -20,6 +20,9 @@ fn each_broken_spec_gets_its_message() {
         if count == 0 {
             faults.push(format!("{name}: no error was found"));
         }
+        if text.lines().any(|l| l.contains("= help:") && l.ends_with(['?', '.'])) {
+            faults.push(format!("{name}: a help line with a mark at its end"));
+        }
         if text.contains(env!("CARGO_MANIFEST_DIR")) {
             faults.push(format!("{name}: an absolute path in a message"));
         }

@@ -97,7 +97,7 @@ fn experiments_by_name_and_failed_checks() {
     let o = optc(dir.path(), &["run", "a.opt", "fails"]);
     assert!(status(&o) == 1 && out(&o).contains("one is more than two"), "{}{}", out(&o), err(&o));
     let o = optc(dir.path(), &["run", "a.opt", "hold"]);
-    assert!(status(&o) == 1 && err(&o).contains("did you mean `holds`?"), "{}", err(&o));
+    assert!(status(&o) == 1 && err(&o).contains("did you mean `holds`"), "{}", err(&o));
     let o = optc(dir.path(), &["run", "a.opt", "point"]);
     assert!(status(&o) == 1 && err(&o).contains("is a model"), "{}", err(&o));
 }
@@ -310,6 +310,64 @@ fn a_schedule_that_leaves_its_range_ends_the_run() {
     assert!(message.contains("error[R0205]: step 1: `lr` of `sgd` is -0.035, but must be at least 0"), "{message}");
     assert!(message.contains("ramp(0.1) - 0.035") && message.contains("its range"), "{message}");
     assert_eq!(status(&optc(dir.path(), &["run", "fine.opt", "descend"])), 0);
+}
+
+#[test]
+fn what_makes_the_loss_nan_is_named_inside_loops_and_branches() {
+    let spec = |loss: &str| {
+        format!(
+            "import std.optim.sgd\n\nmodel point() -> f32 {{\n  param w: f32 = 1.0\n  w\n}}\n\ndata d {{\n  x = generate(2) {{ i -> 1 / (i - 1) }}\n}}\n\n{loss}\n\ntrain t {{\n  data d, batch = 1\n  model net = point()\n  loss bad(net(), x)\n  optimizer sgd(lr = 0.1)\n  steps 3\n}}\n"
+        )
+    };
+    let cases = [
+        // In a loop: the line, and the pass.
+        (
+            "loss bad(w: f32, x: f32[B]) -> f32 {\n  var s = w\n  for i in 0..10 {\n    s <- s + 0.1\n    s <- s + sqrt(4.5 - i)\n  }\n  s\n}",
+            ["step 1: `sqrt` here makes the loss NaN", "s <- s + sqrt(4.5 - i)", "gives NaN in pass 5 of its loop"],
+        ),
+        // In a branch, in a loop in a loop.
+        (
+            "loss bad(w: f32, x: f32[B]) -> f32 {\n  var s = w\n  for i in 0..6 {\n    for j in 0..7 {\n      if i * j > 20 { s <- s * log(s * 0) } else { s <- s + w }\n    }\n  }\n  s\n}",
+            ["step 1: `log` here makes the loss NaN", "s <- s * log(s * 0)", "gives -inf in passes 4, 6 of its loops"],
+        ),
+        // Not the first value that is not finite, but the one the loss comes from.
+        (
+            "loss bad(w: f32, x: f32[B]) -> f32 {\n  let unused = where(w > 0, w, log(0 * w))\n  var s = unused\n  for i in 0..5 { s <- s / (w - 1) }\n  s\n}",
+            ["step 1: `div` here makes the loss infinite", "s / (w - 1)", "gives inf in pass 0 of its loop"],
+        ),
+        // The data.
+        (
+            "loss bad(w: f32, x: f32[B]) -> f32 = mean((w * x)^2)",
+            ["step 2: a value of the data `x` here makes the loss infinite", "train t", "gives"],
+        ),
+    ];
+    for (loss, expected) in cases {
+        let dir = folder(&[("a.opt", &spec(loss))]);
+        let o = optc(dir.path(), &["run", "a.opt"]);
+        let message = err(&o);
+        assert!(status(&o) == 1 && message.contains("error[R0202]"), "{message}");
+        for part in expected {
+            assert!(message.contains(part), "{part} in {message}");
+        }
+    }
+}
+
+#[test]
+fn logs_go_where_they_are_sent() {
+    let spec = SPEC.replace("  steps     10\n", "  steps     10\n  log \"logs\", formats = [csv, jsonl]\n")
+        + "\nexperiment sent {\n  let a = run descend with { log = \"elsewhere\" }\n  let b = run descend with { log = none, steps = 20 }\n  let c = run descend with { seed = 1, log = \"more\" }\n  check a.loss.last == b.loss[9], \"the same run\"\n}\n";
+    let dir = folder(&[("a.opt", &spec), ("plain.opt", SPEC)]);
+    let lines = |path: &str| std::fs::read_to_string(dir.path().join(path)).map(|t| t.lines().count()).unwrap_or(0);
+    let o = optc(dir.path(), &["run", "a.opt", "sent"]);
+    assert_eq!(status(&o), 0, "{}{}", out(&o), err(&o));
+    assert_eq!([lines("elsewhere/metrics.csv"), lines("elsewhere/metrics.jsonl")], [11, 10], "the formats stay");
+    assert_eq!(lines("more/seed=1/metrics.csv"), 11, "a run of its own");
+    assert!(!dir.path().join("logs").exists(), "none went to the folder that is written");
+    // A train without a log gets one, from the command line too.
+    let o = optc(dir.path(), &["run", "plain.opt", "descend", "--set", "log=\"here\""]);
+    assert_eq!((status(&o), lines("here/metrics.csv")), (0, 11), "{}", err(&o));
+    let o = optc(dir.path(), &["run", "plain.opt", "descend", "--set", "log=3"]);
+    assert!(status(&o) == 1 && err(&o).contains("error[E0516]") && err(&o).contains("`log` is a path"), "{}", err(&o));
 }
 
 /// The newest checkpoint of a folder: its step and its tensors.

@@ -108,7 +108,7 @@ impl Evaluator<'_> {
                 let d = Diagnostic::error(Code("E0221"), arg.span, format!("`{}` has no parameter `{name}`", what.text))
                     .label(what.span, "declared here");
                 let d = match crate::names::nearest(&name, params.iter().map(|p| &*p.name.text)) {
-                    Some(near) => d.help(format!("did you mean `{near}`?")),
+                    Some(near) => d.help(format!("did you mean `{near}`")),
                     None => {
                         let names: Vec<&str> = params.iter().map(|p| &*p.name.text).collect();
                         d.help(if names.is_empty() {

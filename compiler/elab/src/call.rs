@@ -211,7 +211,7 @@ impl Evaluator<'_> {
                     format!("{what} has no method `{}`, and there is no such function", method.text),
                 );
                 return self.fail(match crate::names::nearest(&method.text, names.iter().map(String::as_str)) {
-                    Some(near) => d.help(format!("did you mean `{near}`?")),
+                    Some(near) => d.help(format!("did you mean `{near}`")),
                     None => d,
                 });
             }

@@ -418,7 +418,7 @@ impl Evaluator<'_> {
                     let mut d = Diagnostic::error(Code("E0224"), name.span, format!("this record has no field `{field}`"))
                         .label(span, describe(value));
                     if let Some(near) = crate::names::nearest(field, fields.keys().map(|k| &**k)) {
-                        d = d.help(format!("did you mean `{near}`?"));
+                        d = d.help(format!("did you mean `{near}`"));
                     }
                     self.fail(d)
                 }

@@ -133,7 +133,7 @@ impl Evaluator<'_> {
         let file = self.program.module(module);
         let mut d = Diagnostic::error(Code("E0220"), span, format!("there is no `{name}` in {}", file.name));
         if let Some(near) = nearest(name, file.scope.keys().map(|n| &**n).filter(|n| !n.starts_with('_'))) {
-            d = d.help(format!("did you mean `{near}`?"));
+            d = d.help(format!("did you mean `{near}`"));
         }
         self.fail(d)
     }
@@ -153,7 +153,7 @@ impl Evaluator<'_> {
                     let items = self.program.module(scope.module).scope.keys().map(|n| n.to_string());
                     let builtins = optc_ops::builtin_names().into_iter().chain(SPECIAL.iter().copied()).map(str::to_string);
                     let all: Vec<String> = local.into_iter().chain(items).chain(builtins).collect();
-                    nearest(name, all.iter().map(String::as_str)).map(|near| format!("did you mean `{near}`?"))
+                    nearest(name, all.iter().map(String::as_str)).map(|near| format!("did you mean `{near}`"))
                 }
             },
         };

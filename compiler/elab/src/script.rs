@@ -263,7 +263,7 @@ impl<'p> Evaluator<'p> {
                     names.push("seconds");
                     let d = Diagnostic::error(Code("E0224"), field.span, format!("a run has no `{}`", field.text));
                     return self.fail(match crate::names::nearest(&field.text, names.iter().copied()) {
-                        Some(near) => d.help(format!("did you mean `{near}`?")),
+                        Some(near) => d.help(format!("did you mean `{near}`")),
                         None => d.help(format!("it has {}", names.join(", "))),
                     });
                 }

@@ -139,7 +139,7 @@ impl Evaluator<'_> {
     pub fn unknown_setting<T>(&mut self, word: &Name, block: &str, known: &[&str]) -> Eval<T> {
         let d = Diagnostic::error(Code("E0226"), word.span, format!("a `{block}` block has no setting `{}`", word.text));
         self.fail(match crate::names::nearest(&word.text, known.iter().copied()) {
-            Some(near) => d.help(format!("did you mean `{near}`?")),
+            Some(near) => d.help(format!("did you mean `{near}`")),
             None => d.help(format!("its settings are {}", known.join(", "))),
         })
     }

@@ -122,7 +122,7 @@ impl Evaluator<'_> {
                 None => {
                     let d = Diagnostic::error(Code("E0515"), span, format!("`{path}` has no array `{entry}`"));
                     self.fail(match crate::names::nearest(&entry, arrays.keys().map(|k| &**k)) {
-                        Some(near) => d.help(format!("did you mean `{near}`?")),
+                        Some(near) => d.help(format!("did you mean `{near}`")),
                         None => d.help(format!("it has {}", arrays.keys().map(|k| &**k).collect::<Vec<_>>().join(", "))),
                     })
                 }

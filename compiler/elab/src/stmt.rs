@@ -214,7 +214,7 @@ impl Evaluator<'_> {
                         .at("no such variable");
                     let variables: Vec<String> = scope.names().map(|n| n.to_string()).collect();
                     return self.fail(match crate::names::nearest(name, variables.iter().map(String::as_str)) {
-                        Some(near) => d.help(format!("did you mean `{near}`? or declare it: `var {name} = …`")),
+                        Some(near) => d.help(format!("did you mean `{near}`, or declare it: `var {name} = …`")),
                         None => d.help(format!("declare it before: `var {name} = …`")),
                     });
                 };

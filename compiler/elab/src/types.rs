@@ -159,7 +159,7 @@ impl Evaluator<'_> {
                 let aliases: Vec<&str> = ["int", "bool", "str", "float", "tree", "fn", "model", "optimizer", "f32", "f64", "i32"].to_vec();
                 let mut d = Diagnostic::error(Code("E0351"), name.span, format!("unknown type `{}`", name.text));
                 d = match crate::names::nearest(&name.text, aliases) {
-                    Some(near) => d.help(format!("did you mean `{near}`?")),
+                    Some(near) => d.help(format!("did you mean `{near}`")),
                     None => d.help("declare it with `type name = …`"),
                 };
                 self.fail(d)

@@ -378,7 +378,7 @@ impl Evaluator<'_> {
                 let d = Diagnostic::error(Code("E0221"), arg.expr.span, format!("`{}` has no parameter `{name}`", item.name.text))
                     .label(item.name.span, "defined here");
                 match crate::names::nearest(name, names.iter().copied()) {
-                    Some(near) => d.help(format!("did you mean `{near}`?")),
+                    Some(near) => d.help(format!("did you mean `{near}`")),
                     None => d.help(format!("its parameters are {}", names.join(", "))),
                 }
             }

@@ -114,7 +114,7 @@ impl Evaluator<'_> {
                 if !paths.iter().any(|p| crate::arith::glob(&plain(pattern), &plain(p))) {
                     let d = Diagnostic::error(Code("E0532"), *span, format!("no parameter of `{name}` has a path like `{pattern}`"));
                     return self.fail(match crate::names::nearest(pattern, paths.iter().copied()) {
-                        Some(near) => d.help(format!("did you mean `{near}`?")),
+                        Some(near) => d.help(format!("did you mean `{near}`")),
                         None => d.help(format!("its paths are {}", paths.join(", "))),
                     });
                 }
