@@ -2,8 +2,8 @@
 //!
 //! Differentiation makes the backward pass read values of the forward pass. Each of them costs a store, a load and, above all, memory for the
 //! whole time in between. Two things are done about it, neither of which changes a result, because the same operations are computed:
-//! - a value that only kernels read is not stored at all if its readers can compute it from arrays they load anyway, and that takes less time
-//!   than storing and loading it (`1 + tanh x` and `1 - tanh² x` are computed from `x`);
+//! - a value that only kernels read is not stored at all if its readers can compute it from arrays they load anyway, or several from one that is
+//!   stored in their place, and that takes less time than storing and loading them (`1 + tanh x` and `1 - tanh² x` are computed from `tanh x`);
 //! - a value that an instruction like a matrix product needs in memory, early and once more late, is computed and stored a second time by a late
 //!   kernel that loads what it takes anyway (the output of an activation or of a normalization, for the gradient of the weights it meets).
 
@@ -20,9 +20,9 @@ const LARGE: usize = 1 << 18;
 const SMALL_RATIO: usize = 8;
 /// Nanoseconds of one addition per element, in vectors.
 const NS_PER_ADD: f64 = 0.04;
-/// Nanoseconds of storing one byte and of loading it later, from main memory. A store also loads the line it changes.
-const NS_PER_STORED: f64 = 0.2;
-const NS_PER_LOADED: f64 = 0.1;
+/// Nanoseconds of storing one byte and of loading it later, in the stream of a kernel that has others.
+const NS_PER_STORED: f64 = 0.05;
+const NS_PER_LOADED: f64 = 0.03;
 /// Additions per element that a second copy may take beyond what its kernel computes anyway.
 const COPY_ADDITIONS: usize = 8;
 
@@ -43,6 +43,16 @@ struct Chain {
     /// Additions per element of these.
     additions: usize,
     /// Small values that must be stored for it.
+    store: Vec<N>,
+}
+
+/// Values to keep out of memory.
+#[derive(Debug, Default)]
+struct Trade {
+    /// Nanoseconds saved.
+    gain: f64,
+    values: Vec<N>,
+    /// What is stored instead.
     store: Vec<N>,
 }
 
@@ -154,9 +164,9 @@ impl<'a> Pass<'a> {
         intake
     }
 
-    /// Adds to `chain` what computing `n` again in kernel `g` takes, if `n` and what is in `dropped` were not stored. False if it cannot be done
-    /// from large arrays that the kernel loads anyway.
-    fn extend(&self, chain: &mut Chain, n: N, g: usize, dropped: &[N]) -> bool {
+    /// Adds to `chain` what computing `n` again in kernel `g` takes, if `n` and what is in `dropped` were not stored, but `waist` was. False if it
+    /// cannot be done from `waist` and large arrays that the kernel loads anyway.
+    fn extend(&self, chain: &mut Chain, n: N, g: usize, dropped: &[N], waist: Option<N>) -> bool {
         let mut todo = vec![n];
         while let Some(m) = todo.pop() {
             if self.intake[g].computes.contains(&m) || !chain.nodes.insert(m) {
@@ -169,6 +179,9 @@ impl<'a> Pass<'a> {
             }
             chain.additions += cost(self.net, m);
             for (o, once) in sources(self.net, &self.grouping.class, m) {
+                if waist == Some(o) && once {
+                    continue;
+                }
                 let small = self.len(o) * SMALL_RATIO <= self.len(n);
                 let kept = self.grouping.stored[o] && !dropped.contains(&o);
                 match self.grouping.class[o] {
@@ -211,25 +224,53 @@ impl<'a> Pass<'a> {
         loops.max(1)
     }
 
-    /// Whether `values` of one kernel may stay out of memory, to the gain of all; the small values to store then.
-    fn without(&self, values: &[N]) -> Option<Vec<N>> {
-        let mut gain = 0.0;
-        let mut store = Vec::new();
+    /// Whether kernel `g` may compute `n` again, given what it has at hand.
+    fn can_compute(&self, chain: &mut Chain, n: N, g: usize, dropped: &[N], waist: Option<N>) -> bool {
+        !self.grouping.groups[g].cone && self.intake[g].loads[&n] && self.extend(chain, n, g, dropped, waist)
+    }
+
+    /// Nanoseconds saved if those of `values` stay out of memory that their readers can compute again, and `waist` is stored instead.
+    fn instead(&self, values: &[N], waist: Option<N>) -> Trade {
+        let kept_out = |&n: &N| self.readers(n).into_iter().all(|g| self.can_compute(&mut Chain::default(), n, g, values, waist));
+        let values: Vec<N> = values.iter().copied().filter(kept_out).collect();
         let mut chains: FxHashMap<usize, Chain> = FxHashMap::default();
-        for &n in values {
+        let mut gain = 0.0;
+        let traffic = |n: N, readers: usize| bytes(self.net, n) as f64 * (NS_PER_STORED + NS_PER_LOADED * readers as f64);
+        for &n in &values {
             let readers = self.readers(n);
-            gain += bytes(self.net, n) as f64 * (NS_PER_STORED + NS_PER_LOADED * readers.len() as f64);
+            gain += traffic(n, readers.len());
             for g in readers {
                 let chain = chains.entry(g).or_default();
                 let before = chain.additions;
-                if self.grouping.groups[g].cone || !self.intake[g].loads[&n] || !self.extend(chain, n, g, values) {
-                    return None;
+                if !self.can_compute(chain, n, g, &values, waist) {
+                    return Trade::default();
                 }
                 gain -= (chain.additions - before) as f64 * self.len(n) as f64 * NS_PER_ADD * self.loops_with(n, g) as f64;
             }
         }
-        chains.into_values().for_each(|c| store.extend(c.store));
-        (gain > 0.0).then_some(store)
+        gain -= waist.map_or(0.0, |w| traffic(w, chains.len()));
+        let store = chains.into_values().flat_map(|c| c.store).chain(waist).collect();
+        Trade { gain, values, store }
+    }
+
+    /// Members of kernel `g` that `values` are computed from and that could be stored in their place.
+    fn waists(&self, values: &[N], g: usize) -> Vec<N> {
+        let mut found = Vec::new();
+        let mut todo = values.to_vec();
+        let mut seen: FxHashSet<N> = values.iter().copied().collect();
+        while let Some(n) = todo.pop() {
+            for (o, once) in sources(self.net, &self.grouping.class, n) {
+                let inside = self.grouping.group_of[o] == Some(g) && self.grouping.class[o] == Class::Elem && !self.grouping.stored[o];
+                if inside && once && self.len(o) == self.len(n) && seen.insert(o) {
+                    todo.push(o);
+                    if bytes(self.net, o) <= bytes(self.net, n) {
+                        found.push(o);
+                    }
+                }
+            }
+        }
+        found.sort_unstable();
+        found
     }
 
     /// Lets kernels compute large values of others again where that is quicker than memory.
@@ -237,21 +278,16 @@ impl<'a> Pass<'a> {
         for g in 0..self.grouping.groups.len() {
             let stored = |n: &N| self.grouping.stored[*n] && self.grouping.class[*n] == Class::Elem;
             let all: Vec<N> = self.grouping.groups[g].members.iter().copied().filter(stored).collect();
-            let mut values: Vec<N> = all.into_iter().filter(|&n| is_large(self.net, n) && !self.demanded[n]).collect();
-            // Together they share what they are computed from; one that cannot be computed must not stand in the way of the rest.
-            values.retain(|&n| {
-                self.readers(n)
-                    .into_iter()
-                    .all(|r| !self.grouping.groups[r].cone && self.intake[r].loads[&n] && self.extend(&mut Chain::default(), n, r, &[n]))
-            });
-            if let Some(store) = self.without(&values) {
-                self.unstore(&values, &store);
-            } else {
-                for n in values {
-                    if let Some(store) = self.without(&[n]) {
-                        self.unstore(&[n], &store);
-                    }
-                }
+            let values: Vec<N> = all.into_iter().filter(|&n| is_large(self.net, n) && !self.demanded[n]).collect();
+            if values.is_empty() {
+                continue;
+            }
+            let waists = self.waists(&values, g).into_iter().map(Some);
+            let together = std::iter::once(None).chain(waists).map(|w| self.instead(&values, w));
+            let alone = values.iter().map(|&n| self.instead(&[n], None));
+            let best = together.chain(alone).reduce(|a, b| if b.gain > a.gain { b } else { a }).unwrap_or_default();
+            if best.gain > 0.0 {
+                self.unstore(&best.values, &best.store);
             }
         }
     }
@@ -332,12 +368,19 @@ impl<'a> Pass<'a> {
     fn second_copies(&mut self) -> Vec<Again> {
         let Some((without, at)) = self.peak(&[]) else { return Vec::new() };
         let mut copies = self.candidates(at);
-        let Some((mut most, _)) = self.peak(&copies) else { return Vec::new() };
-        for k in (0..copies.len()).rev() {
-            let copy = copies.remove(k);
-            match self.peak(&copies) {
-                Some((fewer, _)) if fewer < most => most = fewer,
-                _ => copies.insert(k, copy),
+        if copies.is_empty() {
+            return copies;
+        }
+        let mut most = self.peak(&copies).map_or(usize::MAX, |(most, _)| most);
+        if most >= without {
+            // Some of them cost more than they save, or make kernels wait for each other.
+            for k in (0..copies.len()).rev() {
+                let copy = copies.remove(k);
+                match self.peak(&copies) {
+                    Some((fewer, _)) if fewer < most => most = fewer,
+                    None => {}
+                    _ => copies.insert(k, copy),
+                }
             }
         }
         if most >= without {
@@ -369,20 +412,15 @@ impl<'a> Pass<'a> {
                 let fits =
                     !group.cone && group.flat.is_none() && group.members.len() < MOST_MEMBERS && self.len(n).is_multiple_of(group.rows);
                 let mut chain = Chain::default();
-                let found = is_late && fits && self.extend(&mut chain, n, g, &[n]) && chain.additions <= COPY_ADDITIONS;
+                let found = is_late && fits && self.extend(&mut chain, n, g, &[n], None) && chain.additions <= COPY_ADDITIONS;
                 if found && best.as_ref().is_none_or(|b| chain.additions < b.1.additions) {
                     best = Some((g, chain));
                 }
             }
             let Some((kernel, chain)) = best else { continue };
-            out.push(Again { node: n, kernel, users: late, store: chain.store });
-            // The users now wait for the kernel; it must not wait for them.
-            if self.peak(&out).is_none() {
-                out.pop();
-                continue;
-            }
-            self.intake[kernel].loads.extend(out.last().into_iter().flat_map(|c| &c.store).map(|&s| (s, false)));
+            self.intake[kernel].loads.extend(chain.store.iter().map(|&s| (s, false)));
             self.intake[kernel].computes.extend(&chain.nodes);
+            out.push(Again { node: n, kernel, users: late, store: chain.store });
         }
         out
     }
