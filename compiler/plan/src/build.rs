@@ -193,8 +193,13 @@ impl Builder {
         self.place(depth, dtype, expr, 0)
     }
 
+    /// An operation. Operands that may change places stand in the order in which they were made: kernels that differ in nothing else are one.
     pub fn map(&mut self, op: ScalarOp, dtype: DType, operands: &[ValueId]) -> ValueId {
-        self.pure(dtype, Expr::Map(op, operands.to_vec()))
+        let mut operands = operands.to_vec();
+        if matches!(op, ScalarOp::Add | ScalarOp::Mul | ScalarOp::And | ScalarOp::Or | ScalarOp::Xor | ScalarOp::Eq | ScalarOp::Ne) {
+            operands.sort_unstable();
+        }
+        self.pure(dtype, Expr::Map(op, operands))
     }
 
     pub fn cast(&mut self, value: ValueId, dtype: DType) -> ValueId {

@@ -4,12 +4,16 @@ use crate::store::Store;
 use optc_abi::plan::{BufRef, Instr, KernelCall};
 use optc_ir::Origin;
 use optc_ir::kernel::{Access, Expr, Extent, Index, Kernel, LoopKind, Stmt};
+use rustc_hash::FxHashMap;
 
 /// Nanoseconds up to which a kernel counts as small, and a joint one may grow.
 pub(crate) const SMALL_NS: f64 = 15_000.0;
 const JOINT_NS: f64 = 40_000.0;
 /// Values of a joint kernel: code generators take more than linear time.
 const MOST_VALUES: usize = 1500;
+
+/// Uses of one small kernel from which on its code is not repeated in a joint one.
+const MANY: usize = 4;
 
 /// A kernel that grows.
 struct Joint {
@@ -53,11 +57,65 @@ fn small(store: &Store, instr: &Instr) -> Option<f64> {
     (ns <= SMALL_NS && store.kernels[*kernel].kernel.values <= MOST_VALUES / 2).then_some(ns)
 }
 
+/// Makes one instruction with several argument sets of a kernel that occurs many times, as far as its uses do not depend on each other or on what
+/// runs between: its code is made once.
+fn gather(store: &Store, run: &mut Vec<Instr>) {
+    let mut uses: FxHashMap<usize, usize> = FxHashMap::default();
+    for instr in run.iter() {
+        if let Instr::Kernel { kernel, .. } = instr {
+            *uses.entry(*kernel).or_default() += 1;
+        }
+    }
+    if uses.values().all(|&n| n < MANY) {
+        return;
+    }
+    let mut out: Vec<Instr> = Vec::with_capacity(run.len());
+    // Where in `out` the latest use of a kernel is, and the latest write and access of a buffer.
+    let mut latest: FxHashMap<usize, usize> = FxHashMap::default();
+    let mut touched: FxHashMap<usize, (Option<usize>, Option<usize>)> = FxHashMap::default();
+    for instr in run.drain(..) {
+        let Instr::Kernel { kernel, calls } = &instr else { continue };
+        let kernel = *kernel;
+        let accesses: Vec<(usize, bool)> = store.kernels[kernel]
+            .kernel
+            .buffers
+            .iter()
+            .zip(&calls[0].buffers)
+            .map(|(param, place)| (place.buffer, param.access != Access::Read))
+            .collect();
+        // The last instruction that must run before.
+        let after = accesses.iter().filter_map(|&(b, writes)| touched.get(&b).and_then(|t| if writes { t.1 } else { t.0 })).max();
+        let home = latest.get(&kernel).copied().filter(|&at| uses[&kernel] >= MANY && after.is_none_or(|a| at > a));
+        let at = home.unwrap_or(out.len());
+        for (b, writes) in accesses {
+            let t = touched.entry(b).or_default();
+            t.1 = t.1.max(Some(at));
+            if writes {
+                t.0 = t.0.max(Some(at));
+            }
+        }
+        latest.insert(kernel, at);
+        match (out.get_mut(at), instr) {
+            (Some(Instr::Kernel { calls, .. }), Instr::Kernel { calls: more, .. }) => calls.extend(more),
+            (_, instr) => out.push(instr),
+        }
+    }
+    *run = out;
+}
+
 fn flush(store: &mut Store, run: &mut Vec<Instr>, out: &mut Vec<Instr>) {
+    gather(store, run);
     let mut joint: Option<(Joint, Instr)> = None;
     let mut parts = 0;
     for instr in run.drain(..) {
         let Instr::Kernel { kernel, calls } = &instr else { continue };
+        if calls.len() > 1 {
+            if let Some(done) = joint.take() {
+                close(store, done, parts, out);
+            }
+            out.push(instr);
+            continue;
+        }
         let (named, ns) = (&store.kernels[*kernel], store.costs[*kernel].of(&calls[0]));
         if let Some((open, _)) = &mut joint
             && open.ns + ns <= JOINT_NS
@@ -210,5 +268,45 @@ impl Shift<'_> {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use optc_abi::DType;
+    use optc_ir::kernel::BufferParam;
+
+    /// Instructions of one kernel that reads one buffer and writes another, and the pairs of buffers in which they run after [`gather`].
+    fn gathered(pairs: &[(usize, usize)]) -> Vec<Vec<(usize, usize)>> {
+        let mut store = Store::default();
+        let param = |access| BufferParam { dtype: DType::F32, access };
+        let kernel = Kernel { buffers: vec![param(Access::Read), param(Access::Write)], ..Kernel::default() };
+        let kernel = store.kernel(kernel, String::new(), Origin::default(), 1.0, 0);
+        let call = |&(a, b): &(usize, usize)| KernelCall {
+            buffers: vec![BufRef::whole(a), BufRef::whole(b)],
+            sizes: Vec::new(),
+            range: 1,
+            grain: 1,
+        };
+        let mut run: Vec<Instr> = pairs.iter().map(|p| Instr::Kernel { kernel, calls: vec![call(p)] }).collect();
+        gather(&store, &mut run);
+        run.iter()
+            .map(|i| match i {
+                Instr::Kernel { calls, .. } => calls.iter().map(|c| (c.buffers[0].buffer, c.buffers[1].buffer)).collect(),
+                _ => panic!("{i:?}"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn uses_that_depend_on_each_other_stay_apart() {
+        assert_eq!(gathered(&[(0, 1), (2, 3), (4, 5), (6, 7)]), [vec![(0, 1), (2, 3), (4, 5), (6, 7)]]);
+        // Reads what the first writes.
+        assert_eq!(gathered(&[(0, 1), (2, 3), (1, 4), (5, 6)]), [vec![(0, 1), (2, 3)], vec![(1, 4), (5, 6)]]);
+        // Overwrites what the first reads, and what the second writes.
+        assert_eq!(gathered(&[(0, 1), (2, 3), (5, 0), (6, 3)]), [vec![(0, 1), (2, 3)], vec![(5, 0), (6, 3)]]);
+        // Too few.
+        assert_eq!(gathered(&[(0, 1), (2, 3), (4, 5)]), [vec![(0, 1)], vec![(2, 3)], vec![(4, 5)]]);
     }
 }

@@ -461,3 +461,32 @@ fn what_many_loops_need_is_computed_once() {
     let (short, long) = (lines(12), lines(48));
     assert!(long < 5 * short, "a kernel of 12 links has {short} lines, one of 48 has {long}");
 }
+
+#[test]
+fn equal_small_kernels_are_one_with_many_argument_sets() {
+    let mut g = Graph::new();
+    let sums: Vec<NodeId> = (0..6)
+        .map(|_| {
+            let x = input(&mut g, &[16, 24]);
+            g.reduce(ReduceOp::Sum, x, &[0], O)
+        })
+        .collect();
+    g.outputs = sums;
+    let planned = check(&g);
+    let most = planned.plan.code.iter().map(|i| if let Instr::Kernel { calls, .. } = i { calls.len() } else { 0 }).max();
+    assert_eq!(most, Some(6), "{}", text(&planned));
+}
+
+#[test]
+fn the_order_of_operands_that_may_change_places_makes_no_new_kernel() {
+    let mut g = Graph::new();
+    let (x, y) = (input(&mut g, &[40_000]), input(&mut g, &[40_000]));
+    let (z, w) = (input(&mut g, &[50_000]), input(&mut g, &[50_000]));
+    let s = map(&mut g, ScalarOp::Add, &[x, y]);
+    let a = map(&mut g, ScalarOp::Mul, &[x, s]);
+    let s = map(&mut g, ScalarOp::Add, &[z, w]);
+    let b = map(&mut g, ScalarOp::Mul, &[s, z]);
+    g.outputs = vec![a, b];
+    let planned = check(&g);
+    assert_eq!(planned.kernels.len(), 1, "{}", text(&planned));
+}
