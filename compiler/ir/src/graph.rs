@@ -6,10 +6,10 @@
 use optc_abi::plan::ConvDims;
 use optc_abi::{DType, Tensor};
 use optc_base::{Id, IdVec, Span};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 use smallvec::SmallVec;
 use std::fmt;
-use std::hash::{Hash, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use crate::scalar::ScalarOp;
@@ -343,7 +343,8 @@ pub struct Input {
 pub struct Graph {
     nodes: IdVec<Node, Node>,
     origins: IdVec<Node, Origin>,
-    cons: FxHashMap<Node, NodeId>,
+    /// Nodes by their hash. Kept so, none is stored twice, and copies of a graph are cheap.
+    cons: FxHashMap<u64, SmallVec<[NodeId; 2]>>,
     /// Inputs in order.
     pub inputs: Vec<Input>,
     /// Results in order.
@@ -366,12 +367,13 @@ impl Graph {
     /// Adds a node, or finds an equal one. The type is the caller's claim; the verifier and `debug_assert`s check it.
     pub fn push(&mut self, op: Op, operands: impl IntoIterator<Item = NodeId>, ty: NodeTy, origin: Origin) -> NodeId {
         let node = Node { op, operands: operands.into_iter().collect(), ty };
-        if let Some(&id) = self.cons.get(&node) {
+        let alike = self.cons.entry(FxBuildHasher.hash_one(&node)).or_default();
+        if let Some(&id) = alike.iter().find(|&&id| self.nodes[id] == node) {
             return id;
         }
-        let id = self.nodes.push(node.clone());
+        let id = self.nodes.push(node);
         self.origins.push(origin);
-        self.cons.insert(node, id);
+        alike.push(id);
         id
     }
     /// The node.
