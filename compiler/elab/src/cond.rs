@@ -9,7 +9,7 @@ use crate::value::Value;
 use indexmap::IndexSet;
 use optc_abi::DType;
 use optc_base::{Code, Diagnostic, Span};
-use optc_front::ast::{Block, Expr, Stmt};
+use optc_front::ast::{Block, Expr, Stmt, StmtKind};
 use optc_ir::graph::{Graph, NodeId};
 use optc_ops::{Array, Dim, Fit};
 use std::rc::Rc;
@@ -91,6 +91,8 @@ struct Side {
     /// The value, the variables assigned, what was yielded (a tuple).
     values: Vec<Value>,
     recorded: Recorded,
+    /// Whether it ends with the pass, so that its value does not matter.
+    gone: bool,
     graph: Graph,
     captured: Vec<Array>,
 }
@@ -165,6 +167,9 @@ impl Evaluator<'_> {
         if run_time && yields.len() != others.len() {
             return self.yields_differ(yields.len(), others.len(), span);
         }
+        if run_time {
+            self.run_time_exits |= [Some(then), otherwise].into_iter().flatten().any(|b| crate::walk::exits(&b.stmts).any());
+        }
         let longer = if others.len() > yields.len() { &others } else { &yields };
         let mut joined = Vec::new();
         for (k, value) in longer.iter().enumerate() {
@@ -189,8 +194,11 @@ impl Evaluator<'_> {
             let joined = self.join(&x, &y);
             scope.set(&name, joined);
         }
-        if otherwise.is_none() {
-            return Ok(Value::None);
+        let Some(other) = otherwise else { return Ok(Value::None) };
+        match (ends_pass(then), ends_pass(other)) {
+            (true, false) => return Ok(second),
+            (false, true) => return Ok(first),
+            _ => {}
         }
         if run_time && let Some(joined) = self.branch_types(&first, &second, span, then, otherwise, "the value")? {
             return Ok(joined);
@@ -302,6 +310,16 @@ impl Evaluator<'_> {
         let mut builders = [&a, &b].map(|side| BranchBuilder::new(&captured, side, self));
         let mut results: Vec<(Value, Vec<Option<LeafTy>>)> = Vec::new();
         for (k, (x, y)) in a.values.iter().zip(&b.values).enumerate() {
+            let zeros = match (k, a.gone, b.gone) {
+                (0, true, false) => Some(zeros_for(y)),
+                (0, false, true) => Some(zeros_for(x)),
+                _ => None,
+            };
+            let (x, y, model) = match &zeros {
+                Some(zeros) if a.gone => (zeros, y, y),
+                Some(zeros) => (x, zeros, x),
+                None => (x, y, x),
+            };
             let name = match k {
                 0 => "the value".to_string(),
                 k if k <= names.len() => format!("`{}`", names[k - 1]),
@@ -340,7 +358,7 @@ impl Evaluator<'_> {
                 }
                 types.push(Some(ty));
             }
-            results.push((x.clone(), types));
+            results.push((model.clone(), types));
         }
         let recorded = self.join_recorded(&mut builders, [&a.recorded, &b.recorded], &captured);
         let [first, second] = builders.map(|b| Arc::new(b.graph));
@@ -462,10 +480,10 @@ impl Evaluator<'_> {
             }
             let arrays = values.iter().flat_map(leaves).filter_map(|(_, v)| if let Value::Array(a) = v { Some(a) } else { None });
             let arrays = arrays.chain(recorded.arrays()).collect();
-            Ok(((values, recorded), arrays))
+            Ok(((values, recorded, pass_is_over(&inner)), arrays))
         });
-        let ((values, recorded), graph, captured) = result?;
-        Ok(Side { values, recorded, graph, captured })
+        let ((values, recorded, gone), graph, captured) = result?;
+        Ok(Side { values, recorded, gone, graph, captured })
     }
     /// One side yields, the other does not.
     fn yields_differ<T>(&mut self, a: usize, b: usize, span: Span) -> Eval<T> {
@@ -502,7 +520,11 @@ impl Evaluator<'_> {
         if !matches!(sides, [Part::Block(_), Part::Block(_)]) {
             return Ok(Value::None);
         }
-        self.choose(cond, &first, &second, span)
+        match (pass_is_over(&a), pass_is_over(&b)) {
+            (true, false) => Ok(second),
+            (false, true) => Ok(first),
+            _ => self.choose(cond, &first, &second, span),
+        }
     }
     /// `where(cond, a, b)`, leaf by leaf.
     pub(crate) fn choose(&mut self, cond: &Value, a: &Value, b: &Value, span: Span) -> Eval {
@@ -515,6 +537,29 @@ impl Evaluator<'_> {
             _ => ev.call_op("where", vec![cond.clone(), row[0].clone(), row[1].clone()], span),
         })
     }
+}
+
+/// Whether the pass of the loop around is known to be over.
+fn pass_is_over(scope: &Scope) -> bool {
+    matches!(scope.get(LEFT).map(|b| &b.value), Some(Value::Bool(Some(true))))
+}
+
+/// Whether a block ends with `break` or `continue`.
+fn ends_pass(b: &Block) -> bool {
+    matches!(b.stmts.last().map(|s| &s.kind), Some(StmtKind::Break(None) | StmtKind::Continue(None)))
+}
+
+/// A value in the place of another one that does not matter.
+fn zeros_for(value: &Value) -> Value {
+    let zeros: Vec<Value> = leaves(value)
+        .into_iter()
+        .map(|(_, leaf)| match &leaf {
+            Value::Array(a) if a.dtype == DType::Bool => Value::Bool(Some(false)),
+            Value::Array(_) | Value::Int(_) | Value::Float(_) => Value::Int(0i64.into()),
+            _ => leaf,
+        })
+        .collect();
+    rebuild(value, &mut zeros.into_iter())
 }
 
 /// The place of a block's value.

@@ -107,6 +107,8 @@ pub struct Evaluator<'p> {
     pub(crate) yields: Vec<Vec<Value>>,
     /// How the body of the loop at hand can be left.
     pub(crate) exits: Exits,
+    /// While checking: whether a pass of the loop at hand may end under a run-time condition.
+    pub(crate) run_time_exits: bool,
     /// Whether models named now are wanted as values, also inside a model.
     pub(crate) constructing: bool,
     /// Nesting of graphs under construction.
@@ -147,6 +149,7 @@ impl<'p> Evaluator<'p> {
             forced: FxHashMap::default(),
             yields: Vec::new(),
             exits: Exits::default(),
+            run_time_exits: false,
             constructing: false,
             depth: 0,
             opt: None,

@@ -96,7 +96,9 @@ impl Evaluator<'_> {
                 }
             }
         };
-        if !self.checking() {
+        if self.checking() {
+            self.run_time_exits |= matches!(cond, Value::Array(_)) && !self.in_script;
+        } else {
             scope.set(LEFT, cond.clone());
             if breaks {
                 scope.set(DONE, cond);

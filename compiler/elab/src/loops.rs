@@ -42,7 +42,16 @@ impl Evaluator<'_> {
         let passes = self.passes(iter, l.iter.span)?;
         let body = Body { pattern: &l.pattern, enumerate: l.enumerate, block: &l.body, span };
         if self.checking() {
-            return self.check_loop(scope, &body, passes);
+            let outer = std::mem::replace(&mut self.run_time_exits, false);
+            let result = self.check_loop(scope, &body, passes);
+            let leaves = std::mem::replace(&mut self.run_time_exits, outer);
+            if leaves && !matches!(result, Ok(Value::None) | Err(_)) {
+                return self.fail(
+                    Diagnostic::error(Code("E0354"), span, "a pass yields once, but this loop may be left before it does")
+                        .help("`break` and `continue` stand in loops without `yield`; write into an array: `ys[i] <- y`"),
+                );
+            }
+            return result;
         }
         self.with_exits(scope, crate::walk::exits(&l.body.stmts), |ev, scope| ev.loop_over(scope, &body, passes, l.iter.span))
     }

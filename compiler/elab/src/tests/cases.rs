@@ -87,6 +87,13 @@ fn yields_and_exits_of_loops() {
     one("fn f(x: f32[N]) -> f32[N] = for v in x { yield v; yield v }", "E0354", "for v in x { yield v; yield v }");
     one("fn f(x: f32[3]) -> f32[6] = for v in x { yield v; yield v }", "E0354", "for v in x { yield v; yield v }");
     clean("fn f(x: f32[N]) -> f32[N] = for v in x { if v > 0 { yield v } else { yield 0 } }");
+    one("fn f(x: f32[N]) -> f32[N] = for v in x { break if v > 2; yield v }", "E0354", "for v in x { break if v > 2; yield v }");
+    one(
+        "fn f(x: f32[3]) -> f32[3] = for v in x { if v > 2 { continue }; yield v }",
+        "E0354",
+        "for v in x { if v > 2 { continue }; yield v }",
+    );
+    clean("fn f(n: int, x: f32[N]) -> f32[N] = for v in x { continue if n > 2; yield v }");
     one("fn f(x: f32) -> f32 { break if x > 0; x }", "E0353", "break if x > 0");
     one("fn f(x: f32[N]) -> f32 {\n  var s = 0.0\n  for v in x { let g = y -> { break; y }; s <- s + g(v) }\n  s\n}", "E0353", "break");
 }
