@@ -12,6 +12,7 @@ pub mod evaluator;
 mod exits;
 mod expr;
 mod force;
+mod foreign;
 mod grad;
 pub mod host;
 mod loop_check;

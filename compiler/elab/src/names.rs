@@ -146,9 +146,10 @@ impl Evaluator<'_> {
             "total_steps" => Some("`total_steps` is only known in optimizers".to_string()),
             "self" | "np" | "jnp" | "torch" | "math" => Some("operations stand in scope by their plain names, as `exp(x)`".to_string()),
             "return" => Some("the last expression of a block is its value".to_string()),
-            _ => match optc_front::std_lookup(name) {
-                Some(path) => Some(format!("add `import {path}` at the top of the file")),
-                None => {
+            _ => match (optc_front::std_lookup(name), crate::foreign::meant(name)) {
+                (Some(path), _) => Some(format!("add `import {path}` at the top of the file")),
+                (None, Some(other)) => Some(format!("write {other}")),
+                (None, None) => {
                     let local: Vec<String> = scope.names().map(|n| n.to_string()).collect();
                     let items = self.program.module(scope.module).scope.keys().map(|n| n.to_string());
                     let builtins = optc_ops::builtin_names().into_iter().chain(SPECIAL.iter().copied()).map(str::to_string);

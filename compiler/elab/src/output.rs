@@ -325,14 +325,16 @@ impl Evaluator<'_> {
                 let truth = self.truth(&v, cond.span)?;
                 let detail = match &cond.kind {
                     ExprKind::Binary(op, a, b) if is_comparison(*op) => {
-                        let (va, vb) = (self.expr(scope, a)?, self.expr(scope, b)?);
-                        format!(
-                            "{} is {}, {} is {}",
-                            self.source_text(a),
-                            self.show(&va, a.span)?,
-                            self.source_text(b),
-                            self.show(&vb, b.span)?
-                        )
+                        let mut parts = Vec::new();
+                        for side in [a, b] {
+                            let value = self.expr(scope, side)?;
+                            let (text, shown) = (self.source_text(side), self.show(&value, side.span)?);
+                            // A number says what it is.
+                            if text != shown {
+                                parts.push(format!("{text} is {shown}"));
+                            }
+                        }
+                        parts.join(", ")
                     }
                     _ => "is false".to_string(),
                 };
