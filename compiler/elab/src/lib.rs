@@ -2,6 +2,7 @@
 
 pub mod args;
 mod arith;
+mod branches;
 mod call;
 pub mod check;
 pub mod check_train;

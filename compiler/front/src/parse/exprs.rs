@@ -229,42 +229,6 @@ impl Builder<'_> {
         (self.make(kind, span), false)
     }
 
-    /// A function with these parameters and the body of an `arrow`.
-    fn lambda(&mut self, params: Vec<Pattern>, arrow: Option<P<'_>>, span: Span) -> Expr {
-        let body = self.expect_expr(arrow.and_then(|a| kids(a).next()), span);
-        let span = Span { end: body.span.end, ..span };
-        self.make(ExprKind::Lambda(Arc::new(Lambda { params, body, span })), span)
-    }
-
-    /// What was read as an expression, as a pattern: the parameters of a function in parentheses.
-    fn as_pattern(&mut self, e: Expr) -> Pattern {
-        let span = e.span;
-        let kind = match e.kind {
-            ExprKind::Name(name) => super::stmts::simple_pattern(&name),
-            ExprKind::Tuple(parts) => PatternKind::Tuple(parts.into_iter().map(|p| self.as_pattern(p)).collect()),
-            ExprKind::Record(fields) if fields.iter().all(|(path, _)| path.len() == 1) => {
-                let fields = fields.into_iter().map(|(mut path, value)| (path.remove(0), self.as_pattern(value)));
-                PatternKind::Record(fields.collect())
-            }
-            // `{ x }` reads as a block.
-            ExprKind::Block(Block { mut stmts, .. }) if stmts.len() == 1 => match stmts.remove(0).kind {
-                StmtKind::Expr(Expr { kind: ExprKind::Name(text), span, .. }) => {
-                    let kind = super::stmts::simple_pattern(&text);
-                    PatternKind::Record(vec![(Name { text, span }, Pattern { kind, span })])
-                }
-                _ => return self.no_pattern(span),
-            },
-            ExprKind::Error => PatternKind::Ignore,
-            _ => return self.no_pattern(span),
-        };
-        Pattern { kind, span }
-    }
-    fn no_pattern(&mut self, span: Span) -> Pattern {
-        let error = self.error(codes::UNEXPECTED, span, "in front of `->` stand the names of parameters, not an expression");
-        error.help = Some("write `(x, y) -> x + y`".into());
-        Pattern { kind: PatternKind::Ignore, span }
-    }
-
     fn postfixed(&mut self, pair: P<'_>) -> Operand {
         let whole = self.span(&pair);
         let mut parts = kids(pair).peekable();
@@ -363,17 +327,6 @@ impl Builder<'_> {
         let second = self.pattern(parts.next().expect("a pattern follows the comma"));
         let span = first.span.to(second.span);
         (Pattern { kind: PatternKind::Tuple(vec![first, second]), span }, true)
-    }
-
-    fn lambda_params(&mut self, pair: P<'_>) -> Vec<Pattern> {
-        let Some(first) = kids(pair).next() else { return Vec::new() };
-        match first.as_rule() {
-            Rule::lambda_list => kids(first).filter(|p| p.as_rule() == Rule::pattern).map(|p| self.pattern(p)).collect(),
-            _ => {
-                let span = self.span(&first);
-                vec![Pattern { kind: super::stmts::simple_pattern(first.as_str()), span }]
-            }
-        }
     }
 
     fn if_expr(&mut self, pair: P<'_>) -> ExprKind {

@@ -4,6 +4,7 @@ mod build;
 mod codes;
 mod exprs;
 mod items;
+mod lambdas;
 mod messages;
 mod numbers;
 mod recover;
