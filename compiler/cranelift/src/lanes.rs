@@ -50,6 +50,11 @@ pub(crate) trait Lanes {
     /// `value`, but `rare(x)` in the lanes where the mask is set, which happens seldom.
     fn patch(&mut self, mask: Self::V, value: Self::V, x: Self::V, rare: Rare) -> Self::V;
 
+    /// Whether every lane of x is known to be a number of smaller magnitude than the bound.
+    fn is_below(&self, _x: Self::V, _bound: f32) -> bool {
+        false
+    }
+
     /// The larger of x and a bound; NaN stays.
     fn at_least(&mut self, x: Self::V, bound: Self::V) -> Self::V {
         let below = self.lt(x, bound);

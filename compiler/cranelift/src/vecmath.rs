@@ -288,13 +288,24 @@ pub(crate) fn erf<L: Lanes>(l: &mut L, x: L::V) -> L::V {
     l.select(is_large, large, small)
 }
 
-/// Quarter turns and remainder of an angle, and the mask of angles this reduction cannot treat.
-fn reduce_angle<L: Lanes>(l: &mut L, x: L::V) -> (L::V, L::V, L::V) {
+/// Angles up to which [`reduce_angle`] is exact enough.
+const FAR: f32 = 70_000.0;
+
+/// `y`, but `rare(x)` in the lanes whose angle [`reduce_angle`] cannot treat.
+fn patch_far<L: Lanes>(l: &mut L, y: L::V, x: L::V, rare: Rare) -> L::V {
+    if l.is_below(x, FAR) {
+        return y;
+    }
     let a = l.abs(x);
-    let limit = l.f(70_000.0);
+    let limit = l.f(FAR);
     let ok = l.lt(a, limit);
     let ones = l.i(-1);
-    let rare = l.xor(ok, ones);
+    let far = l.xor(ok, ones);
+    l.patch(far, y, x, rare)
+}
+
+/// Quarter turns and remainder of an angle.
+fn reduce_angle<L: Lanes>(l: &mut L, x: L::V) -> (L::V, L::V) {
     let per = l.f(FRAC_2_PI);
     let t = l.mul(x, per);
     let k = l.nearest(t);
@@ -305,7 +316,7 @@ fn reduce_angle<L: Lanes>(l: &mut L, x: L::V) -> (L::V, L::V, L::V) {
     let r = l.fma(k, c, r);
     let c = l.f(1.715_124_5e-15);
     let r = l.fma(k, c, r);
-    (l.int_of_float(k), r, rare)
+    (l.int_of_float(k), r)
 }
 
 fn sin_poly<L: Lanes>(l: &mut L, r: L::V) -> L::V {
@@ -330,7 +341,7 @@ fn keep_small<L: Lanes>(l: &mut L, x: L::V, y: L::V) -> L::V {
 
 /// sin of an angle `quarters` quarter turns ahead.
 fn sine<L: Lanes>(l: &mut L, x: L::V, quarters: i32, rare: Rare) -> L::V {
-    let (k, r, far) = reduce_angle(l, x);
+    let (k, r) = reduce_angle(l, x);
     let ahead = l.i(quarters);
     let k = l.iadd(k, ahead);
     let (s, c) = (sin_poly(l, r), cos_poly(l, r));
@@ -342,7 +353,7 @@ fn sine<L: Lanes>(l: &mut L, x: L::V, quarters: i32, rare: Rare) -> L::V {
     let flip = l.and(k, two);
     let flip = l.shl(flip, 30);
     let y = l.xor(y, flip);
-    l.patch(far, y, x, rare)
+    patch_far(l, y, x, rare)
 }
 
 pub(crate) fn sin<L: Lanes>(l: &mut L, x: L::V) -> L::V {
@@ -355,7 +366,7 @@ pub(crate) fn cos<L: Lanes>(l: &mut L, x: L::V) -> L::V {
 }
 
 pub(crate) fn tan<L: Lanes>(l: &mut L, x: L::V) -> L::V {
-    let (k, r, far) = reduce_angle(l, x);
+    let (k, r) = reduce_angle(l, x);
     let (s, c) = (sin_poly(l, r), cos_poly(l, r));
     let one = l.i(1);
     let odd = l.and(k, one);
@@ -365,7 +376,7 @@ pub(crate) fn tan<L: Lanes>(l: &mut L, x: L::V) -> L::V {
     let top = l.select(odd, flipped, s);
     let bottom = l.select(odd, s, c);
     let y = l.div(top, bottom);
-    let y = l.patch(far, y, x, Rare::Tan);
+    let y = patch_far(l, y, x, Rare::Tan);
     keep_small(l, x, y)
 }
 

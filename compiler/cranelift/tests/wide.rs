@@ -145,3 +145,24 @@ fn fused_multiply_add_whichever_operand_lives_on() {
         assert!(same(&run(true), &run(false)), "operands {kinds:?}");
     }
 }
+
+#[test]
+fn angles_of_random_words_need_no_slow_path() {
+    let words: Vec<f64> = (0..N).map(|i| [0.0, 1.0, 255.0, 256.0, 4_294_967_295.0, 2_147_483_648.0, 123_456_789.0][i % 7]).collect();
+    for op in [ScalarOp::Cos, ScalarOp::Sin, ScalarOp::Tan] {
+        let body = vec![
+            bind(0, DType::U32, load(0, at(&[(0, 1)]))),
+            bind(1, DType::U32, Expr::Const(optc_ir::kernel::Literal::Int(8))),
+            bind(2, DType::U32, Expr::Map(ScalarOp::Shr, vec![0, 1])),
+            bind(3, DType::I32, Expr::Bitcast(2)),
+            bind(4, DType::F32, Expr::Cast(3)),
+            bind(5, DType::F32, lit(std::f64::consts::TAU / f64::from(1 << 24))),
+            bind(6, DType::F32, Expr::Map(ScalarOp::Mul, vec![4, 5])),
+            bind(7, DType::F32, Expr::Map(op, vec![6])),
+            Stmt::Store { buffer: 1, index: at(&[(0, 1)]), value: 7 },
+        ];
+        let tensors = [Tensor::from_f64(DType::U32, &[N], &words), Tensor::zeros(DType::F32, &[N])];
+        let k = kernel(vec![read(DType::U32), write(DType::F32)], 8, body, &tensors);
+        check(&k, &tensors, &[]);
+    }
+}

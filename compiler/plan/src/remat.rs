@@ -13,6 +13,7 @@ use crate::peak::{Load, peak};
 use crate::rows::{Class, cost};
 use optc_ir::Op;
 use rustc_hash::{FxHashMap, FxHashSet};
+use smallvec::SmallVec;
 
 /// Bytes from which a value is worth a thought; smaller ones stay in a core's cache.
 const LARGE: usize = 1 << 18;
@@ -95,16 +96,22 @@ fn reads_once(net: &Net, n: N) -> bool {
     )
 }
 
+/// Nodes with memory or a kernel that a node reads, and whether it reads each element of theirs once, at the position being computed.
+type Sources = SmallVec<[(N, bool); 4]>;
+
 /// The nodes that the operands of `n` show through views, and whether every path reads each element once.
-fn sources(net: &Net, class: &[Class], n: N) -> FxHashMap<N, bool> {
-    let mut found = FxHashMap::default();
-    let mut todo: Vec<(N, bool)> = net.nodes[n].operands.iter().map(|&o| (o, reads_once(net, n))).collect();
+fn sources(net: &Net, class: &[Class], n: N) -> Sources {
+    let mut found = Sources::new();
+    let mut todo: SmallVec<[(N, bool); 8]> = net.nodes[n].operands.iter().map(|&o| (o, reads_once(net, n))).collect();
     while let Some((m, once)) = todo.pop() {
         if class[m] == Class::View {
             let once = once && reads_once(net, m);
             todo.extend(net.nodes[m].operands.iter().map(|&o| (o, once)));
         } else {
-            found.entry(m).and_modify(|o| *o &= once).or_insert(once);
+            match found.iter_mut().find(|f| f.0 == m) {
+                Some(f) => f.1 &= once,
+                None => found.push((m, once)),
+            }
         }
     }
     found
@@ -113,6 +120,8 @@ fn sources(net: &Net, class: &[Class], n: N) -> FxHashMap<N, bool> {
 struct Pass<'a> {
     net: &'a Net,
     grouping: &'a mut Grouping,
+    /// [`sources`] of every node that is no view.
+    sources: Vec<Sources>,
     intake: Vec<Intake>,
     /// Values that must be in memory because of who reads them.
     demanded: Vec<bool>,
@@ -124,14 +133,16 @@ impl<'a> Pass<'a> {
     fn new(net: &'a Net, grouping: &'a mut Grouping) -> Pass<'a> {
         let mut demanded = vec![false; net.nodes.len()];
         net.outputs.iter().for_each(|&o| demanded[net.strip(o)] = true);
+        let of = |n: N| if grouping.class[n] == Class::View { Sources::new() } else { sources(net, &grouping.class, n) };
+        let sources: Vec<Sources> = (0..net.nodes.len()).map(of).collect();
         let mut apart: FxHashMap<N, Vec<N>> = FxHashMap::default();
         for n in (0..net.nodes.len()).filter(|&n| grouping.class[n] == Class::Apart) {
-            for m in sources(net, &grouping.class, n).into_keys() {
+            for &(m, _) in &sources[n] {
                 demanded[m] = true;
                 apart.entry(m).or_default().push(n);
             }
         }
-        let mut pass = Pass { net, grouping, intake: Vec::new(), demanded, apart };
+        let mut pass = Pass { net, grouping, sources, intake: Vec::new(), demanded, apart };
         pass.intake = (0..pass.grouping.groups.len()).map(|g| pass.trace(g)).collect();
         pass
     }
@@ -146,7 +157,7 @@ impl<'a> Pass<'a> {
         let mut todo: Vec<(N, bool)> = self.grouping.groups[g].members.iter().map(|&m| (m, true)).collect();
         let mut seen: FxHashSet<(N, bool)> = todo.iter().copied().collect();
         while let Some((n, once)) = todo.pop() {
-            for (m, edge) in sources(self.net, &self.grouping.class, n) {
+            for &(m, edge) in &self.sources[n] {
                 let once = once && edge;
                 if self.grouping.group_of[m] == Some(g) {
                     continue;
@@ -178,7 +189,7 @@ impl<'a> Pass<'a> {
                 return false;
             }
             chain.additions += cost(self.net, m);
-            for (o, once) in sources(self.net, &self.grouping.class, m) {
+            for &(o, once) in &self.sources[m] {
                 if waist == Some(o) && once {
                     continue;
                 }
@@ -213,7 +224,7 @@ impl<'a> Pass<'a> {
         let mut inside: FxHashSet<N> = FxHashSet::default();
         let mut loops = 0;
         for &m in &self.grouping.groups[g].members {
-            if sources(self.net, &self.grouping.class, m).into_keys().any(|o| o == n || inside.contains(&o)) {
+            if self.sources[m].iter().any(|(o, _)| *o == n || inside.contains(o)) {
                 if self.grouping.stored[m] || self.grouping.class[m] == Class::Staged {
                     loops += 1;
                 } else {
@@ -259,7 +270,7 @@ impl<'a> Pass<'a> {
         let mut todo = values.to_vec();
         let mut seen: FxHashSet<N> = values.iter().copied().collect();
         while let Some(n) = todo.pop() {
-            for (o, once) in sources(self.net, &self.grouping.class, n) {
+            for &(o, once) in &self.sources[n] {
                 let inside = self.grouping.group_of[o] == Some(g) && self.grouping.class[o] == Class::Elem && !self.grouping.stored[o];
                 if inside && once && self.len(o) == self.len(n) && seen.insert(o) {
                     todo.push(o);

@@ -158,6 +158,26 @@ impl Program {
         v
     }
 
+    /// A bound of the magnitude of a float, rounding included, where the instructions show one: random words become numbers of known range.
+    pub(crate) fn most(&self, v: V) -> Option<f64> {
+        let rounded = |x: f64| x * (1.0 + f64::from(f32::EPSILON));
+        match self.insts[v as usize] {
+            Inst::Const(bits) => Some(f64::from(f32::from_bits(bits).abs())).filter(|x| x.is_finite()),
+            Inst::Unary(asm::FLOAT_OF_INT, a, _) => self.most_integer(a).map(rounded),
+            Inst::Binary(asm::MUL, a, b, _) => Some(rounded(self.most(a)? * self.most(b)?)),
+            Inst::Binary(asm::ADD | asm::SUB, a, b, _) => Some(rounded(self.most(a)? + self.most(b)?)),
+            _ => None,
+        }
+    }
+
+    /// A bound of an integer that is not negative.
+    fn most_integer(&self, v: V) -> Option<f64> {
+        match self.insts[v as usize] {
+            Inst::Binary(asm::SHR_VAR, _, by, _) => self.bits(by).filter(|by| (1..32).contains(by)).map(|by| f64::from(u32::MAX >> by)),
+            _ => None,
+        }
+    }
+
     /// The bits of a constant.
     pub(crate) fn bits(&self, v: V) -> Option<u32> {
         match self.insts[v as usize] {

@@ -544,6 +544,9 @@ impl Lanes for Selector<'_> {
     fn int_of_float(&mut self, a: V) -> V {
         self.program.push(Inst::Unary(asm::INT_OF_FLOAT, a, None))
     }
+    fn is_below(&self, x: V, bound: f32) -> bool {
+        self.program.most(x).is_some_and(|most| most < f64::from(bound))
+    }
     fn patch(&mut self, _: V, value: V, _: V, _: Rare) -> V {
         self.failed = true;
         value
