@@ -204,13 +204,12 @@ impl Evaluator<'_> {
             Some(f) => f,
             None => {
                 let what = describe(&value);
-                let names: Vec<String> = optc_ops::builtin_names().into_iter().map(str::to_string).collect();
                 let d = Diagnostic::error(
                     Code("E0224"),
                     method.span,
                     format!("{what} has no method `{}`, and there is no such function", method.text),
                 );
-                return self.fail(match crate::names::nearest(&method.text, names.iter().map(String::as_str)) {
+                return self.fail(match crate::names::nearest(&method.text, optc_ops::operations()) {
                     Some(near) => d.help(format!("did you mean `{near}`")),
                     None => d,
                 });

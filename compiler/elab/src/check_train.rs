@@ -5,6 +5,7 @@ use crate::evaluator::{Eval, Evaluator};
 use crate::optimizer::{Leaf, OptInputs, Pass};
 use crate::scope::Scope;
 use crate::settings::TrainSetup;
+use crate::tally::Metrics;
 use crate::value::{ModelValue, OptArg, OptimizerValue, Value};
 use indexmap::IndexMap;
 use optc_abi::DType;
@@ -18,6 +19,11 @@ use std::sync::Arc;
 /// A scalar of a type, while checking.
 fn scalar(dtype: DType) -> Array {
     Array { dtype, shape: Vec::new(), weak: false, node: None }
+}
+
+/// A recorded value as `stop when` and optimizers see it.
+fn watched_scalar() -> Value {
+    Value::Array(Array { weak: true, ..scalar(DType::F64) })
 }
 
 impl Evaluator<'_> {
@@ -65,6 +71,19 @@ impl Evaluator<'_> {
     }
 
     fn check_setup_inner(&mut self, setup: &TrainSetup) -> Eval<()> {
+        let outer = self.recorder.metrics.replace(Metrics::new());
+        let result = self.check_parts(setup);
+        let recorded = std::mem::replace(&mut self.recorder.metrics, outer).unwrap_or_default();
+        let mut scalars = result?;
+        if let Some(e) = &setup.stop_when {
+            scalars.extend(recorded.into_keys().map(|(_, name)| (name, watched_scalar())));
+            self.stop_condition(setup, e, scalars)?;
+        }
+        Ok(())
+    }
+
+    /// Checks all but `stop when`; gives the scalars that may be watched, apart from metrics in bodies.
+    fn check_parts(&mut self, setup: &TrainSetup) -> Eval<Vec<(Arc<str>, Value)>> {
         let rows = if setup.batch_known { Dim::from(setup.batch) } else { self.cx.fresh_symbol("B") };
         let labeled: Vec<(Arc<str>, Value)> = setup
             .models
@@ -114,19 +133,18 @@ impl Evaluator<'_> {
             self.float_scalar(&value, e.span, "a metric")?;
             self.every(setup, metric)?;
         }
-        let mut scalars: Vec<(Arc<str>, Value)> = vec![(Arc::from("loss"), Value::Array(Array { weak: true, ..scalar(DType::F64) }))];
-        for name in setup.watched_names() {
-            scalars.push((name, Value::Array(Array { weak: true, ..scalar(DType::F64) })));
-        }
-        if let Some(e) = &setup.stop_when {
-            self.stop_condition(setup, e, scalars.clone())?;
-        }
+        let names = std::iter::once(Arc::from("loss")).chain(setup.watched_names());
+        let mut scalars: Vec<(Arc<str>, Value)> = names.map(|name| (name, watched_scalar())).collect();
         let leaf = leaves.iter().find(|l| !l.buffer).map(|l| Leaf { path: l.path.clone(), w: l.array.clone(), g: l.array.clone() });
         let leaf = leaf.unwrap_or(Leaf { path: Arc::from("w"), w: scalar(self.cx.float), g: scalar(self.cx.float) });
-        self.check_optimizer(&setup.optimizer, leaf, scalars)
+        let metrics = self.check_optimizer(&setup.optimizer, leaf, scalars.clone())?;
+        let recorded = auxiliary.into_iter().map(|(name, _)| Arc::from(name)).chain(metrics);
+        scalars.extend(recorded.map(|name| (name, watched_scalar())));
+        Ok(scalars)
     }
 
-    fn check_optimizer(&mut self, optimizer: &OptimizerValue, leaf: Leaf, scalars: Vec<(Arc<str>, Value)>) -> Eval<()> {
+    /// Checks an optimizer on one leaf; gives the names of its metrics.
+    fn check_optimizer(&mut self, optimizer: &OptimizerValue, leaf: Leaf, scalars: Vec<(Arc<str>, Value)>) -> Eval<Vec<Arc<str>>> {
         let inputs = OptInputs {
             pass: Pass::Step,
             leaves: vec![leaf],
@@ -137,7 +155,7 @@ impl Evaluator<'_> {
             key: None,
             inputs: true,
         };
-        self.run_optimizer(optimizer, inputs).map(|_| ())
+        self.run_optimizer(optimizer, inputs).map(|out| out.metrics.into_keys().map(|(_, name)| name).collect())
     }
 
     /// Checks an optimizer item on a matrix of symbolic size with unknown hyperparameters.

@@ -152,7 +152,7 @@ impl Evaluator<'_> {
                 (None, None) => {
                     let local: Vec<String> = scope.names().map(|n| n.to_string()).collect();
                     let items = self.program.module(scope.module).scope.keys().map(|n| n.to_string());
-                    let builtins = optc_ops::builtin_names().into_iter().chain(SPECIAL.iter().copied()).map(str::to_string);
+                    let builtins = optc_ops::operations().chain(SPECIAL.iter().copied()).map(str::to_string);
                     let all: Vec<String> = local.into_iter().chain(items).chain(builtins).collect();
                     nearest(name, all.iter().map(String::as_str)).map(|near| format!("did you mean `{near}`"))
                 }

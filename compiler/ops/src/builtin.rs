@@ -160,7 +160,12 @@ pub fn is_builtin(name: &str) -> bool {
 
 /// All names, for suggestions.
 pub fn builtin_names() -> Vec<&'static str> {
-    TABLE.iter().map(|(n, _)| *n).chain(LATER.iter().copied()).collect()
+    operations().chain(LATER.iter().copied()).collect()
+}
+
+/// The names of the operations that can be called today.
+pub fn operations() -> impl Iterator<Item = &'static str> {
+    TABLE.iter().map(|(n, _)| *n)
 }
 
 /// The names of an operation's parameters, in order.

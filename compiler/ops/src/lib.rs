@@ -31,7 +31,7 @@ mod softmax;
 pub mod value;
 
 pub use arith::{BinOp, UnOp, array_literal, binary, broadcast_to, cast, materialize, unary};
-pub use builtin::{builtin_names, call, constant, is_builtin, parameters};
+pub use builtin::{builtin_names, call, constant, is_builtin, operations, parameters};
 pub use cx::Cx;
 pub use dim::{Dim, Symbol};
 pub use dim_arith::Fit;

@@ -125,10 +125,11 @@ impl Evaluator<'_> {
     }
 
     /// `stop when` as a graph of the watched values, and their names.
-    pub(super) fn lower_stop(&mut self, setup: &TrainSetup, e: &Expr) -> Eval<(Graph, Vec<String>)> {
+    pub(super) fn lower_stop(&mut self, setup: &TrainSetup, e: &Expr, recorded: &[String]) -> Eval<(Graph, Vec<String>)> {
         self.cx.push_level();
-        let mut watched: Vec<Arc<str>> = vec![Arc::from("loss")];
-        watched.extend(setup.watched_names());
+        // What is recorded under a path has no name that could be written.
+        let recorded = recorded.iter().filter(|n| !n.contains('.')).map(|n| Arc::from(n.as_str()));
+        let watched: IndexSet<Arc<str>> = std::iter::once(Arc::from("loss")).chain(recorded).chain(setup.watched_names()).collect();
         let mut scalars = Vec::new();
         for (k, name) in watched.iter().enumerate() {
             let input = self.cx.input(&format!("watched.{k}"), DType::F64, &[]);

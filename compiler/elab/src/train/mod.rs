@@ -13,7 +13,7 @@ use crate::scope::Scope;
 use crate::settings::TrainSetup;
 use crate::tally::{Count, Metrics, Tally};
 use crate::value::Value;
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
 use optc_abi::{DType, Tensor};
 use optc_base::{Code, Diagnostic, Span};
 use optc_front::ast::{Expr, ExprKind, LetKind, Setting};
@@ -112,7 +112,7 @@ impl Evaluator<'_> {
         let given_names = metrics.iter().map(|m| m.name.as_str());
         self.recorded_once(setup, std::iter::once("loss").chain(step.recorded.iter().map(String::as_str)).chain(given_names))?;
         let stop_when = match &setup.stop_when {
-            Some(e) => Some(self.lower_stop(setup, e)?),
+            Some(e) => Some(self.lower_stop(setup, e, &step.recorded)?),
             None => None,
         };
         let given = self.given_leaves(setup, &slots)?;
