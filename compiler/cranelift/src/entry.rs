@@ -14,6 +14,8 @@ use std::mem::offset_of;
 
 /// Argument sets up to which a call is spelled out in code instead of being run from a table.
 const SPELLED_OUT: usize = 3;
+/// Kernel instructions of a plan up to which that is done at all: in longer plans, making the code takes longer than it saves.
+const SHORT_PLAN: usize = 32;
 /// Bytes up to which a copy is made of loads and stores.
 const INLINE_COPY: usize = 64;
 
@@ -39,6 +41,8 @@ struct Entry<'p, 'f> {
     /// Address of the table of kernel addresses.
     kernels: usize,
     direct: bool,
+    /// The plan is long: all kernels are run from tables.
+    long: bool,
     profile: bool,
     runtime: Value,
     bases: Value,
@@ -70,9 +74,12 @@ pub(crate) fn build(
     b.switch_to_block(block);
     b.seal_block(block);
     let params = b.block_params(block).to_vec();
-    let mut most = 1;
+    let (mut most, mut kernels_run) = (1, 0);
     plan.walk(&mut |instr| match instr {
-        Instr::Kernel { calls, .. } => most = calls.iter().map(|c| c.buffers.len()).fold(most, usize::max),
+        Instr::Kernel { calls, .. } => {
+            most = calls.iter().map(|c| c.buffers.len()).fold(most, usize::max);
+            kernels_run += 1;
+        }
         Instr::Lib { buffers, .. } => most = most.max(buffers.len()),
         _ => {}
     });
@@ -83,6 +90,7 @@ pub(crate) fn build(
         plan,
         kernels,
         direct: config.threads == 1,
+        long: kernels_run > SHORT_PLAN,
         profile: config.profile,
         runtime: params[0],
         bases: params[1],
@@ -221,7 +229,7 @@ impl Entry<'_, '_> {
         let table = self.e.int(types::I64, (self.kernels + 8 * kernel) as i64);
         let code = self.e.b.ins().load(types::I64, plain().with_readonly(), table, 0);
         let still = calls.iter().all(|c| c.buffers.iter().all(|b| b.steps.is_empty()));
-        if calls.len() > SPELLED_OUT && still {
+        if (self.long || calls.len() > SPELLED_OUT) && still {
             self.table_call(code, calls);
             return;
         }
@@ -266,7 +274,9 @@ impl Entry<'_, '_> {
         });
         let table_at = self.e.int(types::I64, std::ptr::from_ref(&*table) as i64);
         self.statics.tables.push(table);
-        let direct = self.e.int(types::I64, self.direct.into());
+        // One unit of work needs no pool.
+        let single = calls.len() == 1 && calls[0].range <= calls[0].grain.max(1);
+        let direct = self.e.int(types::I64, (self.direct || single).into());
         let (runtime, bases) = (self.runtime, self.bases);
         self.e.call(helpers::run_calls as *const () as usize, &[table_at, runtime, bases, code, direct], None);
     }

@@ -124,6 +124,34 @@ fn many_argument_sets_run_all() {
 }
 
 #[test]
+fn long_plans_run_their_kernels_in_order() {
+    // Sums that each build on the one before: parts of one unit, of several, and in a loop, where addresses move.
+    for (parts, threads) in [(2, 1), (2, 3), (8, 3)] {
+        let mut t = [numbers(8, 1.0), Tensor::zeros(DType::F32, &[8]), numbers(8, 0.0), Tensor::scalar(0i32)];
+        let mut code: Vec<Instr> = (0..40)
+            .map(|k| {
+                let (x, y) = if k % 2 == 0 { (0, 1) } else { (1, 0) };
+                Instr::Kernel { kernel: 0, calls: vec![call(BufRef::whole(x), BufRef::whole(y), parts)] }
+            })
+            .collect();
+        let step = BufRef { buffer: 2, offset: 0, steps: vec![(5, 4)] };
+        let body = vec![Instr::Kernel { kernel: 0, calls: vec![call(BufRef::whole(0), step, 1)] }];
+        code.push(Instr::Loop { id: 5, trip: Trip::Const(3), reverse: false, counter: BufRef::whole(3), body });
+        let plan = plan_over(&t, code);
+        run_plan(&[add()], plan, &mut t, threads).unwrap();
+        // Fibonacci numbers, as each sum is of the last two.
+        let (mut x, mut y) = (1.0f32, 0.0f32);
+        for _ in 0..20 {
+            y += x;
+            x += y;
+        }
+        assert_eq!((t[0].get_f64(0), t[1].get_f64(0)), (f64::from(x), f64::from(y)));
+        assert_eq!(t[2].to_f64()[..4], [f64::from(x), f64::from(1.0 + x), f64::from(2.0 + x), 3.0]);
+        assert_eq!(t[0].get_f64(7) == 8.0, parts == 2);
+    }
+}
+
+#[test]
 fn copies_of_any_size() {
     for n in [1, 2, 3, 7, 15, 16, 31, 63, 64, 65, 1000] {
         let bytes: Vec<u8> = (0..n + 8).map(|i| i as u8 ^ 0x5A).collect();
