@@ -76,6 +76,7 @@ cases! {
     layers
     leaving_loops
     loops
+    many_leaves
     metrics
     metrics_in_bodies
     optimizer_bodies
