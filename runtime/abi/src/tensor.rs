@@ -6,6 +6,7 @@ use memmap2::MmapMut;
 use std::alloc::{self, Layout};
 use std::fmt;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Alignment of every buffer in bytes: a cache line and the widest vector.
 pub const ALIGN: usize = 64;
@@ -19,6 +20,15 @@ const LARGE: usize = 4 << 20;
 const HASHED: usize = 4096;
 /// Size and alignment of a large page.
 const LARGE_PAGE: usize = 2 << 20;
+/// Size of an ordinary page: addresses that differ by multiples of it meet in the same lines of the first cache, and a load waits for an earlier store to such an
+/// address.
+const SMALL_PAGE: usize = 4 << 10;
+
+/// Where in its first page the next large buffer begins: arrays that a loop walks through side by side, as an optimizer does, must not all begin at the same place.
+fn stagger() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    NEXT.fetch_add(9 * ALIGN, Ordering::Relaxed) % SMALL_PAGE
+}
 
 /// A byte buffer aligned to [`ALIGN`] (to [`MAPPED_ALIGN`] in a mapped file), zero-initialized where it is not a file's.
 pub struct AlignedBytes {
@@ -52,8 +62,8 @@ impl AlignedBytes {
     }
     /// Fresh pages, which the system hands out zeroed when they are first touched.
     fn large(len: usize) -> Option<Self> {
-        let mut pages = MmapMut::map_anon(len.next_multiple_of(ALIGN).checked_add(LARGE_PAGE)?).ok()?;
-        let skip = pages.as_ptr().align_offset(LARGE_PAGE);
+        let mut pages = MmapMut::map_anon(len.next_multiple_of(ALIGN).checked_add(LARGE_PAGE + SMALL_PAGE)?).ok()?;
+        let skip = pages.as_ptr().align_offset(LARGE_PAGE) + stagger();
         #[cfg(target_os = "linux")]
         // Only a hint: ordinary pages are as correct.
         let _ = pages.advise(memmap2::Advice::HugePage);
@@ -267,7 +277,9 @@ mod tests {
     #[test]
     fn large_buffers_are_zero_aligned_and_copied_whole() {
         let mut a = AlignedBytes::zeroed(LARGE + 3);
-        assert_eq!(a.as_ptr() as usize % LARGE_PAGE, 0);
+        let place = |b: &AlignedBytes| b.as_ptr() as usize % LARGE_PAGE;
+        assert!(place(&a) < SMALL_PAGE && place(&a).is_multiple_of(ALIGN));
+        assert_ne!(place(&a), place(&AlignedBytes::zeroed(LARGE)), "buffers begin at different places of a page");
         assert!(a.as_slice().len() == LARGE + 3 && a.as_slice().iter().all(|&b| b == 0));
         a.as_mut_slice()[LARGE + 2] = 7;
         let b = a.clone();
