@@ -51,6 +51,19 @@ impl Expr {
             _ => None,
         }
     }
+    fn left_mut(&mut self) -> Option<&mut Sub> {
+        match &mut self.kind {
+            ExprKind::Binary(_, a, _)
+            | ExprKind::Pipe(a, _)
+            | ExprKind::Range(a, _)
+            | ExprKind::Field(a, _)
+            | ExprKind::Cast(a, _)
+            | ExprKind::NameCall(a, _)
+            | ExprKind::Call { callee: a, .. }
+            | ExprKind::Index { base: a, .. } => Some(a),
+            _ => None,
+        }
+    }
     /// A copy with another operand at the left end.
     fn with_left(&self, left: Sub) -> Expr {
         let kind = match &self.kind {
@@ -92,16 +105,8 @@ impl Drop for Sub {
         }
         let mut rest = vec![self.take()];
         while let Some(mut e) = rest.pop() {
-            match &mut e.kind {
-                ExprKind::Binary(_, a, _)
-                | ExprKind::Pipe(a, _)
-                | ExprKind::Range(a, _)
-                | ExprKind::Field(a, _)
-                | ExprKind::Cast(a, _)
-                | ExprKind::NameCall(a, _)
-                | ExprKind::Call { callee: a, .. }
-                | ExprKind::Index { base: a, .. } => rest.push(a.take()),
-                _ => {}
+            if let Some(left) = e.left_mut() {
+                rest.push(left.take());
             }
         }
     }

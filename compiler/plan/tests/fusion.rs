@@ -1,7 +1,7 @@
 //! How many kernels well-known computations take.
 
 mod common;
-use common::{O, check, check_with, counts, inputs, text};
+use common::{O, check, check_with, counts, input, inputs, map, text, with};
 use optc_abi::plan::{Instr, Place};
 use optc_abi::{DType, Tensor};
 use optc_ir::graph::{DotDims, ReduceOp, ScatterMode, Ty};
@@ -10,24 +10,8 @@ use optc_plan::{Config, plan};
 
 const F: DType = DType::F32;
 
-fn input(g: &mut Graph, shape: &[usize]) -> NodeId {
-    let name = format!("x{}", g.inputs.len());
-    g.input(name, Ty::new(F, shape.iter().copied()), O)
-}
-
 fn shape(g: &Graph, x: NodeId) -> Vec<usize> {
     g.ty(x).shape.to_vec()
-}
-
-fn map(g: &mut Graph, op: ScalarOp, x: &[NodeId]) -> NodeId {
-    g.map(op, x, O)
-}
-
-/// `op` of x and a number.
-fn with(g: &mut Graph, op: ScalarOp, x: NodeId, number: f64) -> NodeId {
-    let ty = g.ty(x).clone();
-    let c = g.splat(&ty, number, O);
-    g.map(op, &[x, c], O)
 }
 
 /// Reduction of the last axis, repeated along it.

@@ -1,9 +1,8 @@
 //! What is computed again instead of kept, and how little memory that takes.
 
 mod common;
-use common::{O, check, text};
-use optc_abi::DType;
-use optc_ir::graph::{DotDims, ReduceOp, Ty};
+use common::{O, check, input, map, text, with};
+use optc_ir::graph::{DotDims, ReduceOp};
 use optc_ir::{Graph, NodeId, ScalarOp};
 use optc_plan::{Config, Planned, plan};
 
@@ -13,24 +12,9 @@ const NARROW: usize = 4;
 /// Bytes of one wide array.
 const ARRAY: usize = ROWS * WIDE * 4;
 
-fn input(g: &mut Graph, shape: &[usize]) -> NodeId {
-    let name = format!("x{}", g.inputs.len());
-    g.input(name, Ty::new(DType::F32, shape.iter().copied()), O)
-}
-
 fn dot(g: &mut Graph, a: NodeId, b: NodeId, lhs: usize, rhs: usize) -> NodeId {
     let dims = DotDims { lhs_contract: [lhs].as_slice().into(), rhs_contract: [rhs].as_slice().into(), ..DotDims::default() };
     g.dot(a, b, dims, O)
-}
-
-fn map(g: &mut Graph, op: ScalarOp, x: &[NodeId]) -> NodeId {
-    g.map(op, x, O)
-}
-
-fn with(g: &mut Graph, op: ScalarOp, x: NodeId, number: f64) -> NodeId {
-    let ty = g.ty(x).clone();
-    let c = g.splat(&ty, number, O);
-    g.map(op, &[x, c], O)
 }
 
 /// An activation and what its derivative needs, as differentiation makes it: the value, a factor of the cotangent, and a factor of the cotangent

@@ -3,10 +3,27 @@
 
 use optc_abi::plan::Instr;
 use optc_abi::{DType, Tensor};
-use optc_ir::{Graph, Origin, interpret};
+use optc_ir::{Graph, NodeId, Origin, ScalarOp, Ty, interpret};
 use optc_plan::{Config, Planned, plan, reference};
 
 pub const O: Origin = Origin { span: optc_base::Span { source: optc_base::SourceId(0), start: 0, end: 0 }, via: "" };
+
+/// An f32 input.
+pub fn input(g: &mut Graph, shape: &[usize]) -> NodeId {
+    let name = format!("x{}", g.inputs.len());
+    g.input(name, Ty::new(DType::F32, shape.iter().copied()), O)
+}
+
+pub fn map(g: &mut Graph, op: ScalarOp, x: &[NodeId]) -> NodeId {
+    g.map(op, x, O)
+}
+
+/// `op` of x and a number.
+pub fn with(g: &mut Graph, op: ScalarOp, x: NodeId, number: f64) -> NodeId {
+    let ty = g.ty(x).clone();
+    let c = g.splat(&ty, number, O);
+    g.map(op, &[x, c], O)
+}
 
 /// Numbers without pattern, in -2..2.
 pub fn noise(seed: u64, n: usize) -> Vec<f64> {
