@@ -1,6 +1,7 @@
 //! The machine code is made for: this one, with the instructions it has.
 
 use crate::Error;
+use crate::effort::Effort;
 use cranelift_codegen::isa::{OwnedTargetIsa, TargetFrontendConfig};
 use cranelift_codegen::settings::{self, Configurable};
 use std::sync::OnceLock;
@@ -20,16 +21,38 @@ pub(crate) struct Features {
     pub(crate) wide: bool,
 }
 
+/// The target at each effort, and its features.
+#[derive(Clone)]
+pub(crate) struct Target {
+    once: OwnedTargetIsa,
+    around: OwnedTargetIsa,
+    loops: OwnedTargetIsa,
+    /// What the machine has.
+    pub(crate) features: Features,
+}
+
+impl Target {
+    /// The target as functions of this effort see it.
+    pub(crate) fn isa(&self, effort: Effort) -> &OwnedTargetIsa {
+        match effort {
+            Effort::Once => &self.once,
+            Effort::Around => &self.around,
+            Effort::Loops => &self.loops,
+        }
+    }
+}
+
 /// The target and its features, detected at run time, once.
-pub(crate) fn target() -> Result<(OwnedTargetIsa, Features), Error> {
-    static TARGET: OnceLock<Result<(OwnedTargetIsa, Features), Error>> = OnceLock::new();
+pub(crate) fn target() -> Result<Target, Error> {
+    static TARGET: OnceLock<Result<Target, Error>> = OnceLock::new();
     TARGET.get_or_init(detect).clone()
 }
 
-fn detect() -> Result<(OwnedTargetIsa, Features), Error> {
+fn isa(effort: Effort) -> Result<OwnedTargetIsa, Error> {
     let mut flags = settings::builder();
     for (name, value) in [
-        ("opt_level", "speed"),
+        ("opt_level", if effort == Effort::Once { "none" } else { "speed" }),
+        ("regalloc_algorithm", if effort == Effort::Loops { "backtracking" } else { "single_pass" }),
         ("is_pic", "false"),
         ("enable_verifier", if cfg!(debug_assertions) { "true" } else { "false" }),
         ("unwind_info", "false"),
@@ -39,11 +62,15 @@ fn detect() -> Result<(OwnedTargetIsa, Features), Error> {
         flags.set(name, value).map_err(|e| Error(format!("Cranelift setting {name}: {e}")))?;
     }
     let builder = cranelift_native::builder().map_err(|e| Error(format!("Cranelift does not support this machine: {e}")))?;
-    let isa = builder.finish(settings::Flags::new(flags)).map_err(|e| Error(format!("Cranelift does not support this machine: {e}")))?;
-    let has = |name: &str| isa.isa_flags().iter().any(|f| f.name == name && f.as_bool().unwrap_or(false));
+    builder.finish(settings::Flags::new(flags)).map_err(|e| Error(format!("Cranelift does not support this machine: {e}")))
+}
+
+fn detect() -> Result<Target, Error> {
+    let (once, around, loops) = (isa(Effort::Once)?, isa(Effort::Around)?, isa(Effort::Loops)?);
+    let has = |name: &str| loops.isa_flags().iter().any(|f| f.name == name && f.as_bool().unwrap_or(false));
     let x86 = cfg!(target_arch = "x86_64");
     let features = Features {
-        frontend: isa.frontend_config(),
+        frontend: loops.frontend_config(),
         x86,
         sse41: !x86 || has("has_sse41") && has("has_ssse3"),
         fma: !x86 || has("has_fma") && has("has_avx"),
@@ -52,5 +79,5 @@ fn detect() -> Result<(OwnedTargetIsa, Features), Error> {
     if !features.sse41 {
         return Err(Error("this processor lacks SSE4.1, which compiled programs need".to_string()));
     }
-    Ok((isa, features))
+    Ok(Target { once, around, loops, features })
 }

@@ -78,15 +78,20 @@ pub(crate) struct Builder<'k, 'f> {
     constants: wide::Constants,
     /// Wide loops called so far.
     wide: Vec<wide::Program>,
+    /// Some innermost loop is Cranelift's.
+    own_loops: bool,
 }
 
-/// Fills `func` (with the signature of a kernel) with the kernel's code; gives the wide loops it calls.
-pub(crate) fn build(
-    kernel: &Kernel,
-    features: Features,
-    func: &mut ir::Function,
-    context: &mut FunctionBuilderContext,
-) -> Vec<wide::Program> {
+/// What is known of a kernel once its function is made.
+pub(crate) struct Built {
+    /// The wide loops it calls.
+    pub(crate) wide: Vec<wide::Program>,
+    /// Some innermost loop is in the function itself.
+    pub(crate) own_loops: bool,
+}
+
+/// Fills `func` (with the signature of a kernel) with the kernel's code; tells what loops it has.
+pub(crate) fn build(kernel: &Kernel, features: Features, func: &mut ir::Function, context: &mut FunctionBuilderContext) -> Built {
     let mut b = FunctionBuilder::new(func, context);
     let entry = b.create_block();
     b.append_block_params_for_function_params(entry);
@@ -118,6 +123,7 @@ pub(crate) fn build(
         vector_accs: Vec::new(),
         constants,
         wide: Vec::new(),
+        own_loops: false,
         e,
     };
     for acc in &kernel.accs {
@@ -128,9 +134,9 @@ pub(crate) fn build(
     }
     k.nodes(&body);
     k.e.b.ins().return_(&[]);
-    let loops = std::mem::take(&mut k.wide);
+    let built = Built { wide: std::mem::take(&mut k.wide), own_loops: k.own_loops };
     k.e.b.finalize(features.frontend);
-    loops
+    built
 }
 
 /// Whether a vector loop's body is cheap enough to be repeated for every group of a pass. Long bodies keep the processor busy across passes anyway,
@@ -145,6 +151,11 @@ fn repeats(body: &[Node]) -> bool {
         })
         .sum();
     cost <= UNROLL_COST
+}
+
+/// Whether a loop with this body holds no other.
+fn innermost(body: &[Node]) -> bool {
+    !body.iter().any(|node| matches!(node, Node::For { .. }))
 }
 
 impl Builder<'_, '_> {
@@ -178,6 +189,7 @@ impl Builder<'_, '_> {
                 let (begin, end) = (self.begin, self.end);
                 self.when(IntCC::SignedLessThan, begin, end, after);
                 before.iter().for_each(|s| self.stmt(s));
+                self.own_loops |= innermost(body);
                 self.counted(axis, begin, end, 1, |k| k.nodes(body));
             }
             (_, Extent::Const(n)) if n <= 0 => {}
@@ -193,6 +205,7 @@ impl Builder<'_, '_> {
                 };
                 before.iter().for_each(|s| self.stmt(s));
                 let program = if kind == LoopKind::Vector { self.wide_program(axis, extent, body) } else { None };
+                self.own_loops |= innermost(body) && program.is_none() && !matches!(extent, Extent::Const(1));
                 match (kind, extent) {
                     (LoopKind::Vector, Extent::Const(n)) => match program {
                         Some(program) => self.wide_const(axis, n, body, program),

@@ -6,6 +6,7 @@
 
 mod access;
 mod accs;
+mod effort;
 mod emit;
 mod entry;
 mod helpers;
@@ -23,10 +24,12 @@ mod wide;
 use cranelift_codegen::Context;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{Function, UserFuncName};
-use cranelift_codegen::isa::OwnedTargetIsa;
+use cranelift_codegen::isa::{CallConv, OwnedTargetIsa};
 use cranelift_frontend::FunctionBuilderContext;
 use cranelift_jit::{JITBuilder, JITModule};
 use cranelift_module::{Linkage, Module, ModuleReloc, ModuleRelocTarget};
+use effort::{Effort, Efforts};
+use isa::Target;
 use optc_abi::plan::{Plan, PlanFn};
 use optc_ir::kernel::Kernel;
 use std::fmt;
@@ -42,6 +45,8 @@ pub struct Config {
     pub compile_threads: usize,
     /// Report to the runtime after each instruction of the plan, so that it can tell how long each takes.
     pub profile: bool,
+    /// The plan runs once, so that making good code may cost more than it saves.
+    pub once: bool,
     /// Whether vector loops may use 256-bit registers where the processor has them; results are the same bits, NaN for NaN.
     pub wide: bool,
 }
@@ -49,7 +54,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         let compile_threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(8));
-        Config { threads: 1, compile_threads, profile: false, wide: true }
+        Config { threads: 1, compile_threads, profile: false, once: false, wide: true }
     }
 }
 
@@ -118,20 +123,26 @@ fn assemble(isa: &OwnedTargetIsa, context: &mut Context) -> Result<Code, Error> 
     Ok(Code { bytes, align, relocs, wide: Vec::new() })
 }
 
-/// A kernel's function and the wide loops it calls.
+/// A kernel's function and what loops it has.
 fn kernel_function(
     kernel: &Kernel,
-    isa: &OwnedTargetIsa,
+    call_conv: CallConv,
     features: isa::Features,
     frontend: &mut FunctionBuilderContext,
-) -> (Function, Vec<wide::Program>) {
-    let mut func = Function::with_name_signature(UserFuncName::default(), kernel::signature(isa.default_call_conv()));
-    let loops = kernel::build(kernel, features, &mut func, frontend);
-    (func, loops)
+) -> (Function, kernel::Built) {
+    let mut func = Function::with_name_signature(UserFuncName::default(), kernel::signature(call_conv));
+    let built = kernel::build(kernel, features, &mut func, frontend);
+    (func, built)
 }
 
 /// Compiles all kernels; the order of results is that of the kernels.
-fn compile_kernels(kernels: &[Kernel], isa: &OwnedTargetIsa, features: isa::Features, threads: usize) -> Result<Vec<Code>, Error> {
+fn compile_kernels(
+    kernels: &[Kernel],
+    efforts: &Efforts,
+    target: &Target,
+    call_conv: CallConv,
+    compile_threads: usize,
+) -> Result<Vec<Code>, Error> {
     let next = AtomicUsize::new(0);
     let work = || -> Result<Vec<(usize, Code)>, Error> {
         let (mut frontend, mut context) = (FunctionBuilderContext::new(), Context::new());
@@ -140,13 +151,14 @@ fn compile_kernels(kernels: &[Kernel], isa: &OwnedTargetIsa, features: isa::Feat
             let i = next.fetch_add(1, Ordering::Relaxed);
             let Some(kernel) = kernels.get(i) else { return Ok(done) };
             context.clear();
-            let (func, loops) = kernel_function(kernel, isa, features, &mut frontend);
+            let (func, built) = kernel_function(kernel, call_conv, target.features, &mut frontend);
             context.func = func;
-            let wide = loops.iter().map(|program| wide::emit(program, false).0).collect();
+            let wide = built.wide.iter().map(|program| wide::emit(program, false).0).collect();
+            let isa = target.isa(efforts.of(i, built.own_loops));
             done.push((i, Code { wide, ..assemble(isa, &mut context)? }));
         }
     };
-    let helpers = (kernels.len() / KERNELS_PER_THREAD).min(threads.saturating_sub(1));
+    let helpers = (kernels.len() / KERNELS_PER_THREAD).min(compile_threads.saturating_sub(1));
     let mut all = std::thread::scope(|scope| -> Result<Vec<(usize, Code)>, Error> {
         let others: Vec<_> = (0..helpers).map(|_| scope.spawn(work)).collect();
         let mut all = work()?;
@@ -164,17 +176,19 @@ fn compile_kernels(kernels: &[Kernel], isa: &OwnedTargetIsa, features: isa::Feat
 /// # Errors
 /// If Cranelift does not support this machine.
 pub fn compile(kernels: &[Kernel], plan: &Arc<Plan>, config: &Config) -> Result<Compiled, Error> {
-    let (isa, mut features) = isa::target()?;
-    features.wide &= config.wide;
-    let mut codes = compile_kernels(kernels, &isa, features, config.compile_threads)?;
+    let mut target = isa::target()?;
+    target.features.wide &= config.wide;
+    let isa = target.isa(if config.once { Effort::Once } else { Effort::Around }).clone();
+    let call_conv = isa.default_call_conv();
+    let efforts = Efforts::new(kernels, plan, config.once);
+    let mut codes = compile_kernels(kernels, &efforts, &target, call_conv, config.compile_threads)?;
     let mut table = vec![0usize; kernels.len().max(1)].into_boxed_slice();
     let mut context = Context::new();
-    context.func = Function::with_name_signature(UserFuncName::default(), entry::signature(isa.default_call_conv()));
+    context.func = Function::with_name_signature(UserFuncName::default(), entry::signature(call_conv));
     let mut frontend = FunctionBuilderContext::new();
-    let statics = entry::build(plan, table.as_ptr() as usize, config, features, &mut context.func, &mut frontend);
+    let statics = entry::build(plan, table.as_ptr() as usize, config, target.features, &mut context.func, &mut frontend);
     codes.push(assemble(&isa, &mut context)?);
     let code_bytes = codes.iter().map(|c| c.bytes.len() + c.wide.iter().map(Vec::len).sum::<usize>()).sum();
-    let call_conv = isa.default_call_conv();
     let mut module = JITModule::new(JITBuilder::with_isa(isa, cranelift_module::default_libcall_names()));
     let trouble = |e: cranelift_module::ModuleError| Error(e.to_string());
     let mut ids = Vec::new();
@@ -211,15 +225,19 @@ fn each_function(
     plan: &Plan,
     mut show: impl FnMut(String, Function, Vec<wide::Program>, &OwnedTargetIsa),
 ) -> Result<(), Error> {
-    let (isa, features) = isa::target()?;
+    let target = isa::target()?;
+    let isa = target.isa(Effort::Around);
+    let efforts = Efforts::new(kernels, plan, false);
+    let call_conv = isa.default_call_conv();
     let mut frontend = FunctionBuilderContext::new();
     for (i, kernel) in kernels.iter().enumerate() {
-        let (func, loops) = kernel_function(kernel, &isa, features, &mut frontend);
-        show(format!("kernel {i}"), func, loops, &isa);
+        let (func, built) = kernel_function(kernel, call_conv, target.features, &mut frontend);
+        let isa = target.isa(efforts.of(i, built.own_loops));
+        show(format!("kernel {i}"), func, built.wide, isa);
     }
-    let mut func = Function::with_name_signature(UserFuncName::default(), entry::signature(isa.default_call_conv()));
-    entry::build(plan, 0, &Config { threads: 1, ..Config::default() }, features, &mut func, &mut frontend);
-    show("entry".to_string(), func, Vec::new(), &isa);
+    let mut func = Function::with_name_signature(UserFuncName::default(), entry::signature(call_conv));
+    entry::build(plan, 0, &Config { threads: 1, ..Config::default() }, target.features, &mut func, &mut frontend);
+    show("entry".to_string(), func, Vec::new(), isa);
     Ok(())
 }
 

@@ -19,6 +19,8 @@ pub struct Compiled {
     pub entry: PlanFn,
     /// Keeps the code alive.
     pub code: Arc<dyn Any + Send + Sync>,
+    /// The code was made to run once.
+    pub once: bool,
 }
 
 /// Compiles graphs and remembers the results.
@@ -51,10 +53,13 @@ impl Compiler {
     /// What the back end cannot do, in words.
     pub fn program(&mut self, graph: &Graph, options: &CompileOptions) -> Result<Program, String> {
         let key = fingerprint(graph, options);
-        let compiled = match self.known.get(&key) {
-            Some(c) => c.clone(),
-            None => {
-                let (compiled, timings) = pipeline::compile(graph.clone(), options, &self.pool, self.profile)?;
+        let known = self.known.get(&key);
+        let compiled = match known {
+            Some(c) if !c.once => c.clone(),
+            _ => {
+                // Whoever asks for a program again will do so more often: now its code is worth the time.
+                let options = CompileOptions { once: options.once && known.is_none(), ..options.clone() };
+                let (compiled, timings) = pipeline::compile(graph.clone(), &options, &self.pool, self.profile)?;
                 self.timings.add(&timings);
                 self.compiled += 1;
                 self.known.insert(key, compiled.clone());
@@ -132,6 +137,6 @@ mod tests {
         assert_eq!(a, fingerprint(&graph(1.0, ScalarOp::Add), &none));
         assert_ne!(a, fingerprint(&graph(2.0, ScalarOp::Add), &none));
         assert_ne!(a, fingerprint(&graph(1.0, ScalarOp::Mul), &none));
-        assert_ne!(a, fingerprint(&graph(1.0, ScalarOp::Add), &CompileOptions { alias: vec![(0, 0)], guards: Vec::new() }));
+        assert_ne!(a, fingerprint(&graph(1.0, ScalarOp::Add), &CompileOptions { alias: vec![(0, 0)], ..none.clone() }));
     }
 }

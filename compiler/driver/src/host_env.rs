@@ -157,7 +157,7 @@ pub fn folder_of(file: &Path) -> PathBuf {
 impl HostEnv for Driver {
     fn execute(&mut self, graph: &Graph, inputs: &[Arc<Tensor>]) -> Result<Vec<Tensor>, Diagnostic> {
         let span = graph.outputs.first().map_or(Span::default(), |&o| graph.origin(o).span);
-        let mut program = self.compiler.program(graph, &CompileOptions::default()).map_err(|e| crate::trainer::backend_error(&e, span))?;
+        let mut program = self.compiler.program(graph, &CompileOptions::once()).map_err(|e| crate::trainer::backend_error(&e, span))?;
         let mut outputs = Vec::new();
         for (k, tensor) in inputs.iter().enumerate() {
             // SAFETY: no output is aliased, so inputs are only read; they have the graph's types and live through the run.

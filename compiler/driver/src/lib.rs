@@ -5,6 +5,7 @@ pub mod cli;
 pub mod commands;
 pub mod cost;
 pub mod host_env;
+mod initial;
 pub mod messages;
 pub mod nan;
 pub mod new_project;

@@ -14,6 +14,15 @@ pub struct CompileOptions {
     pub alias: Vec<(usize, usize)>,
     /// Indices of scalar outputs that must be finite before anything aliased is overwritten.
     pub guards: Vec<usize>,
+    /// The program runs once, so that its code had better be made quickly.
+    pub once: bool,
+}
+
+impl CompileOptions {
+    /// For a program that runs once.
+    pub fn once() -> CompileOptions {
+        CompileOptions { once: true, ..CompileOptions::default() }
+    }
 }
 
 /// How long each stage took.
@@ -71,9 +80,9 @@ pub fn compile(graph: Graph, options: &CompileOptions, pool: &Arc<Pool>, profile
     let optc_plan::Planned { plan, kernels } = stages.planned;
     let kernels: Vec<optc_ir::kernel::Kernel> = kernels.into_iter().map(|k| k.kernel).collect();
     let plan: Arc<Plan> = Arc::new(plan);
-    let config = optc_cranelift::Config { threads: pool.threads(), profile, ..Default::default() };
+    let config = optc_cranelift::Config { threads: pool.threads(), profile, once: options.once, ..Default::default() };
     let code = optc_cranelift::compile(&kernels, &plan, &config).map_err(|e| e.to_string())?;
     let entry = code.entry;
     timings.codegen = start.elapsed();
-    Ok((Compiled { plan, entry, code: Arc::new(code) }, timings))
+    Ok((Compiled { plan, entry, code: Arc::new(code), once: config.once }, timings))
 }

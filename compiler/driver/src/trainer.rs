@@ -1,6 +1,7 @@
 //! The training loop: compiled steps over bound memory, with metrics, logs, checkpoints and progress around them.
 
 use crate::cache::Compiler;
+use crate::initial::initial_slots;
 use crate::pipeline::CompileOptions;
 use indexmap::IndexMap;
 use optc_abi::Tensor;
@@ -57,16 +58,17 @@ impl Surroundings<'_> {
 }
 
 /// A data set cut into batch buffers.
-struct Feed {
+pub(crate) struct Feed {
     fields: Vec<Arc<Tensor>>,
     row_bytes: Vec<usize>,
     rows: Option<Arc<Vec<usize>>>,
-    buffers: Vec<Tensor>,
+    /// One per input of the data.
+    pub(crate) buffers: Vec<Tensor>,
 }
 
 impl Feed {
     /// Buffers with these leading extents.
-    fn new(data: &DataUse, lead: &[usize]) -> Feed {
+    pub(crate) fn new(data: &DataUse, lead: &[usize]) -> Feed {
         let fields: Vec<Arc<Tensor>> = data.fields.iter().map(|f| data.table.fields[f].clone()).collect();
         let row_bytes = data.example.iter().map(|ty| ty.len() * ty.dtype.size()).collect();
         let buffers = data
@@ -77,7 +79,7 @@ impl Feed {
         Feed { fields, row_bytes, rows: data.table.rows.clone(), buffers }
     }
     /// Copies examples (numbers within the split) into the buffers, from example `at` of the buffer on.
-    fn fill(&mut self, at: usize, examples: impl Iterator<Item = usize> + Clone) {
+    pub(crate) fn fill(&mut self, at: usize, examples: impl Iterator<Item = usize> + Clone) {
         for ((field, &size), buffer) in self.fields.iter().zip(&self.row_bytes).zip(&mut self.buffers) {
             let (from, to) = (field.bytes(), &mut buffer.bytes_mut()[at * size..]);
             for (k, example) in examples.clone().enumerate() {
@@ -367,23 +369,6 @@ fn stop_holds(program: &mut Program, names: &[String], series: &IndexMap<String,
     let last = |n: &String| series.get(n).and_then(|s| s.values.last()).copied().unwrap_or(f64::NAN);
     let mut inputs: Vec<Tensor> = names.iter().map(|n| Tensor::scalar(last(n))).collect();
     Ok(program.run(&mut inputs)?[0].get_f64(0) != 0.0)
-}
-
-/// Initial values of all slots.
-pub fn initial_slots(program: &TrainProgram, compiler: &mut Compiler) -> Result<Vec<Tensor>, Diagnostic> {
-    let span = program.span;
-    let mut init = compiler.program(&program.init, &CompileOptions::default()).map_err(|e| backend_error(&e, span))?;
-    let mut inputs = vec![run_key(program.seed)];
-    if let Some(data) = &program.data {
-        let mut feed = Feed::new(data, &[program.batch]);
-        feed.fill(0, 0..program.batch);
-        inputs.extend(feed.buffers);
-    }
-    let mut slots = init.run(&mut inputs).map_err(|e| run_error(&e, "initial values", span))?;
-    for (k, tensor) in &program.given {
-        slots[*k] = (**tensor).clone();
-    }
-    Ok(slots)
 }
 
 /// The compiled step with its memory bound.

@@ -185,6 +185,12 @@ fn deep_nesting_is_an_error() {
         ("~", "1", ""),
         ("- -", "1", ""),
         ("1 ^ -", "1", ""),
+        ("if ", "a", ""),
+        ("while ", "a", ""),
+        ("for x in ", "a", ""),
+        ("with a = ", "1", ""),
+        ("sum[k, \"", "\"", "]"),
+        ("sum[k, [", "1", "]]"),
     ] {
         let text = format!("fn f(x: f32) -> f32 {{ {}{middle}{} }}\n", open.repeat(deep), close.repeat(deep));
         assert!(in_time(open, &text) > 0, "{open} is accepted {deep} times");
@@ -198,6 +204,12 @@ fn deep_nesting_is_an_error() {
     assert_eq!(in_time("250 parentheses", &text), 0);
     let text = format!("fn f(x: f32) -> f32 = {}x\n", "- ".repeat(250));
     assert_eq!(in_time("250 signs", &text), 0);
+    let mixed = |levels: usize| {
+        let (open, n) = (format!("({}", "-".repeat(199)), levels / 200);
+        format!("fn f(x: f32) -> f32 = {}x{}\n", open.repeat(n), ")".repeat(n))
+    };
+    assert_eq!(in_time("1000 levels", &mixed(1000)), 0);
+    assert_eq!(in_time("1200 levels", &mixed(1200)), 1);
 }
 
 #[test]

@@ -164,7 +164,7 @@ pub fn spec(file: &Path, name: Option<&str>, set: &[String], settings: &Settings
             })?
         };
         let lower = start.elapsed().as_secs_f64();
-        let slots = trainer::initial_slots(&program, &mut compiler).map_err(fail)?;
+        let slots = crate::initial::initial_slots(&program, &mut compiler).map_err(fail)?;
         let init = start.elapsed().as_secs_f64() - lower;
         compiler.timings = Default::default();
         let mut stepper = Stepper::new(&program, &slots, &mut compiler).map_err(fail)?;
@@ -318,7 +318,7 @@ pub fn optimizer(
     let mut compiler = Compiler::new(settings.threads);
     compiler.profile = settings.profile;
     let threads = compiler.pool().threads();
-    let slots = trainer::initial_slots(&program, &mut compiler).map_err(fail)?;
+    let slots = crate::initial::initial_slots(&program, &mut compiler).map_err(fail)?;
     compiler.timings = Default::default();
     let (graph, options) = cost::update_only(&program);
     let mut update = compiler.program(&graph, &options).map_err(|e| {

@@ -26,9 +26,12 @@ pub fn parse(source: SourceId, text: &str) -> (File, Vec<Diagnostic>) {
     let scan = scan::scan(&clean);
     let mut builder =
         Builder { source, text: &clean, base: 0, comments: &scan.comments, next_id: 0, host: false, chained: Span::default(), errors };
-    let whole = if scan.too_deep.is_none() { OptParser::parse(Rule::file, &clean).ok() } else { None };
+    let whole = match scan.too_deep {
+        None => with_room(scan.depth, || Some(items(&mut builder, OptParser::parse(Rule::file, &clean).ok()?))),
+        Some(_) => None,
+    };
     let file = match whole {
-        Some(pairs) => items(&mut builder, pairs),
+        Some(file) => file,
         None => {
             let file = recover::recover(&mut builder, &scan);
             if builder.errors.is_empty() {
@@ -41,6 +44,16 @@ pub fn parse(source: SourceId, text: &str) -> (File, Vec<Diagnostic>) {
         }
     };
     (file, recover::tidy(builder.errors, text.len()))
+}
+
+/// Levels of nesting that fit the stack of any thread.
+const SHALLOW: usize = 24;
+/// Bytes of stack that a level of nesting takes at most: some twenty rules of the grammar, then their tree, unoptimized.
+const LEVEL: usize = 64 * 1024;
+
+/// Calls `parse` where the stack has room for a text that nests `depth` levels.
+fn with_room<T>(depth: usize, parse: impl FnOnce() -> T) -> T {
+    if depth <= SHALLOW { parse() } else { stacker::grow(depth * LEVEL, parse) }
 }
 
 fn items<'i>(builder: &mut Builder<'_>, pairs: impl Iterator<Item = P<'i>>) -> File {

@@ -204,23 +204,23 @@ impl Builder<'_> {
             self.error(codes::STRING, place, "an expression is missing between the braces").help = Some("write `{{}}` for braces".into());
             return self.make(ExprKind::Error, span);
         }
-        if let Some(error) = scan::scan(part).nesting_error(self.source, start) {
+        let found = scan::scan(part);
+        if let Some(error) = found.nesting_error(self.source, start) {
             self.errors.push(error);
             return self.make(ExprKind::Error, span);
         }
-        match OptParser::parse(Rule::one_interp, part) {
-            Ok(mut pairs) => {
-                let before = std::mem::replace(&mut self.base, start);
-                let expr = pairs.next().into_iter().flat_map(P::into_inner).find(|p| p.as_rule() == Rule::expr).map(|p| self.expr(p));
-                self.base = before;
-                expr.unwrap_or_else(|| self.make(ExprKind::Error, span))
-            }
-            Err(_) => {
-                let error = self.error(codes::STRING, span, "this is not an expression");
-                error.help = Some("what stands in `{…}` of a string is an expression; write `{{` and `}}` for braces".into());
-                self.make(ExprKind::Error, span)
-            }
-        }
+        let parsed = super::with_room(found.depth, || {
+            let mut pairs = OptParser::parse(Rule::one_interp, part).ok()?;
+            let before = std::mem::replace(&mut self.base, start);
+            let expr = pairs.next().into_iter().flat_map(P::into_inner).find(|p| p.as_rule() == Rule::expr).map(|p| self.expr(p));
+            self.base = before;
+            expr
+        });
+        parsed.unwrap_or_else(|| {
+            let error = self.error(codes::STRING, span, "this is not an expression");
+            error.help = Some("what stands in `{…}` of a string is an expression; write `{{` and `}}` for braces".into());
+            self.make(ExprKind::Error, span)
+        })
     }
 }
 

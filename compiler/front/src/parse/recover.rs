@@ -100,15 +100,14 @@ fn mend(builder: &mut Builder<'_>, mut part: Part, next: Option<usize>, file: &m
             neutralize(&mut part, around.start..end.max(around.start + 1), start, &mut marked);
             continue;
         }
-        let failed = match OptParser::parse(Rule::file, &part.text) {
-            Ok(pairs) => {
-                builder.base = part.base;
-                file.items.extend(super::items(builder, pairs).items);
-                builder.base = 0;
-                return;
-            }
-            Err(error) => error,
-        };
+        let parsed = super::with_room(found.depth, || {
+            let pairs = OptParser::parse(Rule::file, &part.text)?;
+            builder.base = part.base;
+            file.items.extend(super::items(builder, pairs).items);
+            builder.base = 0;
+            Ok::<(), pest::error::Error<Rule>>(())
+        });
+        let Err(failed) = parsed else { return };
         if let Some(fault) = found.unbalanced(&part.text) {
             // Of the braces added below, one closes nothing any more: what it was added for has been put out of the way.
             if matches!(fault, scan::Unbalanced::Closer(b) if b.at >= length) {

@@ -5,6 +5,8 @@ use optc_base::{Diagnostic, SourceId, Span};
 
 /// Deepest nesting of brackets, and longest run of prefix or right-associative operators.
 pub(super) const LIMIT: usize = 256;
+/// Deepest nesting of brackets and operators together.
+const LEVELS: usize = 1024;
 /// Most calls, indices, fields and conversions chained on one operand.
 pub(super) const CHAIN: usize = 2000;
 
@@ -58,8 +60,10 @@ pub(super) struct Scan {
     pub open_strings: Vec<(usize, usize)>,
     /// Strings, quotes included.
     pub strings: Vec<(usize, usize)>,
-    /// Where nesting passes the limit, and what is nested.
-    pub too_deep: Option<(usize, &'static str)>,
+    /// Where nesting passes a limit, the limit, and what is nested.
+    pub too_deep: Option<(usize, usize, &'static str)>,
+    /// Most levels of brackets, prefix and right-associative operators, arrows and branches around one place.
+    pub depth: usize,
 }
 
 fn is_word_byte(b: u8) -> bool {
@@ -74,11 +78,13 @@ pub(super) fn scan(text: &str) -> Scan {
     let mut open: Vec<(u8, usize, usize, (usize, usize))> = Vec::new();
     // Calls, indices, fields and conversions of the operand at hand, what stands in its brackets included; and the most of any operand in the bracket at hand.
     let (mut ops, mut most) = (0usize, 0usize);
-    // `chain` counts arrows and `else` of the present expression, `run` prefix operators, powers and reductions in a row.
+    // `chain` counts arrows, `else` and words that expressions begin with in the present expression, `run` prefix operators, powers and reductions in a row.
     let (mut chain, mut run) = (0usize, 0usize);
-    let deep = |out: &mut Scan, at: usize, what: &'static str| {
-        out.too_deep.get_or_insert((at, what));
+    let deep = |out: &mut Scan, at: usize, limit: usize, what: &'static str| {
+        out.too_deep.get_or_insert((at, limit, what));
     };
+    // Levels around the innermost open bracket, itself included.
+    let mut around_it = 0usize;
     // Whether an operand ended just now, so that `-` is infix.
     let mut operand = false;
     let mut i = 0;
@@ -114,16 +120,18 @@ pub(super) fn scan(text: &str) -> Scan {
                     run -= usize::from(i > 0 && bytes[i - 1] == b']').min(run);
                 }
                 open.push((b, chain, run, (ops, most)));
+                around_it += 1 + chain + run;
                 (ops, most) = (0, 0);
                 out.brackets.push(Bracket { at: i, byte: b });
                 if open.len() > LIMIT {
-                    deep(&mut out, i, "brackets");
+                    deep(&mut out, i, LIMIT, "brackets");
                 }
                 (chain, operand) = (0, false);
                 run = 0;
             }
             b')' | b']' | b'}' => {
                 if let Some((opener, c, r, (around, before))) = open.pop() {
+                    around_it -= 1 + c + r;
                     (ops, most) = (around + most, before.max(around + most));
                     // The operand of a reduction follows its brackets: the run goes on.
                     (chain, run) = (c, if opener == b'[' { r + 1 } else { r });
@@ -175,17 +183,22 @@ pub(super) fn scan(text: &str) -> Scan {
                         (ops, run) = (0, 0);
                         operand = false;
                     }
-                    // Prefix words with an operand behind them: `yield`, `if` and so on do not nest by themselves.
-                    "if" | "yield" | "for" | "while" => operand = false,
+                    // An expression begins behind them, which may begin with one of them.
+                    "if" | "for" | "while" | "with" => {
+                        chain += usize::from(!text[..i].trim_end().ends_with("else"));
+                        operand = false;
+                    }
+                    "yield" => operand = false,
                     _ => operand = true,
                 }
                 i = end;
                 if chain > LIMIT {
-                    deep(&mut out, i - 1, "branches");
+                    deep(&mut out, i - 1, LIMIT, "branches");
                 }
                 if run > LIMIT {
-                    deep(&mut out, i - 1, "operators");
+                    deep(&mut out, i - 1, LIMIT, "operators");
                 }
+                out.depth = out.depth.max(around_it + chain + run);
                 continue;
             }
             _ if b.is_ascii_whitespace() => {}
@@ -196,13 +209,17 @@ pub(super) fn scan(text: &str) -> Scan {
         }
         most = most.max(ops);
         if ops > CHAIN {
-            deep(&mut out, i, "calls in a chain");
+            deep(&mut out, i, CHAIN, "calls in a chain");
         }
         if run > LIMIT {
-            deep(&mut out, i, "operators");
+            deep(&mut out, i, LIMIT, "operators");
         }
         if chain > LIMIT {
-            deep(&mut out, i, "arrows");
+            deep(&mut out, i, LIMIT, "arrows");
+        }
+        out.depth = out.depth.max(around_it + chain + run);
+        if out.depth > LEVELS {
+            deep(&mut out, i, LEVELS, "brackets and operators");
         }
         i += 1;
     }
@@ -212,15 +229,15 @@ pub(super) fn scan(text: &str) -> Scan {
 impl Scan {
     /// The error of nesting too deeply, if the text does.
     pub fn nesting_error(&self, source: SourceId, base: usize) -> Option<Diagnostic> {
-        let (at, what) = self.too_deep?;
+        let (at, limit, what) = self.too_deep?;
         let span = Span::new(source, base + at, base + at + 1);
         let mut error = Diagnostic::error(
             codes::NESTING,
             span,
             if what == "calls in a chain" {
-                format!("more than {CHAIN} calls, indices and fields in one chain")
+                format!("more than {limit} calls, indices and fields in one chain")
             } else {
-                format!("more than {LIMIT} {what} are nested here")
+                format!("more than {limit} {what} are nested here")
             },
         );
         error.help = Some("give a name to an inner part with `let`".into());
