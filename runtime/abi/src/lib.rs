@@ -2,6 +2,7 @@
 
 pub mod dtype;
 pub mod number;
+pub mod pages;
 pub mod philox;
 pub mod plan;
 pub mod tensor;

@@ -1,6 +1,7 @@
 //! Host tensors: dense, row-major, aligned, in memory or in a mapped file.
 
 use crate::DType;
+use crate::pages::{LARGE, LARGE_PAGE};
 use half::{bf16, f16};
 use memmap2::MmapMut;
 use std::alloc::{self, Layout};
@@ -13,13 +14,8 @@ pub const ALIGN: usize = 64;
 /// Alignment of arrays that lie in a mapped file, where the file's header decides: enough for every element type.
 pub const MAPPED_ALIGN: usize = 8;
 
-/// Bytes from which a buffer comes from the operating system as pages of its own, large ones where the system has them: the processor then translates far fewer
-/// addresses while it runs over parameters and states.
-const LARGE: usize = 4 << 20;
 /// Bytes of an array that its hash looks at.
 const HASHED: usize = 4096;
-/// Size and alignment of a large page.
-const LARGE_PAGE: usize = 2 << 20;
 /// Size of an ordinary page: addresses that differ by multiples of it meet in the same lines of the first cache, and a load waits for an earlier store to such an
 /// address.
 const SMALL_PAGE: usize = 4 << 10;
@@ -64,9 +60,6 @@ impl AlignedBytes {
     fn large(len: usize) -> Option<Self> {
         let mut pages = MmapMut::map_anon(len.next_multiple_of(ALIGN).checked_add(LARGE_PAGE + SMALL_PAGE)?).ok()?;
         let skip = pages.as_ptr().align_offset(LARGE_PAGE) + stagger();
-        #[cfg(target_os = "linux")]
-        // Only a hint: ordinary pages are as correct.
-        let _ = pages.advise(memmap2::Advice::HugePage);
         let ptr = NonNull::new(pages.as_mut_ptr().wrapping_add(skip))?;
         Some(AlignedBytes { ptr, len, pages: Some(pages) })
     }

@@ -4,6 +4,7 @@ use crate::gemm::PreparedGemm;
 use crate::pool::Pool;
 use crate::{conv, lib_call};
 use optc_abi::plan::{Conv, Instr, KernelFn, LibOp, Plan, PlanFn, RawCall, RuntimeTable, Status, status};
+use optc_abi::pages::{self, LARGE};
 use optc_abi::tensor::AlignedBytes;
 use optc_abi::{DType, Tensor};
 use std::any::Any;
@@ -46,6 +47,15 @@ pub struct RunError {
     pub span: Option<(u32, u32, u32)>,
 }
 
+/// Seconds of running per byte after which large pages are worth their price: some twenty times it, as they save a few percent.
+const SETTLE: f64 = 25e-9;
+
+/// Inputs updated in place with their bytes.
+fn updated(plan: &Plan) -> impl Iterator<Item = (usize, usize)> {
+    let alias = plan.outputs.iter().filter_map(|slot| slot.alias);
+    alias.map(|k| (k, plan.inputs[k].shape.iter().product::<usize>() * plan.inputs[k].dtype.size()))
+}
+
 /// A compiled plan with its arena and the addresses of inputs and outputs.
 pub struct Program {
     plan: Arc<Plan>,
@@ -53,6 +63,10 @@ pub struct Program {
     context: Box<Context>,
     bases: Vec<*mut u8>,
     arena: AlignedBytes,
+    /// How long the program has run, while its memory is still behind ordinary pages.
+    unsettled: Option<Duration>,
+    /// Bytes of the arena and of inputs updated in place that large pages would suit.
+    large: usize,
     /// Keeps the machine code alive.
     _code: Arc<dyn Any + Send + Sync>,
 }
@@ -87,7 +101,26 @@ impl Program {
         for (k, constant) in plan.constants.iter().enumerate() {
             bases[first + k] = constant.as_ptr();
         }
-        Program { plan, entry, context: Box::new(context), bases, arena, _code: code }
+        let large = updated(&plan).map(|(_, bytes)| bytes).chain([plan.arena_bytes]).filter(|bytes| *bytes >= LARGE).sum();
+        let unsettled = (large > 0).then_some(Duration::ZERO);
+        let loops = plan.code.iter().any(|i| matches!(i, Instr::Loop { .. }));
+        let program = Program { plan, entry, context: Box::new(context), bases, arena, unsettled, large, _code: code };
+        if loops {
+            // One run may be all there is, and goes over the arena many times.
+            pages::prefer_large(program.arena.as_ptr(), program.arena_bytes());
+        }
+        program
+    }
+
+    /// Puts the arena and bound inputs that are updated in place behind large pages. Happens by itself in a program that has run for long enough.
+    pub fn settle(&mut self) {
+        if self.unsettled.take().is_none() {
+            return;
+        }
+        pages::prefer_large(self.arena.as_ptr(), self.arena_bytes());
+        for (k, bytes) in updated(&self.plan) {
+            pages::prefer_large(self.bases[1 + k], bytes);
+        }
     }
 
     /// The plan.
@@ -144,8 +177,15 @@ impl Program {
             lib: lib_entry,
             mark,
         };
+        let start = self.unsettled.map(|_| Instant::now());
         // SAFETY: the bases are as the compiled plan expects them.
         let code = unsafe { (self.entry)(&table, self.bases.as_ptr()) };
+        if let (Some(spent), Some(start)) = (&mut self.unsettled, start) {
+            *spent += start.elapsed();
+            if spent.as_secs_f64() > SETTLE * self.large as f64 {
+                self.settle();
+            }
+        }
         let mut status = *self.context.status.get_mut();
         if status.code == status::OK {
             status.code = code;

@@ -174,6 +174,8 @@ pub fn spec(file: &Path, name: Option<&str>, set: &[String], settings: &Settings
         let step = start.elapsed() - before;
         first.map_err(|e| fail(trainer::run_error(&e, "step 1", program.span)))?;
         let to_first = front + start.elapsed().as_secs_f64();
+        // What is timed from here on is the steady state.
+        stepper.compiled_mut().settle();
         let plan = stepper.compiled().plan();
         let mut instructions = 0;
         plan.walk(&mut |_| instructions += 1);
@@ -328,6 +330,8 @@ pub fn optimizer(
     let timings = compiler.timings;
     // Inputs in the order of the step: slots, gradients, key, hyperparameters, watched values.
     let gradients: Vec<&Tensor> = program.data.iter().flat_map(|d| d.fields.iter().map(|f| &*d.table.fields[f])).collect();
+    // In a training step they lie in the arena.
+    gradients.iter().for_each(|g| optc_abi::pages::prefer_large(g.as_ptr(), g.bytes().len()));
     let key = run_key(program.seed);
     let scalars: Vec<Tensor> = program
         .step
@@ -340,6 +344,7 @@ pub fn optimizer(
         // SAFETY: the tensors have the types of the graph's inputs and live until the last step; only slots are written, and nobody reads them meanwhile.
         unsafe { update.bind_input(k, tensor.as_ptr()) };
     }
+    update.settle();
     let step = |update: &mut Program, n: u64| {
         for _ in 0..n {
             // SAFETY: all inputs were bound just now, every output overwrites an input.
