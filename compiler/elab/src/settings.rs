@@ -204,6 +204,7 @@ impl Evaluator<'_> {
                     .help("a train block may run another one in a `let`, as a starting point; experiments run it"),
             );
         }
+        let block = &self.overridden(block, overrides, span)?;
         self.reading.push(block.item);
         let precision = self.read_precision(block, overrides, span);
         let setup = precision.and_then(|precision| {
@@ -219,6 +220,23 @@ impl Evaluator<'_> {
         });
         self.reading.pop();
         setup
+    }
+
+    /// The block with the arguments that overrides give.
+    fn overridden(&mut self, block: &BlockValue, overrides: &Overrides, span: Span) -> Eval<BlockValue> {
+        let params = self.train_item(block, span)?.params.iter().map(|p| p.name.text.clone()).collect::<Vec<_>>();
+        let mut block = block.clone();
+        for (name, value, at) in overrides {
+            let Some(position) = params.iter().position(|p| **p == **name) else { continue };
+            // Arguments without a name belong to the parameters in order.
+            let given = block.args.iter().position(|a| a.name.as_deref() == Some(name));
+            let unnamed = || block.args.iter().enumerate().filter(|(_, a)| a.name.is_none()).nth(position).map(|(k, _)| k);
+            match given.or_else(unnamed) {
+                Some(k) => (block.args[k].value, block.args[k].span) = (value.clone(), *at),
+                None => block.args.push(CallArg { name: Some(params[position].clone()), value: value.clone(), span: *at }),
+            }
+        }
+        Ok(block)
     }
 
     /// `precision`: read before all else, because it says what floats are.
@@ -471,10 +489,10 @@ impl Evaluator<'_> {
                 "precision" => {}
                 _ => {
                     let k = overrides.iter().position(|(w, _, _)| w == word).unwrap_or(0);
-                    if !used[k] && !setup.scope.names().any(|n| **n == **word) {
+                    if !used[k] && !item.params.iter().any(|p| *p.name.text == **word) {
                         return self.fail(
                             Diagnostic::error(Code("E0520"), *at, format!("`{}` has no setting `{word}` to override", setup.name))
-                                .help("settings, `let`s of the train block, and arguments of its models (`net.hidden`) can be overridden"),
+                                .help("settings, `let`s and parameters of the train block, and arguments of its models (`net.hidden`) can be overridden"),
                         );
                     }
                 }
