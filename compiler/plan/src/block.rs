@@ -212,7 +212,7 @@ impl Block<'_> {
         let mut unit = Unit::new(n);
         self.reads_all(&mut unit, [x, y]);
         let (lhs, rhs, out) = (self.place(x), self.place(y), self.place(n));
-        let scratch = BufRef::whole(self.store.temporary(dtype, dims.scratch_len(), self.within));
+        let scratch = BufRef::whole(self.store.temporary(dtype, dims.scratch_len(*kind), self.within));
         unit.code.push(Instr::Conv(Conv { dtype, kind: *kind, dims: dims.clone(), lhs, rhs, out, scratch }));
         unit.writes.push(Write { node: n, call: 0, first: 0 });
         unit

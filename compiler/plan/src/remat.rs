@@ -339,7 +339,8 @@ impl<'a> Pass<'a> {
         }
         let mut unit_of: FxHashMap<N, usize> = FxHashMap::default();
         for n in (0..count).filter(|&n| grouping.class[n] == Class::Apart) {
-            let scratch = if let Op::Conv { dims, .. } = &net.nodes[n].op { dims.scratch_len() * net.nodes[n].ty.dtype.size() } else { 0 };
+            let scratch =
+                if let Op::Conv { kind, dims } = &net.nodes[n].op { dims.scratch_len(*kind) * net.nodes[n].ty.dtype.size() } else { 0 };
             unit_of.insert(n, loads.len());
             loads.push(Load { key: n, writes: vec![n], scratch, ..Load::default() });
         }

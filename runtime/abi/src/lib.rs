@@ -1,5 +1,6 @@
 //! Element types, tensors, plans and the calling convention of kernels: the only meeting point of compiler and runtime.
 
+pub mod conv;
 pub mod dtype;
 pub mod number;
 pub mod pages;

@@ -412,13 +412,4 @@ impl ConvDims {
     pub fn output_len(&self) -> usize {
         self.batch * Self::volume(&self.output) * self.out_channels
     }
-    /// Elements of scratch memory any of the three maps may use: the unfolded patches of one image per group, for a fixed number of parts,
-    /// and for the filter gradient one partial result per part. See [`ConvDims::parts`].
-    pub fn scratch_len(&self) -> usize {
-        self.parts() * (Self::volume(&self.output) * Self::volume(&self.filter) * self.in_channels + self.filter_len())
-    }
-    /// Number of independent parts the batch is cut into; depends on the shape only, so results do not depend on the number of threads.
-    pub fn parts(&self) -> usize {
-        self.batch.clamp(1, 8)
-    }
 }

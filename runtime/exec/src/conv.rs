@@ -1,28 +1,14 @@
-//! Convolutions and their transposes: patches of one image at a time, then a matrix product.
+//! Convolutions and their transposes: patches of one image at a time, then a matrix product, or Winograd's method where it is faster.
 
 use crate::gemm::Address;
 use crate::pool::Pool;
+use crate::simd::{Float, Level};
+use crate::winograd;
 use gemm::Parallelism;
 use optc_abi::DType;
+use optc_abi::conv::ConvMethod;
 use optc_abi::plan::{Conv, ConvDims, ConvKind};
 use std::ops::Range;
-
-/// Elements of a patch matrix that are made and used at a time, so that they are still in the second-level cache when multiplied.
-const BLOCK: usize = 64 * 1024;
-
-/// A float type convolutions run in.
-trait Float: Copy + Send + Sync + 'static + std::ops::AddAssign {
-    const ZERO: Self;
-    const ONE: Self;
-}
-impl Float for f32 {
-    const ZERO: f32 = 0.0;
-    const ONE: f32 = 1.0;
-}
-impl Float for f64 {
-    const ZERO: f64 = 0.0;
-    const ONE: f64 = 1.0;
-}
 
 /// Runs a convolution call.
 ///
@@ -31,9 +17,9 @@ impl Float for f64 {
 pub unsafe fn run(pool: &Pool, conv: &Conv, lhs: *const u8, rhs: *const u8, out: *mut u8, scratch: *mut u8) {
     match conv.dtype {
         // SAFETY: forwarded.
-        DType::F64 => unsafe { run_typed::<f64>(pool, conv, lhs.cast(), rhs.cast(), out.cast(), scratch.cast()) },
+        DType::F64 => unsafe { run_typed::<f64>(pool, conv, Level::best(), lhs.cast(), rhs.cast(), out.cast(), scratch.cast()) },
         // SAFETY: forwarded.
-        _ => unsafe { run_typed::<f32>(pool, conv, lhs.cast(), rhs.cast(), out.cast(), scratch.cast()) },
+        _ => unsafe { run_typed::<f32>(pool, conv, Level::best(), lhs.cast(), rhs.cast(), out.cast(), scratch.cast()) },
     }
 }
 
@@ -48,8 +34,14 @@ struct Geometry<'a> {
     group_out: usize,
 }
 
-unsafe fn run_typed<T: Float>(pool: &Pool, conv: &Conv, lhs: *const T, rhs: *const T, out: *mut T, scratch: *mut T) {
+unsafe fn run_typed<T: Float>(pool: &Pool, conv: &Conv, level: Level, lhs: *const T, rhs: *const T, out: *mut T, scratch: *mut T) {
     let d = &conv.dims;
+    let work = d.work(conv.kind);
+    let (block, patch_len) = match work.method {
+        // SAFETY: forwarded.
+        ConvMethod::Winograd(tiling) => return unsafe { winograd::run(pool, conv, level, work, tiling, lhs, rhs, out, scratch) },
+        ConvMethod::Patches { block, patch_len } => (block, patch_len),
+    };
     let positions: usize = d.output.iter().product();
     let taps: usize = d.filter.iter().product();
     let g = Geometry {
@@ -60,12 +52,8 @@ unsafe fn run_typed<T: Float>(pool: &Pool, conv: &Conv, lhs: *const T, rhs: *con
         group_in: d.in_channels / d.groups,
         group_out: d.out_channels / d.groups,
     };
-    let parts = d.parts();
-    // Whole lines of the last spatial axis make a block.
-    let line = d.output.last().copied().unwrap_or(1).max(1);
-    let block = (BLOCK / (line * g.cols).max(1)).max(1) * line;
-    let patch_len = positions * taps * d.in_channels;
-    let part_len = patch_len + d.filter_len();
+    let parts = work.parts;
+    let part_len = work.part_len;
     let (lhs, rhs, result, scratch) = (Address(lhs.cast_mut()), Address(rhs.cast_mut()), Address(out), Address(scratch));
     pool.run(parts, &|part| {
         let images = part * d.batch / parts..(part + 1) * d.batch / parts;
@@ -311,46 +299,57 @@ mod tests {
         }
     }
 
-    fn check(d: ConvDims) {
-        let value = |i: usize| ((i * 29 % 53) as f64 - 26.0) / 16.0;
-        let x: Vec<f64> = (0..d.input_len()).map(value).collect();
-        let w: Vec<f64> = (0..d.filter_len()).map(|i| value(i * 3 + 1)).collect();
-        let dy: Vec<f64> = (0..d.output_len()).map(|i| value(i * 5 + 2)).collect();
+    /// Runs all maps in one type with all instructions, on one thread and on three, and compares with the definition: an element may differ by `tolerance` times the sum of the absolute values
+    /// of its terms (with Winograd's method: the largest such sum).
+    fn check_in<T: Float + From<f32> + Into<f64>>(d: &ConvDims, dtype: DType, tolerance: f64) {
+        let value = |i: usize| ((i * 29 % 53) as f32 - 26.0) / 17.0;
+        let x: Vec<T> = (0..d.input_len()).map(|i| value(i).into()).collect();
+        let w: Vec<T> = (0..d.filter_len()).map(|i| value(i * 3 + 1).into()).collect();
+        let dy: Vec<T> = (0..d.output_len()).map(|i| value(i * 5 + 2).into()).collect();
         for kind in [ConvKind::Forward, ConvKind::InputGrad, ConvKind::FilterGrad] {
             let (lhs, rhs, len) = match kind {
                 ConvKind::Forward => (&x, &w, d.output_len()),
                 ConvKind::InputGrad => (&dy, &w, d.input_len()),
                 ConvKind::FilterGrad => (&x, &dy, d.filter_len()),
             };
-            let mut want = vec![0.0; len];
-            terms(&d, |y, ix, iw| match kind {
-                ConvKind::Forward => want[y] += x[ix] * w[iw],
-                ConvKind::InputGrad => want[ix] += dy[y] * w[iw],
-                ConvKind::FilterGrad => want[iw] += x[ix] * dy[y],
-            });
-            let whole = || BufRef::whole(0);
-            let conv = Conv { dtype: DType::F64, kind, dims: d.clone(), lhs: whole(), rhs: whole(), out: whole(), scratch: whole() };
-            let mut first: Option<Vec<f64>> = None;
-            for threads in [1, 3] {
-                let mut got = vec![f64::NAN; len];
-                let mut scratch = vec![f64::NAN; d.scratch_len()];
-                // SAFETY: the vectors have the lengths the call states.
-                unsafe {
-                    run(
-                        &Pool::new(threads),
-                        &conv,
-                        lhs.as_ptr().cast(),
-                        rhs.as_ptr().cast(),
-                        got.as_mut_ptr().cast(),
-                        scratch.as_mut_ptr().cast(),
-                    )
+            let mut want = vec![(0.0f64, 0.0f64); len];
+            terms(d, |y, ix, iw| {
+                let (to, a, b): (_, f64, f64) = match kind {
+                    ConvKind::Forward => (y, x[ix].into(), w[iw].into()),
+                    ConvKind::InputGrad => (ix, dy[y].into(), w[iw].into()),
+                    ConvKind::FilterGrad => (iw, x[ix].into(), dy[y].into()),
                 };
-                for (a, b) in got.iter().zip(&want) {
-                    assert!((a - b).abs() < 1e-9, "{kind:?} {d:?}: {a} and {b}");
+                want[to].0 += a * b;
+                want[to].1 += (a * b).abs();
+            });
+            if matches!(d.work(kind).method, ConvMethod::Winograd(_)) {
+                // The rounding of a whole tile reaches all of its elements, also those at the border of the image that have few terms.
+                let largest = want.iter().fold(0.0, |m, w| w.1.max(m));
+                want.iter_mut().for_each(|w| w.1 = largest);
+            }
+            let whole = || BufRef::whole(0);
+            let conv = Conv { dtype, kind, dims: d.clone(), lhs: whole(), rhs: whole(), out: whole(), scratch: whole() };
+            for level in [Level::best(), Level::Plain] {
+                let mut first: Option<Vec<f64>> = None;
+                for threads in [1, 3] {
+                    let mut got: Vec<T> = vec![f32::NAN.into(); len];
+                    let mut scratch: Vec<T> = vec![f32::NAN.into(); d.scratch_len(kind)];
+                    let (pool, scratch) = (Pool::new(threads), scratch.as_mut_ptr());
+                    // SAFETY: the vectors have the lengths the call states.
+                    unsafe { run_typed(&pool, &conv, level, lhs.as_ptr(), rhs.as_ptr(), got.as_mut_ptr(), scratch) };
+                    let got: Vec<f64> = got.into_iter().map(Into::into).collect();
+                    for (i, (a, (b, scale))) in got.iter().zip(&want).enumerate() {
+                        assert!((a - b).abs() <= tolerance * scale, "{dtype:?} {kind:?} {d:?}, element {i}: {a} and {b}, scale {scale}");
+                    }
+                    assert!(first.get_or_insert_with(|| got.clone()).iter().zip(&got).all(|(a, b)| a.to_bits() == b.to_bits()));
                 }
-                assert!(first.get_or_insert_with(|| got.clone()).iter().zip(&got).all(|(a, b)| a.to_bits() == b.to_bits()));
             }
         }
+    }
+
+    fn check(d: ConvDims) {
+        check_in::<f64>(&d, DType::F64, 3e-15);
+        check_in::<f32>(&d, DType::F32, 3e-7);
     }
 
     #[test]
@@ -361,5 +360,45 @@ mod tests {
         check(dims(1, (40, 2, 2), [20, 19], [3, 3], 1, 1, 1));
         check(dims(1, (2, 2, 1), [8, 7], [3, 3], 1, 2, 2));
         check(dims(3, (4, 6, 2), [5, 5], [3, 3], 2, 1, 1));
+        check(dims(1, (6, 4, 2), [7, 8], [5, 3], 1, 1, 2));
+    }
+
+    fn is_winograd(d: &ConvDims) -> bool {
+        let kinds = [ConvKind::Forward, ConvKind::InputGrad, ConvKind::FilterGrad];
+        kinds.iter().all(|&kind| matches!(d.work(kind).method, ConvMethod::Winograd(_)))
+    }
+
+    #[test]
+    fn winograd_follows_the_definition() {
+        // Even and odd extents, without padding and with more than the filter needs, channels that fill vectors and panels and such that do not, groups,
+        // several parts and blocks.
+        for d in [
+            dims(2, (32, 40, 1), [10, 10], [3, 3], 1, 1, 0),
+            dims(2, (24, 16, 1), [9, 14], [3, 3], 1, 1, 1),
+            dims(3, (16, 24, 1), [13, 7], [3, 3], 1, 1, 0),
+            dims(1, (17, 19, 1), [11, 15], [3, 3], 1, 1, 1),
+            dims(2, (13, 11, 1), [9, 8], [3, 3], 1, 1, 3),
+            dims(1, (24, 40, 2), [11, 12], [3, 3], 1, 1, 1),
+            dims(2, (6, 12, 6), [10, 9], [3, 3], 1, 1, 1),
+            dims(2, (1, 3, 1), [8, 9], [3, 3], 1, 1, 1),
+            dims(3, (8, 8, 1), [24, 23], [3, 3], 1, 1, 1),
+        ] {
+            assert!(is_winograd(&d), "{d:?}");
+            check(d);
+        }
+        // Different padding on all sides.
+        let mut d = dims(3, (20, 24, 1), [11, 12], [3, 3], 1, 1, 1);
+        (d.pad_lo, d.pad_hi, d.output) = (vec![0, 2], vec![3, 1], vec![12, 13]);
+        assert!(is_winograd(&d));
+        check(d);
+    }
+
+    #[test]
+    fn winograd_is_left_where_it_is_slower_or_impossible() {
+        assert!(!is_winograd(&dims(64, (1, 32, 1), [28, 28], [3, 3], 1, 1, 0)));
+        assert!(!is_winograd(&dims(64, (32, 64, 1), [28, 28], [3, 3], 2, 1, 0)));
+        assert!(!is_winograd(&dims(64, (32, 64, 1), [28, 28], [3, 3], 1, 2, 0)));
+        assert!(!is_winograd(&dims(64, (32, 64, 1), [28, 28], [5, 5], 1, 1, 0)));
+        assert!(!is_winograd(&dims(1, (32, 64, 1), [8, 8], [3, 3], 1, 1, 0)));
     }
 }

@@ -8,6 +8,8 @@ pub mod lib_call;
 pub mod narrow;
 pub mod pool;
 pub mod program;
+mod simd;
+mod winograd;
 
 pub use pool::Pool;
 pub use program::{Program, RunError, Spent};
