@@ -82,6 +82,7 @@ cases! {
     optimizer_bodies
     output
     precision
+    processes
     randomness
     recurrent
     shared_layers

@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use optc_abi::Tensor;
 use optc_base::{Code, Diagnostic, Span};
 use optc_elab::TrainProgram;
-use optc_elab::host::{self, Curve, Fact, HostEnv, Loaded, Output, RunResult, SourceRequest};
+use optc_elab::host::{self, Chart, Curve, Fact, HostEnv, Loaded, Output, ProcessRequest, RunResult, SourceRequest};
 use optc_ir::Graph;
 use optc_train::report::{Check, Report, RunSummary, Section};
 use optc_train::{Cell, Line, Plot, Table, progress};
@@ -56,6 +56,8 @@ pub struct Driver {
     pub failures: Vec<(String, String, Span)>,
     /// Folders runs have written to.
     written: trainer::Written,
+    /// Processes that the script talks to.
+    processes: optc_train::process::Processes,
 }
 
 impl Driver {
@@ -71,6 +73,7 @@ impl Driver {
             checks: Checks::default(),
             failures: Vec::new(),
             written: Vec::new(),
+            processes: optc_train::process::Processes::default(),
         }
     }
 
@@ -104,16 +107,17 @@ impl Driver {
         }
     }
 
-    fn plot_of(curves: &[Curve], title: &str, x_label: &str, y_label: &str, log_x: bool, log_y: bool) -> Plot {
-        let lines = curves
-            .iter()
-            .map(|c| {
-                let runs: Vec<optc_train::Series> =
-                    c.runs.iter().map(|s| optc_train::Series::from_parts(s.steps.clone(), s.values.clone())).collect();
-                Line::runs(c.name.clone(), &runs)
-            })
-            .collect();
-        Plot { title: title.to_string(), x_label: x_label.to_string(), y_label: y_label.to_string(), log_x, log_y, lines }
+    fn plot_of(chart: Chart, title: &str) -> Plot {
+        Plot {
+            title: title.to_string(),
+            x_label: chart.x_label,
+            y_label: chart.y_label,
+            log_x: chart.log_x,
+            log_y: chart.log_y,
+            lines: chart.curves.into_iter().map(|c| Line { name: c.name, curves: c.runs }).collect(),
+            points: chart.points,
+            heat: chart.heat.map(|(rows, values)| optc_train::plot::Heat { rows, values }),
+        }
     }
 
     fn summarize(&mut self, program: &TrainProgram, result: &RunResult) {
@@ -138,8 +142,10 @@ impl Driver {
             .iter()
             .filter(|(_, s)| s.values.len() > 1)
             .map(|(n, s)| {
-                let curve = Curve { name: n.clone(), runs: vec![s.clone()] };
-                Self::plot_of(&[curve], n, "step", n, false, s.values.iter().all(|&v| v > 0.0))
+                let points = s.steps.iter().map(|&step| step as f64).zip(s.values.iter().copied()).collect();
+                let curves = vec![Curve { name: n.clone(), runs: vec![points] }];
+                let log_y = s.values.iter().all(|&v| v > 0.0);
+                Self::plot_of(Chart { curves, x_label: "step".into(), y_label: n.clone(), log_y, ..Chart::default() }, n)
             })
             .collect();
         self.sections.push(Section::Run(RunSummary { name: program.name.clone(), settings, results, plots }));
@@ -223,6 +229,20 @@ impl HostEnv for Driver {
         Ok(result)
     }
 
+    fn ask(&mut self, request: &ProcessRequest) -> Result<(serde_json::Value, String), Diagnostic> {
+        let folder = folder_of(Path::new(&*request.from));
+        let file = |path: &Option<Arc<str>>| path.as_ref().map(|p| folder.join(&**p));
+        let command = optc_train::process::Command {
+            line: request.command.to_string(),
+            timeout: std::time::Duration::from_secs_f64(request.timeout),
+            record: file(&request.record),
+            replay: file(&request.replay),
+            folder,
+        };
+        let reply = self.processes.ask(&command, &request.message).map_err(|e| file_error(&e, request.span))?;
+        Ok((reply.value, reply.line))
+    }
+
     fn output(&mut self, output: Output) -> Result<(), Diagnostic> {
         match output {
             Output::Print(line) => {
@@ -243,11 +263,11 @@ impl HostEnv for Driver {
                 self.say(&table.text());
                 self.sections.push(Section::Table(table));
             }
-            Output::Plot { experiment, curves, x_label, y_label, log_x, log_y } => {
+            Output::Plot { experiment, chart } => {
                 let count = self.plots.entry(experiment.clone()).or_insert(0);
                 let suffix = if *count == 0 { String::new() } else { format!("_{count}") };
                 *count += 1;
-                let plot = Self::plot_of(&curves, &experiment, &x_label, &y_label, log_x, log_y);
+                let plot = Self::plot_of(chart, &experiment);
                 for extension in ["png", "svg"] {
                     let path = self.folder().join("out").join(format!("{experiment}{suffix}.{extension}"));
                     plot.write(&path).map_err(|e| file_error(&e, Span::default()))?;
@@ -267,7 +287,7 @@ impl HostEnv for Driver {
                         ),
                     }
                 } else {
-                    optc_train::save::Value::Plot(Self::plot_of(&curves, "", "", "", false, false))
+                    optc_train::save::Value::Plot(Self::plot_of(Chart { curves, ..Chart::default() }, ""))
                 };
                 // What was read from there before, or from a folder it lies in, is out of date.
                 self.sources.retain(|(_, path), _| !target.starts_with(path));

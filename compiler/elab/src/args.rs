@@ -6,7 +6,7 @@ use crate::types::{Sig, What, dim_names};
 use crate::value::{CallArg, Value};
 use optc_base::{Code, Diagnostic, Span};
 use optc_front::ModuleId;
-use optc_front::ast::{Expr, ExprKind, LetKind, Name, Param, TypeKind};
+use optc_front::ast::{Expr, ExprKind, LetKind, Name, Param, Type, TypeKind};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -156,16 +156,18 @@ impl Evaluator<'_> {
     pub(crate) fn open_sig(&mut self, module: ModuleId, params: &[Param]) -> Sig {
         let mut sig = Sig::new(Scope::new(module));
         sig.scope.push();
-        let mut found: Vec<(Arc<str>, Span)> = Vec::new();
         for ty in params.iter().filter_map(|p| p.ty.as_ref()) {
-            dim_names(ty, &mut |name, span| {
-                if !found.iter().any(|(n, _)| n == name) {
-                    found.push((name.clone(), span));
-                }
-            });
+            self.open_names(&mut sig, module, params, ty);
         }
+        sig
+    }
+    /// Opens the names of dimensions in a type that nothing has bound.
+    pub(crate) fn open_names(&mut self, sig: &mut Sig, module: ModuleId, params: &[Param], ty: &Type) {
+        let mut found: Vec<(Arc<str>, Span)> = Vec::new();
+        dim_names(ty, &mut |name, span| found.push((name.clone(), span)));
         for (name, span) in found {
             if params.iter().any(|p| p.name.text == name)
+                || sig.scope.get(&name).is_some()
                 || self.program.lookup(module, &name).is_some()
                 || optc_ops::constant(&name).is_some()
             {
@@ -177,7 +179,6 @@ impl Evaluator<'_> {
             }
             sig.scope.bind(name, Value::Int(dim), LetKind::Let, span);
         }
-        sig
     }
     /// After the arguments are matched: names of dimensions are what they were bound to, `float` and `...` too.
     pub(crate) fn close_names(&mut self, sig: &mut Sig) {

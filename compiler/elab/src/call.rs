@@ -422,6 +422,9 @@ impl Evaluator<'_> {
         result
     }
     fn apply_item(&mut self, item_ref: ItemRef, args: Vec<CallArg>, span: Span, place: Option<&Expr>, part: Option<&Name>) -> Eval {
+        if let ItemKind::Extern(e) = &self.program.item(item_ref).kind {
+            return self.call_extern(item_ref, e, args, span);
+        }
         let Some(item) = self.fn_item(item_ref) else { return self.error("E0330", span, "this item cannot be called") };
         match item.kind {
             FnKind::Fn | FnKind::Loss => self.call_fn(item_ref, &item, args, span),

@@ -70,10 +70,7 @@ impl Evaluator<'_> {
                 BlockKind::Search => self.fail(Diagnostic::error(Code("E0710"), b.name.span, "`search` is not yet supported")),
             },
             ItemKind::Experiment(_) => self.check_experiment(item),
-            ItemKind::Extern(e) => self.fail(
-                Diagnostic::error(Code("E0710"), e.name.span, "external processes are not yet supported")
-                    .help("write what they compute to a file and read it with `npy` or `csv`"),
-            ),
+            ItemKind::Extern(e) => self.check_extern(item, &e.clone()),
         }
     }
     fn check_fn(&mut self, item_ref: ItemRef, item: &FnItem) -> Eval<()> {

@@ -102,8 +102,27 @@ pub enum Cell {
 pub struct Curve {
     /// In the legend.
     pub name: String,
-    /// Points; several runs are shown as their mean and range.
-    pub runs: Vec<Series>,
+    /// Points (x, y) of each run; several runs are shown as their mean and range.
+    pub runs: Vec<Vec<(f64, f64)>>,
+}
+
+/// What `plot` shows.
+#[derive(Clone, Debug, Default)]
+pub struct Chart {
+    /// Curves, or groups of points.
+    pub curves: Vec<Curve>,
+    /// Points without lines.
+    pub points: bool,
+    /// A matrix in place of curves: its number of rows, its elements.
+    pub heat: Option<(usize, Vec<f64>)>,
+    /// Axis label.
+    pub x_label: String,
+    /// Axis label.
+    pub y_label: String,
+    /// Logarithmic axis.
+    pub log_x: bool,
+    /// Logarithmic axis, or colors.
+    pub log_y: bool,
 }
 
 /// Something the script shows or writes.
@@ -117,16 +136,8 @@ pub enum Output {
     Plot {
         /// Experiment it stands in, and which plot of it (from 0): names the file.
         experiment: String,
-        /// Curves.
-        curves: Vec<Curve>,
-        /// Axis label.
-        x_label: String,
-        /// Axis label.
-        y_label: String,
-        /// Logarithmic axes.
-        log_x: bool,
-        /// Logarithmic axes.
-        log_y: bool,
+        /// What it shows.
+        chart: Chart,
     },
     /// `save "path", value`: named arrays (one without a name for a single array).
     Save {
@@ -152,6 +163,25 @@ pub enum Output {
     },
 }
 
+/// A request to a process.
+#[derive(Clone, Debug)]
+pub struct ProcessRequest {
+    /// The command as written.
+    pub command: Arc<str>,
+    /// Name of the file that declares it; paths start from its folder.
+    pub from: Arc<str>,
+    /// Seconds an answer may take.
+    pub timeout: f64,
+    /// Log to write.
+    pub record: Option<Arc<str>>,
+    /// Log that answers instead of the process.
+    pub replay: Option<Arc<str>>,
+    /// What to send.
+    pub message: serde_json::Value,
+    /// Where it is asked.
+    pub span: Span,
+}
+
 /// The outside world of the host script.
 pub trait HostEnv {
     /// Runs a graph on inputs (compiled, cached by structure).
@@ -171,6 +201,11 @@ pub trait HostEnv {
     /// # Errors
     /// A NaN, a run-time failure, a checkpoint that cannot be written.
     fn train(&mut self, program: TrainProgram) -> Result<RunResult, Diagnostic>;
+    /// Sends a request to a process, which is started if it does not run, and gives its answer with the line it wrote.
+    ///
+    /// # Errors
+    /// No such process, one that ends or does not answer in time, a log that does not hold the request.
+    fn ask(&mut self, request: &ProcessRequest) -> Result<(serde_json::Value, String), Diagnostic>;
     /// Shows or writes something.
     ///
     /// # Errors

@@ -26,6 +26,7 @@ mod notation;
 pub mod optimizer;
 pub mod output;
 mod param;
+mod process;
 pub mod program;
 mod rng;
 mod run_settings;

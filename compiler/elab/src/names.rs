@@ -102,9 +102,7 @@ impl Evaluator<'_> {
                 Diagnostic::error(Code("E0330"), span, format!("`{}` is an experiment: it is run from the command line", e.name.text))
                     .label(e.name.span, "declared here"),
             ),
-            ItemKind::Extern(e) => self.fail(
-                Diagnostic::error(Code("E0710"), span, "external processes are not yet supported").label(e.name.span, "declared here"),
-            ),
+            ItemKind::Extern(_) => Ok(Value::Fn(Rc::new(FnValue::Item(item)))),
             ItemKind::Import(_) => Ok(Value::None),
         }
     }

@@ -1,9 +1,9 @@
 //! What the script shows: `print`, `table`, `plot`, `save`, `check`.
 
 use crate::evaluator::{Eval, Evaluator, Mode};
-use crate::host::{Cell, Curve, Output};
+use crate::host::{Cell, Chart, Curve, Output};
 use crate::scope::Scope;
-use crate::value::{Series, Value};
+use crate::value::Value;
 use optc_abi::Tensor;
 use optc_abi::number::shown;
 use optc_base::{Code, Diagnostic, Span};
@@ -145,67 +145,84 @@ impl Evaluator<'_> {
     }
 
     /// The runs of a curve: series, arrays, or lists of them.
-    fn curve(&mut self, value: &Value, x: Option<&[f64]>, span: Span) -> Eval<Vec<Series>> {
-        let from_values = |values: Vec<f64>| Series { steps: (0..values.len() as u64).collect(), values };
-        match value {
-            Value::Series(s) => Ok(vec![(**s).clone()]),
+    fn curve(&mut self, value: &Value, x: Option<&[f64]>, span: Span) -> Eval<Vec<Vec<(f64, f64)>>> {
+        let values = match value {
+            Value::Series(s) if x.is_none() => {
+                return Ok(vec![s.steps.iter().map(|&step| step as f64).zip(s.values.iter().copied()).collect()]);
+            }
+            Value::Series(s) => s.values.clone(),
             Value::List(items) if items.iter().all(|v| matches!(v, Value::Int(_) | Value::Float(_))) => {
-                let mut values = Vec::new();
-                for v in items.iter() {
-                    values.push(self.host_number(v, span)?);
-                }
-                Ok(vec![from_values(values)])
+                items.iter().map(|v| self.host_number(v, span)).collect::<Eval<_>>()?
             }
             Value::List(items) => {
                 let mut runs = Vec::new();
                 for v in items.iter() {
                     runs.extend(self.curve(v, x, span)?);
                 }
-                Ok(runs)
+                return Ok(runs);
             }
             other => {
                 let array = self.array_of(other, span)?;
                 let tensor = self.force(&array, span)?;
-                if tensor.shape.len() > 1 {
-                    return self.error("E0535", span, "a curve is a series or a one-dimensional array");
+                match (tensor.shape.as_slice(), x) {
+                    ([] | [_], _) => tensor.to_f64(),
+                    // Pairs are points.
+                    ([_, 2], None) => return Ok(vec![tensor.to_f64().chunks_exact(2).map(|p| (p[0], p[1])).collect()]),
+                    _ => {
+                        return self.fail(
+                            Diagnostic::error(Code("E0535"), span, "a curve is a series, a one-dimensional array, or an array of pairs")
+                                .help("`plot z, heat = true` shows a matrix as a heat map"),
+                        );
+                    }
                 }
-                let mut series = from_values(tensor.to_f64());
-                if let Some(x) = x {
-                    series.steps = x.iter().map(|&x| x.max(0.0) as u64).collect();
-                    series.steps.truncate(series.values.len());
-                }
-                Ok(vec![series])
             }
-        }
+        };
+        Ok(vec![match x {
+            Some(x) if x.len() != values.len() => {
+                return self.fail(Diagnostic::error(
+                    Code("E0535"),
+                    span,
+                    format!("`x` has {} elements, but a curve has {}", x.len(), values.len()),
+                ));
+            }
+            Some(x) => x.iter().copied().zip(values).collect(),
+            None => values.into_iter().enumerate().map(|(k, y)| (k as f64, y)).collect(),
+        }])
     }
 
     fn plot(&mut self, scope: &mut Scope, values: &[Expr], options: &[(Name, Expr)], span: Span) -> Eval<()> {
-        let (mut x_label, mut y_label, mut log_x, mut log_y) = ("step".to_string(), String::new(), false, false);
-        let mut x_values: Option<Vec<f64>> = None;
+        let mut chart = Chart { x_label: "step".to_string(), ..Chart::default() };
+        let (mut x_values, mut heat): (Option<Vec<f64>>, bool) = (None, false);
         for (name, e) in options {
             match &*name.text {
                 "x" => match &e.kind {
-                    ExprKind::Name(n) if scope.get(n).is_none() => x_label = n.to_string(),
+                    ExprKind::Name(n) if scope.get(n).is_none() => chart.x_label = n.to_string(),
                     _ => match self.expr(scope, e)? {
-                        Value::Str(s) => x_label = s.to_string(),
+                        Value::Str(s) => chart.x_label = s.to_string(),
                         Value::Unknown => {}
                         other if self.mode == Mode::Host => {
                             let array = self.array_of(&other, e.span)?;
                             x_values = Some(self.force(&array, e.span)?.to_f64());
+                            chart.x_label = self.program.sources.slice(e.span).to_string();
                         }
                         _ => {}
                     },
                 },
                 "y" | "title" => {
                     let v = self.expr(scope, e)?;
-                    y_label = self.show(&v, e.span)?;
+                    chart.y_label = self.show(&v, e.span)?;
                 }
-                "log_x" | "log_y" => {
+                "log_x" | "log_y" | "points" | "heat" => {
                     let v = self.expr(scope, e)?;
                     let on = matches!(v, Value::Bool(Some(true)));
-                    if &*name.text == "log_x" { log_x = on } else { log_y = on }
+                    match &*name.text {
+                        "log_x" => chart.log_x = on,
+                        "log_y" => chart.log_y = on,
+                        "points" => chart.points = on,
+                        _ => heat = on,
+                    }
                 }
-                _ => return self.unknown_setting(name, "plot", &["x", "y", "log_x", "log_y"]),
+                _ => return self.unknown_setting(name, "plot", &["x", "y", "log_x", "log_y", "points", "heat"]),
             }
         }
         let [e] = values else {
@@ -218,20 +235,34 @@ impl Evaluator<'_> {
         if self.mode == Mode::Check {
             return Ok(());
         }
-        let mut curves = Vec::new();
-        match &value {
-            Value::Record(fields) => {
-                for (name, v) in fields.iter() {
-                    curves.push(Curve { name: name.to_string(), runs: self.curve(v, x_values.as_deref(), e.span)? });
-                }
+        let named: Vec<(String, Value)> = match &value {
+            Value::Record(fields) => fields.iter().map(|(n, v)| (n.to_string(), v.clone())).collect(),
+            other => vec![(self.program.sources.slice(e.span).to_string(), other.clone())],
+        };
+        if heat {
+            let [(_, matrix)] = named.as_slice() else {
+                return self.error("E0535", e.span, "a heat map shows one matrix");
+            };
+            let array = self.array_of(matrix, e.span)?;
+            let tensor = self.force(&array, e.span)?;
+            let &[rows, _] = tensor.shape.as_slice() else {
+                return self.error(
+                    "E0535",
+                    e.span,
+                    format!("a heat map shows a matrix, not an array of {} dimensions", tensor.shape.len()),
+                );
+            };
+            if options.iter().all(|(n, _)| &*n.text != "x") {
+                chart.x_label.clear();
             }
-            other => curves.push(Curve {
-                name: self.program.sources.slice(e.span).to_string(),
-                runs: self.curve(other, x_values.as_deref(), e.span)?,
-            }),
+            chart.heat = Some((rows, tensor.to_f64()));
+        } else {
+            for (name, v) in named {
+                chart.curves.push(Curve { name, runs: self.curve(&v, x_values.as_deref(), e.span)? });
+            }
         }
         let experiment = self.script.experiment.clone();
-        self.emit(Output::Plot { experiment, curves, x_label, y_label, log_x, log_y }, span)
+        self.emit(Output::Plot { experiment, chart }, span)
     }
 
     fn save(&mut self, scope: &mut Scope, values: &[Expr], span: Span) -> Eval<()> {

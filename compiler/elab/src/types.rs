@@ -87,7 +87,7 @@ pub(crate) fn dim_names(ty: &Type, f: &mut dyn FnMut(&Arc<str>, Span)) {
 }
 
 /// What is left of a type that is an alias.
-enum Alias {
+pub(crate) enum Alias {
     Elem(DType),
     Unknown,
     Type { ty: Type, scope: Scope },
@@ -125,7 +125,7 @@ impl Evaluator<'_> {
             ),
         }
     }
-    fn alias(&mut self, sig: &mut Sig, name: &ast::Name, args: &[Expr]) -> Eval<Alias> {
+    pub(crate) fn alias(&mut self, sig: &mut Sig, name: &ast::Name, args: &[Expr]) -> Eval<Alias> {
         match sig.scope.get(&name.text).map(|b| b.value.clone()) {
             Some(Value::DType(d)) => return Ok(Alias::Elem(d)),
             Some(Value::Unknown) => return Ok(Alias::Unknown),

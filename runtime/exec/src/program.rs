@@ -3,8 +3,8 @@
 use crate::gemm::PreparedGemm;
 use crate::pool::Pool;
 use crate::{conv, lib_call};
-use optc_abi::plan::{Conv, Instr, KernelFn, LibOp, Plan, PlanFn, RawCall, RuntimeTable, Status, status};
 use optc_abi::pages::{self, LARGE};
+use optc_abi::plan::{Conv, Instr, KernelFn, LibOp, Plan, PlanFn, RawCall, RuntimeTable, Status, status};
 use optc_abi::tensor::AlignedBytes;
 use optc_abi::{DType, Tensor};
 use std::any::Any;

@@ -51,6 +51,10 @@ pub const CODES: &[(&str, &str)] = &[
     ("R0121", "a value cannot be saved in this format"),
     ("R0122", "not an archive of arrays"),
     ("R0123", "not a wav file"),
+    ("R0124", "a process cannot be started or has ended"),
+    ("R0125", "a process does not answer in time"),
+    ("R0126", "an answer of a process cannot be used"),
+    ("R0127", "a log of a process does not hold the request"),
 ];
 
 impl TrainError {

@@ -9,6 +9,7 @@ pub mod log;
 pub mod pages;
 pub mod plot;
 pub mod png;
+pub mod process;
 pub mod progress;
 pub mod report;
 pub mod save;

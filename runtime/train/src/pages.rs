@@ -123,6 +123,29 @@ const PAGES: &[(&str, &str)] = &[
         "A wav file starts with RIFF and WAVE and holds plain samples (PCM, 8 to 32 bits, or 32-bit floats). The file given starts otherwise,\n\
          is cut off, or is compressed. Convert it: `ffmpeg -i sound.mp3 sound.wav`.",
     ),
+    (
+        "R0124",
+        "An `extern process` is a program that is started with the first call and kept. It could not be started (the message says why), or\n\
+         it ended instead of answering; the help line quotes what it last wrote to standard error. A program with a `/` in its name lies\n\
+         relative to the spec file, others are looked up like a shell's.\n\n    extern process score(\"tools/score.py --fast\")(text: str) -> { acc: f32 }",
+    ),
+    (
+        "R0125",
+        "A process has not answered within its time-out and was ended. It may be slow (`timeout = 5min` allows more), wait for more input\n\
+         than the one line it gets, or keep its answer in a buffer: after each line the output must be flushed, in Python by\n\n    print(json.dumps(reply), flush=True)",
+    ),
+    (
+        "R0126",
+        "A process answers each line it reads with one line: a JSON object with the fields of the declared result (or, where the result is\n\
+         no record, a JSON value). Arrays are nested lists of one shape; numbers of an integer type have no fraction. The message quotes the\n\
+         line. Nothing else may go to standard output; what is meant for people belongs to standard error.",
+    ),
+    (
+        "R0127",
+        "With `replay = \"log.jsonl\"` the answers come from a log that an earlier session wrote with `record = \"log.jsonl\"`, and the process\n\
+         is not started. Each exchange of the log answers one request that equals its own. A request that is not there means that the spec\n\
+         has changed since: record it anew.",
+    ),
 ];
 
 #[cfg(test)]

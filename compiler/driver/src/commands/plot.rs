@@ -8,7 +8,7 @@ use crate::synthetic;
 use optc_abi::Tensor;
 use optc_base::Diagnostic;
 use optc_elab::TrainProgram;
-use optc_elab::host::{HostEnv, Loaded, Output, RunResult, SourceRequest};
+use optc_elab::host::{HostEnv, Loaded, Output, ProcessRequest, RunResult, SourceRequest};
 use optc_elab::script;
 use optc_ir::Graph;
 use optc_train::{Line, Plot};
@@ -79,10 +79,13 @@ impl HostEnv for Capture {
     fn train(&mut self, program: TrainProgram) -> Result<RunResult, Diagnostic> {
         self.driver.train(program)
     }
+    fn ask(&mut self, request: &ProcessRequest) -> Result<(serde_json::Value, String), Diagnostic> {
+        self.driver.ask(request)
+    }
     fn output(&mut self, output: Output) -> Result<(), Diagnostic> {
         match output {
-            Output::Plot { curves, .. } => {
-                self.values = curves.into_iter().flat_map(|c| c.runs).flat_map(|s| s.values).collect();
+            Output::Plot { chart, .. } => {
+                self.values = chart.curves.into_iter().flat_map(|c| c.runs).flatten().map(|(_, y)| y).collect();
                 Ok(())
             }
             other => self.driver.output(other),

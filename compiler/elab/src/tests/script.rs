@@ -1,7 +1,7 @@
 //! The script: arrays that are looked at.
 
 use super::*;
-use crate::host::{HostEnv, Loaded, Output, RunResult, SourceRequest};
+use crate::host::{HostEnv, Loaded, Output, ProcessRequest, RunResult, SourceRequest};
 use optc_ir::Graph;
 use std::sync::Arc;
 
@@ -24,6 +24,14 @@ impl HostEnv for Host {
     }
     fn train(&mut self, _program: crate::TrainProgram) -> Result<RunResult, Diagnostic> {
         unreachable!("no training here")
+    }
+    /// Answers with what it was asked, beside how much that was.
+    fn ask(&mut self, request: &ProcessRequest) -> Result<(serde_json::Value, String), Diagnostic> {
+        let mut reply = request.message.clone();
+        let fields = reply.as_object_mut().expect("an object");
+        fields.insert("count".into(), fields.len().into());
+        let line = reply.to_string();
+        Ok((reply, line))
     }
     fn output(&mut self, _output: Output) -> Result<(), Diagnostic> {
         Ok(())
@@ -60,4 +68,21 @@ fn values_are_looked_at_where_the_script_steers() {
 fn lists_are_sorted_and_taken_apart() {
     says("host fn f() { let xs = [(2, 1), (1, 5)]; let ys = sort(xs, by = p -> { let (a, b) = p; a }); \"{ys}\" }", "[(1, 5), (2, 1)]");
     says("host fn f() { var out = \"\"; for (k, v) in { a = 1, b = 2 } { out <- out + \"{k}{v}\" }; out }", "a1b2");
+}
+
+#[test]
+fn processes_get_and_give_what_is_declared() {
+    let spec = |result: &str, body: &str| {
+        format!(
+            "extern process echo(\"echo\", timeout = 2s)(x: f32[H, W], n: int, names: [str], ok: bool = true) -> {result}\n\
+             host fn f() {{ let r = echo([[0.5, 1.5, inf_not], [2.0, 3.0, 4.0]], 3, [\"a\", \"b\"]); {body} }}\n"
+        )
+        .replace("inf_not", "-1.0")
+    };
+    says(
+        &spec("{ x: f32[H, W], n: int, names: [str], ok: bool, count: i32 }", "\"{r.x + 1} {r.n + 1} {r.names[1]} {r.ok} {r.count}\""),
+        "[[1.5, 2.5, 0], [3, 4, 5]] 4 b true 4",
+    );
+    // Names of dimensions that only the answer gives.
+    says(&spec("{ x: f32[A, B] }", "\"{shape(r.x)[1]}\""), "3");
 }

@@ -2,7 +2,7 @@
 //! down, which smooths their edges, and SVG images get fractions of pixels, which plotters' whole numbers do not allow.
 
 use super::scale::{self, Point, Scale};
-use super::{HEIGHT, Plot, WIDTH};
+use super::{HEIGHT, Line, Plot, WIDTH};
 use crate::error::{Result, TrainError};
 use crate::png;
 use plotters::backend::{BitMapBackend, SVGBackend};
@@ -23,6 +23,7 @@ const DENSE: usize = 300;
 /// Entries of the legend that are shown.
 const LEGEND: usize = 16;
 
+pub(super) const WHITE: RGBColor = RGBColor(255, 255, 255);
 const INK: RGBColor = RGBColor(33, 37, 41);
 const SOFT: RGBColor = RGBColor(96, 103, 112);
 const GRID: RGBColor = RGBColor(226, 230, 234);
@@ -93,38 +94,38 @@ pub(super) fn png(plot: &Plot) -> Result<Vec<u8>> {
     Ok(png::encode(WIDTH, HEIGHT, 3, &small))
 }
 
-fn failed(e: impl std::fmt::Display) -> TrainError {
+pub(super) fn failed(e: impl std::fmt::Display) -> TrainError {
     TrainError::new("R0102", format!("drawing failed: {e}"))
 }
 
 /// A box in pixels of the final image.
 #[derive(Clone, Copy)]
-struct Frame {
-    left: f64,
-    top: f64,
-    right: f64,
-    bottom: f64,
+pub(super) struct Frame {
+    pub left: f64,
+    pub top: f64,
+    pub right: f64,
+    pub bottom: f64,
 }
 
 impl Frame {
-    fn point(&self, (x, y): (f64, f64)) -> (f64, f64) {
+    pub fn point(&self, (x, y): (f64, f64)) -> (f64, f64) {
         (self.left + x * (self.right - self.left), self.bottom - y * (self.bottom - self.top))
     }
 }
 
 /// A text's look.
 #[derive(Clone, Copy)]
-struct Look {
+pub(super) struct Look {
     size: f64,
     color: RGBColor,
     bold: bool,
     upright: bool,
 }
 
-const LABEL: Look = Look { size: 13.0, color: SOFT, bold: false, upright: false };
+pub(super) const LABEL: Look = Look { size: 13.0, color: SOFT, bold: false, upright: false };
 
-struct Canvas<'a, DB: DrawingBackend> {
-    area: &'a DrawingArea<DB, Shift>,
+pub(super) struct Canvas<'a, DB: DrawingBackend> {
+    pub(super) area: &'a DrawingArea<DB, Shift>,
     scale: f64,
     vector: bool,
 }
@@ -133,7 +134,7 @@ impl<DB: DrawingBackend> Canvas<'_, DB> {
     fn at(&self, (x, y): (f64, f64)) -> (i32, i32) {
         ((x * self.scale).round() as i32, (y * self.scale).round() as i32)
     }
-    fn rect(&self, f: Frame, style: ShapeStyle) -> Result<()> {
+    pub(super) fn rect(&self, f: Frame, style: ShapeStyle) -> Result<()> {
         self.area.draw(&Rectangle::new([self.at((f.left, f.top)), self.at((f.right, f.bottom))], style)).map_err(failed)
     }
     fn polygon(&self, points: &[(f64, f64)], style: ShapeStyle) -> Result<()> {
@@ -173,7 +174,7 @@ impl<DB: DrawingBackend> Canvas<'_, DB> {
         style.color = look.color.to_backend_color();
         style
     }
-    fn text(&self, text: &str, at: (f64, f64), look: Look, h: HPos, v: VPos) -> Result<()> {
+    pub(super) fn text(&self, text: &str, at: (f64, f64), look: Look, h: HPos, v: VPos) -> Result<()> {
         if text.is_empty() {
             return Ok(());
         }
@@ -183,14 +184,19 @@ impl<DB: DrawingBackend> Canvas<'_, DB> {
         let style = self.style(look).pos(Pos::new(h, v));
         self.area.draw(&(EmptyElement::at(self.at(at)) + Text::new(text.to_string(), (0, 0), style))).map_err(failed)
     }
-    fn width(&self, text: &str, look: Look) -> f64 {
+    pub(super) fn width(&self, text: &str, look: Look) -> f64 {
         let (w, _) = self.area.estimate_text_size(text, &self.style(look)).unwrap_or((0, 0));
         f64::from(w) / self.scale
     }
 
     fn chart(&self, plot: &Plot) -> Result<()> {
-        self.area.fill(&RGBColor(255, 255, 255)).map_err(failed)?;
-        let lines: Vec<Vec<Point>> = plot.lines.iter().map(|l| scale::mean(&l.curves)).collect();
+        if let Some(heat) = &plot.heat {
+            return self.heat(plot, heat);
+        }
+        self.area.fill(&WHITE).map_err(failed)?;
+        let single = |&(x, y): &(f64, f64)| Point { x, low: y, mid: y, high: y };
+        let points = |l: &Line| if plot.points { l.curves.iter().flatten().map(single).collect() } else { scale::mean(&l.curves) };
+        let lines: Vec<Vec<Point>> = plot.lines.iter().map(points).collect();
         let drawable = |p: &&Point| scale::drawable(plot.log_x, p.x) && scale::drawable(plot.log_y, p.mid);
         let range = |of: fn(&Point) -> [f64; 2], log: bool| {
             let values = lines.iter().flatten().filter(drawable).flat_map(of).filter(|v| scale::drawable(log, *v));
@@ -215,6 +221,10 @@ impl<DB: DrawingBackend> Canvas<'_, DB> {
         let mut notes = std::collections::BTreeSet::new();
         let mut drawn = Vec::new();
         for (i, points) in lines.into_iter().enumerate() {
+            if plot.points {
+                drawn.extend(self.scatter(&points, (&x, &y), frame, COLORS[i % COLORS.len()])?);
+                continue;
+            }
             let (points, together) = scale::thin(points, &y, DENSE);
             if together > 1 {
                 notes.insert(if plot.lines[i].curves.len() > 1 {
@@ -233,7 +243,7 @@ impl<DB: DrawingBackend> Canvas<'_, DB> {
         self.legend(plot, frame, &drawn)
     }
 
-    fn axes(&self, plot: &Plot, f: Frame, x_ticks: &[scale::Tick], y_ticks: &[scale::Tick]) -> Result<()> {
+    pub(super) fn axes(&self, plot: &Plot, f: Frame, x_ticks: &[scale::Tick], y_ticks: &[scale::Tick]) -> Result<()> {
         let style = |minor: bool| if minor { (FAINT, 1.0) } else { (GRID, 1.0) };
         for minor in [true, false] {
             let (color, width) = style(minor);
@@ -299,6 +309,14 @@ impl<DB: DrawingBackend> Canvas<'_, DB> {
         Ok(drawn)
     }
 
+    /// Draws points one by one, smaller where there are many. Gives those drawn, in pixels.
+    fn scatter(&self, points: &[Point], (x, y): (&Scale, &Scale), f: Frame, color: RGBColor) -> Result<Vec<(f64, f64)>> {
+        let drawn: Vec<_> = points.iter().filter_map(|p| Some(f.point((x.place(p.x)?, y.place(p.mid)?)))).collect();
+        let radius = if drawn.len() > 2000 { 1.4 } else { 2.8 };
+        drawn.iter().try_for_each(|&p| self.dot(p, radius, color))?;
+        Ok(drawn)
+    }
+
     /// The legend goes to the corner where it hides the fewest points. A single line without a name of its own needs none.
     fn legend(&self, plot: &Plot, f: Frame, drawn: &[(f64, f64)]) -> Result<()> {
         let named = plot.lines.iter().any(|l| !l.name.is_empty());
@@ -332,10 +350,14 @@ impl<DB: DrawingBackend> Canvas<'_, DB> {
             let cy = top + 15.5 + 21.0 * i as f64;
             if i < LEGEND {
                 let color = COLORS[i % COLORS.len()];
-                if plot.lines[i].curves.len() > 1 {
+                if plot.lines[i].curves.len() > 1 && !plot.points {
                     self.rect(Frame { left: left + 10.0, top: cy - 6.0, right: left + 34.0, bottom: cy + 6.0 }, color.mix(0.16).filled())?;
                 }
-                self.line(&[(left + 10.0, cy), (left + 34.0, cy)], color, 2.5)?;
+                if plot.points {
+                    self.dot((left + 22.0, cy), 3.2, color)?;
+                } else {
+                    self.line(&[(left + 10.0, cy), (left + 34.0, cy)], color, 2.5)?;
+                }
             }
             self.text(name, (left + 42.0, cy), look, HPos::Left, VPos::Center)?;
         }
@@ -350,7 +372,6 @@ fn shorten(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Line;
     use super::*;
 
     fn sample() -> Plot {

@@ -1,6 +1,7 @@
-//! Line charts as PNG and SVG.
+//! Line charts, scatter plots and heat maps as PNG and SVG.
 
 mod draw;
+mod heat;
 mod scale;
 
 use crate::atomic;
@@ -13,7 +14,7 @@ pub const WIDTH: usize = 900;
 /// Height of a chart in pixels.
 pub const HEIGHT: usize = 560;
 
-/// A line chart.
+/// A chart.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plot {
     /// Above the chart; may be empty.
@@ -28,6 +29,26 @@ pub struct Plot {
     pub log_y: bool,
     /// What is drawn, in order of color.
     pub lines: Vec<Line>,
+    /// Points are drawn one by one, without a line through them: a scatter plot.
+    pub points: bool,
+    /// A matrix to draw instead of lines; with `log_y` its colors are logarithmic.
+    pub heat: Option<Heat>,
+}
+
+/// A matrix drawn as a heat map.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Heat {
+    /// Its number of rows.
+    pub rows: usize,
+    /// Its elements, row by row. NaN and infinities are left gray.
+    pub values: Vec<f64>,
+}
+
+impl Heat {
+    /// Its number of columns.
+    pub fn columns(&self) -> usize {
+        self.values.len() / self.rows.max(1)
+    }
 }
 
 /// One entry of the legend: a curve, or several (one a seed) drawn as their mean with a band from the least to the greatest.
