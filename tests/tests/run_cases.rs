@@ -61,6 +61,7 @@ macro_rules! cases {
 
 cases! {
     batches
+    batching
     buffers
     checkpoints
     conditionals
@@ -79,6 +80,7 @@ cases! {
     many_leaves
     metrics
     metrics_in_bodies
+    nested_derivatives
     optimizer_bodies
     output
     precision

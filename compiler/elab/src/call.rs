@@ -1,10 +1,11 @@
 //! Calls of everything that can be called.
 
+use crate::batching::transformed;
 use crate::evaluator::{Eval, Evaluator, Frame, Instance};
 use crate::scope::Scope;
 use crate::tree::describe;
 use crate::types::{Sig, What};
-use crate::value::{BlockValue, CallArg, FnValue, ModelValue, OptArg, OptimizerValue, ScheduleValue, Transform, Value};
+use crate::value::{BlockValue, CallArg, FnValue, ModelValue, OptArg, OptimizerValue, ScheduleValue, Transform, Value, WrtArg};
 use optc_base::{Code, Diagnostic, Span};
 use optc_front::ItemRef;
 use optc_front::ast::{self, Expr, ExprKind, FnItem, FnKind, ItemKind, LetKind, Name};
@@ -69,7 +70,9 @@ impl Evaluator<'_> {
                     let single = OptimizerValue::Single { item: *item, args, span: e.span };
                     return Ok(Value::Optimizer(Rc::new(single)));
                 }
-                FnValue::Builtin(name) if matches!(&**name, "grad" | "value_and_grad") && args.iter().any(|a| a.name.is_some()) => {
+                FnValue::Builtin(name)
+                    if matches!(&**name, "grad" | "value_and_grad" | "jacobian" | "hessian") && args.iter().any(|a| a.name.is_some()) =>
+                {
                     // `wrt` names parameters, not variables.
                     let (mut rest, mut wrt) = (Vec::new(), Vec::new());
                     for arg in args {
@@ -79,17 +82,9 @@ impl Evaluator<'_> {
                             rest.push(arg.clone());
                         }
                     }
-                    let with_value = &**name == "value_and_grad";
                     let args = self.call_args(scope, &rest, given)?;
-                    return match self.builtin_at(if with_value { "value_and_grad" } else { "grad" }, args, e.span)? {
-                        Value::Fn(f) => match &*f {
-                            FnValue::Transformed(Transform::Grad { f, .. }) => {
-                                Ok(Value::Fn(Rc::new(FnValue::Transformed(Transform::Grad { f: f.clone(), wrt, value: with_value }))))
-                            }
-                            _ => Ok(Value::Fn(f)),
-                        },
-                        other => Ok(other),
-                    };
+                    let made = self.builtin_at(name, args, e.span)?;
+                    return Ok(if wrt.is_empty() { made } else { with_wrt(&made, &wrt) });
                 }
                 FnValue::Builtin(name) if crate::sources::is_source(name) => {
                     let args = self.call_args(scope, args, given)?;
@@ -584,6 +579,19 @@ impl Evaluator<'_> {
     /// Sizes of the dimensions of an array.
     pub(crate) fn known_shape(&self, shape: &[Dim]) -> Vec<usize> {
         shape.iter().map(|d| d.known().unwrap_or(0).max(0) as usize).collect()
+    }
+}
+
+/// A gradient, Jacobian or Hessian with its `wrt`.
+fn with_wrt(made: &Value, wrt: &[WrtArg]) -> Value {
+    let Value::Fn(function) = made else { return made.clone() };
+    let wrt = wrt.to_vec();
+    match &**function {
+        FnValue::Transformed(Transform::Grad { f, value, .. }) => transformed(Transform::Grad { f: f.clone(), wrt, value: *value }),
+        FnValue::Transformed(Transform::Jacobian { f, hessian, .. }) => {
+            transformed(Transform::Jacobian { f: f.clone(), wrt, hessian: *hessian })
+        }
+        _ => made.clone(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Derivatives of functions, and functions with a gradient of their own.
 
+use crate::batching::transformed;
 use crate::evaluator::{Eval, Evaluator};
 use crate::tally::Recorded;
 use crate::tree::{array_type, describe, leaves, rebuild};
@@ -23,18 +24,18 @@ pub struct Differentiated {
 }
 
 /// A function evaluated into a graph: its value, of which the arrays are the first outputs, and what was recorded, the other outputs.
-struct Traced {
-    value: Value,
-    graph: Graph,
-    captured: Vec<Array>,
-    recorded: Recorded,
+pub(crate) struct Traced {
+    pub(crate) value: Value,
+    pub(crate) graph: Graph,
+    pub(crate) captured: Vec<Array>,
+    pub(crate) recorded: Recorded,
     /// Number of arrays of the value.
-    arrays: usize,
+    pub(crate) arrays: usize,
 }
 
 impl Evaluator<'_> {
     /// Evaluates `f` on new arrays of the types of `wrt` in a graph of its own.
-    fn trace(&mut self, wrt: &[Array], span: Span, f: &mut dyn FnMut(&mut Self, Vec<Array>) -> Eval) -> Eval<Traced> {
+    pub(crate) fn trace(&mut self, wrt: &[Array], span: Span, f: &mut dyn FnMut(&mut Self, Vec<Array>) -> Eval) -> Eval<Traced> {
         let ((value, recorded, arrays), graph, captured) = self.subgraph(|ev| {
             let mut inputs = Vec::new();
             for (k, a) in wrt.iter().enumerate() {
@@ -61,7 +62,7 @@ impl Evaluator<'_> {
         Ok(Traced { value, graph, captured, recorded, arrays })
     }
     /// A number as a float scalar.
-    fn float_of(&mut self, value: &Value, span: Span) -> Eval<Array> {
+    pub(crate) fn float_of(&mut self, value: &Value, span: Span) -> Eval<Array> {
         let val = self.val_of(value, span)?;
         let float = self.cx.float;
         let result = optc_ops::materialize(&mut self.cx, &val, Some(float));
@@ -103,13 +104,13 @@ impl Evaluator<'_> {
         Ok(Differentiated { value, gradients: arrays[count..].to_vec() })
     }
     /// The value of a traced function from its outputs; what it recorded is recorded here.
-    fn replay(&mut self, traced: &Traced, outputs: &[Array]) -> Value {
+    pub(crate) fn replay(&mut self, traced: &Traced, outputs: &[Array]) -> Value {
         let (own, rest) = outputs.split_at(traced.arrays);
         let value = put_arrays(&traced.value, &mut own.iter().cloned());
         self.replay_recorded(traced.recorded.with(&mut rest.iter().cloned()));
         value
     }
-    fn not_differentiable<T>(&mut self, e: differentiate::DiffError, span: Span) -> Eval<T> {
+    pub(crate) fn not_differentiable<T>(&mut self, e: differentiate::DiffError, span: Span) -> Eval<T> {
         let place = if e.origin.span == Span::default() { span } else { e.origin.span };
         self.fail(Diagnostic::error(Code("E0720"), place, e.message).label(span, "differentiated here"))
     }
@@ -174,7 +175,9 @@ impl Evaluator<'_> {
                         _ => Arc::from(""),
                     })
                     .collect(),
-                FnValue::Transformed(Transform::Grad { f, .. } | Transform::Checkpoint(f)) => self.param_names(f),
+                FnValue::Transformed(
+                    Transform::Grad { f, .. } | Transform::Jacobian { f, .. } | Transform::Vmap { f, .. } | Transform::Checkpoint(f),
+                ) => self.param_names(f),
                 _ => Vec::new(),
             },
             _ => Vec::new(),
@@ -183,6 +186,12 @@ impl Evaluator<'_> {
     pub(crate) fn apply_transform(&mut self, transform: &Transform, args: Vec<CallArg>, span: Span) -> Eval {
         match transform {
             Transform::Grad { f, wrt, value } => self.apply_grad(f, wrt, *value, args, span),
+            Transform::Jacobian { f, wrt, hessian: false } => self.apply_jacobian(f, wrt, args, span),
+            Transform::Jacobian { f, wrt, hessian: true } => {
+                let gradient = transformed(Transform::Grad { f: f.clone(), wrt: wrt.clone(), value: false });
+                self.apply_jacobian(&gradient, wrt, args, span)
+            }
+            Transform::Vmap { f, axes } => self.apply_vmap(f, axes, args, span),
             Transform::Checkpoint(f) => self.apply_checkpoint(f, args, span),
             Transform::Pullback { f, args: at } => {
                 let Some(ct) = args.into_iter().next() else { return self.error("E0331", span, "a pull-back is called with a cotangent") };
@@ -191,7 +200,7 @@ impl Evaluator<'_> {
         }
     }
     /// Positions among the arguments of a call that `wrt` names.
-    fn wrt_positions(&mut self, f: &Value, wrt: &[WrtArg], args: &[CallArg], span: Span) -> Eval<Vec<usize>> {
+    pub(crate) fn wrt_positions(&mut self, f: &Value, wrt: &[WrtArg], args: &[CallArg], span: Span) -> Eval<Vec<usize>> {
         if wrt.is_empty() {
             return if args.is_empty() { self.error("E0331", span, "a gradient needs an argument to be taken in") } else { Ok(vec![0]) };
         }
@@ -223,7 +232,7 @@ impl Evaluator<'_> {
         Ok(out)
     }
     /// The float arrays of an argument, numbers as scalars; and the argument with its numbers made arrays.
-    fn float_leaves(&mut self, value: &Value, span: Span) -> Eval<(Value, Vec<Array>)> {
+    pub(crate) fn float_leaves(&mut self, value: &Value, span: Span) -> Eval<(Value, Vec<Array>)> {
         let value = self.map_tree(value, span, &mut |ev, _, leaf| match leaf {
             Value::Float(_) => ev.float_of(leaf, span).map(Value::Array),
             Value::Int(_) | Value::List(_) => ev.array_of(leaf, span).map(Value::Array),
@@ -580,7 +589,7 @@ pub(crate) fn put_arrays(value: &Value, arrays: &mut dyn Iterator<Item = Array>)
     }
 }
 
-fn put_values(value: &Value, new: &mut dyn Iterator<Item = Value>) -> Value {
+pub(crate) fn put_values(value: &Value, new: &mut dyn Iterator<Item = Value>) -> Value {
     match value {
         Value::Array(_) => new.next().unwrap_or(Value::Unknown),
         Value::Tuple(items) => Value::Tuple(Rc::new(items.iter().map(|v| put_values(v, new)).collect())),
@@ -591,7 +600,7 @@ fn put_values(value: &Value, new: &mut dyn Iterator<Item = Value>) -> Value {
 }
 
 /// The value with its float arrays replaced, in order.
-fn put_floats(value: &Value, arrays: &mut dyn Iterator<Item = Array>) -> Value {
+pub(crate) fn put_floats(value: &Value, arrays: &mut dyn Iterator<Item = Array>) -> Value {
     let list: Vec<Value> = leaves(value)
         .into_iter()
         .map(|(_, leaf)| match &leaf {

@@ -2,6 +2,7 @@
 
 pub mod args;
 mod arith;
+mod batching;
 mod branches;
 mod call;
 pub mod check;
@@ -16,6 +17,7 @@ mod force;
 mod foreign;
 mod grad;
 pub mod host;
+mod jacobian;
 mod loop_check;
 mod looped;
 mod loops;

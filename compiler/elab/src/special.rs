@@ -1,5 +1,6 @@
 //! Built-in operations that work on functions, models, lists and the context; all others go to the array operations.
 
+use crate::batching::{MapAxes, transformed};
 use crate::evaluator::{Eval, Evaluator};
 use crate::tree::describe;
 use crate::value::{CallArg, FnValue, Transform, Value};
@@ -15,7 +16,9 @@ impl Evaluator<'_> {
             return self.tree_call(op, args, span);
         }
         match name {
-            "grad" | "value_and_grad" => {
+            "vmap" => self.vmap(args, span),
+            "hvp" => self.hvp_call(args, span),
+            "grad" | "value_and_grad" | "jacobian" | "hessian" => {
                 let Some(f) = args.first() else { return self.error("E0331", span, format!("`{name}` needs a function")) };
                 if !callable(&f.value) {
                     let what = describe(&f.value);
@@ -50,7 +53,10 @@ impl Evaluator<'_> {
                         }
                     }
                 }
-                Ok(Value::Fn(Rc::new(FnValue::Transformed(Transform::Grad { f, wrt, value: name == "value_and_grad" }))))
+                Ok(transformed(match name {
+                    "jacobian" | "hessian" => Transform::Jacobian { f, wrt, hessian: name == "hessian" },
+                    _ => Transform::Grad { f, wrt, value: name == "value_and_grad" },
+                }))
             }
             "checkpoint" => match args.as_slice() {
                 [f] if callable(&f.value) => Ok(Value::Fn(Rc::new(FnValue::Transformed(Transform::Checkpoint(f.value.clone()))))),
@@ -102,14 +108,28 @@ impl Evaluator<'_> {
                 self.sort_list(args, span)
             }
             "nonzero" => self.nonzero(args, span),
-            "vmap" | "hvp" | "jacobian" | "hessian" => {
-                self.fail(Diagnostic::error(Code("E0710"), span, format!("`{name}` is not yet supported")).help(match name {
-                    "vmap" => "array operations broadcast over leading axes; or loop over the axis: `for x in xs { …; yield y }`",
-                    _ => "use `grad` and `jvp`: `jvp(grad(f), x, v)` is a Hessian times a vector",
-                }))
-            }
             _ if args.iter().any(|a| matches!(a.value, Value::Unknown)) && !self.checking() => Ok(Value::Unknown),
             _ => self.call_op_args(name, args, span),
+        }
+    }
+    /// `vmap(f, axes = …)` as a function.
+    fn vmap(&mut self, args: Vec<CallArg>, span: Span) -> Eval {
+        let help = "`vmap(f)(xs)`, or `vmap(f, axes = (0, none))(xs, y)`";
+        let (mut f, mut axes) = (None, MapAxes::All(Some(0)));
+        for arg in args {
+            match arg.name.as_deref() {
+                None if f.is_none() => f = Some(arg),
+                Some("axes") => axes = self.map_axes(&arg.value, arg.span)?,
+                _ => return self.fail(Diagnostic::error(Code("E0332"), arg.span, "`vmap` takes a function and `axes`").help(help)),
+            }
+        }
+        match f {
+            Some(f) if callable(&f.value) => Ok(transformed(Transform::Vmap { f: f.value, axes })),
+            Some(f) => {
+                let what = describe(&f.value);
+                self.fail(Diagnostic::error(Code("E0333"), f.span, format!("`vmap` takes a function, this is {what}")).help(help))
+            }
+            None => self.fail(Diagnostic::error(Code("E0331"), span, "`vmap` needs a function").help(help)),
         }
     }
     /// The array without its gradient.

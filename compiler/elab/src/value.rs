@@ -1,5 +1,6 @@
 //! Values of the staged evaluator: everything an expression of the language can be.
 
+use crate::batching::MapAxes;
 use crate::host::{DataTable, RunResult};
 use crate::scope::Scope;
 use indexmap::IndexMap;
@@ -96,6 +97,22 @@ pub enum Transform {
         wrt: Vec<WrtArg>,
         /// Also give the value.
         value: bool,
+    },
+    /// `jacobian(f, wrt)` or, with `hessian`, `hessian(f, wrt)`: the Jacobian of the gradient.
+    Jacobian {
+        /// Of what.
+        f: Value,
+        /// As for the gradient.
+        wrt: Vec<WrtArg>,
+        /// Of its gradient.
+        hessian: bool,
+    },
+    /// `vmap(f, axes)`
+    Vmap {
+        /// The function of one element.
+        f: Value,
+        /// Where the elements of the arguments are.
+        axes: MapAxes,
     },
     /// `checkpoint(f)`
     Checkpoint(Value),

@@ -156,6 +156,10 @@ impl Evaluator<'_> {
                 FnValue::Transformed(Transform::Grad { f, wrt, value }) => {
                     format!("grad {wrt:?} {value} {}", self.identity(f, span, depth)?)
                 }
+                FnValue::Transformed(Transform::Jacobian { f, wrt, hessian }) => {
+                    format!("jacobian {wrt:?} {hessian} {}", self.identity(f, span, depth)?)
+                }
+                FnValue::Transformed(Transform::Vmap { f, axes }) => format!("vmap {axes:?} {}", self.identity(f, span, depth)?),
                 FnValue::Transformed(Transform::Checkpoint(f)) => format!("checkpoint {}", self.identity(f, span, depth)?),
                 FnValue::Transformed(Transform::Pullback { f, args }) => {
                     let args = Value::Tuple(std::rc::Rc::new(args.clone()));

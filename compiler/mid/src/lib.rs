@@ -1,4 +1,5 @@
-//! Graph passes: differentiation by linearize and transpose, and simplification by rules.
+//! Graph passes: differentiation by linearize and transpose, batching, and simplification by rules.
 
+pub mod batch;
 pub mod differentiate;
 pub mod simplify;
