@@ -93,5 +93,6 @@ cases! {
     sweeps
     train_settings
     trees
+    while_loops
     yields
 }

@@ -306,7 +306,7 @@ impl Entry<'_, '_> {
     fn counted(&mut self, id: LoopId, trip: &Trip, reverse: bool, counter: &BufRef, body: &[Instr]) {
         let n = match trip {
             Trip::Const(n) => self.e.int(types::I64, *n as i64),
-            Trip::Run(at) => {
+            Trip::Run(at) | Trip::While { most: at, .. } => {
                 let at = self.address(at);
                 self.e.b.ins().sload32(plain(), at, 0)
             }
@@ -317,6 +317,13 @@ impl Entry<'_, '_> {
         let any = self.e.icmp(IntCC::SignedLessThan, zero, n);
         self.e.b.ins().brif(any, head, &[zero.into()], done, &[]);
         self.e.b.switch_to_block(head);
+        if let Trip::While { go, .. } = trip {
+            let place = self.address(go);
+            let go = self.e.b.ins().load(types::I8, plain(), place, 0);
+            let on = self.e.b.create_block();
+            self.e.b.ins().brif(go, on, &[], done, &[]);
+            self.enter(on);
+        }
         let at = if reverse {
             let last = self.e.add_const(n, -1);
             self.e.b.ins().isub(last, pass)

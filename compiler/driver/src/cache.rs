@@ -89,7 +89,7 @@ fn hash_graph(graph: &Graph, hasher: &mut DefaultHasher) {
         (&node.operands, &node.ty).hash(hasher);
         match &node.op {
             Op::Loop(l) => {
-                ("loop", l.trip, l.reverse, l.carried, l.scanned).hash(hasher);
+                ("loop", l.trip, l.reverse, l.carried, l.scanned, l.guard).hash(hasher);
                 hash_graph(&l.body, hasher);
             }
             Op::Cond { then, otherwise } => {

@@ -66,7 +66,7 @@ impl Evaluator<'_> {
                         .help("use a loop: `for i in 0..n { … }`"),
                 );
             }
-            Passes::Unknown => {
+            Passes::While { .. } | Passes::Unknown => {
                 known = false;
                 vec![Value::Unknown]
             }

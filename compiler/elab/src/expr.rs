@@ -71,10 +71,7 @@ impl Evaluator<'_> {
             ExprKind::NameCall(a, name) => self.call(scope, a, Some(name), None),
             ExprKind::If { cond, then, otherwise } => self.if_expr(scope, cond, then, otherwise.as_ref(), e.span),
             ExprKind::For(l) => self.for_expr(scope, l, e.span),
-            ExprKind::While { .. } => self.fail(
-                Diagnostic::error(Code("E0710"), e.span, "`while` is not yet supported")
-                    .help("use a counted loop, `for i in 0..n { … }`, and keep the old value with `where` once the condition fails"),
-            ),
+            ExprKind::While { cond, at_most, body } => self.while_expr(scope, cond, at_most.as_deref(), body, e.span),
             ExprKind::With { settings, body } => self.with(scope, settings, body),
             ExprKind::Time(body) => self.time(scope, body, e.span),
             ExprKind::Run { target, overrides } => self.run_expr(scope, target, overrides.as_deref(), e.span),

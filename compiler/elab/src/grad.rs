@@ -112,7 +112,7 @@ impl Evaluator<'_> {
     }
     pub(crate) fn not_differentiable<T>(&mut self, e: differentiate::DiffError, span: Span) -> Eval<T> {
         let place = if e.origin.span == Span::default() { span } else { e.origin.span };
-        self.fail(Diagnostic::error(Code("E0720"), place, e.message).label(span, "differentiated here"))
+        self.fail(Diagnostic::error(e.code, place, e.message).label(span, "differentiated here"))
     }
     fn scalar_result(&mut self, value: &Value, span: Span) -> Eval<()> {
         let first = match value {
@@ -253,6 +253,22 @@ impl Evaluator<'_> {
         }
         Ok((value, arrays))
     }
+    /// A tree in which numbers have the element types of the arrays that they stand beside.
+    fn numbers_like(&mut self, value: &Value, arrays: &[Array], span: Span) -> Eval {
+        if leaves(value).len() != arrays.len() {
+            return Ok(value.clone());
+        }
+        let mut like = arrays.iter();
+        self.map_tree(value, span, &mut |ev, _, leaf| match (leaf, like.next()) {
+            (Value::Int(_) | Value::Float(_), Some(a)) => {
+                let val = ev.val_of(leaf, span)?;
+                let result = optc_ops::materialize(&mut ev.cx, &val, Some(a.dtype));
+                ev.lift(result, span).map(Value::Array)
+            }
+            (Value::Array(x), Some(a)) if x.weak => ev.cast(&Value::Array(Array { weak: false, ..x.clone() }), a.dtype, span),
+            _ => Ok(leaf.clone()),
+        })
+    }
     fn apply_grad(&mut self, f: &Value, wrt: &[WrtArg], with_value: bool, args: Vec<CallArg>, span: Span) -> Eval {
         if matches!(f, Value::Unknown) || args.iter().any(|a| matches!(a.value, Value::Unknown)) && self.checking() {
             let result = if matches!(f, Value::Unknown) { Value::Unknown } else { self.apply(f, args.clone(), span)? };
@@ -297,7 +313,8 @@ impl Evaluator<'_> {
             return self.error("E0331", span, "`jvp` takes a function, a point and a direction: `jvp(f, x, v)`");
         };
         let (point, arrays) = self.float_leaves(&x.value, x.span)?;
-        let (direction, tangents) = self.float_leaves(&v.value, v.span)?;
+        let given = self.numbers_like(&v.value, &arrays, v.span)?;
+        let (direction, tangents) = self.float_leaves(&given, v.span)?;
         if !crate::tree::same_structure(&point, &direction) || arrays.len() != tangents.len() {
             return self.fail(Diagnostic::error(Code("E0347"), v.span, "the direction is a tree of the same structure as the point"));
         }
@@ -365,8 +382,9 @@ impl Evaluator<'_> {
             Ok(g) => g,
             Err(e) => return self.not_differentiable(e, span),
         };
-        let (ct, mut cotangents) = self.float_leaves(&ct, span)?;
         let results: Vec<Array> = arrays_of(&traced.value).into_iter().filter(|a| a.dtype.is_float()).collect();
+        let ct = self.numbers_like(&ct, &results, span)?;
+        let (ct, mut cotangents) = self.float_leaves(&ct, span)?;
         if cotangents.len() != results.len() {
             let what = describe(&ct);
             return self.fail(Diagnostic::error(

@@ -82,14 +82,23 @@ impl Evaluator<'_> {
         let sizes = |arrays: &[Array]| -> Vec<Vec<usize>> { arrays.iter().map(|a| self.known_shape(&a.shape)).collect() };
         let (from, to) = (sizes(&arrays), sizes(&results));
         let total = |shapes: &[Vec<usize>]| shapes.iter().map(|s| s.iter().product::<usize>()).sum::<usize>();
-        let forward = total(&from) <= total(&to);
+        let mut forward = total(&from) <= total(&to);
         let wrt: Vec<usize> = (0..arrays.len()).collect();
         let of: Vec<usize> = (0..results.len()).collect();
-        let made = if forward { differentiate::jvp(&traced.graph, &wrt) } else { differentiate::vjp_of(&traced.graph, &wrt, &of) };
-        let derivative = match made {
-            Ok(graph) => self.with_values_of(graph, traced.graph.outputs.len(), results.len(), forward),
+        let mut made = if forward { differentiate::jvp(&traced.graph, &wrt) } else { differentiate::vjp_of(&traced.graph, &wrt, &of) };
+        if !forward && made.is_err() {
+            // Forward mode goes where reverse mode does not: through a `while` without a bound.
+            forward = true;
+            made = differentiate::jvp(&traced.graph, &wrt).or(made);
+        }
+        let mut derivative = match made {
+            Ok(graph) => graph,
             Err(e) => return self.not_differentiable(e, span),
         };
+        if forward {
+            // No tangents of what was recorded beside the value.
+            derivative.outputs.truncate(traced.graph.outputs.len() + results.len());
+        }
         self.cx.at(span);
         let origin = self.cx.origin;
         let fixed: Vec<NodeId> = arrays.iter().chain(&traced.captured).map(|a| self.cx.node(a)).collect();
@@ -145,13 +154,6 @@ impl Evaluator<'_> {
             })?);
         }
         Ok(put_values(&traced.value, &mut blocks.into_iter()))
-    }
-    /// The derivative's graph without tangents of what was recorded beside the value.
-    fn with_values_of(&self, mut graph: Graph, values: usize, results: usize, forward: bool) -> Graph {
-        if forward {
-            graph.outputs.truncate(values + results);
-        }
-        graph
     }
     fn only_floats(&mut self, value: &Value, span: Span) -> Eval<()> {
         let all = leaves(value);

@@ -46,6 +46,7 @@ pub mod types;
 pub mod value;
 mod variant;
 mod walk;
+mod while_loop;
 mod with;
 
 #[cfg(test)]

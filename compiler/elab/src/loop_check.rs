@@ -33,9 +33,9 @@ impl Evaluator<'_> {
             Passes::Rows(a) => {
                 (vec![Value::Array(Array { shape: a.shape[1..].to_vec(), weak: false, ..a.clone() })], Some(a.shape[0].clone()))
             }
-            Passes::Unknown => (vec![Value::Unknown], None),
+            Passes::While { .. } | Passes::Unknown => (vec![Value::Unknown], None),
         };
-        let run_time = matches!(passes, Passes::Bounds { .. }) && !self.in_script;
+        let run_time = matches!(passes, Passes::Bounds { .. } | Passes::While { .. }) && !self.in_script;
         if run_time && self.must_unroll(scope, body.block) {
             return self.cannot_unroll(body.span);
         }

@@ -8,10 +8,11 @@ use crate::scope::Scope;
 use crate::tally::{Count, Recorded, Tally};
 use crate::tree::{describe, leaves, rebuild};
 use crate::value::Value;
+use crate::while_loop::GO;
 use optc_abi::DType;
 use optc_base::{Code, Diagnostic, Span};
 use optc_ir::Graph;
-use optc_ir::graph::LoopOp;
+use optc_ir::graph::{Guard, LoopOp};
 use optc_ops::{Array, Dim, Ix, Val};
 use std::sync::Arc;
 
@@ -94,7 +95,10 @@ impl Evaluator<'_> {
     /// What the body updates, as far as its text shows.
     fn carried(&mut self, scope: &Scope, body: &Body<'_>) -> Eval<Carried> {
         let mut names: Vec<Arc<str>> = crate::walk::assigned(&body.block.stmts).into_iter().filter(|n| scope.get(n).is_some()).collect();
-        if self.exits.breaks {
+        if body.cond.is_some() {
+            // Says whether there is another pass, also after a `break`.
+            names.insert(0, GO.into());
+        } else if self.exits.breaks {
             names.push(DONE.into());
         }
         let mut initial: Vec<Value> = Vec::new();
@@ -203,7 +207,7 @@ impl Evaluator<'_> {
             Passes::Count { start, .. } if start.known() == Some(0) => Value::Array(counter.clone()),
             Passes::Count { start, .. } => self.weak_sum(&counter, Value::Int(start.clone()), body.span)?,
             Passes::Bounds { start, .. } => self.weak_sum(&counter, Value::Array(start.clone()), body.span)?,
-            Passes::Items(_) | Passes::Unknown => Value::Unknown,
+            Passes::Items(_) | Passes::While { .. } | Passes::Unknown => Value::Unknown,
         };
         let mut inputs = inputs.into_iter();
         for (name, value) in carried.names.iter().zip(&carried.initial) {
@@ -219,6 +223,10 @@ impl Evaluator<'_> {
         self.bind_element(inner, body, element, Value::Array(counter))?;
         self.pass_statements(inner, &body.block.stmts, body.span)?;
         inner.pop();
+        if let Some(cond) = body.cond {
+            let go = self.goes_on(inner, cond)?;
+            inner.set(GO, go);
+        }
         let mut outs = self.values_of(inner, &carried.names);
         for path in &carried.paths {
             let now = self.recorder.buffers.as_ref().and_then(|b| b.get(path)).expect("a buffer that was put there");
@@ -264,6 +272,7 @@ impl Evaluator<'_> {
         self.cx.at(span);
         let origin = self.cx.origin;
         let mut operands = Vec::new();
+        let mut guard = None;
         let (trip, reverse) = match passes {
             Passes::Count { trip, reverse, .. } => (Some(trip.known().unwrap_or(0).max(0) as usize), *reverse),
             Passes::Rows(a) => (Some(a.shape[0].known().unwrap_or(0) as usize), false),
@@ -278,6 +287,15 @@ impl Evaluator<'_> {
                 let count = self.array_of(&count, span)?;
                 operands.push(self.cx.node(&count));
                 (None, *reverse)
+            }
+            Passes::While { most } => {
+                if !pass.yields.is_empty() {
+                    return self.cannot_stack(span);
+                }
+                let limit = most.unwrap_or(i32::MAX as usize);
+                operands.push(self.cx.graph().scalar(DType::I32, limit as f64, origin));
+                guard = Some(Guard { most: *most });
+                (None, false)
             }
             Passes::Items(_) | Passes::Unknown => return Ok(Value::Unknown),
         };
@@ -301,7 +319,7 @@ impl Evaluator<'_> {
         let results = if graph.outputs.is_empty() {
             Vec::new()
         } else {
-            let op = LoopOp { trip, reverse, carried: carried.types.len() + sums, scanned, body: Arc::new(graph) };
+            let op = LoopOp { trip, reverse, carried: carried.types.len() + sums, scanned, guard, body: Arc::new(graph) };
             self.cx.graph().loop_results(op, &operands, origin)
         };
         let mut arrays = results.into_iter().map(|n| self.cx.array(n)).collect::<Vec<_>>().into_iter();
@@ -379,6 +397,7 @@ impl Evaluator<'_> {
                 (a.shape[0].known(), row)
             }
             Passes::Bounds { start, .. } => (None, Value::Array(Array { weak: true, ..start.clone() })),
+            Passes::While { .. } => (None, Value::None),
             Passes::Items(_) | Passes::Unknown => return Ok(Value::Unknown),
         };
         let zero = self.weak_int(&Dim::zero());

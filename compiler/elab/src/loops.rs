@@ -24,14 +24,19 @@ pub(crate) enum Passes {
     Items(Vec<Value>),
     /// The first axis of an array.
     Rows(Array),
+    /// As long as a condition holds, but at most so often.
+    While { most: Option<usize> },
     /// Not known while checking.
     Unknown,
 }
 
 /// What stays the same from attempt to attempt.
 pub(crate) struct Body<'a> {
-    pub pattern: &'a Pattern,
+    /// What an element is bound to, in a `for`.
+    pub pattern: Option<&'a Pattern>,
     pub enumerate: bool,
+    /// The condition of a `while`.
+    pub cond: Option<&'a Expr>,
     pub block: &'a Block,
     pub span: Span,
 }
@@ -40,7 +45,7 @@ impl Evaluator<'_> {
     pub(crate) fn for_expr(&mut self, scope: &mut Scope, l: &For, span: Span) -> Eval {
         let iter = self.expr(scope, &l.iter)?;
         let passes = self.passes(iter, l.iter.span)?;
-        let body = Body { pattern: &l.pattern, enumerate: l.enumerate, block: &l.body, span };
+        let body = Body { pattern: Some(&l.pattern), enumerate: l.enumerate, cond: None, block: &l.body, span };
         if self.checking() {
             let outer = std::mem::replace(&mut self.run_time_exits, false);
             let result = self.check_loop(scope, &body, passes);
@@ -104,7 +109,7 @@ impl Evaluator<'_> {
                 }
                 self.unrolled(scope, body, items)
             }
-            Passes::Bounds { .. } => {
+            Passes::Bounds { .. } | Passes::While { .. } => {
                 if unroll {
                     return self.cannot_unroll(span);
                 }
@@ -272,11 +277,12 @@ impl Evaluator<'_> {
         })
     }
     pub(crate) fn bind_element(&mut self, scope: &mut Scope, body: &Body<'_>, item: Value, position: Value) -> Eval<()> {
+        let Some(pattern) = body.pattern else { return Ok(()) };
         if body.enumerate {
             let pair = Value::Tuple(Rc::new(vec![position, item]));
-            return self.bind_pattern(scope, body.pattern, pair, LetKind::Let);
+            return self.bind_pattern(scope, pattern, pair, LetKind::Let);
         }
-        self.bind_pattern(scope, body.pattern, item, LetKind::Let)
+        self.bind_pattern(scope, pattern, item, LetKind::Let)
     }
 }
 

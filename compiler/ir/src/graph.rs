@@ -124,12 +124,21 @@ pub enum ScatterMode {
     Set,
 }
 
+/// What is known of a loop that ends by a carried flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Guard {
+    /// The most passes it makes, if that is known: reverse mode needs it.
+    pub most: Option<usize>,
+}
+
 /// A counted loop.
 ///
 /// Operands: `[trip if run-time (i32 scalar)]`, carried initial values, scanned arrays, invariants.
 /// Body inputs: pass counter (i32 scalar), carried, one slice of each scanned array (its leading axis removed), invariants.
 /// Body outputs: carried, then one slice of each stacked result. Results: carried, stacked (leading axis `trip`).
 /// With `reverse` the counter runs from `trip - 1` down to 0; slices are taken and stacked at the counter.
+/// With a `guard` the trip count is run-time and only a limit: the first carried value is a bool scalar, looked at before each pass, and the
+/// loop ends where it is false.
 #[derive(Clone, Debug)]
 pub struct LoopOp {
     /// Number of passes if known; a run-time count allows neither scanned nor stacked arrays.
@@ -140,6 +149,8 @@ pub struct LoopOp {
     pub carried: usize,
     /// Number of scanned arrays.
     pub scanned: usize,
+    /// Ends the loop by its first carried value.
+    pub guard: Option<Guard>,
     /// The body.
     pub body: Arc<Graph>,
 }
@@ -471,7 +482,8 @@ impl PartialEq for Op {
             (ArgSort { axis: a, descending: b }, ArgSort { axis: c, descending: d }) => a == c && b == d,
             (RandomFold { place: a }, RandomFold { place: b }) => a == b,
             (Loop(a), Loop(b)) => {
-                (a.trip, a.reverse, a.carried, a.scanned) == (b.trip, b.reverse, b.carried, b.scanned) && Arc::ptr_eq(&a.body, &b.body)
+                (a.trip, a.reverse, a.carried, a.scanned, a.guard) == (b.trip, b.reverse, b.carried, b.scanned, b.guard)
+                    && Arc::ptr_eq(&a.body, &b.body)
             }
             (Cond { then: a, otherwise: b }, Cond { then: c, otherwise: d }) => Arc::ptr_eq(a, c) && Arc::ptr_eq(b, d),
             (Call(a), Call(b)) => {
@@ -512,7 +524,7 @@ impl Hash for Op {
             Scatter { axis, mode } => (axis, mode).hash(state),
             ArgSort { axis, descending } => (axis, descending).hash(state),
             RandomFold { place } => place.hash(state),
-            Loop(l) => (l.trip, l.reverse, l.carried, l.scanned, Arc::as_ptr(&l.body) as usize).hash(state),
+            Loop(l) => (l.trip, l.reverse, l.carried, l.scanned, l.guard, Arc::as_ptr(&l.body) as usize).hash(state),
             Cond { then, otherwise } => (Arc::as_ptr(then) as usize, Arc::as_ptr(otherwise) as usize).hash(state),
             Call(c) => Arc::as_ptr(&c.body).hash(state),
             Result { index } => index.hash(state),

@@ -24,6 +24,7 @@ pub fn infer(op: &Op, operands: &[&NodeTy], claimed: Option<&NodeTy>) -> Result<
     match op {
         Op::Loop(l) => {
             let trip = usize::from(l.trip.is_none());
+            need(l.guard.is_none() || (l.trip.is_none() && l.carried > 0), || "a guarded loop without run-time count or flag".into())?;
             let inputs = l.body.input_types();
             let outputs = l.body.output_types();
             let count = inputs.len().checked_sub(1).ok_or("a loop body without counter")?;
@@ -39,6 +40,9 @@ pub fn infer(op: &Op, operands: &[&NodeTy], claimed: Option<&NodeTy>) -> Result<
                 };
                 need(slice == *want, || format!("loop operand {have} for body input {want}"))?;
             }
+            need(l.guard.is_none() || inputs.get(1) == Some(&Ty::scalar(DType::Bool)), || {
+                "a loop guarded by something that is no flag".into()
+            })?;
             need(outputs.len() >= l.carried, || "a loop body with too few outputs".into())?;
             for (have, want) in outputs[..l.carried].iter().zip(&inputs[1..]) {
                 need(have == want, || format!("carried value changes from {want} to {have}"))?;

@@ -144,7 +144,7 @@ mod tests {
             body.outputs.push(twice);
             let mut g = Graph::new();
             let x = g.input("x", f32s(3), Origin::default());
-            let op = LoopOp { trip: Some(4), reverse: false, carried: 1, scanned: 0, body: Arc::new(body) };
+            let op = LoopOp { trip: Some(4), reverse: false, carried: 1, scanned: 0, guard: None, body: Arc::new(body) };
             g.outputs = g.loop_results(op, &[x], Origin::default());
             g
         };

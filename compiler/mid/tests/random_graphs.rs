@@ -217,8 +217,14 @@ fn grow(g: &mut Graph, nodes: &mut Vec<NodeId>, dice: &mut Dice, depth: usize) {
             let next = inner.iter().rev().copied().find(|&n| *body.ty(n) == ty).expect("the carried input");
             let stack = inner[dice.below(inner.len())];
             body.outputs = vec![next, stack];
-            let op =
-                LoopOp { trip: Some(trip), reverse: dice.flip(), carried: 1, scanned: usize::from(scan.is_some()), body: Arc::new(body) };
+            let op = LoopOp {
+                trip: Some(trip),
+                reverse: dice.flip(),
+                carried: 1,
+                scanned: usize::from(scan.is_some()),
+                guard: None,
+                body: Arc::new(body),
+            };
             let results = g.loop_results(op, &operands, O);
             nodes.push(results[0]);
             results[1]

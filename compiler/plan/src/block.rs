@@ -328,13 +328,9 @@ impl Block<'_> {
         let args = &operands[skip..];
         let mut unit = Unit::new(n);
         let id = self.store.new_loop();
-        let trip = match l.trip {
-            Some(count) => Trip::Const(count),
-            None => {
-                self.reads_all(&mut unit, [operands[0]]);
-                Trip::Run(self.place(operands[0]))
-            }
-        };
+        if l.trip.is_none() {
+            self.reads_all(&mut unit, [operands[0]]);
+        }
         let counter = BufRef::whole(self.store.temporary(optc_abi::DType::I32, 1, self.within));
         let body = Net::new(&l.body);
         let mut inputs = vec![counter.clone()];
@@ -370,6 +366,12 @@ impl Block<'_> {
             targets.push(Target { memory: slice, alias: None });
             results.push(own);
         }
+        let trip = match (l.trip, l.guard) {
+            (Some(count), _) => Trip::Const(count),
+            (None, None) => Trip::Run(self.place(operands[0])),
+            // The first carried value is the flag.
+            (None, Some(_)) => Trip::While { go: results[0].clone(), most: self.place(operands[0]) },
+        };
         if l.trip != Some(0) {
             let code = plan_block(self.store, body, &inputs, &targets, &[], Some(id));
             unit.code.push(Instr::Loop { id, trip, reverse: l.reverse, counter, body: code });

@@ -27,8 +27,13 @@ pub(crate) fn references<'a>(instr: &'a mut Instr, visit: &mut dyn FnMut(&'a mut
         Instr::Lib { buffers, .. } => buffers.iter_mut().for_each(visit),
         Instr::Loop { trip, counter, .. } => {
             visit(counter);
-            if let Trip::Run(count) = trip {
-                visit(count);
+            match trip {
+                Trip::Const(_) => {}
+                Trip::Run(count) => visit(count),
+                Trip::While { go, most } => {
+                    visit(go);
+                    visit(most);
+                }
             }
         }
         Instr::Cond { pred, .. } => visit(pred),

@@ -88,6 +88,7 @@ fn code(out: &mut String, planned: &Planned, list: &[Instr], depth: usize) {
                 let trip = match trip {
                     Trip::Const(n) => n.to_string(),
                     Trip::Run(r) => place(plan, r),
+                    Trip::While { go, most } => format!("while {} at most {}", place(plan, go), place(plan, most)),
                 };
                 let down = if *reverse { " down" } else { "" };
                 let _ = writeln!(out, "{pad}loop L{id} {trip}{down} counter {}", place(plan, counter));

@@ -169,9 +169,14 @@ impl Machine<'_> {
             Instr::Loop { id, trip, reverse, counter, body } => {
                 let count = match trip {
                     Trip::Const(n) => *n as i64,
-                    Trip::Run(place) => self.tensor(place, DType::I32, &[])?.get_f64(0) as i64,
+                    Trip::Run(place) | Trip::While { most: place, .. } => self.tensor(place, DType::I32, &[])?.get_f64(0) as i64,
                 };
                 for pass in 0..count {
+                    if let Trip::While { go, .. } = trip
+                        && self.tensor(go, DType::Bool, &[])?.get_f64(0) == 0.0
+                    {
+                        break;
+                    }
                     let at = if *reverse { count - 1 - pass } else { pass };
                     self.put(counter, &Tensor::scalar(at as i32))?;
                     self.counters.push((*id, at));

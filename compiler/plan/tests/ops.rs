@@ -319,7 +319,7 @@ fn loops() {
         for trip in [0, 1, 4] {
             let mut g = Graph::new();
             let (h, x, w) = (input(&mut g, F, &[5]), input(&mut g, F, &[trip, 5]), input(&mut g, F, &[5, 5]));
-            let op = LoopOp { trip: Some(trip), reverse, carried: 1, scanned: 1, body: body.clone() };
+            let op = LoopOp { trip: Some(trip), reverse, carried: 1, scanned: 1, guard: None, body: body.clone() };
             let r = g.loop_results(op, &[h, x, w], O);
             let total = g.reduce(ReduceOp::Sum, r[1], &[0], O);
             g.outputs = vec![r[0], r[1], total];
@@ -340,12 +340,12 @@ fn loops_that_swap_and_nest_and_count_at_run_time() {
     let i = outer.input("i", Ty::scalar(DType::I32), O);
     let a = outer.input("a", Ty::new(F, [3]), O);
     let b = outer.input("b", Ty::new(F, [3]), O);
-    let op = LoopOp { trip: None, reverse: false, carried: 2, scanned: 0, body: Arc::new(inner) };
+    let op = LoopOp { trip: None, reverse: false, carried: 2, scanned: 0, guard: None, body: Arc::new(inner) };
     let r = outer.loop_results(op, &[i, a, b], O);
     outer.outputs = vec![r[1], r[0], r[0]];
     let mut g = Graph::new();
     let (a, b) = (input(&mut g, F, &[3]), input(&mut g, F, &[3]));
-    let op = LoopOp { trip: Some(3), reverse: true, carried: 2, scanned: 0, body: Arc::new(outer) };
+    let op = LoopOp { trip: Some(3), reverse: true, carried: 2, scanned: 0, guard: None, body: Arc::new(outer) };
     g.outputs = g.loop_results(op, &[a, b], O);
     check(&g);
 }
@@ -363,7 +363,7 @@ fn a_scatter_in_a_loop_copies_nothing() {
     body.outputs = vec![y];
     let mut g = Graph::new();
     let x = input(&mut g, F, &[50]);
-    let op = LoopOp { trip: Some(9), reverse: false, carried: 1, scanned: 0, body: Arc::new(body) };
+    let op = LoopOp { trip: Some(9), reverse: false, carried: 1, scanned: 0, guard: None, body: Arc::new(body) };
     g.outputs = g.loop_results(op, &[x], O);
     let planned = check(&g);
     let mut inside = 0;

@@ -242,7 +242,7 @@ fn bodies_of_loops() {
         }
         outputs.push(results[0]);
         body.outputs = outputs;
-        let op = LoopOp { trip: Some(3), reverse: seed % 2 == 1, carried, scanned: 0, body: Arc::new(body) };
+        let op = LoopOp { trip: Some(3), reverse: seed % 2 == 1, carried, scanned: 0, guard: None, body: Arc::new(body) };
         let mut g = Graph::new();
         let args: Vec<NodeId> =
             types[1..].iter().chain(&types[..1]).enumerate().map(|(k, t)| g.input(format!("a{k}"), t.clone(), O)).collect();

@@ -183,6 +183,13 @@ pub enum Trip {
     Const(usize),
     /// An `i32` scalar read when the loop is reached; negative counts as 0.
     Run(BufRef),
+    /// As long as a bool scalar, read before each pass, is true.
+    While {
+        /// The flag.
+        go: BufRef,
+        /// The most passes, as for [`Trip::Run`].
+        most: BufRef,
+    },
 }
 
 /// A library call with dense row-major operands, dispatched by name in the runtime.

@@ -209,7 +209,7 @@ impl Evaluator<'_> {
         outputs.extend(buffers.iter().map(|b| self.cx.node(b)));
         self.cx.graph().outputs = outputs;
         let (body, captured) = self.cx.pop_level();
-        let op = LoopOp { trip: Some(k), reverse: false, carried: carried.len(), scanned: fields.len(), body: Arc::new(body) };
+        let op = LoopOp { trip: Some(k), reverse: false, carried: carried.len(), scanned: fields.len(), guard: None, body: Arc::new(body) };
         let operands: Vec<NodeId> = carried.iter().chain(fields.iter().map(|(_, a)| a)).chain(&captured).map(|a| self.cx.node(a)).collect();
         let results = self.cx.graph().loop_results(op, &operands, origin);
         let mut arrays = Vec::new();

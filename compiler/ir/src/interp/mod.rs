@@ -210,6 +210,9 @@ fn run_loop<W: Watch>(
         .map(|ty| (Value::zeros(Ty::new(ty.dtype, std::iter::once(trip).chain(ty.shape.iter().copied()))), W::Tag::default()))
         .collect();
     for pass in 0..trip {
+        if l.guard.is_some() && carried[0].0.ints()[0] == 0 {
+            break;
+        }
         let counter = if l.reverse { trip - 1 - pass } else { pass };
         watch.pass_begins(counter);
         let mut inputs = vec![(Rc::new(Value { ty: Ty::scalar(DType::I32), data: Data::Int(vec![counter as i64]) }), W::Tag::default())];

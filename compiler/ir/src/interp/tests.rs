@@ -172,7 +172,7 @@ fn loops() {
         let scaled = b.map(ScalarOp::Mul, &[row, scale], O);
         let next = b.map(ScalarOp::Add, &[carry, scaled], O);
         b.outputs = if scanned == 1 { vec![next, next, counter] } else { vec![next] };
-        LoopOp { trip, reverse, carried: 1, scanned, body: Arc::new(b) }
+        LoopOp { trip, reverse, carried: 1, scanned, guard: None, body: Arc::new(b) }
     };
     let run = |op: LoopOp, inputs: &[Tensor], result: usize| ok(inputs, |g, x| g.loop_results(op, x, O)[result]);
     let args = [f(&[], &[10.]), f(&[3], &[1., 2., 3.]), f(&[], &[2.])];

@@ -27,7 +27,8 @@ pub fn same_graph(a: &Graph, b: &Graph) -> bool {
 fn same_op(a: &Op, b: &Op) -> bool {
     match (a, b) {
         (Op::Loop(a), Op::Loop(b)) => {
-            (a.trip, a.reverse, a.carried, a.scanned) == (b.trip, b.reverse, b.carried, b.scanned) && same_graph(&a.body, &b.body)
+            (a.trip, a.reverse, a.carried, a.scanned, a.guard) == (b.trip, b.reverse, b.carried, b.scanned, b.guard)
+                && same_graph(&a.body, &b.body)
         }
         (Op::Cond { then: a, otherwise: b }, Op::Cond { then: c, otherwise: d }) => same_graph(a, c) && same_graph(b, d),
         (Op::Call(a), Op::Call(b)) => {

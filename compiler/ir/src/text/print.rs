@@ -1,6 +1,6 @@
 //! The printer of graphs.
 
-use crate::graph::{Graph, NodeTy, Op, ReduceOp, ScatterMode};
+use crate::graph::{Graph, Guard, NodeTy, Op, ReduceOp, ScatterMode};
 use optc_abi::plan::ConvKind;
 use optc_abi::{DType, Tensor};
 use std::fmt::Write;
@@ -150,6 +150,13 @@ fn head(graph: &Graph, op: &Op, options: PrintOptions, out: &mut String) {
             out.push_str("loop");
             if let Some(trip) = l.trip {
                 let _ = write!(out, " trip={trip}");
+            }
+            match l.guard {
+                Some(Guard { most: Some(most) }) => {
+                    let _ = write!(out, " guard={most}");
+                }
+                Some(Guard { most: None }) => out.push_str(" guard=open"),
+                None => {}
             }
             write!(out, " reverse={} carried={} scanned={}", l.reverse, l.carried, l.scanned)
         }

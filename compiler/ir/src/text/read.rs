@@ -1,7 +1,7 @@
 //! The reader of graphs: a hand-written scanner and a recursive descent over one node a line.
 
 use super::print::{conv_name, reduce_name};
-use crate::graph::{Axes, CallOp, DotDims, Graph, LoopOp, NodeId, NodeTy, Op, Origin, ReduceOp, ScatterMode, Shape, Ty};
+use crate::graph::{Axes, CallOp, DotDims, Graph, Guard, LoopOp, NodeId, NodeTy, Op, Origin, ReduceOp, ScatterMode, Shape, Ty};
 use crate::infer::infer;
 use crate::scalar::ScalarOp;
 use optc_abi::plan::{ConvDims, ConvKind};
@@ -487,6 +487,12 @@ fn build(name: &str, p: &mut Parts) -> Result<Op, String> {
             reverse: p.flag("reverse")?,
             carried: p.int("carried")?,
             scanned: p.int("scanned")?,
+            guard: match p.take("guard") {
+                Some(Value::Int(most)) => Some(Guard { most: Some(most) }),
+                Some(Value::Word(word)) if word == "open" => Some(Guard { most: None }),
+                Some(_) => return Err("a number or `open` expected as `guard`".into()),
+                None => None,
+            },
             body: p.sub("body")?,
         }),
         "cond" => Op::Cond { then: p.sub("then")?, otherwise: p.sub("else")? },

@@ -28,7 +28,7 @@ fn nested() -> Graph {
     let mut g = Graph::new();
     let x = g.input("net.linear.0.w", scalar(DType::F32), O);
     let body = Arc::new(body);
-    let results = g.loop_results(LoopOp { trip: Some(3), reverse: true, carried: 1, scanned: 0, body }, &[x], O);
+    let results = g.loop_results(LoopOp { trip: Some(3), reverse: true, carried: 1, scanned: 0, guard: None, body }, &[x], O);
     let identity = Arc::new(identity);
     let pred = g.map(ScalarOp::Lt, &[x, results[0]], O);
     let chosen = g.cond_results(pred, identity.clone(), identity.clone(), &[x], O)[0];

@@ -7,25 +7,29 @@ use optc_ir::graph::{CallOp, Graph, LoopOp, NodeId, Op, Origin, ReduceOp, Ty};
 use std::sync::Arc;
 
 impl Batcher {
-    /// A loop: one for all elements. With a batched number of passes it runs the most that any element needs, and elements that are done
-    /// keep their values.
+    /// A loop: one for all elements. Where elements differ in their number of passes, or in the flag that ends the loop, it runs until all
+    /// are done, and those that are done keep their values.
     pub(super) fn loop_node(&mut self, l: &LoopOp, x: &[Val], o: Origin) -> Vec<Val> {
         let (trip, x) = x.split_at(usize::from(l.trip.is_none()));
         let trip = trip.first().map(|t| self.where_it_runs(*t, o));
+        let mut x = x.to_vec();
+        if l.guard.is_some() {
+            x[0] = self.where_it_runs(x[0], o);
+        }
         let own_trip = trip.filter(|t| t.batched);
         let results = l.body.outputs.len();
-        // Carried values that are batched after a pass are batched from the start.
+        // Carried values that are batched after a pass are batched from the start; where elements end on their own, all are.
         let mut flags: Vec<bool> = std::iter::once(false).chain(x.iter().map(|v| v.batched)).collect();
-        if own_trip.is_some() {
-            flags[1..=l.carried].fill(true);
-        }
-        let masked = self.mask.is_some() || own_trip.is_some();
-        let (inner, outputs) = loop {
+        let (inner, outputs, apart) = loop {
+            let apart = own_trip.is_some() || (l.guard.is_some() && flags[1]);
+            if apart {
+                flags[1..=l.carried].fill(true);
+            }
             let all: Vec<bool> = (0..results).map(|k| k < l.carried && flags[1 + k]).collect();
-            let (inner, outputs) = body(&l.body, &flags, self.size, masked, &all);
+            let (inner, outputs) = body(&l.body, &flags, self.size, self.mask.is_some() || apart, &all);
             let grown: Vec<usize> = (0..l.carried).filter(|&k| outputs[k] && !flags[1 + k]).collect();
             if grown.is_empty() {
-                break (inner, outputs);
+                break (inner, outputs, apart);
             }
             grown.into_iter().for_each(|k| flags[1 + k] = true);
         };
@@ -33,53 +37,72 @@ impl Batcher {
         if let Some(trip) = own_trip {
             operands[0] = self.g.reduce(ReduceOp::Max, trip.node, &[0], o);
         }
+        let own_flag = l.guard.is_some() && apart;
+        if own_flag {
+            let go = self.spread(x[0], o).node;
+            operands.push(self.any(go, o));
+        }
         let scans = l.carried..l.carried + l.scanned;
         for (k, v) in x.iter().enumerate() {
             let v = if flags[1 + k] { self.spread(*v, o) } else { *v };
             // The axis of the passes comes first, then the batch.
-            operands.push(if v.batched && scans.contains(&k) { self.to_front(v.node, 1, 1, o) } else { v.node });
+            operands.push(if v.batched && scans.contains(&k) { self.brought_forward(v.node, 1, 1, o) } else { v.node });
         }
         operands.extend(self.mask);
         operands.extend(own_trip.map(|t| t.node));
-        let inner = if own_trip.is_some() { self.until_done(l, inner, o) } else { inner };
-        let op = LoopOp { trip: l.trip, reverse: l.reverse, carried: l.carried, scanned: l.scanned, body: Arc::new(inner) };
+        let inner = if apart { self.until_done(l, inner, own_trip.is_some(), o) } else { inner };
+        let op = LoopOp { carried: l.carried + usize::from(own_flag), body: Arc::new(inner), ..l.clone() };
         let nodes = self.g.loop_results(op, &operands, o);
         nodes
             .into_iter()
+            .skip(usize::from(own_flag))
             .zip(outputs)
             .enumerate()
             .map(|(k, (node, batched))| {
-                let node = if batched && k >= l.carried { self.to_front(node, 1, 1, o) } else { node };
+                let node = if batched && k >= l.carried { self.brought_forward(node, 1, 1, o) } else { node };
                 Val { node, batched }
             })
             .collect()
     }
 
-    /// A number of passes, 0 for masked elements.
-    fn where_it_runs(&mut self, trip: Val, o: Origin) -> Val {
-        let Some(mask) = self.mask else { return trip };
-        let ty = self.g.ty(trip.node).clone();
+    /// A number of passes or a flag, 0 or false for masked elements.
+    fn where_it_runs(&mut self, v: Val, o: Origin) -> Val {
+        let Some(mask) = self.mask else { return v };
+        let ty = self.g.ty(v.node).clone();
         let zero = self.g.splat(&ty, 0.0, o);
-        let runs = if trip.batched { mask } else { self.any(mask, o) };
-        Val { node: self.g.map(ScalarOp::Select, &[runs, trip.node, zero], o), batched: trip.batched }
+        let runs = if v.batched { mask } else { self.any(mask, o) };
+        Val { node: self.g.map(ScalarOp::Select, &[runs, v.node, zero], o), batched: v.batched }
     }
 
-    /// A batched loop body whose last input is its mask, as one whose last input is the number of passes of each element: those that are
-    /// done keep what they carry.
-    fn until_done(&mut self, l: &LoopOp, inner: Graph, o: Origin) -> Graph {
+    /// A batched loop body whose last input is its mask, as one in which elements that are done keep what they carry. With `counted` its last
+    /// input is the number of passes of each element; of a guarded loop the first carried value is whether any element goes on.
+    fn until_done(&self, l: &LoopOp, inner: Graph, counted: bool, o: Origin) -> Graph {
         let mut g = Graph::new();
         let count = inner.inputs.len() - 1;
         let mut args: Vec<NodeId> = Vec::with_capacity(count + 1);
-        for input in &inner.inputs[..count] {
+        for (k, input) in inner.inputs[..count].iter().enumerate() {
+            if k == 1 && l.guard.is_some() {
+                g.input("any", Ty::scalar(DType::Bool), o);
+            }
             args.push(g.input(input.name.clone(), inner.ty(input.node).clone(), inner.origin(input.node)));
         }
-        let outer_mask = self.mask.map(|_| g.input("mask", Ty::new(DType::Bool, [self.size]), o));
-        let trips = g.input("trips", Ty::new(DType::I32, [self.size]), o);
-        let counter = g.broadcast(args[0], &[], &[self.size], o);
-        let mut on = g.map(ScalarOp::Lt, &[counter, trips], o);
-        if let Some(mask) = outer_mask {
-            on = g.map(ScalarOp::And, &[on, mask], o);
+        let mut on: Option<NodeId> = self.mask.map(|_| g.input("mask", Ty::new(DType::Bool, [self.size]), o));
+        let mut also = |g: &mut Graph, flags: NodeId| {
+            on = Some(match on {
+                Some(on) => g.map(ScalarOp::And, &[on, flags], o),
+                None => flags,
+            });
+        };
+        if counted {
+            let trips = g.input("trips", Ty::new(DType::I32, [self.size]), o);
+            let counter = g.broadcast(args[0], &[], &[self.size], o);
+            let runs = g.map(ScalarOp::Lt, &[counter, trips], o);
+            also(&mut g, runs);
         }
+        if l.guard.is_some() {
+            also(&mut g, args[1]);
+        }
+        let on = on.expect("compiler bug: elements that end on their own, by nothing");
         args.push(on);
         g.outputs = g.inline(&inner, &args, "");
         for k in 0..l.carried {
@@ -87,6 +110,10 @@ impl Batcher {
             let shape = g.ty(new).shape.clone();
             let flags = g.broadcast(on, &[0], &shape, o);
             g.outputs[k] = g.map(ScalarOp::Select, &[flags, new, old], o);
+        }
+        if l.guard.is_some() {
+            let any = g.reduce(ReduceOp::Or, g.outputs[0], &[0], o);
+            g.outputs.insert(0, any);
         }
         g
     }

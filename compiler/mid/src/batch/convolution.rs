@@ -28,7 +28,7 @@ impl Batcher {
         let last = ty.rank() - 2;
         let shape: Vec<usize> = ty.shape[1..=last].iter().copied().chain([self.size, ty.shape[last + 1]]).collect();
         let apart = self.g.reshape(out, &shape, o);
-        self.to_front(apart, last, 1, o)
+        self.brought_forward(apart, last, 1, o)
     }
 
     /// The batch joined to the images.
@@ -41,7 +41,7 @@ impl Batcher {
     /// The batch joined to the last axis, the channels, as the slower of the two.
     fn channels_joined(&mut self, x: NodeId, o: Origin) -> NodeId {
         let rank = self.g.ty(x).rank();
-        let x = self.from_front(x, rank - 2, 1, o);
+        let x = self.put_behind(x, rank - 2, 1, o);
         let shape = self.g.ty(x).shape.clone();
         let joint: Vec<usize> = shape[..rank - 2].iter().copied().chain([shape[rank - 2] * shape[rank - 1]]).collect();
         self.g.reshape(x, &joint, o)

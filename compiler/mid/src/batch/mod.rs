@@ -157,7 +157,7 @@ impl Batcher {
             NodeTy::Tuple(types) => (0..types.len()).map(|k| body.result(made, k, origin)).collect(),
         };
         let scanned = x.iter().filter(|v| v.batched).count();
-        let op = LoopOp { trip: Some(self.size), reverse: false, carried: 0, scanned, body: Arc::new(body) };
+        let op = LoopOp { trip: Some(self.size), reverse: false, carried: 0, scanned, guard: None, body: Arc::new(body) };
         self.g.loop_results(op, &operands, origin).into_iter().map(|node| Val { node, batched: true }).collect()
     }
 }

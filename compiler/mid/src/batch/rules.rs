@@ -87,18 +87,18 @@ impl Batcher {
         // Result axes: batch axes, others of the left operand, others of the right one; in these the batch comes first.
         let before = if a.batched { dims.lhs_batch.len() } else { self.g.ty(a.node).rank() - dims.lhs_contract.len() };
         let product = self.g.dot(a.node, b.node, new, o);
-        self.to_front(product, before, 1, o)
+        self.brought_forward(product, before, 1, o)
     }
 
     /// Moves `count` axes from `at` to the front.
-    pub(super) fn to_front(&mut self, x: NodeId, at: usize, count: usize, o: Origin) -> NodeId {
+    pub(super) fn brought_forward(&mut self, x: NodeId, at: usize, count: usize, o: Origin) -> NodeId {
         let rank = self.g.ty(x).rank();
         let perm: Vec<usize> = (at..at + count).chain(0..at).chain(at + count..rank).collect();
         self.g.permute(x, &perm, o)
     }
 
     /// Moves the first `count` axes behind the `at` that follow.
-    pub(super) fn from_front(&mut self, x: NodeId, at: usize, count: usize, o: Origin) -> NodeId {
+    pub(super) fn put_behind(&mut self, x: NodeId, at: usize, count: usize, o: Origin) -> NodeId {
         let rank = self.g.ty(x).rank();
         let perm: Vec<usize> = (count..count + at).chain(0..count).chain(count + at..rank).collect();
         self.g.permute(x, &perm, o)
@@ -141,7 +141,7 @@ impl Batcher {
             }
             (false, true) => {
                 let rows = self.g.gather(x.node, ids.node, axis, o);
-                self.to_front(rows, axis, 1, o)
+                self.brought_forward(rows, axis, 1, o)
             }
             (true, true) => {
                 let (rows, n) = self.joined(x.node, axis, o);

@@ -5,7 +5,7 @@ use crate::differentiate::{jvp, vjp};
 use optc_abi::{DType, Tensor};
 use optc_base::{SourceId, Span};
 use optc_ir::ScalarOp;
-use optc_ir::graph::{Axes, CallOp, DotDims, Graph, LoopOp, NodeId, Op, Origin, ReduceOp, ScatterMode, Ty};
+use optc_ir::graph::{Axes, CallOp, DotDims, Graph, Guard, LoopOp, NodeId, Op, Origin, ReduceOp, ScatterMode, Ty};
 use optc_ir::interp::interpret;
 use optc_ir::verify::verify;
 use std::sync::Arc;
@@ -218,19 +218,50 @@ fn loops() {
     for reverse in [false, true] {
         check(
             &graph(&[f64s(&[2]), f64s(&[4, 2]), f64s(&[])], |g, x| {
-                let op = LoopOp { trip: Some(4), reverse, carried: 1, scanned: 1, body: Arc::new(body(true)) };
+                let op = LoopOp { trip: Some(4), reverse, carried: 1, scanned: 1, guard: None, body: Arc::new(body(true)) };
                 g.loop_results(op, x, O)
             }),
             0.0,
         );
         check(
             &graph(&[f64s(&[2]), i32s(&[]), f64s(&[])], |g, x| {
-                let op = LoopOp { trip: None, reverse, carried: 1, scanned: 0, body: Arc::new(body(false)) };
+                let op = LoopOp { trip: None, reverse, carried: 1, scanned: 0, guard: None, body: Arc::new(body(false)) };
                 g.loop_results(op, &[x[1], x[0], x[2]], O)
             }),
             5.0,
         );
     }
+}
+
+/// `while x < limit { x <- x * factor + i; n <- n + 1 }`, `most` passes at most.
+fn growing(most: Option<usize>) -> Graph {
+    graph(&[f64s(&[]), f64s(&[]), f64s(&[])], |g, x| {
+        let lower = |g: &mut Graph, a: NodeId, b: NodeId| g.map(ScalarOp::Lt, &[a, b], O);
+        let types = [Ty::scalar(DType::I32), Ty::scalar(DType::Bool), f64s(&[]), i32s(&[]), f64s(&[]), f64s(&[])];
+        let body = graph(&types, |g, x| {
+            let step = g.cast(x[0], DType::F64, O);
+            let next = g.map(ScalarOp::Mul, &[x[2], x[4]], O);
+            let next = g.map(ScalarOp::Add, &[next, step], O);
+            let one = g.scalar(DType::I32, 1.0, O);
+            vec![lower(g, next, x[5]), next, g.map(ScalarOp::Add, &[x[3], one], O)]
+        });
+        let go = lower(g, x[0], x[2]);
+        let zero = g.scalar(DType::I32, 0.0, O);
+        let limit = g.scalar(DType::I32, most.unwrap_or(1 << 30) as f64, O);
+        let guard = Some(Guard { most });
+        let op = LoopOp { trip: None, reverse: false, carried: 3, scanned: 0, guard, body: Arc::new(body) };
+        g.loop_results(op, &[limit, go, x[0], zero, x[1], x[2]], O)[1..].to_vec()
+    })
+}
+
+#[test]
+fn loops_that_end_by_a_flag() {
+    // Factors and limits are below 1.8, so some loops make no pass and some three or more.
+    check(&growing(Some(6)), 0.0);
+    check_plain(&growing(None), 0.0);
+    check_plain(&jvp(&growing(None), &[0, 1, 2]).expect("forward mode"), 0.0);
+    let refused = vjp(&growing(None), &[0, 1]).expect_err("no bound");
+    assert_eq!(refused.code.0, "E0722");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Linearization of loops, conditionals and calls.
 
 use super::activity::{loop_active, loop_needed};
+use super::bounded::bounded;
 use super::cut::{depends, derived, extract};
 use super::linearize::{Linearizer, Mode, Results, linearize};
 use super::replay::replayed;
@@ -19,6 +20,10 @@ impl Linearizer {
         wanted: &[bool],
         origin: Origin,
     ) -> Result<Results, DiffError> {
+        if let (Some(guard), Mode::Split) = (l.guard, self.mode) {
+            let l = bounded(l, guard, origin)?;
+            return self.loop_node(&l, &x[1..], &t[1..], wanted, origin);
+        }
         let offset = usize::from(l.trip.is_none());
         let trip = x[..offset].to_vec();
         let (x, t) = (&x[offset..], &t[offset..]);
@@ -83,6 +88,7 @@ impl Linearizer {
                 reverse: l.reverse,
                 carried: l.carried + carried.len(),
                 scanned: l.scanned + scanned_tangents.len(),
+                guard: l.guard,
                 body,
             };
             let all = self.g.loop_results(op, &args, origin);
@@ -111,7 +117,7 @@ impl Linearizer {
             let inner = [&lin.inputs[..], &tangent_in(1..1 + l.carried), &tangent_in(invs.clone())].concat();
             let body = Arc::new(replayed(l, &extract(&g, &inner, &tangent_outputs), carried.len(), o));
             let args = [&trip[..], &starts, &trip, x, &invariant_tangents].concat();
-            let op = LoopOp { trip: None, reverse: l.reverse, carried: carried.len(), scanned: 0, body };
+            let op = LoopOp { trip: None, reverse: l.reverse, carried: carried.len(), scanned: 0, guard: None, body };
             for (&k, result) in carried.iter().zip(self.g.loop_results(op, &args, o)) {
                 tangents[k] = Some(result);
             }
@@ -121,7 +127,7 @@ impl Linearizer {
         let own = |id: &NodeId| (l.carried..results).find(|&k| lin.outputs[k] == *id);
         let extra: Vec<NodeId> = kept.saved.iter().copied().filter(|id| own(id).is_none()).collect();
         let body = if extra.is_empty() { l.body.clone() } else { Arc::new(extract(&g, &lin.inputs, &[&lin.outputs[..], &extra].concat())) };
-        let op = LoopOp { trip: l.trip, reverse: l.reverse, carried: l.carried, scanned: l.scanned, body };
+        let op = LoopOp { trip: l.trip, reverse: l.reverse, carried: l.carried, scanned: l.scanned, guard: None, body };
         let mut values = self.g.loop_results(op, &[&trip[..], x].concat(), origin);
         let mut new = values.split_off(results).into_iter();
         let stacks: Vec<NodeId> = kept.saved.iter().filter_map(|id| own(id).map(|k| values[k]).or_else(|| new.next())).collect();
@@ -152,7 +158,7 @@ impl Linearizer {
             [trip, starts, scanned_tangents, pick(x, &free_scanned, 1), stacks, invariant_tangents, pick(x, &free_invariant, 1), hoisted]
                 .concat();
         let body = Arc::new(extract(&g, &inner, &tangent_outputs));
-        let op = LoopOp { trip: l.trip, reverse: l.reverse, carried: carried.len(), scanned, body };
+        let op = LoopOp { trip: l.trip, reverse: l.reverse, carried: carried.len(), scanned, guard: None, body };
         let all = self.g.loop_results(op, &args, o);
         for (&k, &result) in carried.iter().chain(&stacked).zip(&all) {
             tangents[k] = Some(result);

@@ -320,7 +320,7 @@ impl Linearizer {
         body.outputs = vec![next, next];
         let [a, u] = [a, u].map(|v| self.g.permute(v, &perm, o));
         let start = self.g.splat(&slice, 0.0, o);
-        let op = LoopOp { trip: Some(ty.shape[axis]), reverse, carried: 1, scanned: 2, body: Arc::new(body) };
+        let op = LoopOp { trip: Some(ty.shape[axis]), reverse, carried: 1, scanned: 2, guard: None, body: Arc::new(body) };
         let stacked = self.g.loop_results(op, &[start, a, u], o)[1];
         let mut back: Axes = zeros(ty.rank());
         for (i, &p) in perm.iter().enumerate() {

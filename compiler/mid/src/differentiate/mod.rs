@@ -7,11 +7,12 @@
 //!
 //! A loop is split in two for reverse mode: the loop itself, which also stacks what its linear part needs (`residual`), and a
 //! linear loop, which is transposed into one that runs backward; with a run-time number of passes it computes values anew instead
-//! (`replay`). A conditional likewise hands its branches' residuals to a linear conditional.
+//! (`replay`). A loop that ends by a flag becomes one of as many passes as it makes at most (`bounded`). A conditional likewise hands its branches' residuals to a linear conditional.
 //!
 //! Tangents that are zero are never built, and cotangents are summed in a fixed order (`cotangent`).
 
 mod activity;
+mod bounded;
 mod control;
 mod cotangent;
 mod cut;
@@ -28,6 +29,7 @@ mod transpose_control;
 use cotangent::Contribution;
 use cut::{depends, derived, extract};
 use linearize::{Linearized, Mode, linearize};
+use optc_base::Code;
 use optc_ir::graph::{CallOp, Graph, NodeId, Origin};
 use std::fmt;
 use std::sync::Arc;
@@ -35,6 +37,8 @@ use std::sync::Arc;
 /// Why a graph cannot be differentiated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiffError {
+    /// What kind of obstacle.
+    pub code: Code,
     /// What stands in the way, as a sentence without a final period.
     pub message: String,
     /// The operation in question.
@@ -153,7 +157,7 @@ fn marked(f: &Graph, wrt: &[usize]) -> Result<Vec<bool>, DiffError> {
     for &i in wrt {
         let input = &f.inputs[i];
         let ty = f.ty(input.node);
-        let fail = |message| DiffError { message, origin: f.origin(input.node) };
+        let fail = |message| DiffError { code: Code("E0720"), message, origin: f.origin(input.node) };
         if !ty.dtype.is_float() {
             return Err(fail(format!("there is no derivative in `{}`, which is {ty}: only floats have one", input.name)));
         }

@@ -33,7 +33,7 @@ pub fn replayed(l: &LoopOp, linear: &Graph, carried: usize, o: Origin) -> Graph 
         operands.push(next);
         body = Arc::new(shifted(&body, o));
     }
-    let op = LoopOp { trip: None, reverse: l.reverse, carried: l.carried, scanned: 0, body };
+    let op = LoopOp { trip: None, reverse: l.reverse, carried: l.carried, scanned: 0, guard: None, body };
     let now = g.loop_results(op, &operands, o);
     let args = [&[counter][..], &now, &invariant, &carried_tangents, &invariant_tangents].concat();
     g.outputs = g.inline(linear, &args, "");

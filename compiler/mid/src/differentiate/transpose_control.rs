@@ -98,6 +98,7 @@ impl Transposer<'_> {
             reverse: !l.reverse,
             carried: carried.len() + early.len(),
             scanned: read_scans.len() + stacked.len(),
+            guard: None,
             body,
         };
         let results = self.g.loop_results(op, &outer, o);

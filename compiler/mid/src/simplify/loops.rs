@@ -40,11 +40,15 @@ impl Builder<'_> {
             Some(n) => Some(n.max(0.0) as usize),
             None => l.trip,
         };
+        let ended = l.guard.is_some() && splat_value(&self.out, args[0]) == Some(0.0);
         match trip {
             Some(0) => return self.no_pass(l, &body, args, origin),
-            Some(1) => return self.one_pass(l, &body, args, origin),
+            _ if ended => return self.no_pass(l, &body, args, origin),
+            Some(1) if l.guard.is_none() => return self.one_pass(l, &body, args, origin),
             _ => {}
         }
+        // A known count is the limit of a guarded loop, not its count.
+        let trip = trip.filter(|_| l.guard.is_none());
         let l = LoopOp { trip, body: body.clone(), ..l.clone() };
         let count = if trip.is_none() { count } else { None };
         self.reduce_loop(&l, &body, count, args, wanted, origin)
@@ -108,6 +112,9 @@ impl Builder<'_> {
     ) -> Vec<Option<NodeId>> {
         // Which outputs are needed: wanted results, and carried values that needed outputs depend on.
         let mut kept = wanted.to_vec();
+        if l.guard.is_some() {
+            kept[0] = true;
+        }
         let mut live = reachable(body, &kept);
         loop {
             let more: Vec<usize> = (0..l.carried).filter(|&k| !kept[k] && live[body.inputs[1 + k].node.index()]).collect();
@@ -123,6 +130,7 @@ impl Builder<'_> {
             let scanned = i >= l.carried && i < l.carried + l.scanned;
             fates.push(if i < l.carried {
                 match (kept[i], body.outputs[i] == input) {
+                    _ if i == 0 && l.guard.is_some() => Fate::Keep,
                     (_, true) => Fate::Same(arg),
                     (false, _) => Fate::Drop,
                     _ => Fate::Keep,
@@ -232,7 +240,7 @@ impl Builder<'_> {
         let new_body = super::remove_dead(&new_body);
         let new_body = self.context.intern(new_body);
         let new_body = self.context.sub_graph(&new_body);
-        let op = LoopOp { trip: l.trip, reverse: l.reverse, carried, scanned, body: new_body };
+        let op = LoopOp { trip: l.trip, reverse: l.reverse, carried, scanned, guard: l.guard, body: new_body };
         let results = self.out.loop_results(op, &operands, origin);
         self.resolve(&sources, wanted, &results)
     }

@@ -254,7 +254,7 @@ fn loops_keep_only_what_changes_and_is_needed() {
     let next = b.map(ScalarOp::Add, &[next, row], O);
     let waste = b.map(ScalarOp::Sin, &[unused], O);
     b.outputs = vec![next, waste, still, next, work, waste, next];
-    let op = LoopOp { trip: Some(4), reverse: true, carried: 3, scanned: 1, body: Arc::new(b) };
+    let op = LoopOp { trip: Some(4), reverse: true, carried: 3, scanned: 1, guard: None, body: Arc::new(b) };
     let g = check(&graph(&[&[3], &[3], &[3], &[4, 3], &[3]], |g, x| {
         let r = g.loop_results(op, x, O);
         vec![r[0], r[2], r[3], r[4], r[6]]
@@ -280,7 +280,7 @@ fn loops_of_no_and_one_pass_vanish_and_run_time_counts_can_be_known() {
     for (trip, left) in [(0, 0), (1, 0), (2, 1)] {
         let g = check(&graph(&[&[]], |g, x| {
             let n = g.scalar(DType::I32, f64::from(trip), O);
-            g.loop_results(LoopOp { trip: None, reverse: false, carried: 1, scanned: 0, body: body() }, &[n, x[0]], O)
+            g.loop_results(LoopOp { trip: None, reverse: false, carried: 1, scanned: 0, guard: None, body: body() }, &[n, x[0]], O)
         }));
         assert_eq!(g.ids().filter(|&id| matches!(g.node(id).op, Op::Loop(_))).count(), left);
     }
@@ -297,7 +297,7 @@ fn equal_loops_are_run_once() {
         }
         let next = b.map(ScalarOp::Sin, &[c], O);
         b.outputs = vec![next];
-        LoopOp { trip: Some(3), reverse: false, carried: 1, scanned: 0, body: Arc::new(b) }
+        LoopOp { trip: Some(3), reverse: false, carried: 1, scanned: 0, guard: None, body: Arc::new(b) }
     };
     let g = check(&graph(&[&[2]], |g, x| [false, true].into_iter().flat_map(|w| g.loop_results(body(w), x, O)).collect()));
     assert_eq!(g.outputs[0], g.outputs[1]);

@@ -74,7 +74,7 @@ fn a_conditional_in_a_loop_in_a_conditional() {
     body.outputs = vec![next, c];
     let body = Arc::new(body);
     let looping = branch(&[&[2], &[2]], |g, x| {
-        let op = LoopOp { trip: Some(4), reverse: false, carried: 1, scanned: 0, body: body.clone() };
+        let op = LoopOp { trip: Some(4), reverse: false, carried: 1, scanned: 0, guard: None, body: body.clone() };
         let results = g.loop_results(op, &[x[0], x[1]], O);
         let sum = g.reduce(ReduceOp::Sum, results[1], &[0], O);
         vec![g.map(Mul, &[results[0], sum], O)]
@@ -204,7 +204,7 @@ fn deep(n: usize, recompute: bool) -> Graph {
     body.outputs = vec![next];
     let mut b = Build::new();
     let (c, w) = (b.input(&[2]), b.input(&[2]));
-    let op = LoopOp { trip: Some(n), reverse: false, carried: 1, scanned: 0, body: Arc::new(body) };
+    let op = LoopOp { trip: Some(n), reverse: false, carried: 1, scanned: 0, guard: None, body: Arc::new(body) };
     let results = b.g.loop_results(op, &[c, w], O);
     b.finish(&results)
 }

@@ -28,7 +28,7 @@ fn recurrent(trip: usize, reverse: bool) -> Graph {
     });
     let mut b = Build::new();
     let (c, s, w) = (b.input(&[2]), b.input(&[trip, 2]), b.input(&[2]));
-    let results = b.g.loop_results(LoopOp { trip: Some(trip), reverse, carried: 1, scanned: 1, body }, &[c, s, w], O);
+    let results = b.g.loop_results(LoopOp { trip: Some(trip), reverse, carried: 1, scanned: 1, guard: None, body }, &[c, s, w], O);
     b.finish(&results)
 }
 
@@ -87,7 +87,7 @@ fn carried_values_that_feed_each_other_late() {
     let mut b = Build::new();
     let (x, s) = (b.input(&[]), b.input(&[5]));
     let (p, q) = (b.g.scalar(DType::F64, 0.4, O), b.g.scalar(DType::F64, 0.9, O));
-    let results = b.g.loop_results(LoopOp { trip: Some(5), reverse: false, carried: 3, scanned: 1, body }, &[p, q, x, s], O);
+    let results = b.g.loop_results(LoopOp { trip: Some(5), reverse: false, carried: 3, scanned: 1, guard: None, body }, &[p, q, x, s], O);
     let f = b.finish(&results);
     let at = point(&[&[], &[5]]);
     check(&f, &[0, 1], &at);
@@ -111,7 +111,7 @@ fn carried_integers_and_the_counter_are_read_but_have_no_gradient() {
     let mut b = Build::new();
     let x = b.input(&[]);
     let start = b.g.scalar(DType::I32, 1.0, O);
-    let op = LoopOp { trip: Some(4), reverse: false, carried: 2, scanned: 0, body: Arc::new(g) };
+    let op = LoopOp { trip: Some(4), reverse: false, carried: 2, scanned: 0, guard: None, body: Arc::new(g) };
     let results = b.g.loop_results(op, &[start, x], O);
     check(&b.finish(&results), &[0], &[Tensor::from_f64(DType::F64, &[], &[0.7])]);
 }
@@ -125,7 +125,7 @@ fn nested_loops() {
         vec![next, sine]
     });
     let outer = body(&[&[2], &[3, 2], &[2]], |g, _, x| {
-        let op = LoopOp { trip: Some(3), reverse: true, carried: 1, scanned: 1, body: inner.clone() };
+        let op = LoopOp { trip: Some(3), reverse: true, carried: 1, scanned: 1, guard: None, body: inner.clone() };
         let results = g.loop_results(op, &[x[0], x[1], x[2]], O);
         let sum = g.reduce(ReduceOp::Sum, results[1], &[0], O);
         let next = g.map(Mul, &[results[0], sum], O);
@@ -133,7 +133,8 @@ fn nested_loops() {
     });
     let mut b = Build::new();
     let (c, s, w) = (b.input(&[2]), b.input(&[2, 3, 2]), b.input(&[2]));
-    let results = b.g.loop_results(LoopOp { trip: Some(2), reverse: false, carried: 1, scanned: 1, body: outer }, &[c, s, w], O);
+    let results =
+        b.g.loop_results(LoopOp { trip: Some(2), reverse: false, carried: 1, scanned: 1, guard: None, body: outer }, &[c, s, w], O);
     let f = b.finish(&results);
     check(&f, &[0, 1, 2], &point(&[&[2], &[2, 3, 2], &[2]]));
 }
@@ -152,7 +153,7 @@ fn counted_at_run_time(nonlinear: bool, reverse: bool) -> Graph {
     });
     let mut b = Build::new();
     let (c, w, n) = (b.input(&[]), b.input(&[]), b.int_input(&[]));
-    let results = b.g.loop_results(LoopOp { trip: None, reverse, carried: 1, scanned: 0, body }, &[n, c, w], O);
+    let results = b.g.loop_results(LoopOp { trip: None, reverse, carried: 1, scanned: 0, guard: None, body }, &[n, c, w], O);
     b.finish(&results)
 }
 
@@ -199,7 +200,7 @@ fn invariants_are_not_stacked() {
     });
     let mut b = Build::new();
     let (s, w) = (b.input(&[4, 2]), b.input(&[2]));
-    let results = b.g.loop_results(LoopOp { trip: Some(4), reverse: false, carried: 0, scanned: 1, body }, &[s, w], O);
+    let results = b.g.loop_results(LoopOp { trip: Some(4), reverse: false, carried: 0, scanned: 1, guard: None, body }, &[s, w], O);
     let f = b.finish(&results);
     check(&f, &[0, 1], &point(&[&[4, 2], &[2]]));
     // The loop itself stacks its own result only; the backward loop carries the sum for w and reads s and the cotangent.
@@ -226,7 +227,7 @@ fn sums_over_passes_have_a_fixed_order() {
     let mut g = Graph::new();
     let s = g.input("s", Ty::new(DType::F32, [3]), O);
     let w = g.input("w", Ty::scalar(DType::F32), O);
-    let op = LoopOp { trip: Some(3), reverse: false, carried: 0, scanned: 1, body: Arc::new(body) };
+    let op = LoopOp { trip: Some(3), reverse: false, carried: 0, scanned: 1, guard: None, body: Arc::new(body) };
     g.outputs = g.loop_results(op, &[s, w], O);
     let at = [Tensor::from_slice(&[3], &[1e8f32, 1.0, -1e8]), Tensor::scalar(1f32)];
     let ones = [Tensor::from_slice(&[3], &[1f32; 3])];
@@ -246,7 +247,7 @@ fn an_embedding_in_a_loop_scatters_into_its_running_sum() {
     body.outputs = vec![square];
     let mut b = Build::new();
     let (ids, table) = (b.int_input(&[3]), b.input(&[4, 2]));
-    let op = LoopOp { trip: Some(3), reverse: false, carried: 0, scanned: 1, body: Arc::new(body) };
+    let op = LoopOp { trip: Some(3), reverse: false, carried: 0, scanned: 1, guard: None, body: Arc::new(body) };
     let results = b.g.loop_results(op, &[ids, table], O);
     let f = b.finish(&results);
     check(&f, &[1], &[super::ints(&[3], &[1, 3, 1]), Noise::new(3).tensor(&[4, 2], -1.0, 1.0)]);
@@ -269,7 +270,7 @@ fn what_a_loop_stacks_anyway_is_not_stacked_twice() {
     });
     let mut b = Build::new();
     let (h, s) = (b.input(&[2]), b.input(&[4, 2]));
-    let results = b.g.loop_results(LoopOp { trip: Some(4), reverse: false, carried: 1, scanned: 1, body }, &[h, s], O);
+    let results = b.g.loop_results(LoopOp { trip: Some(4), reverse: false, carried: 1, scanned: 1, guard: None, body }, &[h, s], O);
     let f = b.finish(&results);
     check(&f, &[0, 1], &point(&[&[2], &[4, 2]]));
     assert_eq!(loops(&vjp(&f, &[0, 1]).unwrap())[0], (1, 1, 1));
@@ -288,7 +289,7 @@ fn recurrent_layer(t: usize, b: usize, d: usize, h: usize) -> Graph {
     });
     let mut build = Build::new();
     let inputs = [vec![b, h], vec![t, b, d], vec![h, h], vec![d, h], vec![h]].map(|s| build.input(&s));
-    let results = build.g.loop_results(LoopOp { trip: Some(t), reverse: false, carried: 1, scanned: 1, body }, &inputs, O);
+    let results = build.g.loop_results(LoopOp { trip: Some(t), reverse: false, carried: 1, scanned: 1, guard: None, body }, &inputs, O);
     build.finish(&results)
 }
 
@@ -336,7 +337,7 @@ fn a_long_short_term_memory_keeps_each_gate_once() {
     });
     let mut build = Build::new();
     let inputs = [vec![n, h], vec![n, h], vec![t, n, 4 * h], vec![h, 4 * h]].map(|s| build.input(&s));
-    let results = build.g.loop_results(LoopOp { trip: Some(t), reverse: false, carried: 2, scanned: 1, body }, &inputs, O);
+    let results = build.g.loop_results(LoopOp { trip: Some(t), reverse: false, carried: 2, scanned: 1, guard: None, body }, &inputs, O);
     let f = build.finish(&results);
     let shapes = f.input_types();
     let shapes: Vec<&[usize]> = shapes.iter().map(|t| &t.shape[..]).collect();

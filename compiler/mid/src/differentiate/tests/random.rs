@@ -126,7 +126,7 @@ impl Gen {
                 let out = self.pick(&inner);
                 let out = body.reduce(ReduceOp::Sum, out, &[0], O);
                 body.outputs = vec![next_a, next_b, out];
-                let op = LoopOp { trip: Some(2), reverse: self.below(2) == 0, carried: 2, scanned: 1, body: Arc::new(body) };
+                let op = LoopOp { trip: Some(2), reverse: self.below(2) == 0, carried: 2, scanned: 1, guard: None, body: Arc::new(body) };
                 let (s, w) = (self.pick(pool), self.pick(pool));
                 let results = g.loop_results(op, &[x, y, s, w], O);
                 let which = self.below(3);
@@ -145,7 +145,7 @@ impl Gen {
                 let next = self.pick(&inner);
                 body.outputs = vec![tame(&mut body, next)];
                 let trip = g.scalar(DType::I32, 3.0, O);
-                let op = LoopOp { trip: None, reverse: self.below(2) == 0, carried: 1, scanned: 0, body: Arc::new(body) };
+                let op = LoopOp { trip: None, reverse: self.below(2) == 0, carried: 1, scanned: 0, guard: None, body: Arc::new(body) };
                 g.loop_results(op, &[trip, x, y], O)[0]
             }
             _ => {
