@@ -83,6 +83,7 @@ cases! {
     nested_derivatives
     optimizer_bodies
     output
+    populations
     precision
     processes
     randomness
