@@ -76,6 +76,7 @@ cases! {
     indexing
     layers
     leaving_loops
+    linear_algebra
     loops
     many_leaves
     metrics

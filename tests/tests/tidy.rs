@@ -15,7 +15,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("optc-cranelift", &["optc-abi", "optc-base", "optc-ir"]),
     ("optc-ops", &["optc-abi", "optc-base", "optc-ir", "optc-mid"]),
     ("optc-elab", &["optc-abi", "optc-base", "optc-front", "optc-ir", "optc-mid", "optc-ops"]),
-    ("optc-exec", &["optc-abi"]),
+    ("optc-exec", &["optc-abi", "optc-linalg"]),
+    ("optc-linalg", &["optc-abi"]),
     ("optc-train", &["optc-abi"]),
     (
         "optc",

@@ -75,6 +75,7 @@ impl Watch for Hunt {
             Op::Reduce { .. } => "a reduction".to_string(),
             Op::Dot(_) => "a matrix product".to_string(),
             Op::Conv { .. } => "a convolution".to_string(),
+            Op::Lib(call) => format!("`{}`", call.name()),
             _ => "an operation".to_string(),
         };
         self.note(graph.origin(id).span, what, value)

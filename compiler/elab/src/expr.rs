@@ -477,6 +477,8 @@ impl Evaluator<'_> {
             ast::PatternKind::Tuple(parts) => {
                 let items: Vec<Value> = match &value {
                     Value::Tuple(items) | Value::List(items) => items.to_vec(),
+                    // Named results in their order: `let (q, r) = qr(a)`.
+                    Value::Record(fields) => fields.values().cloned().collect(),
                     Value::Unknown => vec![Value::Unknown; parts.len()],
                     Value::Array(a) if a.shape.first().and_then(|d| d.known()) == Some(parts.len() as i64) => {
                         let mut rows = Vec::new();

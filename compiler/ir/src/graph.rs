@@ -13,7 +13,7 @@ use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use crate::scalar::ScalarOp;
-pub use optc_abi::plan::ConvKind;
+pub use optc_abi::plan::{ConvKind, LibCall};
 
 /// A node of one graph.
 pub type NodeId = Id<Node>;
@@ -300,6 +300,9 @@ pub enum Op {
         /// Distinguishes places of draws.
         place: u32,
     },
+    /// A numerical library call on the last axes of f32 or f64 arrays, batched over the same leading axes of all operands. One with several results
+    /// yields a tuple.
+    Lib(LibCall),
     /// A counted loop.
     Loop(LoopOp),
     /// Operands: bool scalar, arguments. Both graphs take the arguments and give results of the same types.
@@ -481,6 +484,7 @@ impl PartialEq for Op {
             (Scatter { axis: a, mode: b }, Scatter { axis: c, mode: d }) => a == c && b == d,
             (ArgSort { axis: a, descending: b }, ArgSort { axis: c, descending: d }) => a == c && b == d,
             (RandomFold { place: a }, RandomFold { place: b }) => a == b,
+            (Lib(a), Lib(b)) => a == b,
             (Loop(a), Loop(b)) => {
                 (a.trip, a.reverse, a.carried, a.scanned, a.guard) == (b.trip, b.reverse, b.carried, b.scanned, b.guard)
                     && Arc::ptr_eq(&a.body, &b.body)
@@ -524,6 +528,7 @@ impl Hash for Op {
             Scatter { axis, mode } => (axis, mode).hash(state),
             ArgSort { axis, descending } => (axis, descending).hash(state),
             RandomFold { place } => place.hash(state),
+            Lib(call) => call.hash(state),
             Loop(l) => (l.trip, l.reverse, l.carried, l.scanned, l.guard, Arc::as_ptr(&l.body) as usize).hash(state),
             Cond { then, otherwise } => (Arc::as_ptr(then) as usize, Arc::as_ptr(otherwise) as usize).hash(state),
             Call(c) => Arc::as_ptr(&c.body).hash(state),

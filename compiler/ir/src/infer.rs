@@ -1,6 +1,6 @@
 //! The type rule of every graph operation.
 
-use crate::graph::{DotDims, Graph, NodeTy, Op, ReduceOp, Shape, Ty};
+use crate::graph::{DotDims, Graph, LibCall, NodeTy, Op, ReduceOp, Shape, Ty};
 use crate::scalar::{Class, ScalarOp};
 use optc_abi::DType;
 use optc_abi::plan::{ConvDims, ConvKind};
@@ -66,7 +66,67 @@ pub fn infer(op: &Op, operands: &[&NodeTy], claimed: Option<&NodeTy>) -> Result<
             check_args(&c.body, &arrays)?;
             Ok(NodeTy::Tuple(c.body.output_types()))
         }
+        Op::Lib(call) => lib_type(*call, &arrays),
         _ => array_type(op, &arrays, claimed).map(NodeTy::Array),
+    }
+}
+
+/// The results of a library call.
+fn lib_type(call: LibCall, x: &[&Ty]) -> Result<NodeTy, String> {
+    let misfit = || format!("{} of {x:?}", call.name());
+    let wanted = match call {
+        LibCall::TriangularSolve { .. } | LibCall::Fft { .. } => 2,
+        LibCall::LuSolve { .. } => 4,
+        _ => 1,
+    };
+    need(x.len() == wanted && x.iter().all(|t| t.rank() >= 1) && matches!(x[0].dtype, DType::F32 | DType::F64), misfit)?;
+    let dtype = x[0].dtype;
+    if let LibCall::Fft { .. } = call {
+        need(x[0] == x[1], misfit)?;
+        return Ok(NodeTy::Tuple(vec![x[0].clone(), x[0].clone()]));
+    }
+    need(x[0].rank() >= 2, misfit)?;
+    let (batch, matrix) = x[0].shape.split_at(x[0].rank() - 2);
+    let (m, n) = (matrix[0], matrix[1]);
+    let k = m.min(n);
+    let typed = |dtype: DType, last: &[usize]| Ty::new(dtype, batch.iter().chain(last).copied());
+    let of = |last: &[usize]| typed(dtype, last);
+    let square = || need(m == n, misfit);
+    // A right-hand side fits the matrix.
+    let side = |b: &Ty| {
+        need(b.dtype == dtype && b.rank() == x[0].rank() && b.shape[..batch.len()] == *batch && b.shape[batch.len()] == n, misfit)?;
+        Ok::<NodeTy, String>(NodeTy::Array(b.clone()))
+    };
+    match call {
+        LibCall::Cholesky => {
+            square()?;
+            Ok(NodeTy::Array(x[0].clone()))
+        }
+        LibCall::TriangularSolve { .. } => {
+            square()?;
+            side(x[1])
+        }
+        LibCall::Lu => {
+            square()?;
+            Ok(NodeTy::Tuple(vec![x[0].clone(), typed(DType::I32, &[n]), of(&[])]))
+        }
+        LibCall::LuSolve { .. } => {
+            square()?;
+            need(x[1] == x[0] && *x[2] == typed(DType::I32, &[n]), misfit)?;
+            side(x[3])
+        }
+        LibCall::Qr => Ok(NodeTy::Tuple(vec![of(&[m, k]), of(&[k, n])])),
+        LibCall::Svd => Ok(NodeTy::Tuple(vec![of(&[m, k]), of(&[k]), of(&[k, n])])),
+        LibCall::Eigh => {
+            square()?;
+            Ok(NodeTy::Tuple(vec![of(&[n]), x[0].clone()]))
+        }
+        LibCall::Pinv => Ok(NodeTy::Array(of(&[n, m]))),
+        LibCall::Assignment { .. } => {
+            need(m <= n, misfit)?;
+            Ok(NodeTy::Array(typed(DType::I32, &[m])))
+        }
+        LibCall::Fft { .. } => Err(misfit()),
     }
 }
 
@@ -234,7 +294,7 @@ fn array_type(op: &Op, x: &[&Ty], claimed: Option<&NodeTy>) -> Result<Ty, String
             count(1)?;
             Ok(x[0].clone())
         }
-        Op::Loop(_) | Op::Cond { .. } | Op::Call(_) | Op::Result { .. } => Err("a tuple operation".into()),
+        Op::Lib(_) | Op::Loop(_) | Op::Cond { .. } | Op::Call(_) | Op::Result { .. } => Err("a tuple operation".into()),
     }
 }
 

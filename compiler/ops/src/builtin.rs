@@ -6,7 +6,7 @@ use crate::elementwise as el;
 use crate::error::{OpError, Res};
 use crate::meet::is_unknown;
 use crate::value::{Arg, Array, Val};
-use crate::{conv, create, einsum, matmul, order, random, reduce, shape_ops as sh};
+use crate::{conv, create, einsum, linalg, matmul, order, random, reduce, shape_ops as sh};
 use optc_ir::ScalarOp;
 
 type Params = &'static [&'static str];
@@ -109,6 +109,20 @@ const TABLE: &[(&str, Params)] = &[
     ("einsum", &["spec", "xs*"]),
     ("conv", &["x", "w", "stride?", "padding?", "dilation?", "groups?"]),
     ("pool", &["x", "size", "kind?", "stride?", "padding?"]),
+    ("cholesky", &["a"]),
+    ("solve", &["a", "b"]),
+    ("solve_triangular", &["a", "b", "lower?", "transpose?", "unit?"]),
+    ("lstsq", &["a", "b"]),
+    ("inv", &["a"]),
+    ("pinv", &["a"]),
+    ("det", &["a"]),
+    ("logdet", &["a"]),
+    ("qr", &["a"]),
+    ("svd", &["a"]),
+    ("eigh", &["a"]),
+    ("fft", &["re", "im?", "axis?"]),
+    ("ifft", &["re", "im?", "axis?"]),
+    ("assignment", &["cost", "maximize?"]),
     ("sort", &["x", "axis?", "descending?"]),
     ("argsort", &["x", "axis?", "descending?"]),
     ("top_k", &["x", "k"]),
@@ -130,37 +144,18 @@ const TABLE: &[(&str, Params)] = &[
     ("random.gamma", &["shape", "a", "dtype?"]),
 ];
 
-/// Linear algebra and transforms that the language names but this version does not compute.
-const LATER: &[&str] = &[
-    "cholesky",
-    "solve",
-    "solve_triangular",
-    "lstsq",
-    "qr",
-    "svd",
-    "eigh",
-    "inv",
-    "det",
-    "logdet",
-    "expm",
-    "cg",
-    "lanczos",
-    "assignment",
-    "fft",
-];
-
 fn row(name: &str) -> Option<(&'static str, Params)> {
     TABLE.iter().find(|(n, _)| *n == name).copied()
 }
 
-/// Whether an operation of this name exists (`exp`, `random.normal`; names that give "not yet supported" too).
+/// Whether an operation of this name exists (`exp`, `random.normal`).
 pub fn is_builtin(name: &str) -> bool {
-    row(name).is_some() || LATER.contains(&name)
+    row(name).is_some()
 }
 
 /// All names, for suggestions.
 pub fn builtin_names() -> Vec<&'static str> {
-    operations().chain(LATER.iter().copied()).collect()
+    operations().collect()
 }
 
 /// The names of the operations that can be called today.
@@ -189,9 +184,6 @@ pub fn constant(name: &str) -> Option<Val> {
 /// # Errors
 /// Arguments that do not fit.
 pub fn call(cx: &mut Cx, name: &str, args: &[Arg], key: Option<&Array>) -> Res<Val> {
-    if LATER.contains(&name) {
-        return Err(OpError::new("E0701", format!("`{name}` is not yet supported")).note("linear algebra comes in a later version"));
-    }
     let Some((name, params)) = row(name) else {
         return Err(OpError::new("E0303", format!("there is no operation `{name}`")));
     };
@@ -256,6 +248,11 @@ fn dispatch(cx: &mut Cx, name: &str, args: &Args<'_>, key: Option<&Array>) -> Re
         "einsum" => einsum::einsum(cx, args),
         "conv" => conv::conv(cx, args),
         "pool" => conv::pool(cx, args),
+        "cholesky" | "inv" | "det" | "logdet" | "eigh" => linalg::of_square(cx, args),
+        "solve" | "solve_triangular" | "lstsq" => linalg::solving(cx, args),
+        "qr" | "svd" | "pinv" => linalg::of_any(cx, args),
+        "fft" | "ifft" => linalg::transform(cx, args),
+        "assignment" => linalg::assignment(cx, args),
         "sort" | "argsort" => order::sort(cx, args),
         "top_k" => order::top_k(cx, args),
         "searchsorted" => order::search_sorted(cx, args),

@@ -18,6 +18,7 @@ mod fold;
 pub mod index;
 mod index_plan;
 pub mod ixpr;
+mod linalg;
 mod matmul;
 mod meet;
 pub mod notation;

@@ -4,8 +4,8 @@ use crate::cx::Cx;
 use crate::dim::Dim;
 use crate::value::Array;
 use optc_abi::{DType, Tensor};
-use optc_ir::graph::{DotDims, ReduceOp, ScatterMode};
-use optc_ir::{Graph, NodeId, Op, Origin, ScalarOp, Ty};
+use optc_ir::graph::{DotDims, LibCall, ReduceOp, ScatterMode};
+use optc_ir::{Graph, NodeId, NodeTy, Op, Origin, ScalarOp, Ty};
 
 /// What [`Cx::build`] hands to the function that makes the node.
 pub(crate) struct Emit<'a> {
@@ -33,6 +33,21 @@ impl Cx {
         let mut out = self.array(node);
         out.weak = false;
         out
+    }
+    /// The results of a library call, of these types and shapes.
+    pub(crate) fn library(&mut self, call: LibCall, operands: &[&Array], results: &[(DType, Vec<Dim>)]) -> Vec<Array> {
+        if !self.emitting() {
+            return results.iter().map(|(dtype, shape)| Array { dtype: *dtype, shape: shape.clone(), weak: false, node: None }).collect();
+        }
+        let x: Vec<NodeId> = operands.iter().map(|a| self.node(a)).collect();
+        let origin = self.origin;
+        let graph = self.graph();
+        let node = graph.op(Op::Lib(call), &x, origin);
+        let nodes: Vec<NodeId> = match graph.node(node).ty {
+            NodeTy::Array(_) => vec![node],
+            NodeTy::Tuple(_) => (0..results.len()).map(|k| graph.result(node, k, origin)).collect(),
+        };
+        nodes.into_iter().map(|node| self.array(node)).collect()
     }
     /// A literal array.
     pub(crate) fn literal(&mut self, value: Tensor) -> Array {

@@ -12,11 +12,12 @@ use crate::schedule::{Claim, Read, Unit, Write, order};
 use crate::seq::SMALL_NS;
 use crate::stage::{CallShape, Emitted, NS_PER_OP, emit_group, finish};
 use crate::{dot, store::Store};
-use optc_abi::plan::{BufRef, Conv, Instr, KernelCall, LibOp, LoopId, Trip};
+use optc_abi::plan::{BufRef, Conv, Instr, KernelCall, LibCall, LibDims, LibOp, LoopId, Trip};
 use optc_abi::tensor::ALIGN;
 use optc_ir::Op;
 use optc_ir::build::strides;
-use optc_ir::graph::{Graph, LoopOp, ReduceOp, ScatterMode};
+use optc_ir::graph::{Graph, LoopOp, NodeTy, ReduceOp, ScatterMode};
+use optc_ir::infer::infer;
 use optc_ir::kernel::{Access, Extent, LoopKind};
 
 /// Where a result of a block must be at its end.
@@ -103,6 +104,7 @@ impl Block<'_> {
                     let operands = &net.nodes[n].operands[..if number.is_some() { 1 } else { 2 }];
                     self.library(n, LibOp::RandomFold { place: *place, number }, operands)
                 }
+                Op::Lib(call) => self.numeric(n, *call),
                 Op::Scatter { axis, mode } => self.scatter(n, *axis, *mode),
                 Op::Loop(l) => self.counted(n, l),
                 Op::Cond { then, otherwise } => self.branch(n, then, otherwise),
@@ -234,6 +236,26 @@ impl Block<'_> {
         let buffers = operands.iter().chain([&n]).map(|&o| self.place(o)).collect();
         unit.code.push(Instr::Lib { op, dtype: self.net.nodes[operands[0]].ty.dtype, buffers });
         unit.writes.push(Write { node: n, call: 0, first: 0 });
+        unit
+    }
+
+    /// A numerical library call, with one result or several.
+    fn numeric(&mut self, n: N, call: LibCall) -> Unit {
+        let net = self.net;
+        let operands = &net.nodes[n].operands;
+        let types: Vec<NodeTy> = operands.iter().map(|&o| NodeTy::Array(net.nodes[o].ty.clone())).collect();
+        let dims = LibDims::of(call, &net.nodes[operands[operands.len() - 1]].ty.shape);
+        let op = LibOp::Call { call, dims };
+        let results = match infer(&Op::Lib(call), &types.iter().collect::<Vec<_>>(), None) {
+            Ok(NodeTy::Tuple(results)) => results,
+            _ => return self.library(n, op, operands),
+        };
+        let mut unit = Unit::new(n);
+        self.reads_all(&mut unit, operands.iter().copied());
+        let results: Vec<BufRef> = results.iter().map(|t| BufRef::whole(self.store.temporary(t.dtype, t.len(), self.within))).collect();
+        let buffers = operands.iter().map(|&o| self.place(o)).chain(results.iter().cloned()).collect();
+        unit.code.push(Instr::Lib { op, dtype: net.nodes[operands[0]].ty.dtype, buffers });
+        self.take_results(n, &results, &mut unit);
         unit
     }
 

@@ -97,7 +97,7 @@ fn demands(net: &Net, class: &mut [Class], stored: &mut [bool]) {
                     need(class, operands[1]);
                 }
             }
-            Op::RandomBits { .. } | Op::Conv { .. } | Op::ArgSort { .. } | Op::Loop(_) | Op::Cond { .. } => {
+            Op::RandomBits { .. } | Op::Conv { .. } | Op::ArgSort { .. } | Op::Lib(_) | Op::Loop(_) | Op::Cond { .. } => {
                 operands.into_iter().for_each(|o| need(class, o))
             }
             Op::Scatter { .. } => {

@@ -1,6 +1,6 @@
 //! The planner's own node list of one graph: calls inlined, degenerate cases removed, large reductions cut in two, narrow products widened.
 
-use optc_abi::plan::ConvKind;
+use optc_abi::plan::{ConvKind, LibCall};
 use optc_abi::{DType, Tensor};
 use optc_ir::graph::{Axes, DotDims, ReduceOp, Shape};
 use optc_ir::infer::infer;
@@ -230,6 +230,8 @@ impl Net {
                 self.op(Op::Permute { perm: back }, &[sorted], origin)
             }
             Op::Scatter { .. } if empty(self, x[2]) => x[0],
+            // The matrix itself has served the derivative.
+            Op::Lib(LibCall::LuSolve { .. }) => self.push(op.clone(), &x[1..], ty.clone(), origin),
             Op::Dot(dims) => self.dot(dims, x[0], x[1], ty, origin),
             Op::Conv { kind, dims } => {
                 if empty(self, x[0]) || empty(self, x[1]) {

@@ -1,11 +1,11 @@
 //! A slow executor of plans: kernels by the kernel interpreter, library calls by plain loops. The truth that compiled plans are compared with.
 
 use crate::Planned;
-use optc_abi::plan::{BufRef, ConvKind, Gemm, Instr, KernelCall, LibOp, MatRef, Place, Plan, Status, Trip, status};
+use optc_abi::plan::{BufRef, ConvKind, Gemm, Instr, KernelCall, LibCall, LibDims, LibOp, MatRef, Place, Plan, Status, Trip, status};
 use optc_abi::{DType, Tensor};
-use optc_ir::graph::{Op, Ty};
-use optc_ir::infer::conv_shapes;
-use optc_ir::interp::evaluate;
+use optc_ir::graph::{NodeTy, Op, Ty};
+use optc_ir::infer::{conv_shapes, infer};
+use optc_ir::interp::{evaluate, library_call};
 use optc_ir::kernel_interp::run_kernel;
 
 /// Why a plan did not run to its end.
@@ -166,6 +166,7 @@ impl Machine<'_> {
                 let result = evaluate(&Op::RandomFold { place: *place }, &[&key, &number], &Ty::new(DType::U32, [2]));
                 self.put(&buffers[buffers.len() - 1], &result.map_err(Fault::Broken)?)
             }
+            Instr::Lib { op: LibOp::Call { call, dims }, dtype, buffers } => self.numeric(*call, *dims, *dtype, buffers),
             Instr::Loop { id, trip, reverse, counter, body } => {
                 let count = match trip {
                     Trip::Const(n) => *n as i64,
@@ -196,6 +197,25 @@ impl Machine<'_> {
                 Err(Fault::Reported(Status { code: status::NOT_FINITE, origin: -1, index: 0, extent: 0 }))
             }
         }
+    }
+
+    /// A numerical call by the interpreter. The plan leaves out the matrix of a solve by factors, which is not read.
+    fn numeric(&mut self, call: LibCall, d: LibDims, dtype: DType, buffers: &[BufRef]) -> Result<(), Fault> {
+        let b = d.batch;
+        let shapes: Vec<(DType, Vec<usize>)> = match call {
+            LibCall::TriangularSolve { .. } => vec![(dtype, vec![b, d.m, d.m]), (dtype, vec![b, d.m, d.n])],
+            LibCall::LuSolve { .. } => vec![(dtype, vec![b, d.m, d.m]), (DType::I32, vec![b, d.m]), (dtype, vec![b, d.m, d.n])],
+            LibCall::Fft { .. } => vec![(dtype, vec![b, d.m]), (dtype, vec![b, d.m])],
+            _ => vec![(dtype, vec![b, d.m, d.n])],
+        };
+        let mut operands = shapes.iter().zip(buffers).map(|((t, s), place)| self.tensor(place, *t, s)).collect::<Result<Vec<_>, _>>()?;
+        if let LibCall::LuSolve { .. } = call {
+            operands.insert(0, operands[0].clone());
+        }
+        let types: Vec<NodeTy> = operands.iter().map(|t| NodeTy::Array(Ty::new(t.dtype, t.shape.iter().copied()))).collect();
+        let ty = infer(&Op::Lib(call), &types.iter().collect::<Vec<_>>(), None).map_err(Fault::Broken)?;
+        let results = library_call(call, &operands.iter().collect::<Vec<_>>(), &ty);
+        results.iter().zip(&buffers[shapes.len()..]).try_for_each(|(result, place)| self.put(place, result))
     }
 
     fn kernel(&mut self, kernel: usize, call: &KernelCall) -> Result<(), Fault> {

@@ -2,6 +2,7 @@
 
 pub mod conv;
 pub mod dtype;
+pub mod library;
 pub mod number;
 pub mod pages;
 pub mod philox;

@@ -3,6 +3,7 @@
 //! A plan is plain data made by the compiler (`optc-plan`), turned into one native entry point by a back end, and run by `optc-exec`.
 //! Kernels are named by their index in the list the back end compiled; the plan itself knows only their arguments.
 
+pub use crate::library::{LibCall, LibDims};
 use crate::{DType, Tensor};
 use std::ffi::c_void;
 
@@ -217,6 +218,13 @@ pub enum LibOp {
         place: u32,
         /// The number, if it is known.
         number: Option<u32>,
+    },
+    /// A numerical call: operands as [`LibCall`] lists them (the matrix of [`LibCall::LuSolve`] left out), then results.
+    Call {
+        /// Which.
+        call: LibCall,
+        /// Its extents.
+        dims: LibDims,
     },
 }
 

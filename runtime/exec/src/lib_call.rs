@@ -12,6 +12,11 @@ use std::cmp::Ordering;
 /// `buffers` must hold one valid address per operand and result of the call, of the extents the call states.
 pub unsafe fn run(pool: &Pool, op: &LibOp, dtype: DType, buffers: *const *mut u8) {
     match op {
+        LibOp::Call { call, dims } => {
+            // SAFETY: as the caller promises.
+            let operands = unsafe { optc_linalg::Operands::new(*call, *dims, dtype, buffers) };
+            pool.run(operands.units(), &|unit| operands.run(unit));
+        }
         LibOp::RandomBits { start, len } => {
             // SAFETY: a key of two words and a result of `len`.
             let (key, out) = unsafe { ((*buffers).cast::<[u32; 2]>().read(), Address((*buffers.add(1)).cast::<u32>())) };

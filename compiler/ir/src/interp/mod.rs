@@ -5,6 +5,7 @@
 //! of an f32 graph can be held against finite differences. Integers are computed in i64 and wrapped to their type.
 
 mod element;
+mod library;
 mod linear;
 mod movement;
 mod value;
@@ -15,7 +16,7 @@ pub use element::{float_identity, int_identity, step_of};
 pub use value::{Data, Value};
 pub use watch::{Watch, interpret_watched};
 
-use crate::graph::{Graph, LoopOp, NodeId, NodeTy, Op, Origin, Ty};
+use crate::graph::{Graph, LibCall, LoopOp, NodeId, NodeTy, Op, Origin, Ty};
 use optc_abi::{DType, Tensor};
 use std::fmt;
 use std::rc::Rc;
@@ -83,7 +84,14 @@ fn arguments(graph: &Graph, inputs: &[Tensor], rounding: Rounding) -> Result<Vec
     Ok(args)
 }
 
-/// The value of one array operation (no loop, conditional, call or input) on given operands; what constant folding uses.
+/// The results of a library call on given operands.
+pub fn library_call(call: LibCall, operands: &[&Tensor], ty: &NodeTy) -> Vec<Tensor> {
+    let values: Vec<Rc<Value>> =
+        operands.iter().map(|t| Rc::new(Value { ty: Ty::new(t.dtype, t.shape.iter().copied()), data: Data::of(t) })).collect();
+    library::run(call, &values, ty).iter().map(|v| v.to_tensor(Rounding::Typed)).collect()
+}
+
+/// The value of one array operation (no library call, loop, conditional, call or input) on given operands; what constant folding uses.
 ///
 /// # Errors
 /// If an index of a gather or scatter is out of range.
@@ -180,6 +188,22 @@ fn step<W: Watch>(
             Ok(Slot::Many(run(branch, &values[1..], rounding, watch)?))
         }
         Op::Call(c) => Ok(Slot::Many(run(&c.body, &operands(), rounding, watch)?)),
+        Op::Lib(call) => {
+            let operands = operands();
+            let values: Vec<Rc<Value>> = operands.iter().map(|(v, _)| v.clone()).collect();
+            let mut results = Vec::new();
+            for mut value in library::run(*call, &values, &node.ty) {
+                if rounding == Rounding::Typed {
+                    value.round();
+                }
+                let tag = watch.made(graph, id, &operands, &value);
+                results.push((Rc::new(value), tag));
+            }
+            Ok(match &node.ty {
+                NodeTy::Array(_) => Slot::One(results.pop().expect("one result")),
+                NodeTy::Tuple(_) => Slot::Many(results),
+            })
+        }
         op => {
             let NodeTy::Array(ty) = &node.ty else { panic!("compiler bug: {op:?} with a tuple type") };
             let operands = operands();
@@ -256,7 +280,7 @@ fn array(op: &Op, x: &[Rc<Value>], ty: &Ty, rounding: Rounding) -> Result<Value,
         Op::RandomFold { place } => element::random_fold(&x[0], &x[1], *place, ty),
         Op::Dot(dims) => linear::dot(&x[0], &x[1], dims, ty),
         Op::Conv { kind, dims } => linear::conv(*kind, dims, &x[0], &x[1], ty),
-        Op::Input { .. } | Op::Loop(_) | Op::Cond { .. } | Op::Call(_) | Op::Result { .. } => {
+        Op::Input { .. } | Op::Lib(_) | Op::Loop(_) | Op::Cond { .. } | Op::Call(_) | Op::Result { .. } => {
             panic!("compiler bug: {op:?} is no array operation")
         }
     };

@@ -146,6 +146,10 @@ fn head(graph: &Graph, op: &Op, options: PrintOptions, out: &mut String) {
         Op::Scatter { axis, mode } => {
             write!(out, "scatter axis={axis} mode={}", if *mode == ScatterMode::Add { "add" } else { "set" })
         }
+        Op::Lib(call) => {
+            out.push_str(call.name());
+            call.flags().into_iter().try_for_each(|(name, value)| write!(out, " {name}={value}"))
+        }
         Op::Loop(l) => {
             out.push_str("loop");
             if let Some(trip) = l.trip {

@@ -1,7 +1,7 @@
 //! The reader of graphs: a hand-written scanner and a recursive descent over one node a line.
 
 use super::print::{conv_name, reduce_name};
-use crate::graph::{Axes, CallOp, DotDims, Graph, Guard, LoopOp, NodeId, NodeTy, Op, Origin, ReduceOp, ScatterMode, Shape, Ty};
+use crate::graph::{Axes, CallOp, DotDims, Graph, Guard, LibCall, LoopOp, NodeId, NodeTy, Op, Origin, ReduceOp, ScatterMode, Shape, Ty};
 use crate::infer::infer;
 use crate::scalar::ScalarOp;
 use optc_abi::plan::{ConvDims, ConvKind};
@@ -434,6 +434,9 @@ impl Parts {
 fn build(name: &str, p: &mut Parts) -> Result<Op, String> {
     if let Some(op) = ScalarOp::parse(name) {
         return Ok(Op::Map(op));
+    }
+    if let Some(call) = LibCall::parse(name, |flag| p.flag(flag))? {
+        return Ok(Op::Lib(call));
     }
     Ok(match name {
         "iota" => Op::Iota { axis: p.int("axis")? },

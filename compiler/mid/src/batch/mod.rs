@@ -1,6 +1,6 @@
 //! Batching of graphs: a graph that does for every element of a leading axis what the original does for one.
 //!
-//! One rule per operation ([`rules`], [`convolution`], [`control`]); an operation without a rule of its own is run by a loop over
+//! One rule per operation ([`rules`], [`convolution`], [`library`], [`control`]); an operation without a rule of its own is run by a loop over
 //! the batch ([`Batcher::by_loop`]). What does not depend on a batched input is computed once. The result is an ordinary graph, so
 //! batching and differentiation compose in any order.
 //!
@@ -10,6 +10,7 @@
 
 mod control;
 mod convolution;
+mod library;
 mod rules;
 #[cfg(test)]
 mod tests;
@@ -99,6 +100,7 @@ impl Batcher {
             Op::Loop(l) => self.loop_node(l, &x, origin).into(),
             Op::Cond { then, otherwise } => self.cond_node(then, otherwise, &x, origin).into(),
             Op::Call(c) => self.call_node(c, &x, origin).into(),
+            Op::Lib(call) => self.library_node(*call, node, &x, origin).into(),
             op if x.iter().all(|v| !v.batched) => {
                 let mut ids: Vec<NodeId> = x.iter().map(|v| v.node).collect();
                 if matches!(op, Op::Gather { .. } | Op::Scatter { .. }) {

@@ -46,6 +46,7 @@ impl Batcher {
             | Op::Iota { .. }
             | Op::RandomBits { .. }
             | Op::RandomFold { .. }
+            | Op::Lib(_)
             | Op::Loop(_)
             | Op::Cond { .. }
             | Op::Call(_)

@@ -4,11 +4,14 @@
 //! conditionals and calls. Only values with both properties get tangents.
 
 use super::scalar::has_partial;
-use optc_ir::graph::{Graph, LoopOp, Node, NodeTy, Op};
+use optc_ir::graph::{Graph, LibCall, LoopOp, Node, NodeTy, Op};
 use smallvec::{SmallVec, smallvec};
 
 /// One flag per result of a node (one for an array).
 pub type Flags = SmallVec<[bool; 1]>;
+
+/// The result of an LU factorization that is the sign of its permutation.
+const LU_SIGN: usize = 2;
 
 /// Which results of a node are floats.
 pub fn float_results(node: &Node) -> Flags {
@@ -33,6 +36,9 @@ pub fn flows(op: &Op, position: usize) -> bool {
         Op::Map(s) => has_partial(*s, position),
         Op::Gather { .. } => position == 0,
         Op::Scatter { .. } => position != 1,
+        // The factors are there for the solve; the derivative flows through the matrix itself.
+        Op::Lib(LibCall::LuSolve { .. }) => position == 0 || position == 3,
+        Op::Lib(LibCall::Assignment { .. }) => false,
         _ => true,
     }
 }
@@ -59,6 +65,10 @@ pub fn active(f: &Graph, inputs: &[bool]) -> Vec<Flags> {
                     }
                     Op::Call(c) if c.vjp.is_none() => active_outputs(&c.body, &operands).into(),
                     Op::Call(_) => float_results(node),
+                    op @ Op::Lib(call) => {
+                        let flowing = operands.iter().enumerate().any(|(i, &a)| a && flows(op, i));
+                        (0..float_results(node).len()).map(|k| flowing && !(*call == LibCall::Lu && k == LU_SIGN)).collect()
+                    }
                     op => smallvec![operands.iter().enumerate().any(|(i, &a)| a && flows(op, i))],
                 }
             }

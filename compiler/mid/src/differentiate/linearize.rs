@@ -95,6 +95,7 @@ impl Linearizer {
             Op::Loop(l) => self.loop_node(l, &x, &t, wanted, origin)?,
             Op::Cond { then, otherwise } => self.cond_node(then, otherwise, &x, &t, wanted, origin)?,
             Op::Call(c) => self.call_node(c, &x, &t, wanted, origin)?,
+            Op::Lib(call) => self.library_node(*call, node, &x, &t, quiet, origin),
             op => {
                 let value = self.g.push(op.clone(), x.iter().copied(), node.ty.clone(), origin);
                 let tangent = if quiet { None } else { self.array(node, &x, &t, value, derived(origin)) };
@@ -184,7 +185,9 @@ impl Linearizer {
             | Op::RandomBits { .. }
             | Op::RandomFold { .. }
             | Op::StopGradient => None,
-            Op::Loop(_) | Op::Cond { .. } | Op::Call(_) | Op::Result { .. } => panic!("compiler bug: {:?} has a rule of its own", node.op),
+            Op::Lib(_) | Op::Loop(_) | Op::Cond { .. } | Op::Call(_) | Op::Result { .. } => {
+                panic!("compiler bug: {:?} has a rule of its own", node.op)
+            }
         }
     }
 

@@ -17,6 +17,7 @@ mod control;
 mod cotangent;
 mod cut;
 mod fission;
+mod library;
 mod linearize;
 mod replay;
 mod residual;

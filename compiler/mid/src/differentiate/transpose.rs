@@ -7,7 +7,7 @@ use super::linearize::zeros;
 use optc_abi::DType;
 use optc_abi::plan::{ConvDims, ConvKind};
 use optc_ir::ScalarOp;
-use optc_ir::graph::{Axes, DotDims, Graph, Node, NodeId, NodeTy, Op, Origin, ReduceOp, ScatterMode};
+use optc_ir::graph::{Axes, DotDims, Graph, LibCall, Node, NodeId, NodeTy, Op, Origin, ReduceOp, ScatterMode};
 
 /// Windows longer than this are transposed by scattering, shorter ones by adding up shifted copies.
 const LONGEST_UNROLLED_WINDOW: usize = 16;
@@ -92,7 +92,11 @@ impl Transposer<'_> {
                 self.call_node(c, &node.operands, cts, o);
                 Ok(())
             }
-            op => panic!("compiler bug: {op:?} yields one array"),
+            Op::Lib(LibCall::Fft { inverse }) => {
+                self.transform(*inverse, &node.operands, cts, o);
+                Ok(())
+            }
+            op => panic!("compiler bug: {op:?} yields one array, or is not linear"),
         }
     }
 
@@ -175,6 +179,7 @@ impl Transposer<'_> {
             Op::Window { axis, size, stride, dilation } => self.window(x[0], *axis, *size, *stride, *dilation, ct, o),
             Op::Gather { axis } => self.give(x[0], Contribution::Rows { ids: x[1], updates: ct, axis: *axis }),
             Op::Scatter { axis, mode } => self.scatter(*axis, *mode, x, ct, o),
+            Op::Lib(call) => self.solve(*call, x, ct, o),
             op => panic!("compiler bug: {op:?} is not linear"),
         }
     }

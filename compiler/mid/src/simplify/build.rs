@@ -137,7 +137,9 @@ impl<'a> Builder<'a> {
             Op::Reduce { .. } | Op::ArgReduce { .. } | Op::Scan { .. } => &[reductions::MOVES],
             Op::Dot(_) => &[products::MOVES],
             Op::StopGradient => return Some(operands[0]),
-            Op::Input { .. } | Op::Conv { .. } | Op::Result { .. } | Op::Loop(_) | Op::Cond { .. } | Op::Call(_) => return None,
+            Op::Input { .. } | Op::Conv { .. } | Op::Lib(_) | Op::Result { .. } | Op::Loop(_) | Op::Cond { .. } | Op::Call(_) => {
+                return None;
+            }
             Op::Gather { .. } | Op::Scatter { .. } => &[movement::MOVES, indexing::MOVES],
             _ => &[movement::MOVES],
         };
@@ -227,6 +229,10 @@ impl<'a> Builder<'a> {
         match (op, ty) {
             (Op::Const(t), _) => Mapped::One(self.constant(t.clone(), origin)),
             (op, NodeTy::Array(ty)) => Mapped::One(self.make(op.clone(), operands, ty.clone(), origin)),
+            (Op::Lib(_), NodeTy::Tuple(types)) => {
+                let tuple = self.out.push(op.clone(), operands.iter().copied(), ty.clone(), origin);
+                Mapped::Many((0..types.len()).map(|k| Some(self.out.result(tuple, k, origin))).collect())
+            }
             (op, NodeTy::Tuple(_)) => panic!("compiler bug: {op:?} is no array operation"),
         }
     }

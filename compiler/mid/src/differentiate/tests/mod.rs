@@ -3,6 +3,7 @@
 mod arrays;
 mod control;
 mod lean;
+mod library;
 mod loops;
 mod random;
 mod scalars;
