@@ -325,3 +325,31 @@ fn twice() {
     check(&batch(&f, &[false, true], 2, &[true]).graph, 0.0);
     check(&batch(&f, &[true, false], 2, &[true]).graph, 0.0);
 }
+
+#[test]
+fn library_calls() {
+    use optc_ir::graph::LibCall;
+    // Far from singular: noise between 0.2 and 1.8 on a heavy diagonal.
+    let heavy = |g: &mut Graph, x: NodeId| {
+        let shape = g.ty(x).shape.clone();
+        let [i, j] = [0, 1].map(|axis| g.iota(DType::I32, &shape, axis, O));
+        let on = g.map(ScalarOp::Eq, &[i, j], O);
+        let eye = g.cast(on, DType::F64, O);
+        let ten = g.splat(&Ty::new(DType::F64, shape.iter().copied()), 10.0, O);
+        let diagonal = g.map(ScalarOp::Mul, &[eye, ten], O);
+        g.map(ScalarOp::Add, &[x, diagonal], O)
+    };
+    check(
+        &graph(&[f64s(&[3, 3]), f64s(&[3, 2])], |g, x| {
+            let a = heavy(g, x[0]);
+            let l = g.op(Op::Lib(LibCall::Cholesky), &[a], O);
+            let y = g.op(Op::Lib(LibCall::TriangularSolve { lower: true, transposed: true, unit: false }), &[l, x[1]], O);
+            let lu = g.op(Op::Lib(LibCall::Lu), &[a], O);
+            let (factors, perm) = (g.result(lu, 0, O), g.result(lu, 1, O));
+            let z = g.op(Op::Lib(LibCall::LuSolve { transposed: false }), &[a, factors, perm, x[1]], O);
+            let svd = g.op(Op::Lib(LibCall::Svd), &[a], O);
+            vec![y, z, g.result(svd, 1, O)]
+        }),
+        3.0,
+    );
+}
