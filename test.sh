@@ -47,7 +47,7 @@ if [[ -n ${CARGO_TARGET_DIR:-} ]]; then optc=$CARGO_TARGET_DIR/release/optc; fi
 "$optc" check examples stdlib bench/specs
 step "parity with JAX and Optax"
 "$optc" test tests/parity --quiet
-for spec in examples/*.opt; do
+for spec in examples/*.opt examples/systems/*/*.opt; do
   step "$spec"
   "$optc" test "$spec"
 done
