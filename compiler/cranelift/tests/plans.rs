@@ -67,6 +67,24 @@ fn loops_move_addresses_forwards_and_backwards() {
 }
 
 #[test]
+fn a_loop_ends_by_its_flag_or_its_limit() {
+    for (flag, most, want) in [(1u8, 5, 1.0), (1, 0, 0.0), (0, 5, 0.0)] {
+        let flags = |x: u8| Tensor::from_f64(DType::Bool, &[], &[f64::from(x)]);
+        let mut t = [numbers(4, 1.0), Tensor::zeros(DType::F32, &[4]), Tensor::scalar(9i32), Tensor::scalar(most), flags(flag), flags(0)];
+        // One pass, which takes the flag away.
+        let body = vec![
+            Instr::Kernel { kernel: 0, calls: vec![call(BufRef::whole(0), BufRef::whole(1), 4)] },
+            Instr::Copy { src: BufRef::whole(5), dst: BufRef::whole(4), bytes: 1 },
+        ];
+        let trip = Trip::While { go: BufRef::whole(4), most: BufRef::whole(3) };
+        let plan = plan_over(&t, vec![Instr::Loop { id: 0, trip, reverse: false, counter: BufRef::whole(2), body }]);
+        run_plan(&[add()], plan, &mut t, 1).unwrap();
+        assert_eq!(t[1].to_f64()[0], want * t[0].to_f64()[0], "{flag} {most}");
+        assert_eq!(t[2].to_f64(), [if want == 1.0 { 0.0 } else { 9.0 }]);
+    }
+}
+
+#[test]
 fn no_pass_of_a_loop_with_negative_trip_count() {
     let mut t = [numbers(4, 1.0), numbers(4, 0.0), Tensor::scalar(9i32), Tensor::scalar(-5i32)];
     let body = vec![Instr::Kernel { kernel: 0, calls: vec![call(BufRef::whole(0), BufRef::whole(1), 4)] }];

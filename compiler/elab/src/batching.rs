@@ -106,8 +106,14 @@ impl Evaluator<'_> {
                     .help("give at least one argument an axis: `vmap(f, axes = (0, none))(xs, y)`"),
             );
         };
-        if self.checking() {
-            return self.check_vmap(f, inner, &size, span);
+        if self.only_looked_at() {
+            if self.cx.emitting() {
+                let mut mapped = mapped.iter();
+                for (arg, _) in inner.iter_mut().zip(&axes).filter(|(_, axis)| axis.is_some()) {
+                    arg.value = self.first_elements(&arg.value, &mut mapped);
+                }
+            }
+            return self.look_at_vmap(f, inner, &size, span);
         }
         let n = size.known().unwrap_or(0).max(0) as usize;
         let mut inputs = vec![Array { dtype: DType::I32, shape: Vec::new(), weak: false, node: None }];
@@ -157,26 +163,39 @@ impl Evaluator<'_> {
         self.replay_recorded(recorded);
         Ok(put_arrays(&traced.value, &mut arrays[..traced.arrays].iter().cloned()))
     }
-    /// While checking: the result for one element, with the batch in front.
-    fn check_vmap(&mut self, f: &Value, args: Vec<CallArg>, size: &Dim, span: Span) -> Eval {
-        let depth = self.depth;
-        self.depth += 1;
-        let result = self.apply(f, args, span);
-        self.depth = depth;
-        let result = result?;
+    /// Where the function is only looked at: the result for one element, with the batch in front.
+    fn look_at_vmap(&mut self, f: &Value, args: Vec<CallArg>, size: &Dim, span: Span) -> Eval {
+        let result = self.one_deeper(|ev| ev.apply(f, args, span))?;
         if matches!(result, Value::Unknown) {
             return Ok(Value::Unknown);
         }
         let result = self.only_arrays(&result, span)?;
-        self.map_tree(&result, span, &mut |_, _, leaf| {
-            Ok(match leaf {
-                Value::Array(a) => {
-                    let shape = std::iter::once(size.clone()).chain(a.shape.iter().cloned()).collect();
-                    Value::Array(Array { shape, weak: false, ..a.clone() })
-                }
-                other => other.clone(),
-            })
+        self.map_tree(&result, span, &mut |ev, _, leaf| match leaf {
+            Value::Array(a) => {
+                let shape: Vec<Dim> = std::iter::once(size.clone()).chain(a.shape.iter().cloned()).collect();
+                let spread = optc_ops::broadcast_to(&mut ev.cx, a, &shape);
+                ev.lift(spread, span).map(|a| Value::Array(Array { weak: false, ..a }))
+            }
+            other => Ok(other.clone()),
         })
+    }
+    /// The first element of each mapped leaf; zeros of an empty batch.
+    fn first_elements(&mut self, value: &Value, mapped: &mut dyn Iterator<Item = &Array>) -> Value {
+        let mut elements = Vec::new();
+        for _ in crate::grad::arrays_of(value) {
+            let array = mapped.next().expect("an array for every mapped leaf");
+            let shape = self.known_shape(&array.shape);
+            let origin = self.cx.origin;
+            elements.push(if shape[0] == 0 {
+                self.literal(optc_abi::Tensor::zeros(array.dtype, &shape[1..]))
+            } else {
+                let node = self.cx.node(array);
+                let row = self.cx.graph().slice_axis(node, 0, 0, 1, origin);
+                let row = self.cx.graph().reshape(row, &shape[1..], origin);
+                self.cx.array(row)
+            });
+        }
+        put_arrays(value, &mut elements.into_iter())
     }
     /// A leaf as an array with the mapped axis in front.
     fn with_axis_first(&mut self, leaf: &Value, axis: i64, span: Span) -> Eval<Array> {

@@ -74,12 +74,8 @@ impl Evaluator<'_> {
     /// # Errors
     /// What `f` reports; a value that is no float scalar; what cannot be differentiated.
     pub fn differentiate(&mut self, wrt: &[Array], span: Span, f: &mut dyn FnMut(&mut Self, Vec<Array>) -> Eval) -> Eval<Differentiated> {
-        if self.checking() {
-            let depth = self.depth;
-            self.depth += 1;
-            let value = f(self, wrt.to_vec());
-            self.depth = depth;
-            let value = value?;
+        if self.only_looked_at() {
+            let value = self.one_deeper(|ev| f(ev, wrt.to_vec()))?;
             self.scalar_result(&value, span)?;
             return Ok(Differentiated { value, gradients: wrt.to_vec() });
         }
@@ -102,6 +98,19 @@ impl Evaluator<'_> {
         let arrays: Vec<Array> = outputs.into_iter().map(|n| self.cx.array(n)).collect();
         let value = self.replay(&traced, &arrays[..count]);
         Ok(Differentiated { value, gradients: arrays[count..].to_vec() })
+    }
+    /// Whether what a differentiated or mapped function does to values is of no interest: while checking its types are, while parameters are drawn its parameters,
+    /// which are made in the graph at hand.
+    pub(crate) fn only_looked_at(&self) -> bool {
+        self.checking() || self.initializing()
+    }
+    /// Evaluates a function that is compiled code, while it is only looked at.
+    pub(crate) fn one_deeper(&mut self, f: impl FnOnce(&mut Self) -> Eval) -> Eval {
+        let depth = self.depth;
+        self.depth += usize::from(self.checking());
+        let result = f(self);
+        self.depth = depth;
+        result
     }
     /// The value of a traced function from its outputs; what it recorded is recorded here.
     pub(crate) fn replay(&mut self, traced: &Traced, outputs: &[Array]) -> Value {
@@ -335,8 +344,8 @@ impl Evaluator<'_> {
             let value = put_floats(&point, &mut inputs.into_iter());
             ev.apply(&f, vec![CallArg { name: None, value, span: fx }], span)
         };
-        if self.checking() {
-            let value = body(self, arrays)?;
+        if self.only_looked_at() {
+            let value = self.one_deeper(|ev| body(ev, arrays))?;
             return Ok(Value::Tuple(Rc::new(vec![value.clone(), value])));
         }
         let traced = self.trace(&arrays, span, &mut body)?;
@@ -368,7 +377,9 @@ impl Evaluator<'_> {
             points.push(value);
             arrays.extend(floats);
         }
-        if self.checking() {
+        if self.only_looked_at() {
+            let args = points.iter().map(|p| CallArg { name: None, value: p.clone(), span }).collect();
+            self.one_deeper(|ev| ev.apply(f, args, span))?;
             return Ok(if points.len() == 1 { points.pop().unwrap_or(Value::None) } else { Value::Tuple(Rc::new(points)) });
         }
         let traced = self.trace(&arrays, span, &mut |ev, inputs| {

@@ -3,7 +3,7 @@
 use crate::batching::transformed;
 use crate::evaluator::{Eval, Evaluator};
 use crate::grad::{arrays_of, put_values};
-use crate::tree::{describe, leaves, rebuild};
+use crate::tree::{describe, leaves};
 use crate::value::{CallArg, Transform, Value, WrtArg};
 use optc_abi::DType;
 use optc_base::{Code, Diagnostic, Span};
@@ -11,7 +11,7 @@ use optc_ir::ScalarOp;
 use optc_ir::graph::{Graph, NodeId, Origin, Ty};
 use optc_mid::batch::batch;
 use optc_mid::differentiate;
-use optc_ops::Array;
+use optc_ops::{Array, Dim};
 use std::rc::Rc;
 
 impl Evaluator<'_> {
@@ -58,23 +58,18 @@ impl Evaluator<'_> {
             ev.only_floats(&value, span)?;
             Ok(value)
         };
-        if self.checking() {
-            let depth = self.depth;
-            self.depth += 1;
-            let value = call(self, arrays);
-            self.depth = depth;
-            let value = value?;
-            return self.map_tree(&value, span, &mut |_, _, leaf| {
+        if self.only_looked_at() {
+            let value = self.one_deeper(|ev| call(ev, arrays))?;
+            return self.map_tree(&value, span, &mut |ev, _, leaf| {
                 let Value::Array(out) = leaf else { return Ok(Value::Unknown) };
-                let blocks = leaves(&point).into_iter().map(|(_, leaf)| match leaf {
+                ev.map_tree(&point, span, &mut |ev, _, leaf| match leaf {
                     Value::Array(a) => {
-                        let shape = out.shape.iter().chain(&a.shape).cloned().collect();
+                        let shape: Vec<_> = out.shape.iter().chain(&a.shape).cloned().collect();
                         let dtype = if a.dtype.is_float() { out.dtype } else { a.dtype };
-                        Value::Array(Array { dtype, shape, weak: false, node: None })
+                        Ok(Value::Array(ev.some_array(dtype, &shape)))
                     }
-                    other => other,
-                });
-                Ok(rebuild(&point, &mut blocks.collect::<Vec<_>>().into_iter()))
+                    other => Ok(other.clone()),
+                })
             });
         }
         let traced = self.trace(&arrays, span, &mut call)?;
@@ -154,6 +149,14 @@ impl Evaluator<'_> {
             })?);
         }
         Ok(put_values(&traced.value, &mut blocks.into_iter()))
+    }
+    /// An array of a type whose values do not matter.
+    fn some_array(&mut self, dtype: DType, shape: &[Dim]) -> Array {
+        if self.cx.emitting() {
+            let shape = self.known_shape(shape);
+            return self.literal(optc_abi::Tensor::zeros(dtype, &shape));
+        }
+        Array { dtype, shape: shape.to_vec(), weak: false, node: None }
     }
     fn only_floats(&mut self, value: &Value, span: Span) -> Eval<()> {
         let all = leaves(value);

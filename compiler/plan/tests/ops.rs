@@ -376,6 +376,33 @@ fn a_scatter_in_a_loop_copies_nothing() {
 }
 
 #[test]
+fn loops_that_end_by_a_flag() {
+    // while sum(x) < limit { x <- x * x + 1 }
+    let mut body = Graph::new();
+    body.input("i", Ty::scalar(DType::I32), O);
+    body.input("go", Ty::scalar(DType::Bool), O);
+    let x = body.input("x", Ty::new(F, [5]), O);
+    let limit = body.input("limit", Ty::scalar(F), O);
+    let square = body.map(ScalarOp::Mul, &[x, x], O);
+    let one = body.splat(&Ty::new(F, [5]), 1.0, O);
+    let next = body.map(ScalarOp::Add, &[square, one], O);
+    let total = body.reduce(ReduceOp::Sum, next, &[0], O);
+    let go = body.map(ScalarOp::Lt, &[total, limit], O);
+    body.outputs = vec![go, next];
+    let body = Arc::new(body);
+    for start in [0.0, 1.0] {
+        let mut g = Graph::new();
+        let x = input(&mut g, F, &[5]);
+        let (most, go) = (g.scalar(DType::I32, 50.0, O), g.scalar(DType::Bool, start, O));
+        let limit = g.scalar(F, 1000.0, O);
+        let guard = Some(optc_ir::graph::Guard { most: Some(50) });
+        let op = LoopOp { trip: None, reverse: false, carried: 2, scanned: 0, guard, body: body.clone() };
+        g.outputs = g.loop_results(op, &[most, go, x, limit], O);
+        check(&g);
+    }
+}
+
+#[test]
 fn conditionals() {
     let branch = |op: ScalarOp| {
         let mut b = Graph::new();

@@ -187,6 +187,28 @@ fn loops() {
 }
 
 #[test]
+fn a_guarded_loop_ends_by_its_flag_or_its_limit() {
+    // while c < limit { c <- c + c }
+    let mut b = Graph::new();
+    b.input("i", Ty::scalar(DType::I32), O);
+    b.input("go", Ty::scalar(DType::Bool), O);
+    let c = b.input("c", Ty::scalar(DType::F32), O);
+    let limit = b.input("limit", Ty::scalar(DType::F32), O);
+    let next = b.map(ScalarOp::Add, &[c, c], O);
+    let go = b.map(ScalarOp::Lt, &[next, limit], O);
+    b.outputs = vec![go, next];
+    let guard = Some(crate::graph::Guard { most: None });
+    let op = LoopOp { trip: None, reverse: false, carried: 2, scanned: 0, guard, body: Arc::new(b) };
+    let run = |most: i32, go: bool| {
+        let go = Tensor::from_f64(DType::Bool, &[], &[f64::from(u8::from(go))]);
+        ok(&[i(&[], &[most]), go, f(&[], &[1.]), f(&[], &[10.])], |g, x| g.loop_results(op.clone(), x, O)[1])
+    };
+    assert_eq!(run(100, true), f(&[], &[16.]));
+    assert_eq!(run(2, true), f(&[], &[4.]));
+    assert_eq!(run(100, false), f(&[], &[1.]));
+}
+
+#[test]
 fn conditionals_run_one_branch() {
     let mut then = Graph::new();
     let x = then.input("x", Ty::new(DType::F32, [2]), O);

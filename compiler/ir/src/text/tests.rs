@@ -54,6 +54,31 @@ fn nested_graphs_come_back() {
 }
 
 #[test]
+fn guards_of_loops_come_back() {
+    let loop_of = |most| {
+        let mut body = Graph::new();
+        body.input("i", scalar(DType::I32), O);
+        let go = body.input("go", scalar(DType::Bool), O);
+        let stop = body.map(ScalarOp::Not, &[go], O);
+        body.outputs = vec![stop];
+        let mut g = Graph::new();
+        let trip = g.input("n", scalar(DType::I32), O);
+        let go = g.input("go", scalar(DType::Bool), O);
+        let guard = Some(crate::graph::Guard { most });
+        let op = LoopOp { trip: None, reverse: false, carried: 1, scanned: 0, guard, body: Arc::new(body) };
+        g.outputs = g.loop_results(op, &[trip, go], O);
+        g
+    };
+    for most in [None, Some(7)] {
+        let g = loop_of(most);
+        let text = print_full(&g);
+        let back = read(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        assert!(same_graph(&g, &back), "{text}");
+        assert!(!same_graph(&loop_of(Some(8)), &back), "{text}");
+    }
+}
+
+#[test]
 fn constants_keep_their_bits() {
     let mut g = Graph::new();
     let floats = [0.1f32, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, f32::from_bits(0x7fc0_0001), f32::from_bits(1), f32::MAX, 1e-7];
