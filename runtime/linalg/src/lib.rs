@@ -402,9 +402,28 @@ fn decompose<T: Element>(
     let params = defaults();
     let thin = svd::ComputeSvdVectors::Thin;
     let need = svd::svd_scratch::<T>(m, n, thin, thin, Par::Seq, params);
-    let (u, v) = (columns_mut(u, m, k), columns_mut(v, n, k));
     let a = MatRef::from_column_major_slice(a, m, n);
-    svd::svd(a, DiagMut::from_slice_mut(values), Some(u), Some(v), Par::Seq, stack(memory, need), params).is_ok()
+    let (left, right) = (columns_mut(u, m, k), columns_mut(v, n, k));
+    let memory = stack(memory, need);
+    if svd::svd(a, DiagMut::from_slice_mut(values), Some(left), Some(right), Par::Seq, memory, params).is_err() {
+        return false;
+    }
+    // Rounding may have left values near zero negative, or out of order.
+    for j in 0..k {
+        if values[j].wide() < 0.0 {
+            values[j] = -values[j];
+            v[j * n..(j + 1) * n].iter_mut().for_each(|x| *x = -*x);
+        }
+        for i in (0..j).rev() {
+            if values[i].wide() >= values[i + 1].wide() {
+                break;
+            }
+            values.swap(i, i + 1);
+            (0..m).for_each(|r| u.swap(i * m + r, (i + 1) * m + r));
+            (0..n).for_each(|r| v.swap(i * n + r, (i + 1) * n + r));
+        }
+    }
+    true
 }
 
 fn svd_one<T: Element>((m, n): (usize, usize), a: &mut [T], u: &mut [T], values: &mut [T], vt: &mut [T], s: &mut Space<T>) {

@@ -60,6 +60,7 @@ fn ty(v: &Val) -> String {
     match v {
         Val::Array(a) => format!("{}{:?}{}", a.dtype, a.shape.iter().map(Dim::to_string).collect::<Vec<_>>(), a.weak),
         Val::List(x) | Val::Tuple(x) => format!("[{}]", x.iter().map(ty).collect::<Vec<_>>().join(", ")),
+        Val::Record(x) => format!("{{{}}}", x.iter().map(|(name, v)| format!("{name}: {}", ty(v))).collect::<Vec<_>>().join(", ")),
         v => format!("{v:?}"),
     }
 }
