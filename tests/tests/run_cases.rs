@@ -71,6 +71,7 @@ cases! {
     element_types
     freezing
     functions
+    groups
     hyperparameters
     index_notation
     indexing
@@ -78,6 +79,7 @@ cases! {
     leaving_loops
     linear_algebra
     loops
+    loss_at
     many_leaves
     metrics
     metrics_in_bodies
@@ -96,5 +98,6 @@ cases! {
     train_settings
     trees
     while_loops
+    wrappers
     yields
 }

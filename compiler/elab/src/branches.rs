@@ -204,7 +204,7 @@ impl Evaluator<'_> {
     /// One side as a graph.
     fn branch(&mut self, scope: &Scope, sides: [Part<'_>; 2], which: usize, names: &[Arc<str>], span: Span) -> Eval<Side> {
         let mut inner = scope.clone();
-        let valued = matches!(sides, [Part::Block(_), Part::Block(_)]);
+        let valued = matches!(sides, [Part::Block(_), Part::Block(_)] | [Part::Lock(_), Part::Lock(_)]);
         let yields = self.yields.last().map_or(0, Vec::len);
         let result = self.subgraph(|ev| {
             let (value, recorded) = ev.recording(|ev| ev.side(&mut inner, sides[which]))?;

@@ -36,13 +36,13 @@ impl Evaluator<'_> {
                 },
             };
         };
+        if self.in_optimizer
+            && let Some(value) = self.of_all_leaves(scope, e, callee, args)?
+        {
+            return Ok(value);
+        }
         if let ExprKind::Field(base, method) = &callee.kind {
             if let Some(name) = self.namespaced(scope, base, method) {
-                if let Some(op) = name.strip_prefix("tree.")
-                    && self.in_optimizer
-                {
-                    return self.collective(scope, e.id, op, args, e.span);
-                }
                 let args = self.call_args(scope, args, given)?;
                 return self.builtin_at(&name, args, e.span);
             }
@@ -264,7 +264,7 @@ impl Evaluator<'_> {
             for part in [first, second] {
                 match &*part {
                     OptimizerValue::Chain(inner) => parts.extend(inner.iter().cloned()),
-                    OptimizerValue::Single { .. } => parts.push(part),
+                    _ => parts.push(part),
                 }
             }
             return Ok(Value::Optimizer(Rc::new(OptimizerValue::Chain(parts))));
@@ -359,7 +359,12 @@ impl Evaluator<'_> {
                     self.enter(None, span, |ev| {
                         let place = crate::rng::mix(ev.instance.place, ev.site(span));
                         let saved = std::mem::replace(&mut ev.instance.place, place);
+                        // A function made in the body of an optimizer speaks of all leaves wherever it is called.
+                        let made = scope.get(crate::optimizer::BODY).is_some() && ev.opt.is_some();
+                        let outer = ev.in_optimizer;
+                        ev.in_optimizer |= made;
                         let result = ev.expr(&mut scope, &lambda.body);
+                        ev.in_optimizer = outer;
                         ev.instance.place = saved;
                         result
                     })

@@ -6,6 +6,7 @@ use crate::optimizer::{Leaf, OptInputs, Pass};
 use crate::scope::Scope;
 use crate::settings::TrainSetup;
 use crate::tally::Metrics;
+use crate::train::short_path;
 use crate::value::{ModelValue, OptArg, OptimizerValue, Value};
 use indexmap::IndexMap;
 use optc_abi::DType;
@@ -135,25 +136,39 @@ impl Evaluator<'_> {
         }
         let names = std::iter::once(Arc::from("loss")).chain(setup.watched_names());
         let mut scalars: Vec<(Arc<str>, Value)> = names.map(|name| (name, watched_scalar())).collect();
-        let leaf = leaves.iter().find(|l| !l.buffer).map(|l| Leaf { path: l.path.clone(), w: l.array.clone(), g: l.array.clone() });
-        let leaf = leaf.unwrap_or(Leaf { path: Arc::from("w"), w: scalar(self.cx.float), g: scalar(self.cx.float) });
-        let metrics = self.check_optimizer(&setup.optimizer, leaf, scalars.clone())?;
+        let mut seen: Vec<Leaf> = Vec::new();
+        for leaf in leaves.iter().filter(|l| !l.buffer) {
+            seen.push(Leaf { path: short_path(setup, &leaf.path), w: leaf.array.clone(), g: leaf.array.clone() });
+        }
+        let all = !seen.is_empty();
+        if !all {
+            seen.push(Leaf { path: Arc::from("w"), w: scalar(self.cx.float), g: scalar(self.cx.float) });
+        }
+        let metrics = self.check_optimizer(&setup.optimizer, seen, all, scalars.clone())?;
         let recorded = auxiliary.into_iter().map(|(name, _)| Arc::from(name)).chain(metrics);
         scalars.extend(recorded.map(|name| (name, watched_scalar())));
         Ok(scalars)
     }
 
-    /// Checks an optimizer on one leaf; gives the names of its metrics.
-    fn check_optimizer(&mut self, optimizer: &OptimizerValue, leaf: Leaf, scalars: Vec<(Arc<str>, Value)>) -> Eval<Vec<Arc<str>>> {
+    /// Checks an optimizer on all leaves or on one that stands for any; gives the names of its metrics.
+    fn check_optimizer(
+        &mut self,
+        optimizer: &OptimizerValue,
+        leaves: Vec<Leaf>,
+        all_leaves: bool,
+        scalars: Vec<(Arc<str>, Value)>,
+    ) -> Eval<Vec<Arc<str>>> {
         let inputs = OptInputs {
             pass: Pass::Step,
-            leaves: vec![leaf],
+            leaves,
             step: scalar(DType::I32),
             total_steps: 1000,
             scalars,
             states: IndexMap::new(),
             key: None,
             inputs: true,
+            all_leaves,
+            loss: None,
         };
         self.run_optimizer(optimizer, inputs).map(|out| out.metrics.into_keys().map(|(_, name)| name).collect())
     }
@@ -165,19 +180,13 @@ impl Evaluator<'_> {
         if f.kind != FnKind::Optimizer {
             return Ok(());
         }
-        if let Some(p) = f.params.iter().find(|p| p.ty.as_ref().is_some_and(|t| matches!(t.kind, TypeKind::Optimizer))) {
-            return self.fail(
-                optc_base::Diagnostic::error(optc_base::Code("E0710"), p.span, "optimizers that take an optimizer are not yet supported")
-                    .help("chain optimizers with `|>` where that says the same"),
-            );
-        }
         let args = self.unknown_arguments(f, item);
         let optimizer = OptimizerValue::Single { item, args, span: f.name.span };
         for rank in [2, 1] {
             let shape: Vec<Dim> = (0..rank).map(|k| self.cx.fresh_symbol(["R", "C"][k])).collect();
             let w = Array { dtype: DType::F32, shape, weak: false, node: None };
             let scalars = vec![(Arc::from("loss"), Value::Array(Array { weak: true, ..scalar(DType::F64) }))];
-            self.check_optimizer(&optimizer, Leaf { path: Arc::from("w"), w: w.clone(), g: w }, scalars)?;
+            self.check_optimizer(&optimizer, vec![Leaf { path: Arc::from("w"), w: w.clone(), g: w }], false, scalars)?;
         }
         Ok(())
     }
@@ -190,6 +199,8 @@ impl Evaluator<'_> {
             let value = match p.ty.as_ref().map(|t| &t.kind) {
                 Some(TypeKind::Int) => Value::Int(self.cx.fresh_symbol(&p.name.text)),
                 Some(TypeKind::Bool) => Value::Bool(None),
+                // One that does nothing stands for any.
+                Some(TypeKind::Optimizer) => Value::Optimizer(Rc::new(OptimizerValue::Chain(Vec::new()))),
                 Some(TypeKind::Array { dims: None, .. }) if p.is_const => Value::Float(None),
                 Some(TypeKind::Array { dims: None, .. }) => Value::Array(Array { weak: true, ..scalar(DType::F64) }),
                 _ => Value::Unknown,

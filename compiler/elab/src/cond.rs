@@ -68,6 +68,8 @@ pub(crate) enum Part<'a> {
     Left,
     /// Nothing happens.
     Nothing,
+    /// Statements of an optimizer's body, for all leaves in lockstep.
+    Lock(&'a crate::optimizer::LockBody<'a>),
 }
 
 impl Part<'_> {
@@ -78,6 +80,7 @@ impl Part<'_> {
         match self {
             Part::Block(b) => &b.stmts,
             Part::Rest(stmts) => stmts,
+            Part::Lock(body) => body.stmts,
             Part::Left | Part::Nothing => &[],
         }
     }
@@ -107,6 +110,9 @@ impl Evaluator<'_> {
     }
     /// Variables of the scope that the sides of a conditional assign.
     pub(crate) fn carried_by(&self, scope: &Scope, sides: [Part<'_>; 2]) -> Vec<Arc<str>> {
+        if let Part::Lock(body) = sides[0] {
+            return body.names.clone();
+        }
         let mut names: Vec<Arc<str>> = Vec::new();
         for side in sides {
             let leaves = matches!(side, Part::Rest(_) | Part::Left) || crate::walk::exits(side.statements()).any();
@@ -134,6 +140,7 @@ impl Evaluator<'_> {
                 Ok(Value::None)
             }
             Part::Nothing => Ok(Value::None),
+            Part::Lock(body) => self.locked(scope, body, &mut |_, _| Ok(())),
         }
     }
     /// While checking: both branches, and what they have in common.
@@ -281,6 +288,13 @@ impl Evaluator<'_> {
     }
     /// The sides of a conditional do not fit together.
     pub(crate) fn sides_differ<T>(&mut self, a: &str, b: &str, span: Span, sides: [Part<'_>; 2], what: &str) -> Eval<T> {
+        if let Part::Lock(_) = sides[0] {
+            return self.fail(
+                Diagnostic::error(Code("E0338"), span, format!("{what} has different types in the branches of a run-time condition"))
+                    .note(format!("it is {a} in one and {b} in the other"))
+                    .help("convert one of them, or make the condition a compile-time value"),
+            );
+        }
         let Part::Block(then) = sides[0] else {
             let message = format!("{what} changes its type where the loop is left");
             return self

@@ -42,10 +42,7 @@ impl Evaluator<'_> {
                 }
                 Ok(Value::Record(Rc::new(record)))
             }
-            ExprKind::Groups(_) => self
-                .fail(Diagnostic::error(Code("E0710"), e.span, "optimizer groups are not yet supported").help(
-                    "use one optimizer whose hyperparameters depend on the leaf: `weight_decay = if ndim(w) < 2 { 0 } else { 0.1 }`",
-                )),
+            ExprKind::Groups(groups) => self.groups(scope, groups, e.span),
             ExprKind::Block(b) => self.block(scope, b),
             ExprKind::Lambda(lambda) => Ok(Value::Fn(Rc::new(FnValue::Lambda { lambda: lambda.clone(), scope: scope.clone() }))),
             ExprKind::Unary(op, a) => {

@@ -101,6 +101,9 @@ impl Evaluator<'_> {
         } else if self.exits.breaks {
             names.push(DONE.into());
         }
+        if let Some(lock) = body.lock {
+            names.clone_from(&lock.names);
+        }
         let mut initial: Vec<Value> = Vec::new();
         for name in &names {
             let value = scope.get(name).map_or(Value::Unknown, |b| b.value.clone());
@@ -219,13 +222,17 @@ impl Evaluator<'_> {
             }
         }
         self.counters.push(Value::Array(counter.clone()));
-        inner.push();
-        self.bind_element(inner, body, element, Value::Array(counter))?;
-        self.pass_statements(inner, &body.block.stmts, body.span)?;
-        inner.pop();
-        if let Some(cond) = body.cond {
-            let go = self.goes_on(inner, cond)?;
-            inner.set(GO, go);
+        if let Some(lock) = body.lock {
+            self.locked_pass(inner, body, lock, element, Value::Array(counter))?;
+        } else {
+            inner.push();
+            self.bind_element(inner, body, element, Value::Array(counter))?;
+            self.pass_statements(inner, &body.block.stmts, body.span)?;
+            inner.pop();
+            if let Some(cond) = body.cond {
+                let go = self.goes_on(inner, cond)?;
+                inner.set(GO, go);
+            }
         }
         let mut outs = self.values_of(inner, &carried.names);
         for path in &carried.paths {

@@ -39,13 +39,15 @@ pub(crate) struct Body<'a> {
     pub cond: Option<&'a Expr>,
     pub block: &'a Block,
     pub span: Span,
+    /// For loops of an optimizer's body about all leaves: what is carried is theirs.
+    pub lock: Option<&'a crate::optimizer::LockBody<'a>>,
 }
 
 impl Evaluator<'_> {
     pub(crate) fn for_expr(&mut self, scope: &mut Scope, l: &For, span: Span) -> Eval {
         let iter = self.expr(scope, &l.iter)?;
         let passes = self.passes(iter, l.iter.span)?;
-        let body = Body { pattern: Some(&l.pattern), enumerate: l.enumerate, cond: None, block: &l.body, span };
+        let body = Body { pattern: Some(&l.pattern), enumerate: l.enumerate, cond: None, block: &l.body, span, lock: None };
         if self.checking() {
             let outer = std::mem::replace(&mut self.run_time_exits, false);
             let result = self.check_loop(scope, &body, passes);

@@ -1,7 +1,7 @@
 //! Methods of values with methods of their own: models of a run, texts, optimizers outside `train`.
 
 use crate::evaluator::{Eval, Evaluator};
-use crate::optimizer::{Leaf, OptInputs, Pass};
+use crate::optimizer::{Asked, Leaf, OptInputs, Pass, StepLoss};
 use crate::scope::Scope;
 use crate::value::{CallArg, FnValue, OptimizerValue, Transform, Value};
 use indexmap::IndexMap;
@@ -106,6 +106,8 @@ impl Evaluator<'_> {
             states: IndexMap::new(),
             key,
             inputs: false,
+            all_leaves: true,
+            loss: None,
         };
         let out = self.run_optimizer(&optimizer, inputs)?;
         let states: IndexMap<Arc<str>, Value> = out.states.into_iter().map(|(n, a)| (Arc::from(n), Value::Array(a))).collect();
@@ -147,6 +149,15 @@ impl Evaluator<'_> {
             }
         };
         let leaves = self.optimizer_leaves(&tree, Some(&gradients), span)?;
+        let loss_at: Option<Rc<dyn StepLoss>> = match args {
+            [arg] if arg.name.is_none() => Some(Rc::new(FunctionLoss {
+                f: arg.value.clone(),
+                tree: tree.clone(),
+                key: self.key.clone(),
+                counters: self.counters.clone(),
+            })),
+            _ => None,
+        };
         let Value::Array(step) = &fields["step"] else { return Ok(Value::Unknown) };
         let mut states = IndexMap::new();
         if let Value::Record(all) = &fields[STATES] {
@@ -173,6 +184,8 @@ impl Evaluator<'_> {
             states,
             key,
             inputs: false,
+            all_leaves: true,
+            loss: loss_at,
         };
         let out = self.run_optimizer(&optimizer, inputs)?;
         let next = self.arithmetic(optc_front::ast::BinaryOp::Add, Value::Array(step.clone()), Value::Int(Dim::from(1i64)), span)?;
@@ -198,6 +211,8 @@ impl Evaluator<'_> {
                 states,
                 key: None,
                 inputs: false,
+                all_leaves: true,
+                loss: None,
             };
             let weights = self.run_optimizer(&optimizer, inputs)?.eval.unwrap_or_default();
             self.rebuild_tree(&new, &mut weights.into_iter().map(Value::Array))
@@ -206,5 +221,53 @@ impl Evaluator<'_> {
         };
         after.insert(Arc::from("eval"), evaluated);
         Ok(Value::Record(Rc::new(after)))
+    }
+}
+
+/// A scalar function of the parameters as the loss of a step.
+struct FunctionLoss {
+    f: Value,
+    /// The parameters, for their structure.
+    tree: Value,
+    /// What its draws depend on.
+    key: Option<Array>,
+    counters: Vec<Value>,
+}
+
+impl StepLoss for FunctionLoss {
+    fn at(&self, ev: &mut Evaluator<'_>, w: &[Array], asked: &Asked, span: Span) -> Eval<(Array, Vec<Array>)> {
+        (ev.key, ev.counters) = (self.key.clone(), self.counters.clone());
+        let tree = |ev: &mut Evaluator<'_>, arrays: &[Array]| ev.rebuild_tree(&self.tree, &mut arrays.iter().cloned().map(Value::Array));
+        let arg = |value: Value| CallArg { name: None, value, span };
+        let point = tree(ev, w);
+        let derivative = |value| Value::Fn(Rc::new(FnValue::Transformed(Transform::Grad { f: self.f.clone(), wrt: Vec::new(), value })));
+        let (value, arrays) = match asked {
+            Asked::Value => (ev.apply(&self.f, vec![arg(point)], span)?, Value::None),
+            Asked::Gradient => match ev.apply(&derivative(true), vec![arg(point)], span)? {
+                Value::Tuple(parts) if parts.len() == 2 => (parts[0].clone(), parts[1].clone()),
+                _ => return ev.error("E0339", span, "this function has no gradient"),
+            },
+            Asked::Product(directions) => {
+                let direction = tree(ev, directions);
+                match ev.jvp_call(vec![arg(derivative(false)), arg(point), arg(direction)], span)? {
+                    Value::Tuple(parts) if parts.len() == 2 => (Value::Float(Some(f64::NAN)), parts[1].clone()),
+                    _ => return ev.error("E0339", span, "this function has no gradient"),
+                }
+            }
+            Asked::Each => {
+                return ev.fail(
+                    Diagnostic::error(Code("E0542"), span, "a function of the parameters has no examples to take gradients of")
+                        .help("`grad_each_at` is for optimizers of a `train`, whose loss has a batch"),
+                );
+            }
+        };
+        let value = ev.float_scalar(&value, span, "the loss")?;
+        let mut out = Vec::new();
+        if !matches!(arrays, Value::None) {
+            for (_, leaf) in ev.tree_leaves(&arrays, span)? {
+                out.push(ev.array_of(&leaf, span)?);
+            }
+        }
+        Ok((value, out))
     }
 }

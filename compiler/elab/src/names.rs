@@ -140,6 +140,9 @@ impl Evaluator<'_> {
         let d = Diagnostic::error(Code("E0220"), span, format!("unknown name `{name}`")).at("not found in this scope");
         let help = match name {
             "w" | "g" | "t" => Some(format!("`{name}` is only known in the body of an optimizer")),
+            _ if crate::optimizer::OF_LOSS.contains(&name) => Some(format!(
+                "`{name}` is only known in the body of an optimizer, where there is a loss; elsewhere take the gradient of a function: `grad(f)(x)`"
+            )),
             "step" => Some("`step` is only known in schedules and optimizers".to_string()),
             "total_steps" => Some("`total_steps` is only known in optimizers".to_string()),
             "self" | "np" | "jnp" | "torch" | "math" => Some("operations stand in scope by their plain names, as `exp(x)`".to_string()),

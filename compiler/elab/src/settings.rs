@@ -515,12 +515,6 @@ impl Evaluator<'_> {
 
     /// An optimizer where one is wanted: `adamw` alone is `adamw()`.
     fn optimizer_expr(&mut self, scope: &mut Scope, e: &Expr) -> Eval {
-        if let ExprKind::Groups(_) = e.kind {
-            return self.fail(
-                Diagnostic::error(Code("E0710"), e.span, "optimizer groups are not yet supported")
-                    .help("give one optimizer for all parameters"),
-            );
-        }
         self.expr(scope, e)
     }
 

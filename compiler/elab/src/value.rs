@@ -178,6 +178,31 @@ pub enum OptimizerValue {
     },
     /// `a |> b`, in order.
     Chain(Vec<Rc<OptimizerValue>>),
+    /// `optimizer { "*.bias": sgd(), _: adamw() }`: each leaf has the first whose key it matches.
+    Groups {
+        /// In order.
+        groups: Vec<OptGroup>,
+        /// Where they were written.
+        span: Span,
+    },
+    /// The optimizer that the body of a wrapper holds: all mentions are one instance, with states of its own.
+    Inner {
+        /// The wrapper's place in the whole optimizer, and the name it has for it.
+        label: Arc<str>,
+        /// What is held.
+        of: Rc<OptimizerValue>,
+    },
+}
+
+/// A group of leaves with an optimizer.
+#[derive(Clone, Debug)]
+pub struct OptGroup {
+    /// Which leaves.
+    pub key: ast::GroupKey,
+    /// Theirs; `none` leaves them alone.
+    pub optimizer: Option<Rc<OptimizerValue>>,
+    /// Where it was written.
+    pub span: Span,
 }
 
 /// An argument of an optimizer: evaluated anew where it is used, because it may mention `step`, `t`, `w`, `ndim(w)`, `name`, `loss` or a metric.

@@ -75,6 +75,10 @@ impl Evaluator<'_> {
         match optimizer {
             OptimizerValue::Single { item, .. } => vec![self.item_name(*item)],
             OptimizerValue::Chain(parts) => parts.iter().flat_map(|p| self.optimizer_names(p)).collect(),
+            OptimizerValue::Groups { groups, .. } => {
+                groups.iter().flat_map(|g| g.optimizer.as_ref().map_or(vec!["none".into()], |o| self.optimizer_names(o))).collect()
+            }
+            OptimizerValue::Inner { of, .. } => self.optimizer_names(of),
         }
     }
     fn item_name(&self, item: ItemRef) -> String {
@@ -189,6 +193,18 @@ impl Evaluator<'_> {
                 let parts = parts.iter().map(|p| self.optimizer_identity(p, span, depth)).collect::<Eval<Vec<_>>>()?;
                 Ok(parts.join("|>"))
             }
+            OptimizerValue::Groups { groups, .. } => {
+                let mut text = String::from("groups");
+                for group in groups {
+                    let own = match &group.optimizer {
+                        Some(o) => self.optimizer_identity(o, span, depth)?,
+                        None => "none".into(),
+                    };
+                    let _ = write!(text, " {}:{own}", crate::optimizer::key_text(&group.key));
+                }
+                Ok(text)
+            }
+            OptimizerValue::Inner { of, .. } => self.optimizer_identity(of, span, depth),
             OptimizerValue::Single { item, args, .. } => {
                 let mut text = self.item_identity(*item);
                 for arg in args {

@@ -25,7 +25,7 @@ impl Evaluator<'_> {
             Some(e) => self.most_passes(scope, e)?,
             None => None,
         };
-        let body = Body { pattern: None, enumerate: false, cond: Some(cond), block, span };
+        let body = Body { pattern: None, enumerate: false, cond: Some(cond), block, span, lock: None };
         if self.checking() {
             let value = self.expr(scope, cond)?;
             self.truth(&value, cond.span)?;

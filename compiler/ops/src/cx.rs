@@ -92,6 +92,19 @@ impl Cx {
         });
         Array { dtype, shape: shape.iter().map(|&n| Dim::from(n)).collect(), weak: false, node }
     }
+    /// Adds an input to the graph in which an array stands, which may be one below the graph on top.
+    pub fn input_beside(&mut self, array: &Array, name: &str, dtype: DType, shape: &[usize]) -> Array {
+        let origin = self.origin;
+        let node = array.node.filter(|_| self.emitting).map(|(home, _)| {
+            let level = self.levels.iter_mut().find(|l| l.id == home).expect("compiler bug: an array outlived its graph");
+            (home, level.graph.input(name, Ty::new(dtype, shape.iter().copied()), origin))
+        });
+        Array { dtype, shape: shape.iter().map(|&n| Dim::from(n)).collect(), weak: false, node }
+    }
+    /// The graph on top.
+    pub fn top(&self) -> Option<LevelId> {
+        self.levels.last().map(|l| l.id)
+    }
     /// The handle of a node of the graph on top.
     pub fn array(&self, node: NodeId) -> Array {
         let level = self.levels.last().expect("a graph under construction");

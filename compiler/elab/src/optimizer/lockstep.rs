@@ -4,41 +4,59 @@ use super::*;
 
 impl Evaluator<'_> {
     pub(super) fn lock_block(&mut self, scopes: &mut [Scope], active: &[usize], block: &Block) -> Eval<Vec<Value>> {
-        let mut last = vec![Value::None; active.len()];
         for &leaf in active {
             scopes[leaf].push();
         }
-        for (k, stmt) in block.stmts.iter().enumerate() {
-            let values = self.lock_stmt(scopes, active, stmt)?;
-            if k + 1 == block.stmts.len() {
-                last = values;
-            }
-        }
+        let last = self.lock_stmts(scopes, active, &block.stmts)?;
         for &leaf in active {
             scopes[leaf].pop();
         }
         Ok(last)
     }
 
+    /// Statements in the scopes at hand; gives the values of the last.
+    pub(super) fn lock_stmts(&mut self, scopes: &mut [Scope], active: &[usize], stmts: &[Stmt]) -> Eval<Vec<Value>> {
+        let mut last = vec![Value::None; active.len()];
+        for (k, stmt) in stmts.iter().enumerate() {
+            last = self.lock_stmt(scopes, active, stmt)?;
+            let Some(&first) = active.first() else { continue };
+            if !self.exits.any() {
+                continue;
+            }
+            // As in any loop that can be left: what follows runs where the pass is not over.
+            let rest = &stmts[k + 1..];
+            match scopes[first].get(crate::exits::LEFT).map(|b| b.value.clone()) {
+                Some(Value::Bool(Some(true))) => return Ok(vec![Value::None; active.len()]),
+                Some(left @ Value::Array(_)) if !rest.is_empty() => {
+                    return self.lock_if(scopes, active, (&left, stmt.span), [&[], rest], stmt.span);
+                }
+                _ => {}
+            }
+        }
+        Ok(last)
+    }
+
     pub(super) fn begin_statement(&mut self, scopes: &[Scope], active: &[usize]) {
-        let run = self.opt_run();
+        let depth = self.depth;
+        let run = &mut self.opt_run().body;
         run.snapshot = scopes.to_vec();
         run.active = active.to_vec();
         run.cache.clear();
+        run.depth = depth;
     }
 
     /// Sets the key for draws of one leaf, or for what all share. Metrics are recorded for the first leaf only.
     pub(super) fn enter_leaf(&mut self, leaf: Option<usize>) {
-        let (key, stage) = {
-            let run = self.opt_run();
-            (run.inputs.key.clone(), run.stage)
-        };
-        let first = self.opt_run().active.first().copied();
+        let run = self.opt_run();
+        let (key, stage) = (run.inputs.key.clone(), stage_number(&run.body.label));
+        let index = leaf.and_then(|leaf| run.instance.leaves.get(leaf)).map(|member| member.index);
+        let first = run.body.active.first().copied();
+        run.body.leaf = leaf;
         self.recorder.muted = leaf.is_some() && leaf != first;
         self.key = key.map(|k| {
-            let k = self.fold_key(&k, 0x0070_0000 + stage as u32, None);
-            match leaf {
-                Some(leaf) => self.fold_key(&k, leaf as u32 + 1, None),
+            let k = self.fold_key(&k, stage, None);
+            match index {
+                Some(index) => self.fold_key(&k, index as u32 + 1, None),
                 None => k,
             }
         });
@@ -63,8 +81,19 @@ impl Evaluator<'_> {
                     self.bind_pattern(&mut scopes[leaf], pattern, value.clone(), *kind)?;
                 }
                 if let optc_front::ast::PatternKind::Name(n) = &pattern.kind {
-                    self.opt_run().shared.push(n.clone());
+                    self.opt_run().body.shared.push(n.clone());
                 }
+                self.note_own(pattern, false);
+                Ok(nothing())
+            }
+            StmtKind::Expr(e) if self.is_joint_loop(&scopes[first], e) && !self.checking() => {
+                let ExprKind::For(l) = &e.kind else { unreachable!("checked above") };
+                self.lock_for(scopes, active, l, e.span)?;
+                Ok(nothing())
+            }
+            StmtKind::Expr(e) if self.step_of_inner(scopes, active, e)? => Ok(nothing()),
+            StmtKind::Break(_) | StmtKind::Continue(_) => {
+                self.lock_leave(scopes, active, stmt)?;
                 Ok(nothing())
             }
             StmtKind::Let { shared: false, pattern, value, kind, ty: None } if is_control(value) => {
@@ -72,12 +101,14 @@ impl Evaluator<'_> {
                 for (&leaf, value) in active.iter().zip(values) {
                     self.bind_pattern(&mut scopes[leaf], pattern, value, *kind)?;
                 }
+                self.note_own(pattern, true);
+                self.stored(scopes, active, stmt)?;
                 Ok(nothing())
             }
             StmtKind::Update { .. } if pass == Pass::Eval => Ok(nothing()),
             StmtKind::Update { target, value } => {
                 let root = root_name(target);
-                let shared = root.as_ref().is_some_and(|r| self.opt_run().shared.contains(r));
+                let shared = root.as_ref().is_some_and(|r| self.opt_run().body.shared.contains(r));
                 if shared {
                     self.enter_leaf(None);
                     self.stmt(&mut scopes[first], stmt)?;
@@ -107,7 +138,11 @@ impl Evaluator<'_> {
                 }
                 Ok(nothing())
             }
-            StmtKind::Expr(e) if is_control(e) => self.lock_expr(scopes, active, e),
+            StmtKind::Expr(e) if is_control(e) => {
+                let values = self.lock_expr(scopes, active, e)?;
+                self.stored(scopes, active, stmt)?;
+                Ok(values)
+            }
             StmtKind::Eval { value, .. } => {
                 if pass == Pass::Eval {
                     let mut weights = self.opt_run().outputs.eval.take().unwrap_or_default();
@@ -117,8 +152,9 @@ impl Evaluator<'_> {
                     for &leaf in active {
                         self.enter_leaf(Some(leaf));
                         let value = self.expr(&mut scopes[leaf], value)?;
-                        let (dtype, shape) = (weights[leaf].dtype, weights[leaf].shape.clone());
-                        weights[leaf] = self.fit(&value, dtype, &shape, "eval w", stmt.span)?;
+                        let at = self.opt_run().instance.leaves[leaf].index;
+                        let (dtype, shape) = (weights[at].dtype, weights[at].shape.clone());
+                        weights[at] = self.fit(&value, dtype, &shape, "eval w", stmt.span)?;
                     }
                     self.opt_run().outputs.eval = Some(weights);
                 } else if self.opt_run().inputs.pass == Pass::Step {
@@ -141,9 +177,58 @@ impl Evaluator<'_> {
                     self.enter_leaf(Some(leaf));
                     values.push(self.stmt(&mut scopes[leaf], stmt)?);
                 }
+                self.stored(scopes, active, stmt)?;
+                if let StmtKind::Let { pattern, value, .. } = &stmt.kind {
+                    let own = self.own_part(value).is_some();
+                    self.note_own(pattern, own);
+                }
                 Ok(values)
             }
         }
+    }
+
+    /// What a statement assigned inside it, in branches and loops, is kept like what it assigns itself.
+    fn stored(&mut self, scopes: &mut [Scope], active: &[usize], stmt: &Stmt) -> Eval<()> {
+        for name in crate::walk::assigned(std::slice::from_ref(stmt)) {
+            for &leaf in active {
+                self.round_stored(&mut scopes[leaf], Some(&name), leaf, stmt.span)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// `inner.step()`: what the wrapper holds steps on the present weights and gradients of all leaves. Whether the statement is one.
+    fn step_of_inner(&mut self, scopes: &mut [Scope], active: &[usize], e: &Expr) -> Eval<bool> {
+        let ExprKind::Call { callee, args } = &e.kind else { return Ok(false) };
+        let ExprKind::Field(base, method) = &callee.kind else { return Ok(false) };
+        let (ExprKind::Name(n), "step", Some(&first)) = (&base.kind, &*method.text, active.first()) else { return Ok(false) };
+        let Some(Value::Optimizer(o)) = scopes[first].get(n).map(|b| b.value.clone()) else { return Ok(false) };
+        let OptimizerValue::Inner { label, of } = &*o else { return Ok(false) };
+        if let Some(arg) = args.first() {
+            return self.fail(
+                Diagnostic::error(Code("E0332"), arg.value.span, "`inner.step()` takes the present `w` and `g`")
+                    .help("assign `g` before, or use `inner.delta(g, w)`, which returns the change"),
+            );
+        }
+        if self.opt_run().inputs.pass == Pass::Eval {
+            return Ok(true);
+        }
+        let (mut leaves, mut weights, mut gradients) = (Vec::new(), Vec::new(), Vec::new());
+        for &leaf in active {
+            let member = self.opt_run().instance.leaves[leaf].clone();
+            let w = self.leaf_array(&scopes[leaf], "w", leaf, e.span)?;
+            gradients.push(self.leaf_array(&scopes[leaf], "g", leaf, e.span)?);
+            weights.push(self.cast_array(&w, member.leaf.w.dtype));
+            leaves.push(member);
+        }
+        let (new, g) = self.run_inner(label, of, leaves, weights, gradients)?;
+        for (&leaf, (w, g)) in active.iter().zip(new.into_iter().zip(g)) {
+            let compute = compute_type(w.dtype);
+            let w = self.cast_array(&w, compute);
+            scopes[leaf].set("w", Value::Array(w));
+            scopes[leaf].set("g", Value::Array(g));
+        }
+        Ok(true)
     }
 
     /// Conditionals and blocks, which may hold states and collectives; all else is evaluated leaf by leaf.
@@ -153,13 +238,23 @@ impl Evaluator<'_> {
             ExprKind::If { cond, then, otherwise } => {
                 self.begin_statement(scopes, active);
                 let mut truths = Vec::with_capacity(active.len());
+                let (mut run_time, mut decides) = (false, Value::Unknown);
                 for &leaf in active {
                     self.enter_leaf(Some(leaf));
                     let value = self.expr(&mut scopes[leaf], cond)?;
+                    if let Value::Array(_) = &value {
+                        (run_time, decides) = (true, value.clone());
+                    }
                     truths.push(match &value {
                         Value::Bool(Some(b)) => Some(*b),
                         _ => None,
                     });
+                }
+                let sides = [&then.stmts[..], otherwise.as_ref().map_or(&[][..], |b| &b.stmts[..])];
+                let run_time = run_time && truths.iter().any(Option::is_none);
+                let joint = run_time && sides.iter().any(|s| self.joint(&scopes[active[0]], s));
+                if joint {
+                    self.shared_condition(cond)?;
                 }
                 if truths.iter().any(Option::is_none) && self.mode == Mode::Check {
                     // Not known: both sides are checked, and what follows sees the first.
@@ -169,8 +264,12 @@ impl Evaluator<'_> {
                     let others = self.lock_block(&mut other, active, otherwise)?;
                     return Ok(values.iter().zip(&others).map(|(a, b)| self.join(a, b)).collect());
                 }
+                if joint {
+                    self.truth(&decides, cond.span)?;
+                    return self.lock_if(scopes, active, (&decides, cond.span), sides, e.span);
+                }
                 if truths.iter().any(Option::is_none) {
-                    // Decided at run time.
+                    // Decided at run time, for each leaf.
                     let mut values = Vec::with_capacity(active.len());
                     for &leaf in active {
                         self.enter_leaf(Some(leaf));
@@ -203,5 +302,14 @@ impl Evaluator<'_> {
                 Ok(values)
             }
         }
+    }
+}
+
+/// The number draws of a body depend on.
+fn stage_number(label: &str) -> u32 {
+    match label.parse::<u32>() {
+        Ok(n) => 0x0070_0000 + n,
+        // FNV-1a, above the numbers of chains.
+        Err(_) => label.bytes().fold(0x811C_9DC5u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193)) | 0x4000_0000,
     }
 }

@@ -5,8 +5,16 @@
 //! find the weights used in evaluation.
 
 mod collectives;
+mod control;
+mod instances;
 mod lockstep;
+mod loss_at;
 mod states;
+
+pub(crate) use collectives::OF_LOSS;
+pub(crate) use control::LockBody;
+pub(crate) use instances::key_text;
+pub(crate) use loss_at::{Asked, StepLoss};
 
 use crate::evaluator::{Eval, Evaluator, Mode};
 use crate::model::Recorder;
@@ -64,6 +72,10 @@ pub struct OptInputs {
     pub key: Option<Array>,
     /// Whether hyperparameters that are numbers become inputs of the graph on top.
     pub inputs: bool,
+    /// Whether `leaves` are all there are. While an item is checked, one stands for any.
+    pub all_leaves: bool,
+    /// The step's loss at other weights, where there is a step.
+    pub loss: Option<Rc<dyn StepLoss>>,
 }
 
 /// What a run of an optimizer gives.
@@ -83,26 +95,65 @@ pub struct OptOutputs {
     pub ranged: Vec<(Ranged, Array)>,
 }
 
+/// A name that is bound in the bodies of optimizers. No name of the language is spelled like it.
+pub(crate) const BODY: &str = "%body";
+
 /// The run in progress.
 pub struct OptRun {
     inputs: OptInputs,
     outputs: OptOutputs,
     /// Inputs already made for hyperparameters.
     hyper: IndexMap<String, Array>,
+    /// The states as they are now.
+    states: IndexMap<String, Array>,
+    instance: Instance,
+    body: BodyRun,
+}
+
+/// An optimizer with leaves of its own: the whole one, a group, or the optimizer a wrapper holds.
+#[derive(Clone, Debug)]
+struct Instance {
+    leaves: Vec<Member>,
+    /// Steps it has made, an i32 scalar.
+    step: Array,
+    /// What stands in front of the numbers of its bodies.
+    prefix: String,
+    /// How many optimizers with a body ran before.
+    stages: usize,
+}
+
+/// A leaf of an instance.
+#[derive(Clone, Debug)]
+struct Member {
+    /// Its place among all leaves.
+    index: usize,
+    /// The leaf as it was before the step.
+    leaf: Leaf,
+}
+
+/// A body being run for the leaves of an instance.
+#[derive(Clone, Debug, Default)]
+struct BodyRun {
+    /// Which body of the whole optimizer: its number in a chain, with those of what holds it in front.
+    label: Arc<str>,
     /// Scopes of all leaves at the beginning of the statement.
     snapshot: Vec<Scope>,
     /// Leaves the statement runs for.
     active: Vec<usize>,
+    /// The leaf at hand; `None` for what all share.
+    leaf: Option<usize>,
     /// Collectives of this statement that have been computed.
-    cache: FxHashMap<ExprId, Value>,
-    /// Which optimizer of a chain.
-    stage: usize,
-    /// Names of shared states and variables of the stage.
+    cache: Vec<collectives::Computed>,
+    /// Names of shared states and variables.
     shared: Vec<Arc<str>>,
-    /// States of the stage: name in the body, leaf (or none), full names with their storage type.
+    /// Variables whose values differ from leaf to leaf.
+    own: Vec<Arc<str>>,
+    /// States: name in the body, leaf (or none), full names with their storage type.
     stage_states: Vec<StageState>,
-    /// How many optimizers with a body ran before.
-    stages: usize,
+    /// Nesting of graphs at the beginning of the statement.
+    depth: usize,
+    /// Whether the statement stands under a condition known at run time only.
+    conditional: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -125,18 +176,14 @@ impl Evaluator<'_> {
     /// Runs an optimizer or chain on all leaves.
     pub fn run_optimizer(&mut self, optimizer: &OptimizerValue, inputs: OptInputs) -> Eval<OptOutputs> {
         let w: Vec<Array> = inputs.leaves.iter().map(|l| l.w.clone()).collect();
-        let scopes: Vec<Scope> = inputs.leaves.iter().map(|_| Scope::new(ModuleId(0))).collect();
-        let active = (0..inputs.leaves.len()).collect();
+        let g: Vec<Array> = inputs.leaves.iter().map(|l| l.g.clone()).collect();
+        let leaves = inputs.leaves.iter().enumerate().map(|(index, leaf)| Member { index, leaf: leaf.clone() }).collect();
         let run = OptRun {
-            outputs: OptOutputs { w, ..OptOutputs::default() },
+            outputs: OptOutputs::default(),
             hyper: IndexMap::new(),
-            snapshot: scopes,
-            active,
-            cache: FxHashMap::default(),
-            stage: 0,
-            shared: Vec::new(),
-            stage_states: Vec::new(),
-            stages: 0,
+            states: inputs.states.clone(),
+            instance: Instance { leaves, step: inputs.step.clone(), prefix: String::new(), stages: 0 },
+            body: BodyRun::default(),
             inputs,
         };
         let outer = self.opt.replace(run);
@@ -144,13 +191,13 @@ impl Evaluator<'_> {
         let step = self.opt_run().inputs.pass == Pass::Step;
         let recorder = std::mem::replace(&mut self.recorder, Recorder { metrics: step.then(Metrics::new), ..Recorder::default() });
         let in_optimizer = std::mem::replace(&mut self.in_optimizer, true);
-        let g: Vec<Array> = self.opt_run().inputs.leaves.iter().map(|l| l.g.clone()).collect();
-        let result = self.run_stage(optimizer, g);
+        let result = self.run_stage(optimizer, w, g);
         self.key = saved_key;
         self.in_optimizer = in_optimizer;
         let recorder = std::mem::replace(&mut self.recorder, recorder);
         let mut run = std::mem::replace(&mut self.opt, outer).expect("the run that was put in");
-        result?;
+        run.outputs.w = result?.0;
+        run.outputs.states = run.states;
         run.outputs.metrics = recorder.metrics.unwrap_or_default();
         Ok(run.outputs)
     }
@@ -159,83 +206,87 @@ impl Evaluator<'_> {
         self.opt.as_mut().expect("compiler bug: no optimizer is running")
     }
 
-    /// Runs one optimizer or, in order, the parts of a chain; takes and gives the gradients.
-    fn run_stage(&mut self, optimizer: &OptimizerValue, g: Vec<Array>) -> Eval<Vec<Array>> {
+    /// Runs one optimizer or, in order, the parts of a chain, on the leaves of the instance; takes and gives weights (as stored) and gradients.
+    fn run_stage(&mut self, optimizer: &OptimizerValue, w: Vec<Array>, g: Vec<Array>) -> Eval<(Vec<Array>, Vec<Array>)> {
         match optimizer {
             OptimizerValue::Chain(parts) => {
-                let mut g = g;
+                let mut at = (w, g);
                 for part in parts {
-                    g = self.run_stage(part, g)?;
+                    at = self.run_stage(part, at.0, at.1)?;
                 }
-                Ok(g)
+                Ok(at)
             }
-            OptimizerValue::Single { item, args, span } => self.run_body(*item, args, *span, g),
+            OptimizerValue::Single { item, args, span } => self.run_body(*item, args, *span, w, g),
+            OptimizerValue::Groups { groups, span } => self.run_groups(groups, *span, w, g),
+            OptimizerValue::Inner { label, of } => {
+                let leaves = self.opt_run().instance.leaves.clone();
+                self.run_inner(label, of, leaves, w, g)
+            }
         }
     }
 
-    fn run_body(&mut self, item_ref: ItemRef, args: &[OptArg], span: Span, g: Vec<Array>) -> Eval<Vec<Array>> {
+    fn run_body(&mut self, item_ref: ItemRef, args: &[OptArg], span: Span, w: Vec<Array>, g: Vec<Array>) -> Eval<(Vec<Array>, Vec<Array>)> {
         let program = self.program;
         let ItemKind::Fn(item) = &program.item(item_ref).kind else { panic!("compiler bug: an optimizer that is no function") };
-        let leaves = self.opt_run().inputs.leaves.len();
+        // While checking, one leaf stands for all.
+        let leaves = if self.checking() { w.len().min(1) } else { w.len() };
         let is_block = matches!(item.body.kind, ExprKind::Block(_));
-        let stage = self.opt_run().stages;
-        // Named chains have no states of their own and are not counted.
-        self.opt_run().stages += usize::from(is_block);
+        let label: Arc<str> = {
+            let instance = &mut self.opt_run().instance;
+            let label = format!("{}{}", instance.prefix, instance.stages);
+            // Named chains have no states of their own and are not counted.
+            instance.stages += usize::from(is_block);
+            Arc::from(label)
+        };
         let mut scopes = Vec::with_capacity(leaves);
         for leaf in 0..leaves {
             let mut scope = Scope::new(item_ref.module);
-            self.bind_leaf(&mut scope, leaf, &g[leaf]);
-            self.bind_hyperparameters(item, item_ref, args, span, stage, &mut scope, leaf)?;
+            self.bind_leaf(&mut scope, leaf, &w[leaf], &g[leaf]);
+            self.bind_hyperparameters(item, item_ref, args, span, &label, &mut scope, leaf)?;
             scope.push();
             scopes.push(scope);
         }
         if !is_block {
             // A named chain: `optimizer clipped(lr: float) = clip_by_global_norm(1.0) |> adamw(lr = lr)`.
-            let Some(scope) = scopes.first_mut() else { return Ok(g) };
+            let Some(scope) = scopes.first_mut() else { return Ok((w, g)) };
             let value = self.expr(scope, &item.body)?;
-            let Value::Optimizer(inner) = value else {
+            let Some(inner) = self.as_optimizer(&value, item.body.span) else {
                 return self.fail(
                     Diagnostic::error(Code("E0528"), item.body.span, "the body of this optimizer is not an optimizer")
                         .help("write a block with updates of `w` or `g`, or a chain of optimizers joined by `|>`"),
                 );
             };
-            return self.run_stage(&inner, g);
+            return self.run_stage(&inner, w, g);
         }
         let ExprKind::Block(body) = &item.body.kind else { unreachable!("checked above") };
-        let outer = {
-            let run = self.opt_run();
-            let outer = (run.stage, std::mem::take(&mut run.shared), std::mem::take(&mut run.stage_states));
-            run.stage = stage;
-            outer
-        };
-        self.recorder.place = Arc::from(format!("{stage}.{}", item.name.text));
+        let place = std::mem::replace(&mut self.recorder.place, Arc::from(format!("{label}.{}", item.name.text)));
+        let own = ["w", "g", "name"].map(Arc::from).to_vec();
+        let outer = std::mem::replace(&mut self.opt_run().body, BodyRun { label, own, ..BodyRun::default() });
         let active: Vec<usize> = (0..leaves).collect();
+        self.eval_inner(&scopes)?;
         self.lock_block(&mut scopes, &active, body)?;
         self.finish_stage(&scopes, item)?;
-        let mut gradients = Vec::with_capacity(leaves);
+        let (mut new, mut gradients) = (w, g);
         for (leaf, scope) in scopes.iter().enumerate() {
-            gradients.push(self.leaf_array(scope, "g", leaf, item.span)?);
+            gradients[leaf] = self.leaf_array(scope, "g", leaf, item.span)?;
             let w = self.leaf_array(scope, "w", leaf, item.span)?;
-            let storage = self.opt_run().outputs.w[leaf].dtype;
-            let w = self.cast_array(&w, storage);
-            self.opt_run().outputs.w[leaf] = w;
+            let storage = new[leaf].dtype;
+            new[leaf] = self.cast_array(&w, storage);
         }
-        let run = self.opt_run();
-        (run.stage, run.shared, run.stage_states) = outer;
-        Ok(gradients)
+        self.opt_run().body = outer;
+        self.recorder.place = place;
+        Ok((new, gradients))
     }
 
     /// Binds what a body sees of its leaf and of the run.
-    fn bind_leaf(&mut self, scope: &mut Scope, leaf: usize, g: &Array) {
-        let (info, w) = {
-            let run = self.opt_run();
-            (run.inputs.leaves[leaf].clone(), run.outputs.w[leaf].clone())
-        };
+    fn bind_leaf(&mut self, scope: &mut Scope, leaf: usize, w: &Array, g: &Array) {
+        let info = self.opt_run().instance.leaves[leaf].leaf.clone();
         let compute = compute_type(w.dtype);
-        let w = self.cast_array(&w, compute);
+        let w = self.cast_array(w, compute);
         let g = self.cast_array(g, compute);
         let span = Span::default();
         self.bind_run_scalars(scope);
+        scope.bind(BODY, Value::None, LetKind::Let, span);
         scope.bind("name", Value::Str(info.path), LetKind::Let, span);
         scope.bind("w", Value::Array(w), LetKind::Var, span);
         scope.bind("g", Value::Array(g), LetKind::Var, span);
@@ -246,7 +297,7 @@ impl Evaluator<'_> {
         let span = Span::default();
         let (step, total, scalars, pass) = {
             let run = self.opt_run();
-            (run.inputs.step.clone(), run.inputs.total_steps, run.inputs.scalars.clone(), run.inputs.pass)
+            (run.instance.step.clone(), run.inputs.total_steps, run.inputs.scalars.clone(), run.inputs.pass)
         };
         let step = Array { weak: true, ..step };
         // After a step the counter has moved on: what was `t` in the step is the number of steps made.
@@ -287,8 +338,8 @@ impl Evaluator<'_> {
 
     /// The array a name holds at the end of a body, of the leaf's shape.
     fn leaf_array(&mut self, scope: &Scope, name: &str, leaf: usize, span: Span) -> Eval<Array> {
-        let shape = self.opt_run().inputs.leaves[leaf].w.shape.clone();
-        let dtype = compute_type(self.opt_run().inputs.leaves[leaf].w.dtype);
+        let w = self.opt_run().instance.leaves[leaf].leaf.w.clone();
+        let (shape, dtype) = (w.shape, compute_type(w.dtype));
         let value = scope.get(name).map_or(Value::Unknown, |b| b.value.clone());
         self.fit(&value, dtype, &shape, name, span)
     }
@@ -322,7 +373,7 @@ impl Evaluator<'_> {
         item_ref: ItemRef,
         args: &[OptArg],
         span: Span,
-        stage: usize,
+        stage: &str,
         scope: &mut Scope,
         leaf: usize,
     ) -> Eval<()> {
@@ -332,6 +383,12 @@ impl Evaluator<'_> {
             let named = args.iter().find(|a| a.name.as_deref() == Some(&*param.name.text));
             let arg = named.or_else(|| positional.next());
             let value = match arg {
+                Some(arg) if param.ty.as_ref().is_some_and(|t| matches!(t.kind, TypeKind::Optimizer)) => {
+                    used += 1;
+                    // An optimizer counts steps of its own: what its arguments say of steps and leaves is read where it runs.
+                    let value = self.expr(&mut arg.scope.clone(), &arg.expr)?;
+                    self.held_optimizer(item, param, value, arg.expr.span, stage)?
+                }
                 Some(arg) => {
                     used += 1;
                     let mut inner = arg.scope.clone();
@@ -349,6 +406,10 @@ impl Evaluator<'_> {
                     self.hyper_value(scope, param, value, arg.expr.span, stage, item)?
                 }
                 None => match &param.default {
+                    Some(default) if param.ty.as_ref().is_some_and(|t| matches!(t.kind, TypeKind::Optimizer)) => {
+                        let value = self.expr(&mut Scope::new(item_ref.module), default)?;
+                        self.held_optimizer(item, param, value, default.span, stage)?
+                    }
                     Some(default) => {
                         let value = self.expr(scope, default)?;
                         self.hyper_value(scope, param, value, default.span, stage, item)?
@@ -389,7 +450,7 @@ impl Evaluator<'_> {
     }
 
     /// A hyperparameter's value: schedules are read at this step; numbers become inputs of the step, so that changing one never recompiles.
-    fn hyper_value(&mut self, scope: &Scope, param: &Param, value: Value, span: Span, stage: usize, item: &FnItem) -> Eval<Value> {
+    fn hyper_value(&mut self, scope: &Scope, param: &Param, value: Value, span: Span, stage: &str, item: &FnItem) -> Eval<Value> {
         let compile_time = param.is_const || param.ty.as_ref().is_some_and(|t| !matches!(t.kind, TypeKind::Array { .. }));
         let value = match value {
             Value::Schedule(_) => {
@@ -428,7 +489,9 @@ impl Evaluator<'_> {
         if let Some(array) = self.opt_run().hyper.get(&name) {
             return Ok(Value::Array(array.clone()));
         }
-        let array = Array { weak: true, ..self.cx.input(&format!("hyper.{name}"), DType::F64, &[]) };
+        // The inputs of the step are those of its own graph, also where an optimizer runs under a condition.
+        let home = self.opt_run().inputs.step.clone();
+        let array = Array { weak: true, ..self.cx.input_beside(&home, &format!("hyper.{name}"), DType::F64, &[]) };
         let run = self.opt_run();
         run.outputs.hyper.insert(name.clone(), number);
         run.hyper.insert(name, array.clone());
@@ -439,7 +502,12 @@ impl Evaluator<'_> {
     fn watch_range(&mut self, param: &Param, scope: &Scope, value: &Value, span: Span, item: &FnItem) -> Eval<()> {
         let (Some(range), Value::Array(a)) = (&param.range, value) else { return Ok(()) };
         let run = self.opt_run();
+        let home = run.inputs.step.node.map(|(level, _)| level);
         if run.inputs.pass != Pass::Step || !run.inputs.inputs || !a.shape.is_empty() || !self.cx.emitting() {
+            return Ok(());
+        }
+        // One that is computed under a condition may not have been computed at all.
+        if a.node.map(|(level, _)| level) != home || self.cx.top() != home {
             return Ok(());
         }
         let limits = self.limits(param, scope)?;

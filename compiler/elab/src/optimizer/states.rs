@@ -5,11 +5,29 @@ use crate::settings::mentions;
 
 impl Evaluator<'_> {
     /// Whether some state of an optimizer begins with a function of the gradient.
-    pub(crate) fn state_uses_gradient(&self, optimizer: &OptimizerValue) -> bool {
+    pub(crate) fn state_uses_gradient(&mut self, optimizer: &OptimizerValue) -> bool {
         match optimizer {
             OptimizerValue::Chain(parts) => parts.iter().any(|p| self.state_uses_gradient(p)),
-            OptimizerValue::Single { item, .. } => {
+            OptimizerValue::Groups { groups, .. } => {
+                groups.iter().any(|g| g.optimizer.as_ref().is_some_and(|o| self.state_uses_gradient(o)))
+            }
+            OptimizerValue::Inner { of, .. } => self.state_uses_gradient(of),
+            OptimizerValue::Single { item, args, .. } => {
                 let ItemKind::Fn(f) = &self.program.item(*item).kind else { return false };
+                let held =
+                    f.params.iter().enumerate().filter(|(_, p)| p.ty.as_ref().is_some_and(|t| matches!(t.kind, TypeKind::Optimizer)));
+                for (k, param) in held {
+                    let named = args.iter().find(|a| a.name.as_deref() == Some(&*param.name.text));
+                    let Some(arg) = named.or_else(|| args.get(k).filter(|a| a.name.is_none())) else { continue };
+                    // Mistakes in it are found where it runs.
+                    let known = self.diagnostics.len();
+                    let value = self.expr(&mut arg.scope.clone(), &arg.expr);
+                    self.diagnostics.truncate(known);
+                    let Ok(value) = value else { continue };
+                    if self.as_optimizer(&value, arg.expr.span).is_some_and(|o| self.state_uses_gradient(&o)) {
+                        return true;
+                    }
+                }
                 match &f.body.kind {
                     ExprKind::Block(b) => self.block_states_use_gradient(&b.stmts),
                     // A named chain: its parts are seen when they run; assume they may.
@@ -21,7 +39,10 @@ impl Evaluator<'_> {
 
     fn block_states_use_gradient(&self, stmts: &[Stmt]) -> bool {
         stmts.iter().any(|s| match &s.kind {
-            StmtKind::State { init, .. } => mentions(self.program.sources.slice(init.span), "g"),
+            StmtKind::State { init, .. } => {
+                let text = self.program.sources.slice(init.span);
+                std::iter::once("g").chain(collectives::OF_LOSS.iter().copied()).any(|word| mentions(text, word))
+            }
             StmtKind::Expr(e) | StmtKind::Let { value: e, .. } | StmtKind::Update { value: e, .. } => self.expr_states_use_gradient(e),
             _ => false,
         })
@@ -49,8 +70,14 @@ impl Evaluator<'_> {
     ) -> Eval<()> {
         let (pass, stage, info) = {
             let run = self.opt_run();
-            (run.inputs.pass, run.stage, run.inputs.leaves[leaf].clone())
+            (run.inputs.pass, run.body.label.clone(), run.instance.leaves[leaf].leaf.clone())
         };
+        if self.opt_run().body.conditional {
+            return self.fail(
+                Diagnostic::error(Code("E0343"), name.span, "`state` cannot stand under a run-time condition or in a loop")
+                    .help("declare it at the top of the body, or under a condition that is known at compile time"),
+            );
+        }
         self.enter_leaf(if shared { None } else { Some(leaf) });
         // Initial values are taken before the first step: they see the incoming parameter and gradient.
         let mut scope = scopes[leaf].clone();
@@ -94,12 +121,16 @@ impl Evaluator<'_> {
             };
             parts.push((full.clone(), array.dtype));
             let array = if pass == Pass::Init {
-                if self.opt_run().outputs.states.insert(full.clone(), array.clone()).is_some() {
+                let run = self.opt_run();
+                let twice = run.body.stage_states.iter().any(|s| s.parts.iter().any(|p| p.0 == full));
+                // What a wrapper holds may be mentioned several times: the first mention sets the initial values.
+                let array = run.states.entry(full.clone()).or_insert(array).clone();
+                if twice || parts.iter().filter(|p: &&(String, DType)| p.0 == full).count() > 1 {
                     return self.fail(Diagnostic::error(Code("E0345"), name.span, format!("state `{}` is declared twice", name.text)));
                 }
                 array
             } else {
-                match self.opt_run().inputs.states.get(&full) {
+                match self.opt_run().states.get(&full) {
                     Some(a) => a.clone(),
                     // While checking there are no slots: the type is what matters.
                     None => array,
@@ -113,9 +144,12 @@ impl Evaluator<'_> {
             scopes[target].bind(name.text.clone(), bound.clone(), LetKind::Var, name.span);
             self.hoist(&mut scopes[target], &name.text, &bound, name.span);
         }
-        let run = self.opt_run();
+        let run = &mut self.opt_run().body;
         if shared {
             run.shared.push(name.text.clone());
+            run.own.retain(|n| *n != name.text);
+        } else if !run.own.contains(&name.text) {
+            run.own.push(name.text.clone());
         }
         run.stage_states.push(StageState { name: name.text.clone(), leaf: if shared { None } else { Some(leaf) }, parts });
         Ok(())
@@ -176,9 +210,9 @@ impl Evaluator<'_> {
     pub(super) fn round_stored(&mut self, scope: &mut Scope, root: Option<&str>, leaf: usize, span: Span) -> Eval<()> {
         let Some(root) = root else { return Ok(()) };
         let storage: Vec<DType> = if root == "w" {
-            vec![self.opt_run().inputs.leaves[leaf].w.dtype]
+            vec![self.opt_run().instance.leaves[leaf].leaf.w.dtype]
         } else {
-            let states = &self.opt_run().stage_states;
+            let states = &self.opt_run().body.stage_states;
             let found = states.iter().rev().find(|s| &*s.name == root && s.leaf.is_none_or(|l| l == leaf));
             found.map(|s| s.parts.iter().map(|p| p.1).collect()).unwrap_or_default()
         };
@@ -210,18 +244,18 @@ impl Evaluator<'_> {
         if self.opt_run().inputs.pass != Pass::Step {
             return Ok(());
         }
-        let states = self.opt_run().stage_states.clone();
+        let states = self.opt_run().body.stage_states.clone();
         for state in states {
             let scope = &scopes[state.leaf.unwrap_or(0)];
             let value = scope.get(&format!("state {}", state.name)).or_else(|| scope.get(&state.name)).map(|b| b.value.clone());
             let value = value.unwrap_or(Value::Unknown);
             let parts = self.tree_leaves(&value, item.span)?;
             for ((full, dtype), (_, part)) in state.parts.iter().zip(parts) {
-                let Some(incoming) = self.opt_run().inputs.states.get(full).cloned() else { continue };
+                let Some(incoming) = self.opt_run().states.get(full).cloned() else { continue };
                 let shape = incoming.shape.clone();
                 let fitted = self.fit(&part, compute_type(*dtype), &shape, &state.name, item.span)?;
                 let stored = self.cast_array(&fitted, *dtype);
-                self.opt_run().outputs.states.insert(full.clone(), stored);
+                self.opt_run().states.insert(full.clone(), stored);
             }
         }
         Ok(())

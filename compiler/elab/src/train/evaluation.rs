@@ -23,6 +23,8 @@ impl Evaluator<'_> {
             states: states.collect(),
             key: None,
             inputs: false,
+            all_leaves: true,
+            loss: None,
         };
         let out = match self.run_optimizer(&setup.optimizer, opt) {
             Ok(out) => out,

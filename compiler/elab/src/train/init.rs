@@ -67,8 +67,17 @@ impl Evaluator<'_> {
         // The optimizer's states, from the initial weights; a real gradient only where a state's initial value asks for it.
         let mut weights = Vec::new();
         let needs_gradient = setup.state_uses_gradient;
+        let mut loss_at: Option<Rc<dyn crate::optimizer::StepLoss>> = None;
         let gradients = if needs_gradient && self.cx.emitting() {
-            let f = self.loss_function(setup, &decls, &[setup.batch])?;
+            let f = Rc::new(self.loss_function(setup, &decls, &[setup.batch])?);
+            loss_at = Some(Rc::new(at::TrainLoss {
+                setup: Rc::new(TrainSetup { accumulate: 1, ..setup.clone() }),
+                decls: decls.as_slice().into(),
+                leaves: arrays.clone(),
+                fields: fields.to_vec(),
+                key: key.clone(),
+                f: f.clone(),
+            }));
             let args = order_leaves(&decls, &arrays).into_iter().chain(fields.iter().map(|(_, a)| a.clone())).chain([key.clone()]);
             Some(self.inline_gradients(&f, &args.collect::<Vec<_>>(), setup.span)?.3)
         } else {
@@ -93,6 +102,8 @@ impl Evaluator<'_> {
             states: IndexMap::new(),
             key: Some(self.fold_key(key, FOLD_OPTIMIZER, None)),
             inputs: false,
+            all_leaves: true,
+            loss: loss_at,
         };
         let out = self.run_optimizer(&setup.optimizer, inputs)?;
         let mut states = Vec::new();
@@ -138,7 +149,7 @@ impl Evaluator<'_> {
 }
 
 /// A path without its numbers: `block.0.w` is `block.w`.
-fn without_numbers(path: &str) -> String {
+pub(crate) fn without_numbers(path: &str) -> String {
     let parts: Vec<&str> = path.split('.').filter(|p| p.parse::<u64>().is_err()).collect();
     parts.join(".")
 }

@@ -1,9 +1,12 @@
 //! `train` blocks: settings are read by the host, loss and optimizer are lowered to the graphs of a [`TrainProgram`].
 
+mod at;
 mod evaluation;
 mod init;
 mod loss;
 mod step;
+
+pub(crate) use init::without_numbers;
 
 use crate::evaluator::{Eval, Evaluator, Mode};
 use crate::host::DataTable;
@@ -222,7 +225,7 @@ fn order_leaves(decls: &[LeafDecl], leaves: &[Array]) -> Vec<Array> {
 }
 
 /// A leaf's path as optimizer bodies see it: without the model's name where there is only one model.
-fn short_path(setup: &TrainSetup, path: &str) -> Arc<str> {
+pub(crate) fn short_path(setup: &TrainSetup, path: &str) -> Arc<str> {
     match setup.models.as_slice() {
         [(name, _)] => Arc::from(path.strip_prefix(&format!("{name}.")).unwrap_or(path)),
         _ => Arc::from(path),

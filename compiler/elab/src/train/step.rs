@@ -18,7 +18,7 @@ pub(super) struct StepValues {
 impl Evaluator<'_> {
     pub(super) fn lower_step(&mut self, setup: &TrainSetup, decls: &[LeafDecl], slots: &[Slot]) -> Eval<(StepProgram, bool)> {
         let lead = [setup.batch];
-        let f = self.loss_function(setup, decls, &lead)?;
+        let f = Rc::new(self.loss_function(setup, decls, &lead)?);
         self.cx.push_level();
         let result = self.step_values(setup, decls, slots, &f);
         let StepValues { outputs, recorded, record_every, hyper, ranged, has_eval } = match result {
@@ -46,7 +46,7 @@ impl Evaluator<'_> {
         Ok((step, has_eval))
     }
 
-    pub(super) fn step_values(&mut self, setup: &TrainSetup, decls: &[LeafDecl], slots: &[Slot], f: &LossFunction) -> Eval<StepValues> {
+    pub(super) fn step_values(&mut self, setup: &TrainSetup, decls: &[LeafDecl], slots: &[Slot], f: &Rc<LossFunction>) -> Eval<StepValues> {
         let inputs: Vec<Array> =
             slots.iter().enumerate().map(|(k, s)| self.cx.input(&format!("slot.{k}"), s.ty.dtype, &s.ty.shape)).collect();
         let lead: Vec<usize> = if setup.accumulate > 1 { vec![setup.accumulate, setup.batch] } else { vec![setup.batch] };
@@ -92,6 +92,14 @@ impl Evaluator<'_> {
         scalars.insert(0, (Arc::from("loss"), loss_value));
         let states =
             slots.iter().zip(&inputs).filter(|(s, _)| s.kind == SlotKind::State).map(|(s, a)| (s.name.clone(), a.clone())).collect();
+        let loss_at = Rc::new(at::TrainLoss {
+            setup: Rc::new(setup.clone()),
+            decls: decls.into(),
+            leaves: leaves.to_vec(),
+            fields: fields.clone(),
+            key: key.clone(),
+            f: f.clone(),
+        });
         let opt_key = self.fold_key(&key, FOLD_OPTIMIZER, None);
         let opt = OptInputs {
             pass: Pass::Step,
@@ -102,6 +110,8 @@ impl Evaluator<'_> {
             states,
             key: Some(opt_key),
             inputs: true,
+            all_leaves: true,
+            loss: Some(loss_at),
         };
         let out = self.run_optimizer(&setup.optimizer, opt)?;
         for (name, tally) in self.named_metrics(out.metrics, &|stage| Arc::from(stage)) {
