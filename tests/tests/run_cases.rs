@@ -85,6 +85,7 @@ cases! {
     metrics_in_bodies
     nested_derivatives
     optimizer_bodies
+    optimizers_outside_train
     output
     populations
     precision
@@ -98,6 +99,7 @@ cases! {
     train_settings
     trees
     while_loops
+    wrapper_library
     wrappers
     yields
 }

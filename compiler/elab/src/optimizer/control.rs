@@ -150,9 +150,8 @@ impl Evaluator<'_> {
                 held.push(label.clone());
             }
         }
-        let text: Vec<&str> = stmts.iter().filter_map(|s| Some(self.program.sources.slice(s.first()?.span.to(s.last()?.span)))).collect();
-        let steps = text.iter().any(|t| t.contains(".step(") || t.contains(".delta("));
-        if steps && !held.is_empty() {
+        // A step may hide in a function of the body.
+        if !held.is_empty() {
             names.extend(["w", "g"].map(Arc::from));
         }
         let hidden: Vec<Arc<str>> = names.iter().map(|n| Arc::from(format!("state {n}"))).collect();
@@ -163,10 +162,8 @@ impl Evaluator<'_> {
                 out.push(name);
             }
         }
-        if steps {
-            let states = self.opt_run().states.keys().filter(|k| held.iter().any(|l| k.starts_with(&format!("optimizer.{l}.")))).cloned();
-            out.extend(states.map(Arc::from));
-        }
+        let states = self.opt_run().states.keys().filter(|k| held.iter().any(|l| k.starts_with(&format!("optimizer.{l}.")))).cloned();
+        out.extend(states.map(Arc::from));
         out
     }
 

@@ -259,9 +259,14 @@ impl Evaluator<'_> {
                 if truths.iter().any(Option::is_none) && self.mode == Mode::Check {
                     // Not known: both sides are checked, and what follows sees the first.
                     let mut other = scopes.to_vec();
-                    let values = self.lock_block(scopes, active, then)?;
-                    let Some(otherwise) = otherwise else { return Ok(values) };
-                    let others = self.lock_block(&mut other, active, otherwise)?;
+                    let outer = self.opt_run().body.conditional;
+                    self.opt_run().body.conditional |= run_time;
+                    let values = self.lock_block(scopes, active, then);
+                    let others = otherwise.as_ref().map(|b| self.lock_block(&mut other, active, b));
+                    self.opt_run().body.conditional = outer;
+                    let values = values?;
+                    let Some(others) = others else { return Ok(values) };
+                    let others = others?;
                     return Ok(values.iter().zip(&others).map(|(a, b)| self.join(a, b)).collect());
                 }
                 if joint {
