@@ -102,7 +102,7 @@ impl Evaluator<'_> {
             names.push(DONE.into());
         }
         if let Some(lock) = body.lock {
-            names.clone_from(&lock.names);
+            names = body.cond.iter().map(|_| GO.into()).chain(lock.names.iter().cloned()).collect();
         }
         let mut initial: Vec<Value> = Vec::new();
         for name in &names {

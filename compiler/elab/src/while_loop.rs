@@ -51,7 +51,7 @@ impl Evaluator<'_> {
         })
     }
     /// The bound after `at most`; `None` if it is not known while checking.
-    fn most_passes(&mut self, scope: &mut Scope, e: &Expr) -> Eval<Option<usize>> {
+    pub(crate) fn most_passes(&mut self, scope: &mut Scope, e: &Expr) -> Eval<Option<usize>> {
         let value = self.expr(scope, e)?;
         let value = if self.may_look() { self.looked_at(value, e.span)? } else { value };
         match &value {

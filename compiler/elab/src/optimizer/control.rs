@@ -6,6 +6,7 @@ use crate::cond::Part;
 use crate::exits::{DONE, LEFT};
 use crate::loops::{Body, Passes};
 use crate::value::{FnValue, OptimizerValue};
+use crate::while_loop::GO;
 
 /// How deep functions are followed in the search for collectives.
 const DEEPEST: usize = 6;
@@ -21,6 +22,8 @@ pub(crate) struct LockBody<'a> {
     active: Vec<usize>,
     /// What is carried: variables (a tuple of their values for all leaves), states of what wrappers hold.
     pub names: Vec<Arc<str>>,
+    /// The condition of a `while`, asked after the statements.
+    cond: Option<&'a Expr>,
 }
 
 impl Evaluator<'_> {
@@ -227,9 +230,19 @@ impl Evaluator<'_> {
             scopes[leaf].push();
             bind(self, &mut scopes[leaf])?;
         }
-        let result = self.lock_stmts(&mut scopes, &body.active, body.stmts);
+        let mut result = self.lock_stmts(&mut scopes, &body.active, body.stmts);
         if let Ok(v) = &result {
             values = v.clone();
+        }
+        if let (Some(cond), Ok(_)) = (body.cond, &result) {
+            self.begin_statement(&scopes, &body.active);
+            self.enter_leaf(None);
+            match self.goes_on(&mut scopes[body.active[0]], cond) {
+                Ok(go) => {
+                    packed.set(GO, go);
+                }
+                Err(stop) => result = Err(stop),
+            }
         }
         for &leaf in &body.active {
             scopes[leaf].pop();
@@ -265,7 +278,8 @@ impl Evaluator<'_> {
         let names = self.carried_names(&scopes[active[0]], &sides);
         let mut packed = Scope::new(ModuleId(0));
         self.pack(&mut packed, &names, scopes, active);
-        let bodies = sides.map(|stmts| LockBody { stmts, scopes: scopes.to_vec(), active: active.to_vec(), names: names.clone() });
+        let bodies =
+            sides.map(|stmts| LockBody { stmts, scopes: scopes.to_vec(), active: active.to_vec(), names: names.clone(), cond: None });
         let value = self.run_time_if(&mut packed, cond.0, cond.1, [Part::Lock(&bodies[0]), Part::Lock(&bodies[1])], span)?;
         self.unpack(&packed, &names, scopes, active);
         Ok(match value {
@@ -282,19 +296,36 @@ impl Evaluator<'_> {
     }
 
     /// A loop for all leaves.
-    pub(super) fn lock_for(&mut self, scopes: &mut [Scope], active: &[usize], l: &optc_front::ast::For, span: Span) -> Eval<()> {
-        if let Some(s) = l.body.stmts.iter().find(|s| matches!(s.kind, StmtKind::Yield(_))) {
+    pub(super) fn lock_loop(&mut self, scopes: &mut [Scope], active: &[usize], e: &Expr) -> Eval<()> {
+        let (over, block) = match &e.kind {
+            ExprKind::For(l) => (&l.iter, &l.body),
+            ExprKind::While { cond, body, .. } => (&**cond, body),
+            _ => panic!("compiler bug: no loop"),
+        };
+        if let Some(s) = block.stmts.iter().find(|s| matches!(s.kind, StmtKind::Yield(_))) {
             return self.fail(
                 Diagnostic::error(Code("E0710"), s.span, "a loop about all leaves cannot stack what it yields")
                     .help("write into a variable: `shared var xs = zeros([10])`, `xs[i] <- x`"),
             );
         }
-        self.shared_condition(&l.iter)?;
+        self.shared_condition(over)?;
         self.begin_statement(scopes, active);
         self.enter_leaf(None);
-        let iter = self.expr(&mut scopes[active[0]], &l.iter)?;
-        let passes = self.passes(iter, l.iter.span)?;
-        let exits = crate::walk::exits(&l.body.stmts);
+        let (passes, pattern, enumerate, cond) = match &e.kind {
+            ExprKind::For(l) => {
+                let iter = self.expr(&mut scopes[active[0]], &l.iter)?;
+                (self.passes(iter, l.iter.span)?, Some(&l.pattern), l.enumerate, None)
+            }
+            ExprKind::While { cond, at_most, .. } => {
+                let most = match at_most {
+                    Some(n) => self.most_passes(&mut scopes[active[0]], n)?,
+                    None => None,
+                };
+                (Passes::While { most }, None, false, Some(&**cond))
+            }
+            _ => unreachable!("checked above"),
+        };
+        let exits = crate::walk::exits(&block.stmts);
         for &leaf in active {
             scopes[leaf].push();
             if exits.any() {
@@ -304,8 +335,8 @@ impl Evaluator<'_> {
         }
         let outer = std::mem::replace(&mut self.exits, exits);
         self.yields.push(Vec::new());
-        let body = Body { pattern: Some(&l.pattern), enumerate: l.enumerate, cond: None, block: &l.body, span, lock: None };
-        let result = self.lock_passes(scopes, active, &body, passes, l.iter.span);
+        let body = Body { pattern, enumerate, cond, block, span: e.span, lock: None };
+        let result = self.lock_passes(scopes, active, &body, passes, over.span);
         self.yields.pop();
         self.exits = outer;
         active.iter().for_each(|&leaf| scopes[leaf].pop());
@@ -326,7 +357,7 @@ impl Evaluator<'_> {
                 (n < UNROLL_BELOW).then(some)
             }
             Passes::Unknown => return Ok(()),
-            Passes::Rows(_) | Passes::Bounds { .. } => None,
+            Passes::Rows(_) | Passes::Bounds { .. } | Passes::While { .. } => None,
         };
         let steps = self.opt_run().inputs.pass == Pass::Step;
         if let Some(items) = items {
@@ -357,7 +388,15 @@ impl Evaluator<'_> {
         let names = self.carried_names(&scopes[active[0]], &[&body.block.stmts]);
         let mut packed = Scope::new(ModuleId(0));
         self.pack(&mut packed, &names, scopes, active);
-        let lock = LockBody { stmts: &body.block.stmts, scopes: scopes.to_vec(), active: active.to_vec(), names: names.clone() };
+        let lock =
+            LockBody { stmts: &body.block.stmts, scopes: scopes.to_vec(), active: active.to_vec(), names: names.clone(), cond: body.cond };
+        if let Some(cond) = body.cond {
+            self.begin_statement(scopes, active);
+            self.enter_leaf(None);
+            let go = self.expr(&mut scopes[active[0]], cond)?;
+            self.truth(&go, cond.span)?;
+            packed.bind(GO, go, LetKind::Var, cond.span);
+        }
         let body = Body { lock: Some(&lock), ..*body };
         self.looped(&mut packed, &body, &passes)?;
         self.unpack(&packed, &names, scopes, active);
@@ -387,7 +426,8 @@ impl Evaluator<'_> {
     /// One pass of a loop that is one operation.
     pub(crate) fn locked_pass(&mut self, packed: &mut Scope, body: &Body<'_>, lock: &LockBody<'_>, item: Value, position: Value) -> Eval {
         let mut bind = |ev: &mut Self, scope: &mut Scope| ev.bind_element(scope, body, item.clone(), position.clone());
-        if !self.exits.any() {
+        // A `while` has no pass after a `break`.
+        if !self.exits.any() || body.cond.is_some() {
             return self.locked(packed, lock, &mut bind);
         }
         packed.set(LEFT, Value::Bool(Some(false)));
@@ -429,6 +469,7 @@ impl Evaluator<'_> {
     pub(super) fn is_joint_loop(&mut self, scope: &Scope, e: &Expr) -> bool {
         match &e.kind {
             ExprKind::For(l) => self.joint(scope, &l.body.stmts) || self.expr_is_joint(scope, &l.iter),
+            ExprKind::While { cond, body, .. } => self.joint(scope, &body.stmts) || self.expr_is_joint(scope, cond),
             _ => false,
         }
     }

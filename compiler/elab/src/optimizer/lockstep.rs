@@ -87,8 +87,7 @@ impl Evaluator<'_> {
                 Ok(nothing())
             }
             StmtKind::Expr(e) if self.is_joint_loop(&scopes[first], e) && !self.checking() => {
-                let ExprKind::For(l) = &e.kind else { unreachable!("checked above") };
-                self.lock_for(scopes, active, l, e.span)?;
+                self.lock_loop(scopes, active, e)?;
                 Ok(nothing())
             }
             StmtKind::Expr(e) if self.step_of_inner(scopes, active, e)? => Ok(nothing()),

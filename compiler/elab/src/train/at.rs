@@ -125,7 +125,7 @@ fn batches(
     }
     ev.cx.graph().outputs = outputs;
     let (body, captured) = ev.cx.pop_level();
-    let op = LoopOp { trip: Some(count), reverse: false, carried: carried.len(), scanned: fields.len(), body: Arc::new(body) };
+    let op = LoopOp { trip: Some(count), reverse: false, guard: None, carried: carried.len(), scanned: fields.len(), body: Arc::new(body) };
     let operands: Vec<NodeId> = carried.iter().chain(fields.iter().map(|(_, a)| a)).chain(&captured).map(|a| ev.cx.node(a)).collect();
     let results = ev.cx.graph().loop_results(op, &operands, origin);
     Ok(results.iter().map(|&n| ev.cx.array(n)).collect())
