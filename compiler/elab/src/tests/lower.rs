@@ -317,6 +317,8 @@ fn step(text: &str, gradients: &[Vec<f64>]) -> Vec<Vec<f64>> {
         states: indexmap::IndexMap::new(),
         key: None,
         inputs: false,
+        all_leaves: true,
+        loss: None,
     };
     let result = ev.run_optimizer(&optimizer, inputs);
     assert!(!ev.in_optimizer, "afterwards `tree.…` is no collective");
