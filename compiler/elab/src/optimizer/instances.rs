@@ -10,7 +10,7 @@ impl Evaluator<'_> {
     pub(crate) fn groups(&mut self, scope: &mut Scope, written: &[(GroupKey, Expr)], span: Span) -> Eval {
         let mut groups = Vec::new();
         for (key, e) in written {
-            self.check_key(key, e.span)?;
+            self.check_key(key)?;
             let value = self.expr(scope, e)?;
             let optimizer = match &value {
                 Value::None => None,
@@ -34,12 +34,12 @@ impl Evaluator<'_> {
     }
 
     /// Whether a key compares what leaves have with what they may have.
-    fn check_key(&mut self, key: &GroupKey, span: Span) -> Eval<()> {
+    fn check_key(&mut self, key: &GroupKey) -> Eval<()> {
         match key {
             GroupKey::Any | GroupKey::Patterns(_) => Ok(()),
             GroupKey::And(a, b) => {
-                self.check_key(a, span)?;
-                self.check_key(b, span)
+                self.check_key(a)?;
+                self.check_key(b)
             }
             GroupKey::Compare(name, op, literal) => {
                 let text = matches!(literal.kind, ExprKind::Str(_));
