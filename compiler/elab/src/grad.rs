@@ -121,7 +121,9 @@ impl Evaluator<'_> {
     }
     pub(crate) fn not_differentiable<T>(&mut self, e: differentiate::DiffError, span: Span) -> Eval<T> {
         let place = if e.origin.span == Span::default() { span } else { e.origin.span };
-        self.fail(Diagnostic::error(e.code, place, e.message).label(span, "differentiated here"))
+        let unbounded = e.code.0 == "E0722";
+        let d = Diagnostic::error(e.code, place, e.message).label(span, "differentiated here");
+        self.fail(if unbounded { d.help("give it one: `while c, at most 100 { … }`; forward mode (`jvp`) needs none") } else { d })
     }
     fn scalar_result(&mut self, value: &Value, span: Span) -> Eval<()> {
         let first = match value {
