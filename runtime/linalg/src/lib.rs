@@ -320,13 +320,13 @@ fn lu_one<T: Element>(n: usize, a: &mut [T], lu: &mut [T], perm: &mut [i32], sig
             let pivot = w[j * n + j];
             // Without a pivot all below is zero already.
             if pivot.wide() != 0.0 {
-                w[j * n + j + 1..(j + 1) * n].iter_mut().for_each(|x| *x = *x / pivot);
+                w[j * n + j + 1..(j + 1) * n].iter_mut().for_each(|x| *x /= pivot);
             }
             for c in j + 1..end {
                 let (left, right) = w.split_at_mut(c * n);
                 let (factors, column) = (&left[j * n..(j + 1) * n], &mut right[..n]);
                 let by = column[j];
-                column[j + 1..].iter_mut().zip(&factors[j + 1..]).for_each(|(x, f)| *x = *x - *f * by);
+                column[j + 1..].iter_mut().zip(&factors[j + 1..]).for_each(|(x, f)| *x -= *f * by);
             }
         }
         let (done, rest) = w.split_at_mut(end * n);
@@ -437,7 +437,7 @@ fn svd_one<T: Element>((m, n): (usize, usize), a: &mut [T], u: &mut [T], values:
         return fill_nan(&mut [u, values, vt]);
     }
     transpose(left, u, (k, m), one_of());
-    values.iter_mut().for_each(|x| *x = *x / scale);
+    values.iter_mut().for_each(|x| *x /= scale);
 }
 
 fn pinv_one<T: Element>((m, n): (usize, usize), a: &mut [T], z: &mut [T], s: &mut Space<T>) {
@@ -456,7 +456,7 @@ fn pinv_one<T: Element>((m, n): (usize, usize), a: &mut [T], z: &mut [T], s: &mu
     let rank = values.iter().take_while(|v| v.wide() > least).count();
     for j in 0..rank {
         let by = scale / values[j];
-        right[j * n..(j + 1) * n].iter_mut().for_each(|x| *x = *x * by);
+        right[j * n..(j + 1) * n].iter_mut().for_each(|x| *x *= by);
     }
     let left = MatRef::from_column_major_slice(&left[..m * rank], m, rank);
     let right = MatRef::from_column_major_slice(&right[..n * rank], n, rank);
@@ -471,7 +471,7 @@ fn eigh_one<T: Element>(n: usize, a: &mut [T], values: &mut [T], vectors: &mut [
         }
     }
     let Some(scale) = scale_of(work) else { return fill_nan(&mut [values, vectors]) };
-    work.iter_mut().for_each(|x| *x = *x * scale);
+    work.iter_mut().for_each(|x| *x *= scale);
     let params = defaults();
     let need = evd::self_adjoint_evd_scratch::<T>(n, evd::ComputeEigenvectors::Yes, Par::Seq, params);
     let found = take(&mut s.b, n * n, one_of());
@@ -487,7 +487,7 @@ fn eigh_one<T: Element>(n: usize, a: &mut [T], values: &mut [T], vectors: &mut [
         return fill_nan(&mut [values, vectors]);
     }
     transpose(found, vectors, (n, n), one_of());
-    values.iter_mut().for_each(|x| *x = *x / scale);
+    values.iter_mut().for_each(|x| *x /= scale);
 }
 
 fn fft_one<T: Element>(inverse: bool, re: &[T], im: &[T], out_re: &mut [T], out_im: &mut [T], s: &mut Space<T>) {

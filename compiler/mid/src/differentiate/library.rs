@@ -295,7 +295,7 @@ impl Matrices<'_> {
         [dq, self.g.concat(&[dr1, dr2], last, self.o)]
     }
 
-    /// `1 / (v_j - v_i)` in row i and column j, 0 where both are equal within rounding. `scale` is multiplied into the difference.
+    /// `1 / (v_j - v_i)` in row i and column j, or with `sum_too` `1 / (v_j^2 - v_i^2)`; 0 where both values are equal within rounding.
     fn inverse_gaps(&mut self, v: NodeId, sum_too: bool) -> NodeId {
         let ty = self.g.ty(v).clone();
         let n = ty.shape[ty.rank() - 1];
