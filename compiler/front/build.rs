@@ -32,8 +32,8 @@ fn items(text: &str) -> Vec<&str> {
 }
 
 fn main() {
-    let root = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR")).join("../../stdlib");
-    let root = root.canonicalize().unwrap_or(root);
+    // Relative to the package, where cargo starts this: checkouts that share a build folder must each look at their own.
+    let root = PathBuf::from("../../stdlib");
     let mut found = Vec::new();
     files(&root, &mut found);
     found.sort();
@@ -47,10 +47,9 @@ fn main() {
         let name = format!("std/{}", relative.to_string_lossy());
         let _ = writeln!(
             out,
-            "    StdFile {{ folder: {:?}, name: {name:?}, items: &{:?}, text: include_str!({:?}) }},",
+            "    StdFile {{ folder: {:?}, name: {name:?}, items: &{:?}, text: {text:?} }},",
             format!("std.{folder}"),
             items(&text),
-            path.display().to_string()
         );
     }
     out.push_str("]\n");
