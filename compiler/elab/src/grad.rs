@@ -210,8 +210,19 @@ impl Evaluator<'_> {
             }
         }
     }
+    /// Positions among the arguments of a call that `wrt` names, and the float arrays in them in order, which the arguments then hold.
+    pub(crate) fn wrt_arrays(&mut self, f: &Value, wrt: &[WrtArg], args: &mut [CallArg], span: Span) -> Eval<(Vec<usize>, Vec<Array>)> {
+        let positions = self.wrt_positions(f, wrt, args, span)?;
+        let mut arrays = Vec::new();
+        for &k in &positions {
+            let (value, floats) = self.float_leaves(&args[k].value, args[k].span)?;
+            args[k].value = value;
+            arrays.extend(floats);
+        }
+        Ok((positions, arrays))
+    }
     /// Positions among the arguments of a call that `wrt` names.
-    pub(crate) fn wrt_positions(&mut self, f: &Value, wrt: &[WrtArg], args: &[CallArg], span: Span) -> Eval<Vec<usize>> {
+    fn wrt_positions(&mut self, f: &Value, wrt: &[WrtArg], args: &[CallArg], span: Span) -> Eval<Vec<usize>> {
         if wrt.is_empty() {
             return if args.is_empty() { self.error("E0331", span, "a gradient needs an argument to be taken in") } else { Ok(vec![0]) };
         }
@@ -287,14 +298,8 @@ impl Evaluator<'_> {
             let gradient = if wrt.is_empty() { args.first().map_or(Value::Unknown, |a| a.value.clone()) } else { Value::Unknown };
             return Ok(if with_value { Value::Tuple(Rc::new(vec![result, gradient])) } else { gradient });
         }
-        let positions = self.wrt_positions(f, wrt, &args, span)?;
         let mut args = args;
-        let mut arrays = Vec::new();
-        for &k in &positions {
-            let (value, floats) = self.float_leaves(&args[k].value, args[k].span)?;
-            args[k].value = value;
-            arrays.extend(floats);
-        }
+        let (positions, arrays) = self.wrt_arrays(f, wrt, &mut args, span)?;
         let result = self.differentiate(&arrays, span, &mut |ev, inputs| {
             let mut inputs = inputs.into_iter();
             let mut inner = args.clone();

@@ -37,14 +37,8 @@ impl Evaluator<'_> {
         if matches!(f, Value::Unknown) || (self.checking() && args.iter().any(|a| matches!(a.value, Value::Unknown))) {
             return Ok(Value::Unknown);
         }
-        let positions = self.wrt_positions(f, wrt, &args, span)?;
         let mut args = args;
-        let mut arrays = Vec::new();
-        for &k in &positions {
-            let (value, floats) = self.float_leaves(&args[k].value, args[k].span)?;
-            args[k].value = value;
-            arrays.extend(floats);
-        }
+        let (positions, arrays) = self.wrt_arrays(f, wrt, &mut args, span)?;
         let points: Vec<Value> = positions.iter().map(|&k| args[k].value.clone()).collect();
         let point = if points.len() == 1 { points[0].clone() } else { Value::Tuple(Rc::new(points)) };
         let mut call = |ev: &mut Self, inputs: Vec<Array>| {
