@@ -68,6 +68,7 @@ cases! {
     data_blocks
     derivatives
     double_precision
+    draw_parameters
     element_types
     freezing
     functions
@@ -90,6 +91,7 @@ cases! {
     populations
     precision
     processes
+    random_rules
     randomness
     recurrent
     shared_layers

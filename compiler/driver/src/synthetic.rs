@@ -1,6 +1,7 @@
 //! Specs the driver writes itself: an optimizer alone on given gradients, the values of a schedule. They are compiled like any other, so that what is reported is what runs.
 
 use crate::session::{Files, Session, canonical, read_text};
+use optc_front::ast::{FnKind, ItemKind, Param, TypeKind};
 use optc_front::{FileLoader, std_lib};
 use std::fmt::Write;
 use std::path::Path;
@@ -58,6 +59,34 @@ fn imports(expression: &str, file: Option<&Path>, folders: &[&str]) -> String {
 pub(crate) fn called(expression: &str) -> String {
     let plain = expression.chars().all(|c| c.is_alphanumeric() || c == '_');
     if plain { format!("{expression}()") } else { expression.to_string() }
+}
+
+/// What a wrapper is shown around, if nothing is said.
+const INNER: &str = "sgd(lr = 0.01)";
+
+/// `name` as a call, if it is not one yet; optimizers that it needs are gradient descent.
+pub(crate) fn completed(expression: &str, file: Option<&Path>) -> String {
+    let needed = wrapped(expression, file).unwrap_or_default();
+    if needed.is_empty() {
+        return called(expression);
+    }
+    let arguments: Vec<String> = needed.iter().map(|name| format!("{name} = {INNER}")).collect();
+    format!("{expression}({})", arguments.join(", "))
+}
+
+/// The parameters without default of the optimizer `name` that are optimizers.
+fn wrapped(name: &str, file: Option<&Path>) -> Option<Vec<String>> {
+    let own = file.and_then(|path| read_text(path).ok());
+    let library = optc_front::std_lookup(name).and_then(|path| std_lib::std_source(&path));
+    let item = own.into_iter().chain(library).find_map(|text| {
+        let (parsed, _) = optc_front::parse(Default::default(), &text);
+        parsed.items.into_iter().find_map(|item| match item.kind {
+            ItemKind::Fn(f) if f.kind == FnKind::Optimizer && &*f.name.text == name => Some(f),
+            _ => None,
+        })
+    })?;
+    let is_optimizer = |p: &Param| p.ty.as_ref().is_some_and(|t| matches!(t.kind, TypeKind::Optimizer));
+    Some(item.params.iter().filter(|p| p.default.is_none() && is_optimizer(p)).map(|p| p.name.text.to_string()).collect())
 }
 
 /// Terms of one sum in a generated spec.
@@ -121,6 +150,8 @@ mod tests {
     fn an_expression_brings_what_it_needs() {
         let text = imports("clip_by_global_norm(1.0) |> adamw(lr = cosine(1e-3, total = 10))", None, &["std.optim", "std.schedule"]);
         assert_eq!(text, "import std.optim.adamw\nimport std.optim.clip_by_global_norm\nimport std.schedule.cosine\n");
+        assert_eq!(completed("lookahead", None), "lookahead(inner = sgd(lr = 0.01))");
+        assert_eq!((completed("adamw", None), completed("nothing", None)), ("adamw()".to_string(), "nothing()".to_string()));
         assert_eq!((called("lion"), called("lion(lr = 1)")), ("lion()".to_string(), "lion(lr = 1)".to_string()));
     }
 

@@ -4,11 +4,12 @@ use crate::cache::Compiler;
 use crate::initial::initial_slots;
 use crate::pipeline::CompileOptions;
 use indexmap::IndexMap;
-use optc_abi::Tensor;
 use optc_abi::plan::status;
+use optc_abi::{Tensor, philox};
 use optc_base::{Code, Diagnostic, SourceId, Span};
 use optc_elab::host::RunResult;
 use optc_elab::program::{DataUse, MetricProgram, TrainProgram};
+use optc_elab::train::{FOLD_BATCH, FOLD_STEP};
 use optc_elab::value::Series;
 use optc_exec::{Program, RunError};
 use optc_train::{Batches, Checkpoint, Checkpoints, Format, Logger, Progress, TrainError};
@@ -92,7 +93,11 @@ impl Feed {
 
 /// The key of a run: the words of its seed.
 pub fn run_key(seed: u64) -> Tensor {
-    Tensor::from_slice(&[2], &[seed as u32, (seed >> 32) as u32])
+    Tensor::from_slice(&[2], &key_words(seed))
+}
+
+fn key_words(seed: u64) -> [u32; 2] {
+    [seed as u32, (seed >> 32) as u32]
 }
 
 /// An error around files as a diagnostic.
@@ -131,7 +136,7 @@ struct Metric<'a> {
     rest: Option<Program>,
     feed: Feed,
     rest_feed: Option<Feed>,
-    key: Tensor,
+    seed: u64,
 }
 
 impl<'a> Metric<'a> {
@@ -144,11 +149,13 @@ impl<'a> Metric<'a> {
             feed: Feed::new(&spec.data, &[spec.chunk]),
             rest_feed: spec.rest.is_some().then(|| Feed::new(&spec.data, &[rest_rows])),
             spec,
-            key: run_key(seed),
+            seed,
         })
     }
 
-    fn evaluate(&mut self, weights: &[*mut u8]) -> Result<f64, RunError> {
+    /// The metric after `step` steps, which draws from the key of the last of them.
+    fn evaluate(&mut self, weights: &[*mut u8], step: u64) -> Result<f64, RunError> {
+        let step_key = philox::fold(key_words(self.seed), (step - 1) as u32, FOLD_STEP);
         let n = self.spec.data.table.len();
         let (mut sum, mut count) = (0.0, 0.0);
         let mut at = 0;
@@ -160,9 +167,12 @@ impl<'a> Metric<'a> {
             };
             feed.fill(0, at..at + rows);
             let mut out = [Tensor::scalar(0f64), Tensor::scalar(1f64)];
+            // Parts of a data set draw like the batches of a step.
+            let part_key = philox::fold(step_key, (at / self.spec.chunk) as u32, FOLD_BATCH);
+            let keys = [step_key, part_key].map(|k| Tensor::from_slice(&[2], &k));
             // SAFETY: weights are the run's leaves, buffers have the program's shapes; all live through the call.
             unsafe {
-                let inputs = weights.iter().copied().chain(feed.buffers.iter().map(Tensor::as_ptr)).chain([self.key.as_ptr()]);
+                let inputs = weights.iter().copied().chain(feed.buffers.iter().map(Tensor::as_ptr)).chain(keys.iter().map(Tensor::as_ptr));
                 for (k, address) in inputs.enumerate() {
                     program.bind_input(k, address);
                 }
@@ -309,8 +319,9 @@ pub fn train(program: &TrainProgram, around: &mut Surroundings<'_>) -> Result<Ru
         for metric in &mut metrics {
             if step.is_multiple_of(metric.spec.every) || step == program.steps {
                 let weights = eval.weights(program, &run.slots).map_err(|e| run_error(&e, &format!("step {step}"), span))?;
-                let value =
-                    metric.evaluate(&weights).map_err(|e| run_error(&e, &format!("metric `{}` at step {step}", metric.spec.name), span))?;
+                let value = metric
+                    .evaluate(&weights, step)
+                    .map_err(|e| run_error(&e, &format!("metric `{}` at step {step}", metric.spec.name), span))?;
                 let (k, _, series) = run.series.get_full_mut(&metric.spec.name).expect("every metric has a series");
                 series.steps.push(step);
                 series.values.push(value);

@@ -68,7 +68,7 @@ impl Evaluator<'_> {
                 && let Some(default) = &param.default
                 && self.independent(&sig, params, default)
             {
-                self.bind_default(&mut sig, param, default)?;
+                self.bind_default(&mut sig, param, default, span)?;
                 *open = false;
             }
         }
@@ -81,7 +81,7 @@ impl Evaluator<'_> {
         for (param, open) in params.iter().zip(open) {
             if open {
                 match &param.default {
-                    Some(default) => self.bind_default(&mut sig, param, default)?,
+                    Some(default) => self.bind_default(&mut sig, param, default, span)?,
                     None => {
                         return self.fail(
                             Diagnostic::error(Code("E0331"), span, format!("`{}` needs the argument `{}`", what.text, param.name.text))
@@ -235,9 +235,10 @@ impl Evaluator<'_> {
         sig.scope.bind(name, value, LetKind::Let, param.name.span);
         Ok(())
     }
-    fn bind_default(&mut self, sig: &mut Sig, param: &Param, default: &Expr) -> Eval<()> {
+    /// What a default draws depends on the call at `call`, as what the body draws does.
+    fn bind_default(&mut self, sig: &mut Sig, param: &Param, default: &Expr, call: Span) -> Eval<()> {
         let mut scope = sig.scope.clone();
-        let value = self.expr(&mut scope, default)?;
+        let value = self.placed(call, |ev| ev.expr(&mut scope, default))?;
         self.bind_argument(sig, param, CallArg { name: None, value, span: default.span })
     }
     /// Checks a number against the range of a parameter, if both are known.

@@ -8,6 +8,7 @@ use optc_base::{Code, Diagnostic, Span};
 use optc_front::ast::{BinaryOp, UnaryOp};
 use optc_ops::{Arg, BinOp, UnOp, Val};
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// The operation of an operator; `None` for `~=` and `matches`.
 pub(crate) fn bin_op(op: BinaryOp) -> Option<BinOp> {
@@ -230,14 +231,15 @@ impl Evaluator<'_> {
     /// A draw without a shape takes that of the parameter it initializes, and its element type.
     fn draw_defaults(&mut self, name: &str, args: &mut Vec<Arg>, span: Span) {
         let Some((shape, dtype)) = self.draw_shape.clone() else { return };
-        let shaped =
-            ["random.uniform", "random.normal", "random.rademacher", "random.exponential", "random.truncated_normal", "random.bits"];
-        if !shaped.contains(&name) || args.iter().any(|a| a.name.is_none() || a.name.as_deref() == Some("shape")) {
+        let params = optc_ops::parameters(name).unwrap_or_default();
+        let shaped = params.first() == Some(&"shape") && !matches!(name, "random.categorical" | "random.choice");
+        if !shaped || args.iter().any(|a| a.name.as_deref() == Some("shape") || (a.name.is_none() && !matches!(a.value, Val::DType(_)))) {
             return;
         }
         args.insert(0, Arg { name: None, value: Val::List(shape.into_iter().map(Val::Int).collect()), span });
-        if dtype.is_float() && name != "random.bits" {
-            args.insert(1, Arg { name: None, value: Val::DType(dtype), span });
+        let typed = params.contains(&"dtype") && args.iter().all(|a| !matches!(a.value, Val::DType(_)));
+        if typed && dtype.is_float() && !matches!(name, "random.integer" | "random.bernoulli") {
+            args.push(Arg { name: Some(Arc::from("dtype")), value: Val::DType(dtype), span });
         }
     }
     /// `name matches "*.bias"`

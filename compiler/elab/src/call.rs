@@ -357,7 +357,7 @@ impl Evaluator<'_> {
                         self.bind_pattern(&mut scope, p, arg.value, LetKind::Let)?;
                     }
                     self.enter(None, span, |ev| {
-                        let place = crate::rng::mix(ev.instance.place, ev.site(span));
+                        let place = ev.place_at(span);
                         let saved = std::mem::replace(&mut ev.instance.place, place);
                         // A function made in the body of an optimizer speaks of all leaves wherever it is called.
                         let made = scope.get(crate::optimizer::BODY).is_some() && ev.opt.is_some();
@@ -381,8 +381,11 @@ impl Evaluator<'_> {
             Value::List(items) => {
                 // A list of functions or models (several seeds of a run) is called element by element.
                 let mut out = Vec::new();
-                for item in items.iter() {
-                    out.push(self.apply(item, args.clone(), span)?);
+                for (k, item) in items.iter().enumerate() {
+                    self.counters.push(Value::Int(k.into()));
+                    let result = self.apply(item, args.clone(), span);
+                    self.counters.pop();
+                    out.push(result?);
                 }
                 self.list(out, false, span)
             }
@@ -475,7 +478,7 @@ impl Evaluator<'_> {
             }
         }
         let known = self.diagnostics.len();
-        let instance = Instance { place: crate::rng::mix(self.instance.place, self.site(span)), ..Instance::default() };
+        let instance = Instance { place: self.place_at(span), ..Instance::default() };
         let saved = std::mem::replace(&mut self.instance, instance);
         let place = self.metric_place();
         let place = std::mem::replace(&mut self.recorder.place, place);

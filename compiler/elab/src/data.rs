@@ -65,7 +65,9 @@ impl Evaluator<'_> {
             return Ok(table.clone());
         }
         let item = self.data_item(block, span)?;
-        let (fields, setting) = self.data_fields(&item, block, span)?;
+        // Loaded once, so what is drawn depends on the block alone, not on who asks first.
+        let place = crate::rng::text_hash(&item.name.text);
+        let (fields, setting) = self.isolated(place, None, |ev| ev.data_fields(&item, block, span))?;
         let mut table = DataTable { name: item.name.text.to_string(), ..DataTable::default() };
         let mut first: Option<(Arc<str>, usize)> = None;
         for (name, value, at) in fields {

@@ -4,7 +4,9 @@ use crate::exits::Exits;
 use crate::host::HostEnv;
 use crate::model::{Initializing, ParamCx, ParamLeaf, Recorder};
 use crate::optimizer::OptRun;
+use crate::rng::OtherSites;
 use crate::script::ScriptState;
+use crate::sites::Sites;
 use crate::value::Value;
 use optc_abi::{DType, Tensor};
 use optc_base::{Code, Diagnostic, Span};
@@ -98,8 +100,14 @@ pub struct Evaluator<'p> {
     pub draw_shape: Option<(Vec<Dim>, DType)>,
     pub(crate) frames: Vec<Frame>,
     pub(crate) instance: Instance,
-    pub(crate) sites: FxHashMap<(u64, Span), u64>,
-    pub(crate) site_counts: FxHashMap<u64, u64>,
+    /// The numbers of calls and draws by the text, once they are needed.
+    pub(crate) sites: Option<Rc<Sites>>,
+    /// Those of calls that the text does not show, by place and span, and how many each place has.
+    pub(crate) other_sites: OtherSites,
+    /// Whether they are used: not for arguments that may stand anywhere.
+    pub(crate) by_text: bool,
+    /// How many draws have been evaluated so far: tells whether something draws.
+    pub(crate) draws: u64,
     /// Constants by item and working precision.
     pub(crate) consts: FxHashMap<(ItemRef, DType), Option<Value>>,
     pub(crate) numbering: FxHashMap<ExprId, Rc<FxHashMap<ExprId, Arc<str>>>>,
@@ -142,8 +150,10 @@ impl<'p> Evaluator<'p> {
             draw_shape: None,
             frames: Vec::new(),
             instance: Instance::default(),
-            sites: FxHashMap::default(),
-            site_counts: FxHashMap::default(),
+            sites: None,
+            other_sites: OtherSites::default(),
+            by_text: true,
+            draws: 0,
             consts: FxHashMap::default(),
             numbering: FxHashMap::default(),
             forced: FxHashMap::default(),

@@ -96,7 +96,7 @@ impl Evaluator<'_> {
             leaf.g = self.zeros_like(&leaf.w);
         }
         let step = self.scalar_array(Val::Int(Dim::from(0i64)), DType::I32, span)?;
-        let key = Some(self.current_key());
+        let key = Some(self.draw_key(span));
         let inputs = OptInputs {
             pass: Pass::Init,
             leaves,
@@ -155,6 +155,8 @@ impl Evaluator<'_> {
                 tree: tree.clone(),
                 key: self.key.clone(),
                 counters: self.counters.clone(),
+                place: self.instance.place,
+                call: span,
             })),
             _ => None,
         };
@@ -173,7 +175,7 @@ impl Evaluator<'_> {
         };
         let loss_array = self.float_scalar(&loss, span, "the loss")?;
         let weak = self.weak_float(&loss_array);
-        let base = self.current_key();
+        let base = self.draw_key(span);
         let key = Some(self.fold_key(&base, crate::train::FOLD_STEP, Some(step)));
         let inputs = OptInputs {
             pass: Pass::Step,
@@ -232,11 +234,24 @@ struct FunctionLoss {
     /// What its draws depend on.
     key: Option<Array>,
     counters: Vec<Value>,
+    place: u64,
+    /// Where the step stands: its evaluations of the function repeat the draws of the first.
+    call: Span,
 }
 
 impl StepLoss for FunctionLoss {
     fn at(&self, ev: &mut Evaluator<'_>, w: &[Array], asked: &Asked, span: Span) -> Eval<(Array, Vec<Array>)> {
         (ev.key, ev.counters) = (self.key.clone(), self.counters.clone());
+        let outer = std::mem::replace(&mut ev.instance.place, self.place);
+        let result = self.evaluate(ev, w, asked, self.call, span);
+        ev.instance.place = outer;
+        result
+    }
+}
+
+impl FunctionLoss {
+    /// `span` is where the step stands, `at` where the body asks.
+    fn evaluate(&self, ev: &mut Evaluator<'_>, w: &[Array], asked: &Asked, span: Span, at: Span) -> Eval<(Array, Vec<Array>)> {
         let tree = |ev: &mut Evaluator<'_>, arrays: &[Array]| ev.rebuild_tree(&self.tree, &mut arrays.iter().cloned().map(Value::Array));
         let arg = |value: Value| CallArg { name: None, value, span };
         let point = tree(ev, w);
@@ -245,18 +260,18 @@ impl StepLoss for FunctionLoss {
             Asked::Value => (ev.apply(&self.f, vec![arg(point)], span)?, Value::None),
             Asked::Gradient => match ev.apply(&derivative(true), vec![arg(point)], span)? {
                 Value::Tuple(parts) if parts.len() == 2 => (parts[0].clone(), parts[1].clone()),
-                _ => return ev.error("E0339", span, "this function has no gradient"),
+                _ => return ev.error("E0339", at, "this function has no gradient"),
             },
             Asked::Product(directions) => {
                 let direction = tree(ev, directions);
                 match ev.jvp_call(vec![arg(derivative(false)), arg(point), arg(direction)], span)? {
                     Value::Tuple(parts) if parts.len() == 2 => (Value::Float(Some(f64::NAN)), parts[1].clone()),
-                    _ => return ev.error("E0339", span, "this function has no gradient"),
+                    _ => return ev.error("E0339", at, "this function has no gradient"),
                 }
             }
             Asked::Each => {
                 return ev.fail(
-                    Diagnostic::error(Code("E0542"), span, "a function of the parameters has no examples to take gradients of")
+                    Diagnostic::error(Code("E0542"), at, "a function of the parameters has no examples to take gradients of")
                         .help("`grad_each_at` is for optimizers of a `train`, whose loss has a batch"),
                 );
             }

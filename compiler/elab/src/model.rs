@@ -321,12 +321,8 @@ impl Evaluator<'_> {
         self.params = params;
         let mut sig = sig?;
         let saved_draw = self.draw_shape.take();
-        let instance = Instance {
-            names: self.numbering(item_ref, item),
-            passes: Vec::new(),
-            buffers: Vec::new(),
-            place: crate::rng::mix(self.instance.place, self.site(span)),
-        };
+        let instance =
+            Instance { names: self.numbering(item_ref, item), passes: Vec::new(), buffers: Vec::new(), place: self.place_at(span) };
         let saved = std::mem::replace(&mut self.instance, instance);
         let in_script = std::mem::replace(&mut self.in_script, false);
         let result = self.enter(Some(item_ref), span, |ev| {
@@ -516,7 +512,7 @@ impl Evaluator<'_> {
         if matches!(model.value, Value::Unknown) {
             return Ok(Value::Unknown);
         }
-        let place = crate::rng::mix(self.instance.place, self.site(span));
+        let place = self.place_at(span);
         let saved = (self.key.clone(), std::mem::replace(&mut self.instance.place, place));
         if self.cx.emitting() {
             self.key = Some(self.draw_key(span));

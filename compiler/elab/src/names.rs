@@ -52,7 +52,7 @@ impl Evaluator<'_> {
         if let Some(val) = optc_ops::constant(name) {
             return Ok(Some(Value::from_val(val)));
         }
-        if SPECIAL.contains(&name) || crate::sources::is_source(name) || optc_ops::is_builtin(name) {
+        if is_operation(name) {
             return Ok(Some(builtin(name)));
         }
         Ok(None)
@@ -82,7 +82,10 @@ impl Evaluator<'_> {
                 None => {
                     self.consts.insert((item, self.cx.float), None);
                     let mut scope = Scope::new(item.module);
-                    let result = self.expr(&mut scope, value);
+                    // A constant is the same wherever it is first met; its draws are no draws of those who mention it.
+                    let drawn = self.draws;
+                    let result = self.isolated(crate::rng::text_hash(&name.text), None, |ev| ev.expr(&mut scope, value));
+                    self.draws = drawn;
                     self.consts.remove(&(item, self.cx.float));
                     let mut result = result?;
                     if let Some(ty) = ty {
@@ -164,6 +167,11 @@ impl Evaluator<'_> {
             None => d,
         })
     }
+}
+
+/// Whether a name is that of an operation, where nothing hides it.
+pub(crate) fn is_operation(name: &str) -> bool {
+    SPECIAL.contains(&name) || crate::sources::is_source(name) || optc_ops::is_builtin(name)
 }
 
 /// A built-in operation as a value.

@@ -89,7 +89,8 @@ pub struct MetricProgram {
     pub every: u64,
     /// The data it sees.
     pub data: DataUse,
-    /// Graphs by number of examples. Inputs: model leaves (parameters and buffers, in slot order; evaluation weights), fields with a leading axis of that many examples, key.
+    /// Graphs by number of examples. Inputs: model leaves (parameters and buffers, in slot order; evaluation weights), fields with a leading axis of that many examples,
+    /// then the key of the step and that of the chunk.
     /// Outputs: for a streamed `mean`, the sum (f64 scalar) and the count (f64 scalar); otherwise the value (f64 scalar).
     pub chunk: usize,
     /// For `chunk` examples.

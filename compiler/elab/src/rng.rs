@@ -1,16 +1,29 @@
 //! Randomness: where a draw stands decides its numbers.
 //!
-//! Each body that is evaluated has a place, a hash of the calls that lead to it; each call and draw in it has a number, in order of first evaluation. A draw's key is
+//! Each body that is evaluated has a place, a hash of the calls that lead to it; each call and draw in it has a number, given by the text ([`crate::sites`]). A draw's key is
 //! the key in force, folded with the indices of the loops around it, then with its place.
 
-use crate::evaluator::{Eval, Evaluator};
+use crate::evaluator::{Eval, Evaluator, Instance};
+use crate::sites::Sites;
 use crate::value::Value;
 use optc_abi::{DType, Tensor};
 use optc_base::Span;
+use optc_ir::ScalarOp;
 use optc_ir::graph::{Op, Ty};
 use optc_ops::{Array, Dim, Val};
+use rustc_hash::FxHashMap;
+use std::rc::Rc;
 
 const LOOP_PLACE: u32 = 0x9e37_79b9;
+/// Above the numbers that the text gives.
+const OTHER: u64 = 1 << 32;
+
+/// Numbers of calls that the text does not show (operators, lists of functions), in order of first evaluation.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct OtherSites {
+    numbers: FxHashMap<(u64, Span), u64>,
+    counts: FxHashMap<u64, u64>,
+}
 
 /// Mixes two numbers into one (the finalizer of splitmix64).
 pub(crate) fn mix(a: u64, b: u64) -> u64 {
@@ -33,15 +46,43 @@ pub(crate) fn bytes_hash(bytes: &[u8]) -> u64 {
 impl Evaluator<'_> {
     /// The number of a call or draw within the body at hand.
     pub(crate) fn site(&mut self, span: Span) -> u64 {
-        let place = self.instance.place;
-        if let Some(&n) = self.sites.get(&(place, span)) {
+        let program = self.program;
+        if self.by_text
+            && let Some(n) = self.sites.get_or_insert_with(|| Rc::new(Sites::of(program))).number(span)
+        {
             return n;
         }
-        let count = self.site_counts.entry(place).or_insert(0);
+        let place = self.instance.place;
+        if let Some(&n) = self.other_sites.numbers.get(&(place, span)) {
+            return n;
+        }
+        let count = self.other_sites.counts.entry(place).or_insert(0);
         *count += 1;
-        let n = *count;
-        self.sites.insert((place, span), n);
+        let n = OTHER + *count;
+        self.other_sites.numbers.insert((place, span), n);
         n
+    }
+    /// The place of a body that is called where `span` stands.
+    pub(crate) fn place_at(&mut self, span: Span) -> u64 {
+        mix(self.instance.place, self.site(span))
+    }
+    /// Evaluates `f` at the place of a body that is called where `span` stands.
+    pub(crate) fn placed<T>(&mut self, span: Span, f: impl FnOnce(&mut Self) -> T) -> T {
+        let place = self.place_at(span);
+        let outer = std::mem::replace(&mut self.instance.place, place);
+        let result = f(self);
+        self.instance.place = outer;
+        result
+    }
+    /// Evaluates `f` where draws depend on `key` (that of seed 0 if none is given) and on `place`, on nothing that stands around it.
+    pub(crate) fn isolated<T>(&mut self, place: u64, key: Option<Array>, f: impl FnOnce(&mut Self) -> T) -> T {
+        let key = std::mem::replace(&mut self.key, key);
+        let counters = std::mem::take(&mut self.counters);
+        let instance = std::mem::replace(&mut self.instance, Instance { place, ..Instance::default() });
+        let others = std::mem::take(&mut self.other_sites);
+        let result = f(self);
+        (self.key, self.counters, self.instance, self.other_sites) = (key, counters, instance, others);
+        result
     }
     /// The key made from a seed: its low and high word.
     pub fn seed_key(&mut self, seed: u64) -> Array {
@@ -54,10 +95,20 @@ impl Evaluator<'_> {
         let low = self.lift(result, span)?;
         let (Val::Array(low), true) = (low, self.cx.emitting()) else { return Ok(self.key_type()) };
         let origin = self.cx.origin;
-        let node = self.cx.node(&low);
+        let (node, whole) = (self.cx.node(&low), self.cx.node(seed));
         let graph = self.cx.graph();
         let low = graph.reshape(node, &[1], origin);
-        let high = graph.constant(Tensor::zeros(DType::U32, &[1]), origin);
+        let high = match seed.dtype {
+            // The sign goes on into the high word, as in a seed known at compile time.
+            DType::I32 | DType::I64 => {
+                let wide = graph.cast(whole, DType::I64, origin);
+                let bits = graph.scalar(DType::I64, 32.0, origin);
+                let high = graph.map(ScalarOp::Shr, &[wide, bits], origin);
+                let high = graph.cast(high, DType::U32, origin);
+                graph.reshape(high, &[1], origin)
+            }
+            _ => graph.constant(Tensor::zeros(DType::U32, &[1]), origin),
+        };
         let key = graph.concat(&[low, high], 0, origin);
         Ok(self.cx.array(key))
     }
@@ -96,6 +147,7 @@ impl Evaluator<'_> {
     }
     /// The key of a draw at a place in the text.
     pub fn draw_key(&mut self, span: Span) -> Array {
+        self.draws += 1;
         if !self.cx.emitting() {
             return self.key_type();
         }
@@ -103,7 +155,7 @@ impl Evaluator<'_> {
         for counter in self.counters.clone() {
             key = self.key_fold(&key, &counter, LOOP_PLACE);
         }
-        let place = mix(self.instance.place, self.site(span)) as u32;
+        let place = self.place_at(span) as u32;
         self.key_fold(&key, &Value::Int(Dim::from(0i64)), place)
     }
 }

@@ -166,12 +166,15 @@ impl<'p> Evaluator<'p> {
 
     /// Trains a block with overrides.
     pub(crate) fn train(&mut self, block: &BlockValue, overrides: Overrides, span: Span) -> Eval<RunValue> {
+        let drawn = self.draws;
         let overrides = self.with_command_line(overrides)?;
         let setup = self.read_train(block, &overrides, span)?;
         let mut program = self.lower_train(&setup)?;
         program.variant = self.variant(block, &overrides, span)?;
         let float = setup.working();
         let leaf_names: Vec<String> = program.leaves().iter().map(|&k| program.slots[k].name.clone()).collect();
+        // What a run draws is its own.
+        self.draws = drawn;
         let result = match self.host_env(span)?.train(program) {
             Ok(r) => r,
             Err(d) => return self.fail(d),

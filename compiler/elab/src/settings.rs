@@ -45,7 +45,7 @@ pub struct TrainSetup {
     pub span: Span,
     /// Parameters and `let`s.
     pub scope: Scope,
-    /// `let`s that draw: evaluated in each step.
+    /// `let`s that draw, and those that mention them: evaluated in each step, in order.
     pub drawn: Vec<(Pattern, Expr)>,
     /// Models by name, unbound.
     pub models: Vec<(Arc<str>, Value)>,
@@ -208,7 +208,9 @@ impl Evaluator<'_> {
         self.reading.push(block.item);
         let precision = self.read_precision(block, overrides, span);
         let setup = precision.and_then(|precision| {
-            let mut setup = self.with_float(working(precision), |ev| ev.read_settings(block, overrides, span))?;
+            let mut setup = self.isolated(crate::train::RUN_PLACE, None, |ev| {
+                ev.with_float(working(precision), |ev| ev.read_settings(block, overrides, span))
+            })?;
             if working(precision) != precision {
                 for (_, model) in &mut setup.models {
                     if let Value::Model(m) = model {
@@ -268,7 +270,8 @@ impl Evaluator<'_> {
             overrides.iter().enumerate().filter(|(_, (n, _, _))| n == name).for_each(|(k, _)| used[k] = true);
             Some((overrides[at].1.clone(), overrides[at].2))
         };
-        let mut drawn = Vec::new();
+        let mut drawn: Vec<(Pattern, Expr)> = Vec::new();
+        let mut of_steps = crate::lets::step_names(&item);
         let mut words: Vec<&Setting> = Vec::new();
         for entry in &item.entries {
             match entry {
@@ -276,11 +279,14 @@ impl Evaluator<'_> {
                     let name = if let PatternKind::Name(n) = &pattern.kind { Some(n.clone()) } else { None };
                     if let Some((given, _)) = name.as_deref().and_then(&mut take) {
                         self.bind_pattern(&mut scope, pattern, given, LetKind::Let)?;
-                    } else if self.program.sources.slice(value.span).contains("random.") {
-                        drawn.push((pattern.clone(), value.clone()));
                     } else {
-                        let v = self.expr(&mut scope, value)?;
-                        self.bind_pattern(&mut scope, pattern, v, LetKind::Let)?;
+                        match self.settled(&scope, pattern, value, &of_steps)? {
+                            Some(v) => self.bind_pattern(&mut scope, pattern, v, LetKind::Let)?,
+                            None => {
+                                of_steps.extend(crate::lets::names_of(pattern));
+                                drawn.push((pattern.clone(), value.clone()));
+                            }
+                        }
                     }
                 }
                 BlockEntry::Field { name, .. } => return self.unknown_setting(name, "train", WORDS),
@@ -289,6 +295,7 @@ impl Evaluator<'_> {
             }
         }
         let find = |word: &str| words.iter().copied().find(|s| &*s.word.text == word);
+        self.key = self.settings_key(&scope, overrides, find("seed"))?;
         for word in ["data", "loss", "optimizer", "steps", "epochs", "seed", "accumulate", "checkpoint", "log", "precision"] {
             let mut all = words.iter().filter(|s| &*s.word.text == word);
             if let (Some(first), Some(second)) = (all.next(), all.next()) {

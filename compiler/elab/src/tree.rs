@@ -147,9 +147,15 @@ impl Evaluator<'_> {
         match name {
             "map" => {
                 let f = values[0].clone();
+                // Draws depend on the leaf as on the index of a loop.
+                let mut leaf = 0i64;
                 self.zip_trees(&values[1..], span, &mut |ev, row| {
                     let args = row.iter().map(|v| CallArg { name: None, value: v.clone(), span }).collect();
-                    ev.apply(&f, args, span)
+                    ev.counters.push(Value::Int(leaf.into()));
+                    leaf += 1;
+                    let result = ev.apply(&f, args, span);
+                    ev.counters.pop();
+                    result
                 })
             }
             "sum" | "mean" | "max" | "min" | "all" | "any" | "norm" | "count" => self.tree_combine(name, &values[0], span),

@@ -1,15 +1,12 @@
 //! `with` blocks: a seed, a precision, or `training` for what is evaluated inside.
 
 use crate::evaluator::{Eval, Evaluator};
+use crate::rng::OtherSites;
 use crate::scope::Scope;
 use crate::tree::describe;
 use crate::value::Value;
-use optc_base::{Code, Diagnostic, Span};
+use optc_base::{Code, Diagnostic};
 use optc_front::ast::{self, ElemType, Expr, ExprKind, Name};
-use rustc_hash::FxHashMap;
-
-/// Numbers of calls and draws by place, and how many each place has.
-type Sites = (FxHashMap<(u64, Span), u64>, FxHashMap<u64, u64>);
 
 impl Evaluator<'_> {
     /// `with seed = 7, precision = f64 { … }`
@@ -24,19 +21,24 @@ impl Evaluator<'_> {
                 break;
             }
         }
+        let draws = self.draws;
         let value = match result {
             Ok(()) => self.block(scope, body),
             Err(stop) => Err(stop),
         };
+        if numbers.is_some() {
+            // What is drawn inside depends on the seed alone: to what stands around it is no draw.
+            self.draws = draws;
+        }
         (self.key, self.counters, self.instance.place) = saved;
         if let Some(numbers) = numbers {
-            (self.sites, self.site_counts) = numbers;
+            self.other_sites = numbers;
         }
         (self.training, self.cx.float) = (saved_training, saved_float);
         value
     }
     /// `numbers` keeps the numbers of draws outside, where a seed begins new ones.
-    fn with_setting(&mut self, scope: &mut Scope, name: &Name, value: &Expr, numbers: &mut Option<Sites>) -> Eval<()> {
+    fn with_setting(&mut self, scope: &mut Scope, name: &Name, value: &Expr, numbers: &mut Option<OtherSites>) -> Eval<()> {
         // A precision is the type that is written, also where `f32` stands for another one.
         let v = match &value.kind {
             ExprKind::DType(ElemType::Concrete(d)) => Value::DType(*d),
@@ -60,7 +62,7 @@ impl Evaluator<'_> {
                 self.counters.clear();
                 // Draws depend on their place in the block only, not on the callers around it nor on where the block stands: it numbers them afresh.
                 self.instance.place = 0x7769_7468;
-                let outer = (std::mem::take(&mut self.sites), std::mem::take(&mut self.site_counts));
+                let outer = std::mem::take(&mut self.other_sites);
                 numbers.get_or_insert(outer);
             }
             "training" => match v {

@@ -40,6 +40,13 @@ impl<'a> Args<'a> {
                     }
                     if params[i].ends_with('*') { out.rest.push(arg) } else { out.values[i] = Some(arg) }
                 }
+                // An element type stands last, whatever is left out before it.
+                None if matches!(arg.value, Val::DType(_))
+                    && params.last() == Some(&"dtype?")
+                    && out.values[params.len() - 1].is_none() =>
+                {
+                    out.values[params.len() - 1] = Some(arg);
+                }
                 None => match params.get(next) {
                     Some(p) if p.ends_with('*') => out.rest.push(arg),
                     Some(_) => {

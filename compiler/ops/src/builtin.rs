@@ -13,7 +13,6 @@ type Params = &'static [&'static str];
 
 const X: Params = &["x"];
 const REDUCTION: Params = &["x", "axis?", "keepdims?"];
-const DRAW: Params = &["shape?", "dtype?"];
 
 /// Names and parameters; `p?` may be left out, `p*` takes the rest.
 const TABLE: &[(&str, Params)] = &[
@@ -130,18 +129,18 @@ const TABLE: &[(&str, Params)] = &[
     ("gather", &["x", "ids", "axis?"]),
     ("scatter_add", &["x", "ids", "updates", "axis?"]),
     ("segment_sum", &["x", "ids", "n"]),
-    ("random.uniform", DRAW),
-    ("random.normal", DRAW),
-    ("random.exponential", DRAW),
-    ("random.rademacher", DRAW),
+    ("random.uniform", &["shape?", "low?", "high?", "dtype?"]),
+    ("random.normal", &["shape?", "mean?", "std?", "dtype?"]),
+    ("random.exponential", &["shape?", "rate?", "dtype?"]),
+    ("random.rademacher", &["shape?", "dtype?"]),
     ("random.bits", &["shape?"]),
     ("random.integer", &["shape", "low", "high", "dtype?"]),
-    ("random.bernoulli", &["shape?", "p?"]),
+    ("random.bernoulli", &["shape?", "p?", "dtype?"]),
     ("random.categorical", &["shape", "logits?"]),
     ("random.permutation", &["x"]),
     ("random.choice", &["shape", "x", "replace?", "p?"]),
     ("random.truncated_normal", &["shape?", "low?", "high?", "dtype?"]),
-    ("random.gamma", &["shape", "a", "dtype?"]),
+    ("random.gamma", &["shape?", "a", "rate?", "dtype?"]),
 ];
 
 fn row(name: &str) -> Option<(&'static str, Params)> {

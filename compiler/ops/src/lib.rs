@@ -15,6 +15,7 @@ mod einsum;
 mod elementwise;
 pub mod error;
 mod fold;
+mod gamma;
 pub mod index;
 mod index_plan;
 pub mod ixpr;

@@ -1,12 +1,16 @@
 //! Draws. All come from the words of one counter-based generator (`Op::RandomBits`), so they are the same on every machine and for every number of threads.
 //!
-//! - `uniform`: the upper 24 bits of a word divided by 2^24 (f64: 53 bits of two words; bf16 and f16: as many bits as they hold). Never 1.
-//! - `normal`: Box and Muller 1958, `sqrt(-2 log(1 - u)) cos(2 pi v)` with two uniforms per draw.
+//! - `uniform`: the upper 24 bits of a word divided by 2^24 (f64: 53 bits of two words; bf16 and f16: as many bits as they hold). Never 1. With ends `low + u (high - low)`.
+//! - `normal`: Box and Muller 1958, `sqrt(-2 log(1 - u)) cos(2 pi v)` with two uniforms per draw, times `std`, plus `mean`.
+//! - `exponential`: `-log(1 - u) / rate`.
+//! - `bernoulli`: `u < p`; `rademacher`: the uppermost bit of a word as a sign.
 //! - `integer`: `low + floor(word (high - low) / 2^32)`; the bias is below `(high - low) / 2^32`.
 //! - `categorical`: the largest of the logits plus Gumbel noise `-log(-log u)`.
 //! - `permutation`: the order that sorts random words.
 //! - `truncated_normal`: the inverse of the distribution function (Giles 2010, with Newton steps in f64).
-//! - `gamma`: Marsaglia and Tsang 2000 with 6 tries, each refused with probability below 0.05; the last one is taken.
+//! - `gamma`: [`crate::gamma`], divided by `rate`.
+//!
+//! Derivatives pass through the parameters of `uniform`, `normal`, `exponential`, `gamma` and `truncated_normal`; the words have none.
 
 use crate::args::Args;
 use crate::arith::broadcast_to;
@@ -18,9 +22,6 @@ use crate::value::{Array, Val};
 use optc_abi::DType;
 use optc_ir::graph::Op;
 use optc_ir::{ScalarOp, Ty};
-
-/// Tries of the rejection method of `gamma`.
-const GAMMA_TRIES: usize = 6;
 
 /// Words `k` times the size of `shape` and following of the key's sequence.
 fn words_at(cx: &mut Cx, key: &Array, k: usize, shape: &[Dim]) -> Array {
@@ -49,7 +50,7 @@ fn upper(cx: &mut Cx, bits: &Array, shift: u32, dtype: DType) -> Array {
 }
 
 /// Several independent arrays of uniforms in [0, 1).
-fn uniforms(cx: &mut Cx, key: &Array, count: usize, shape: &[Dim], dtype: DType) -> Vec<Array> {
+pub(crate) fn uniforms(cx: &mut Cx, key: &Array, count: usize, shape: &[Dim], dtype: DType) -> Vec<Array> {
     if dtype == DType::F64 {
         let bits = word_arrays(cx, key, 2 * count, shape);
         return bits
@@ -79,12 +80,12 @@ fn uniforms(cx: &mut Cx, key: &Array, count: usize, shape: &[Dim], dtype: DType)
 }
 
 /// The type to compute in: narrow floats are computed in f32.
-fn wide(dtype: DType) -> DType {
+pub(crate) fn wide(dtype: DType) -> DType {
     if dtype == DType::F64 { DType::F64 } else { DType::F32 }
 }
 
 /// A normal draw from two uniforms.
-fn box_muller(cx: &mut Cx, u: &Array, v: &Array) -> Array {
+pub(crate) fn box_muller(cx: &mut Cx, u: &Array, v: &Array) -> Array {
     let one = cx.splat(u.dtype, &u.shape, 1.0);
     let rest = cx.map(ScalarOp::Sub, &[&one, u]);
     let log = cx.map(ScalarOp::Log, &[&rest]);
@@ -169,23 +170,51 @@ pub(crate) fn draw(cx: &mut Cx, args: &Args<'_>, key: Option<&Array>) -> Res<Val
     let key = &key;
     match args.name {
         "random.uniform" => {
-            let (shape, dtype) = header(args, cx.float)?;
-            Ok(Val::Array(uniforms(cx, key, 1, &shape, dtype).remove(0)))
+            let spec = Spec::new(cx, args, &["low", "high"])?;
+            spec.ordered("low", "high", true)?;
+            let u = uniforms(cx, key, 1, &spec.shape, if spec.plain() { spec.dtype } else { spec.inner }).remove(0);
+            if spec.plain() {
+                return Ok(Val::Array(u));
+            }
+            let (low, high) = (spec.or(cx, "low", 0.0), spec.or(cx, "high", 1.0));
+            let range = cx.map(ScalarOp::Sub, &[&high, &low]);
+            let part = cx.map(ScalarOp::Mul, &[&u, &range]);
+            let x = cx.map(ScalarOp::Add, &[&low, &part]);
+            Ok(Val::Array(cx.convert(&x, spec.dtype)))
         }
         "random.normal" => {
-            let (shape, dtype) = header(args, cx.float)?;
-            let u = uniforms(cx, key, 2, &shape, wide(dtype));
-            let x = box_muller(cx, &u[0], &u[1]);
-            Ok(Val::Array(cx.convert(&x, dtype)))
+            let spec = Spec::new(cx, args, &["mean", "std"])?;
+            spec.at_least("std", 0.0, true)?;
+            let u = uniforms(cx, key, 2, &spec.shape, spec.inner);
+            let mut x = box_muller(cx, &u[0], &u[1]);
+            if let Some(std) = spec.param("std") {
+                x = cx.map(ScalarOp::Mul, &[&std, &x]);
+            }
+            if let Some(mean) = spec.param("mean") {
+                x = cx.map(ScalarOp::Add, &[&mean, &x]);
+            }
+            Ok(Val::Array(cx.convert(&x, spec.dtype)))
         }
         "random.exponential" => {
-            let (shape, dtype) = header(args, cx.float)?;
-            let u = uniforms(cx, key, 1, &shape, wide(dtype)).remove(0);
+            let spec = Spec::new(cx, args, &["rate"])?;
+            spec.at_least("rate", 0.0, false)?;
+            let u = uniforms(cx, key, 1, &spec.shape, spec.inner).remove(0);
             let minus = cx.map(ScalarOp::Neg, &[&u]);
             let log = cx.map(ScalarOp::Log1p, &[&minus]);
             let x = cx.map(ScalarOp::Neg, &[&log]);
-            Ok(Val::Array(cx.convert(&x, dtype)))
+            let x = spec.by_rate(cx, &x);
+            Ok(Val::Array(cx.convert(&x, spec.dtype)))
         }
+        "random.gamma" => {
+            let spec = Spec::new(cx, args, &["a", "rate"])?;
+            spec.at_least("a", 0.0, false)?;
+            spec.at_least("rate", 0.0, false)?;
+            let a = spec.param("a").expect("compiler bug: a missing argument was accepted");
+            let x = crate::gamma::standard_gamma(cx, key, &a, &spec.shape);
+            let x = spec.by_rate(cx, &x);
+            Ok(Val::Array(cx.convert(&x, spec.dtype)))
+        }
+        "random.truncated_normal" => truncated(cx, args, key),
         "random.bits" => Ok(Val::Array(words(cx, key, &args.shape("shape")?))),
         "random.rademacher" => {
             let (shape, dtype) = header(args, cx.float)?;
@@ -197,24 +226,10 @@ pub(crate) fn draw(cx: &mut Cx, args: &Args<'_>, key: Option<&Array>) -> Res<Val
             Ok(Val::Array(cx.convert(&sign, dtype)))
         }
         "random.integer" => integer(cx, args, key),
-        "random.bernoulli" => {
-            let shape = args.shape("shape")?;
-            let half = Val::Float(Some(0.5));
-            let p = args.opt("p").unwrap_or(&half);
-            let dtype = match p {
-                Val::Array(a) if a.dtype == DType::F64 && !a.weak => DType::F64,
-                _ => DType::F32,
-            };
-            let p = to_array(cx, &args.op(), p, dtype)?;
-            let p = broadcast_to(cx, &p, &shape)?;
-            let u = uniforms(cx, key, 1, &shape, dtype).remove(0);
-            Ok(Val::Array(cx.map(ScalarOp::Lt, &[&u, &p])))
-        }
+        "random.bernoulli" => bernoulli(cx, args, key),
         "random.categorical" => categorical(cx, args, key),
         "random.permutation" => permutation(cx, args, key),
         "random.choice" => choice(cx, args, key),
-        "random.truncated_normal" => truncated(cx, args, key),
-        "random.gamma" => gamma(cx, args, key),
         name => panic!("compiler bug: no draw `{name}`"),
     }
 }
@@ -378,23 +393,48 @@ fn choice(cx: &mut Cx, args: &Args<'_>, key: &Array) -> Res<Val> {
     }))
 }
 
-/// `random.truncated_normal(shape, low = -2, high = 2, dtype)`
-fn truncated(cx: &mut Cx, args: &Args<'_>, key: &Array) -> Res<Val> {
-    let (shape, dtype) = header(args, cx.float)?;
-    let inner = wide(dtype);
-    let (two, minus) = (Val::Int(Dim::from(2i64)), Val::Int(Dim::from(-2i64)));
-    let bound = |cx: &mut Cx, v: &Val| -> Res<Array> {
-        let a = to_array(cx, &args.op(), v, inner)?;
-        broadcast_to(cx, &a, &shape)
+/// `random.bernoulli(shape, p = 0.5, dtype = bool)`: true with probability `p`.
+fn bernoulli(cx: &mut Cx, args: &Args<'_>, key: &Array) -> Res<Val> {
+    let half = Val::Float(Some(0.5));
+    let p = args.opt("p").unwrap_or(&half);
+    if let Some(x) = numbers(p).into_iter().find(|x| !(0.0..=1.0).contains(x)) {
+        return Err(impossible(args, "p", format!("a probability of {x}"), "a probability lies between 0 and 1"));
+    }
+    let dtype = args.dtype("dtype", DType::Bool)?;
+    let inner = match p {
+        Val::Array(a) if a.dtype == DType::F64 && !a.weak => DType::F64,
+        _ => DType::F32,
     };
-    let low = bound(cx, args.opt("low").unwrap_or(&minus))?;
-    let high = bound(cx, args.opt("high").unwrap_or(&two))?;
+    let p = match p {
+        Val::Array(a) if !a.weak && a.dtype.is_float() => cx.convert(a, inner),
+        _ => to_array(cx, &args.op(), p, inner)?,
+    };
+    let shape = if args.opt("shape").is_some() { args.shape("shape")? } else { p.shape.clone() };
+    let p = broadcast_to(cx, &p, &shape)?;
+    let u = uniforms(cx, key, 1, &shape, inner).remove(0);
+    let flags = cx.map(ScalarOp::Lt, &[&u, &p]);
+    Ok(Val::Array(cx.convert(&flags, dtype)))
+}
+
+/// Half-width of an interval in which f32 resolves the distribution function.
+const RESOLVED: f64 = 3.0;
+
+/// `random.truncated_normal(shape, low = -2, high = 2, dtype)`: standard normal draws between `low` and `high`, as many as the law has there.
+fn truncated(cx: &mut Cx, args: &Args<'_>, key: &Array) -> Res<Val> {
+    let spec = Spec::new(cx, args, &["low", "high"])?;
+    spec.ordered("low", "high", false)?;
+    let ends = ["low", "high"].map(|p| args.opt(p).map_or_else(|| vec![2.0], numbers));
+    let (low, high) = (spec.or(cx, "low", -2.0), spec.or(cx, "high", 2.0));
+    // In the tails the distribution function is too near to -1 or 1 for f32.
+    let near = ends.iter().all(|e| !e.is_empty() && e.iter().all(|x| x.abs() <= RESOLVED));
+    let inner = if near { spec.inner } else { DType::F64 };
+    let (low, high) = (cx.convert(&low, inner), cx.convert(&high, inner));
     let place = |cx: &mut Cx, x: &Array| {
         let scaled = cx.with_const(ScalarOp::Mul, x, std::f64::consts::FRAC_1_SQRT_2);
         cx.map(ScalarOp::Erf, &[&scaled])
     };
     let (a, b) = (place(cx, &low), place(cx, &high));
-    let u = uniforms(cx, key, 1, &shape, inner).remove(0);
+    let u = uniforms(cx, key, 1, &spec.shape, inner).remove(0);
     let range = cx.map(ScalarOp::Sub, &[&b, &a]);
     let part = cx.map(ScalarOp::Mul, &[&u, &range]);
     let p = cx.map(ScalarOp::Add, &[&a, &part]);
@@ -402,56 +442,106 @@ fn truncated(cx: &mut Cx, args: &Args<'_>, key: &Array) -> Res<Val> {
     let x = cx.with_const(ScalarOp::Mul, &y, std::f64::consts::SQRT_2);
     let x = cx.map(ScalarOp::Max, &[&x, &low]);
     let x = cx.map(ScalarOp::Min, &[&x, &high]);
-    Ok(Val::Array(cx.convert(&x, dtype)))
+    Ok(Val::Array(cx.convert(&x, spec.dtype)))
 }
 
-/// `random.gamma(shape, a, dtype)` with shape parameter `a` and scale 1. For `a < 1` a draw for `a + 1` is multiplied by `u^(1/a)`.
-fn gamma(cx: &mut Cx, args: &Args<'_>, key: &Array) -> Res<Val> {
-    let (shape, dtype) = header(args, cx.float)?;
-    let inner = wide(dtype);
-    let a = to_array(cx, &args.op(), args.get("a"), inner)?;
-    let a = broadcast_to(cx, &a, &shape)?;
-    let one = cx.splat(inner, &shape, 1.0);
-    let small = cx.map(ScalarOp::Lt, &[&a, &one]);
-    let boosted = cx.map(ScalarOp::Add, &[&a, &one]);
-    let b = cx.select(&small, &boosted, &a);
-    let d = cx.with_const(ScalarOp::Sub, &b, 1.0 / 3.0);
-    let nine = cx.with_const(ScalarOp::Mul, &d, 9.0);
-    let root = cx.map(ScalarOp::Sqrt, &[&nine]);
-    let c = cx.map(ScalarOp::Div, &[&one, &root]);
-    let u = uniforms(cx, key, 3 * GAMMA_TRIES + 1, &shape, inner);
-    let mut result: Option<Array> = None;
-    for t in (0..GAMMA_TRIES).rev() {
-        let x = box_muller(cx, &u[3 * t], &u[3 * t + 1]);
-        let cx_x = cx.map(ScalarOp::Mul, &[&c, &x]);
-        let base = cx.map(ScalarOp::Add, &[&one, &cx_x]);
-        let square = cx.map(ScalarOp::Mul, &[&base, &base]);
-        let v = cx.map(ScalarOp::Mul, &[&square, &base]);
-        let v = cx.with_const(ScalarOp::Max, &v, 1e-30);
-        let value = cx.map(ScalarOp::Mul, &[&d, &v]);
-        result = Some(match result {
-            None => value,
-            Some(later) => {
-                // log(1 - u) < x^2 / 2 + d - d v + d log v
-                let rest = cx.map(ScalarOp::Sub, &[&one, &u[3 * t + 2]]);
-                let log_u = cx.map(ScalarOp::Log, &[&rest]);
-                let x2 = cx.map(ScalarOp::Mul, &[&x, &x]);
-                let half = cx.with_const(ScalarOp::Mul, &x2, 0.5);
-                let log_v = cx.map(ScalarOp::Log, &[&v]);
-                let dlog = cx.map(ScalarOp::Mul, &[&d, &log_v]);
-                let sum = cx.map(ScalarOp::Add, &[&half, &d]);
-                let sum = cx.map(ScalarOp::Sub, &[&sum, &value]);
-                let sum = cx.map(ScalarOp::Add, &[&sum, &dlog]);
-                let taken = cx.map(ScalarOp::Lt, &[&log_u, &sum]);
-                cx.select(&taken, &value, &later)
-            }
+/// A float draw with parameters: its shape, its element type, and the parameters as arrays of that shape.
+struct Spec<'a> {
+    args: &'a Args<'a>,
+    shape: Vec<Dim>,
+    dtype: DType,
+    /// What it is computed in.
+    inner: DType,
+    params: Vec<(&'static str, Option<Array>)>,
+}
+
+impl<'a> Spec<'a> {
+    /// Reads the arguments. Without a shape it is that of the parameters together. `none` of a parameter stands for its default.
+    fn new(cx: &mut Cx, args: &'a Args<'a>, names: &[&'static str]) -> Res<Spec<'a>> {
+        // A parameter that is an array of floats decides the element type, if nothing else does.
+        let typed = names.iter().find_map(|n| match args.opt(n) {
+            Some(Val::Array(a)) if !a.weak && a.dtype.is_float() => Some(a.dtype),
+            _ => None,
         });
+        let (mut shape, dtype) = header(args, typed.unwrap_or(cx.float))?;
+        let inner = wide(dtype);
+        let mut params: Vec<(&'static str, Option<Array>)> = Vec::new();
+        for &name in names {
+            let array = match args.opt(name) {
+                None => None,
+                Some(Val::Array(a)) if !a.weak && a.dtype == dtype => Some(cx.convert(a, inner)),
+                Some(v) => Some(to_array(cx, &args.op(), v, inner)?),
+            };
+            params.push((name, array));
+        }
+        if args.opt("shape").is_none() {
+            let given: Vec<Array> = params.iter().filter_map(|(_, a)| a.clone()).collect();
+            if !given.is_empty() {
+                shape.clone_from(&crate::meet::join_arrays(cx, &args.op(), &given)?[0].shape);
+            }
+        }
+        for (_, array) in &mut params {
+            if let Some(a) = array {
+                *a = broadcast_to(cx, a, &shape)?;
+            }
+        }
+        Ok(Spec { args, shape, dtype, inner, params })
     }
-    let g = result.expect("compiler bug: no tries");
-    let rest = cx.map(ScalarOp::Sub, &[&one, &u[3 * GAMMA_TRIES]]);
-    let inverse = cx.map(ScalarOp::Div, &[&one, &a]);
-    let factor = cx.map(ScalarOp::Pow, &[&rest, &inverse]);
-    let factor = cx.select(&small, &factor, &one);
-    let x = cx.map(ScalarOp::Mul, &[&g, &factor]);
-    Ok(Val::Array(cx.convert(&x, dtype)))
+    /// Whether no parameter is given.
+    fn plain(&self) -> bool {
+        self.params.iter().all(|(_, a)| a.is_none())
+    }
+    fn param(&self, name: &str) -> Option<Array> {
+        self.params.iter().find(|(n, _)| *n == name).and_then(|(_, a)| a.clone())
+    }
+    fn or(&self, cx: &mut Cx, name: &str, default: f64) -> Array {
+        self.param(name).unwrap_or_else(|| cx.splat(self.inner, &self.shape, default))
+    }
+    fn by_rate(&self, cx: &mut Cx, x: &Array) -> Array {
+        match self.param("rate") {
+            Some(rate) => cx.map(ScalarOp::Div, &[x, &rate]),
+            None => x.clone(),
+        }
+    }
+    /// Numbers known in the text must not lie below a bound (nor on it, if it is not allowed).
+    fn at_least(&self, name: &str, bound: f64, allowed: bool) -> Res<()> {
+        let Some(v) = self.args.opt(name) else { return Ok(()) };
+        let wrong = |x: &f64| x.is_nan() || *x < bound || (!allowed && *x == bound);
+        match numbers(v).into_iter().find(wrong) {
+            None => Ok(()),
+            Some(x) => {
+                let what = if allowed { format!("`{name}` is at least {bound}") } else { format!("`{name}` is above {bound}") };
+                Err(impossible(self.args, name, format!("`{name}` = {x}"), &what))
+            }
+        }
+    }
+    /// Ends known in the text are in order.
+    fn ordered(&self, low: &str, high: &str, equal: bool) -> Res<()> {
+        let end = |name: &str, default: f64| match self.args.opt(name).map(numbers) {
+            None => Some(default),
+            Some(x) => (x.len() == 1).then(|| x[0]),
+        };
+        let defaults = if self.args.name == "random.uniform" { [0.0, 1.0] } else { [-2.0, 2.0] };
+        let (Some(a), Some(b)) = (end(low, defaults[0]), end(high, defaults[1])) else { return Ok(()) };
+        if a < b || (equal && a == b) {
+            return Ok(());
+        }
+        let at = if self.args.opt(high).is_some() { high } else { low };
+        Err(impossible(self.args, at, format!("numbers between {a} and {b}"), &format!("`{low}` lies below `{high}`")))
+    }
+}
+
+/// The numbers of a value that the text alone gives; none of one that is computed.
+fn numbers(v: &Val) -> Vec<f64> {
+    match v {
+        Val::Float(Some(x)) => vec![*x],
+        Val::Int(d) => d.known().map(|n| n as f64).into_iter().collect(),
+        Val::List(items) | Val::Tuple(items) => items.iter().flat_map(numbers).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// A draw that no law gives.
+fn impossible(args: &Args<'_>, param: &str, what: String, rule: &str) -> crate::error::OpError {
+    args.value(param, "E0307", format!("`{}` cannot draw with {what}", args.name)).help(rule.to_string())
 }

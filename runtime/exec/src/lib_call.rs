@@ -230,6 +230,10 @@ mod tests {
             let want: Vec<u32> = (0..len as u64).map(|i| philox::bits_at(key, 4 * block + i)).collect();
             assert!(any == want && best == want, "{block} {len}");
         }
+        // The published vector of key and counter 0 (Random123, `kat_vectors`).
+        let mut zero = [0u32; 4];
+        random_words([0, 0], 0, &mut zero);
+        assert_eq!(zero, [0x6627_E8D5, 0xE169_C58D, 0xBC57_AC4C, 0x9B00_DBD8]);
         let len = UNIT_WORDS + 5;
         let mut out = vec![0u32; len];
         let buffers = [key.as_ptr().cast_mut().cast::<u8>(), out.as_mut_ptr().cast::<u8>()];

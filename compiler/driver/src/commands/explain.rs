@@ -199,6 +199,7 @@ pub(crate) fn optimizer_step(
     threads: usize,
     messages: &Messages,
 ) -> Result<(TrainProgram, Session, bool), Failed> {
+    let expression = &*synthetic::completed(expression, file);
     let attempt = |text: &str| {
         let mut session = synthetic::optimizer(text, file, shapes);
         session.check();
@@ -240,7 +241,9 @@ fn optimizer(expression: &str, file: Option<&Path>, messages: &Messages) -> Resu
         optc_abi::number::exact_as_stored(if rounded == 0.0 { 0.0 } else { rounded })
     };
     let followed = if transform { ", followed by sgd(lr = 0.01)" } else { "" };
-    say(&format!("{expression}{followed}: f32, one leaf of {} parameters", grouped(cost.parameters)));
+    let completed = synthetic::completed(expression, file);
+    let shown = if completed == synthetic::called(expression) { expression } else { &*completed };
+    say(&format!("{shown}{followed}: f32, one leaf of {} parameters", grouped(cost.parameters)));
     let line = |what: &str, value: String| say(&format!("  {what:<34}{value}"));
     line("state per parameter", format!("{} bytes", number(cost.state_bytes)));
     line(

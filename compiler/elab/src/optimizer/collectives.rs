@@ -88,17 +88,20 @@ impl Evaluator<'_> {
             );
         }
         // The arguments of all leaves.
+        let key = self.key.clone();
         let mut values: Vec<Vec<Value>> = Vec::with_capacity(active.len());
         for &leaf in &active {
             let mut inner = self.scope_of(scope, at, leaf, e.span)?;
             let mut own = Vec::with_capacity(args.len());
             self.opt_run().body.leaf = Some(leaf);
+            self.key = self.key_within(key.as_ref(), leaf);
             for arg in args {
                 own.push(self.expr(&mut inner, &arg.value)?);
             }
             values.push(own);
         }
         self.opt_run().body.leaf = here;
+        self.key = key;
         let results = match what {
             Collective::Tree(name) => vec![self.over_leaves(name, &values, e.span)?],
             Collective::Loss(name) => self.of_loss(name, &active, &values, e.span)?,
@@ -270,7 +273,7 @@ impl Evaluator<'_> {
             weights.push(w);
             gradients.push(g);
         }
-        let (new, _) = self.run_inner(label, of, leaves, weights.clone(), gradients)?;
+        let (new, _) = self.placed(span, |ev| ev.run_inner(label, of, leaves, weights.clone(), gradients))?;
         let mut out = Vec::new();
         for (new, old) in new.into_iter().zip(weights) {
             out.push(self.arithmetic(optc_front::ast::BinaryOp::Sub, Value::Array(new), Value::Array(old), span)?);

@@ -109,7 +109,7 @@ impl Evaluator<'_> {
     /// Notes whether a variable that is bound now differs from leaf to leaf.
     pub(super) fn note_own(&mut self, pattern: &optc_front::ast::Pattern, own: bool) {
         let mut names = Vec::new();
-        pattern_names(pattern, &mut names);
+        names.extend(crate::lets::names_of(pattern));
         let body = &mut self.opt_run().body;
         for name in names {
             body.own.retain(|n| *n != name);
@@ -472,15 +472,5 @@ impl Evaluator<'_> {
             ExprKind::While { cond, body, .. } => self.joint(scope, &body.stmts) || self.expr_is_joint(scope, cond),
             _ => false,
         }
-    }
-}
-
-fn pattern_names(pattern: &optc_front::ast::Pattern, out: &mut Vec<Arc<str>>) {
-    use optc_front::ast::PatternKind;
-    match &pattern.kind {
-        PatternKind::Name(n) => out.push(n.clone()),
-        PatternKind::Ignore => {}
-        PatternKind::Tuple(parts) => parts.iter().for_each(|p| pattern_names(p, out)),
-        PatternKind::Record(fields) => fields.iter().for_each(|(_, p)| pattern_names(p, out)),
     }
 }

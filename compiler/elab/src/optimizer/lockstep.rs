@@ -48,18 +48,54 @@ impl Evaluator<'_> {
     /// Sets the key for draws of one leaf, or for what all share. Metrics are recorded for the first leaf only.
     pub(super) fn enter_leaf(&mut self, leaf: Option<usize>) {
         let run = self.opt_run();
-        let (key, stage) = (run.inputs.key.clone(), stage_number(&run.body.label));
-        let index = leaf.and_then(|leaf| run.instance.leaves.get(leaf)).map(|member| member.index);
         let first = run.body.active.first().copied();
         run.body.leaf = leaf;
         self.recorder.muted = leaf.is_some() && leaf != first;
-        self.key = key.map(|k| {
-            let k = self.fold_key(&k, stage, None);
-            match index {
-                Some(index) => self.fold_key(&k, index as u32 + 1, None),
-                None => k,
-            }
+        self.key = self.leaf_key(leaf);
+        self.opt_run().body.key = self.key.clone();
+    }
+
+    /// The key of one leaf, or of what all share, in the body at hand.
+    fn leaf_key(&mut self, leaf: Option<usize>) -> Option<Array> {
+        let label = self.opt_run().body.label.clone();
+        let key = self.stage_key(&label)?;
+        Some(match leaf {
+            Some(leaf) => self.entered(&key, leaf),
+            None => key,
+        })
+    }
+
+    fn stage_key(&mut self, label: &str) -> Option<Array> {
+        let key = self.opt_run().inputs.key.clone()?;
+        Some(self.fold_key(&key, stage_number(label), None))
+    }
+
+    /// A key within a leaf.
+    fn entered(&mut self, key: &Array, leaf: usize) -> Array {
+        match self.opt_run().instance.leaves.get(leaf).map(|member| member.index) {
+            Some(index) => self.fold_key(key, index as u32 + 1, None),
+            None => key.clone(),
+        }
+    }
+
+    /// The key in force (that of the leaf `here`, unless a seed was set since) for a leaf that an expression about all leaves comes to.
+    pub(super) fn key_within(&mut self, key: Option<&Array>, leaf: usize) -> Option<Array> {
+        let key = key?;
+        let ours = self.opt_run().body.key.as_ref().is_some_and(|k| k.node == key.node);
+        if ours { self.leaf_key(Some(leaf)) } else { Some(self.entered(key, leaf)) }
+    }
+
+    /// Evaluates an argument of the optimizer: what it draws is the same for all leaves and depends on the parameter's name, not on where the argument is written.
+    pub(super) fn drawn_by_name<T>(&mut self, label: &str, param: &str, f: impl FnOnce(&mut Self) -> T) -> T {
+        let key = self.stage_key(label);
+        let by_text = std::mem::replace(&mut self.by_text, false);
+        let counters = self.counters.clone();
+        let result = self.isolated(crate::rng::text_hash(param), key, |ev| {
+            ev.counters = counters;
+            f(ev)
         });
+        self.by_text = by_text;
+        result
     }
 
     pub(super) fn lock_stmt(&mut self, scopes: &mut [Scope], active: &[usize], stmt: &Stmt) -> Eval<Vec<Value>> {
@@ -220,7 +256,7 @@ impl Evaluator<'_> {
             weights.push(self.cast_array(&w, member.leaf.w.dtype));
             leaves.push(member);
         }
-        let (new, g) = self.run_inner(label, of, leaves, weights, gradients)?;
+        let (new, g) = self.placed(e.span, |ev| ev.run_inner(label, of, leaves, weights, gradients))?;
         for (&leaf, (w, g)) in active.iter().zip(new.into_iter().zip(g)) {
             let compute = compute_type(w.dtype);
             let w = self.cast_array(&w, compute);

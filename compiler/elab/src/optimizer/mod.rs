@@ -154,6 +154,8 @@ struct BodyRun {
     depth: usize,
     /// Whether the statement stands under a condition known at run time only.
     conditional: bool,
+    /// The key of the leaf at hand, or of what all leaves share.
+    key: Option<Array>,
 }
 
 #[derive(Clone, Debug)]
@@ -163,6 +165,9 @@ struct StageState {
     /// One per array of the state's tree.
     parts: Vec<(String, DType)>,
 }
+
+/// Tells the draws of bodies from those around them.
+const BODY_PLACE: u64 = 0x626f_6479;
 
 /// The element type bodies compute in for values stored as `dtype`.
 fn compute_type(dtype: DType) -> DType {
@@ -187,12 +192,13 @@ impl Evaluator<'_> {
             inputs,
         };
         let outer = self.opt.replace(run);
-        let saved_key = self.key.clone();
+        // The key given says where the optimizer runs.
+        let saved = (self.key.clone(), std::mem::take(&mut self.counters));
         let step = self.opt_run().inputs.pass == Pass::Step;
         let recorder = std::mem::replace(&mut self.recorder, Recorder { metrics: step.then(Metrics::new), ..Recorder::default() });
         let in_optimizer = std::mem::replace(&mut self.in_optimizer, true);
         let result = self.run_stage(optimizer, w, g);
-        self.key = saved_key;
+        (self.key, self.counters) = saved;
         self.in_optimizer = in_optimizer;
         let recorder = std::mem::replace(&mut self.recorder, recorder);
         let mut run = std::mem::replace(&mut self.opt, outer).expect("the run that was put in");
@@ -264,7 +270,11 @@ impl Evaluator<'_> {
         let outer = std::mem::replace(&mut self.opt_run().body, BodyRun { label, own, ..BodyRun::default() });
         let active: Vec<usize> = (0..leaves).collect();
         self.eval_inner(&scopes)?;
+        // What a body draws does not depend on where the optimizer is named.
+        let inside = crate::rng::mix(self.instance.place, BODY_PLACE);
+        let outside = std::mem::replace(&mut self.instance.place, inside);
         self.lock_block(&mut scopes, &active, body)?;
+        self.instance.place = outside;
         self.finish_stage(&scopes, item)?;
         let (mut new, mut gradients) = (w, g);
         for (leaf, scope) in scopes.iter().enumerate() {
@@ -402,7 +412,7 @@ impl Evaluator<'_> {
                             inner.bind(name, value, LetKind::Let, Span::default());
                         }
                     }
-                    let value = self.expr(&mut inner, &arg.expr)?;
+                    let value = self.drawn_by_name(stage, &param.name.text, |ev| ev.expr(&mut inner, &arg.expr))?;
                     self.hyper_value(scope, param, value, arg.expr.span, stage, item)?
                 }
                 None => match &param.default {
@@ -411,7 +421,7 @@ impl Evaluator<'_> {
                         self.held_optimizer(item, param, value, default.span, stage)?
                     }
                     Some(default) => {
-                        let value = self.expr(scope, default)?;
+                        let value = self.drawn_by_name(stage, &param.name.text, |ev| ev.expr(scope, default))?;
                         self.hyper_value(scope, param, value, default.span, stage, item)?
                     }
                     None => {

@@ -29,7 +29,7 @@ impl StepLoss for TrainLoss {
             return self.each(ev, &leaves, span);
         }
         if self.setup.accumulate == 1 {
-            let rest = self.fields.iter().map(|(_, a)| a.clone()).chain([self.key.clone()]);
+            let rest = self.fields.iter().map(|(_, a)| a.clone()).chain(LossKeys::of_step(&self.key).inputs());
             let args: Vec<Array> = leaves.into_iter().chain(rest).collect();
             return ev.loss_results(&self.f, &args, asked, span);
         }
@@ -41,8 +41,8 @@ impl StepLoss for TrainLoss {
             carried.extend(w.iter().map(|w| ev.zeros_like(w)));
         }
         let outs = batches(ev, k, &carried, &self.fields, |ev, counter, slices| {
-            let key = ev.fold_key(&self.key, FOLD_BATCH, Some(counter));
-            let args: Vec<Array> = leaves.iter().cloned().chain(slices).chain([key]).collect();
+            let keys = LossKeys { step: self.key.clone(), batch: ev.fold_key(&self.key, FOLD_BATCH, Some(counter)) };
+            let args: Vec<Array> = leaves.iter().cloned().chain(slices).chain(keys.inputs()).collect();
             let (value, arrays) = ev.loss_results(&self.f, &args, asked, span)?;
             Ok([value].into_iter().chain(arrays).collect())
         })?;
@@ -64,7 +64,7 @@ impl TrainLoss {
     /// The gradients of the losses of batches of one example.
     fn each(&self, ev: &mut Evaluator<'_>, leaves: &[Array], span: Span) -> Eval<(Array, Vec<Array>)> {
         let one = TrainSetup { batch: 1, ..(*self.setup).clone() };
-        let f = ev.loss_function(&one, &self.decls, &[1])?;
+        let f = ev.isolated(RUN_PLACE, None, |ev| ev.loss_function(&one, &self.decls, &[1]))?;
         let rows = self.setup.batch * self.setup.accumulate;
         let origin = ev.cx.origin;
         let mut fields = Vec::new();
@@ -76,8 +76,8 @@ impl TrainLoss {
             fields.push((name.clone(), ev.cx.array(node)));
         }
         let outs = batches(ev, rows, &[], &fields, |ev, counter, slices| {
-            let key = ev.fold_key(&self.key, FOLD_BATCH, Some(counter));
-            let args: Vec<Array> = leaves.iter().cloned().chain(slices).chain([key]).collect();
+            let keys = LossKeys { step: self.key.clone(), batch: ev.fold_key(&self.key, FOLD_BATCH, Some(counter)) };
+            let args: Vec<Array> = leaves.iter().cloned().chain(slices).chain(keys.inputs()).collect();
             Ok(ev.loss_results(&f, &args, &Asked::Gradient, span)?.1)
         })?;
         Ok((float_scalar(ev, ev.cx.kept()), outs))

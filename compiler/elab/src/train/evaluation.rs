@@ -84,13 +84,14 @@ impl Evaluator<'_> {
         let leaves: Vec<Array> =
             decls.iter().enumerate().map(|(k, d)| self.cx.input(&format!("leaf.{k}"), d.ty.dtype, &d.ty.shape)).collect();
         let inputs = self.field_inputs(Some(data), fields, &[rows]);
-        let key = self.cx.input("key", DType::U32, &[2]);
+        let key = self.cx.input("step_key", DType::U32, &[2]);
+        let part = self.cx.input("key", DType::U32, &[2]);
         let result = (|ev: &mut Self| {
             let models = ev.bound_models(setup, decls, &leaves);
             ev.training = Some(false);
             let batch = if ev.mode == Mode::Check { ev.cx.fresh_symbol("B") } else { Dim::from(rows) };
             let mut scope = ev.loss_scope(setup, &models, &inputs, batch, Some(&key))?;
-            ev.key = Some(key.clone());
+            ev.key = Some(part.clone());
             let Some(inner) = mean_of else {
                 let value = ev.expr(&mut scope, e)?;
                 let scalar = ev.float_scalar(&value, e.span, "a metric")?;
@@ -122,7 +123,7 @@ impl Evaluator<'_> {
         };
         let mut names: Vec<String> = (0..decls.len()).map(|k| format!("leaf.{k}")).collect();
         names.extend((0..fields.len()).map(|k| format!("field.{k}")));
-        names.push("key".into());
+        names.extend(["step_key".into(), "key".into()]);
         self.finish_graph(&outputs, &names, setup.span)
     }
 

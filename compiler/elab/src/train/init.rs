@@ -78,7 +78,10 @@ impl Evaluator<'_> {
                 key: key.clone(),
                 f: f.clone(),
             }));
-            let args = order_leaves(&decls, &arrays).into_iter().chain(fields.iter().map(|(_, a)| a.clone())).chain([key.clone()]);
+            let args = order_leaves(&decls, &arrays)
+                .into_iter()
+                .chain(fields.iter().map(|(_, a)| a.clone()))
+                .chain(LossKeys::of_step(key).inputs());
             Some(self.inline_gradients(&f, &args.collect::<Vec<_>>(), setup.span)?.3)
         } else {
             None

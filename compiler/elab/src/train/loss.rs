@@ -58,15 +58,15 @@ impl Evaluator<'_> {
         decls: &[LeafDecl],
         leaves: &[Array],
         fields: &[(Arc<str>, Array)],
-        key: &Array,
+        keys: &LossKeys,
     ) -> Eval<LossParts> {
         let models = self.bound_models(setup, decls, leaves);
         self.training = Some(true);
         let saved = (self.recorder.buffers.replace(IndexMap::new()), self.recorder.metrics.replace(Metrics::new()));
         let result = (|ev: &mut Self| {
             let batch = ev.batch_dim(setup);
-            let mut scope = ev.loss_scope(setup, &models, fields, batch, Some(key))?;
-            ev.key = Some(ev.fold_key(key, FOLD_BATCH, None));
+            let mut scope = ev.loss_scope(setup, &models, fields, batch, Some(&keys.step))?;
+            ev.key = Some(ev.fold_key(&keys.batch, FOLD_BATCH, None));
             ev.expr(&mut scope, &setup.loss)
         })(self);
         let buffers = std::mem::replace(&mut self.recorder.buffers, saved.0).unwrap_or_default();
@@ -157,8 +157,9 @@ impl Evaluator<'_> {
         }
         let leaves: Vec<Array> = leaves.into_iter().flatten().collect();
         let fields = self.field_inputs(setup.data.as_deref(), &setup.fields, lead);
-        let key = self.cx.input("key", DType::U32, &[2]);
-        let parts = self.evaluate_loss(setup, decls, &leaves, &fields, &key);
+        let step = self.cx.input("step_key", DType::U32, &[2]);
+        let batch = self.cx.input("key", DType::U32, &[2]);
+        let parts = self.evaluate_loss(setup, decls, &leaves, &fields, &LossKeys { step, batch });
         let parts = match parts {
             Ok(p) => p,
             Err(stop) => {

@@ -26,11 +26,36 @@ use optc_ops::{Array, Dim, Val};
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// Place numbers of key folds, apart from those of draws in the text.
-pub(crate) const FOLD_STEP: u32 = 0xF000_0001;
+/// Place numbers of key folds, apart from those of draws in the text: of the step at hand, counted from 0.
+pub const FOLD_STEP: u32 = 0xF000_0001;
 const FOLD_LETS: u32 = 0xF000_0002;
 const FOLD_OPTIMIZER: u32 = 0xF000_0003;
-const FOLD_BATCH: u32 = 0xF000_0004;
+/// Of a batch of the step, or of a part of the data set that a metric runs through.
+pub const FOLD_BATCH: u32 = 0xF000_0004;
+/// Of what is drawn once for the whole run, in its settings.
+pub(crate) const FOLD_SETTINGS: u32 = 0xF000_0005;
+/// The place of the expressions of a run.
+pub(crate) const RUN_PLACE: u64 = 0;
+
+/// What a loss draws from.
+#[derive(Clone, Debug)]
+struct LossKeys {
+    /// The key of the step, for what the `let`s of the block draw: the same for all batches of the step.
+    step: Array,
+    /// The key of the batch.
+    batch: Array,
+}
+
+impl LossKeys {
+    /// Those of the only batch of a step.
+    fn of_step(key: &Array) -> LossKeys {
+        LossKeys { step: key.clone(), batch: key.clone() }
+    }
+    /// As inputs of a loss function.
+    fn inputs(&self) -> [Array; 2] {
+        [self.step.clone(), self.batch.clone()]
+    }
+}
 
 /// A leaf of the models: how it is stored.
 #[derive(Clone, Debug)]
@@ -56,7 +81,7 @@ struct LossParts {
     buffers: Vec<Array>,
 }
 
-/// The value-and-gradient function of one batch. Inputs: parameter leaves, buffer leaves, fields, key, captured arrays; outputs of `graph`: loss, recorded (each a sum
+/// The value-and-gradient function of one batch. Inputs: parameter leaves, buffer leaves, fields, keys of the step and of the batch, captured arrays; outputs of `graph`: loss, recorded (each a sum
 /// and, where its number is known at run time only, a count), buffers, and after differentiation the gradients.
 struct LossFunction {
     graph: Graph,
@@ -83,9 +108,10 @@ impl Evaluator<'_> {
         let mode = self.mode;
         self.mode = if mode == Mode::Host { Mode::Lower } else { mode };
         let script = std::mem::replace(&mut self.in_script, false);
-        let (training, key) = (self.training, self.key.clone());
-        let result = self.with_float(setup.working(), |ev| ev.lower_train_inner(setup));
-        (self.mode, self.in_script, self.training, self.key) = (mode, script, training, key);
+        let training = self.training;
+        // A run depends on its settings and its seed, not on where it stands in the script.
+        let result = self.isolated(RUN_PLACE, None, |ev| ev.with_float(setup.working(), |ev| ev.lower_train_inner(setup)));
+        (self.mode, self.in_script, self.training) = (mode, script, training);
         result
     }
 

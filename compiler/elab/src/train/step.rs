@@ -67,7 +67,10 @@ impl Evaluator<'_> {
         } else if setup.accumulate > 1 {
             self.accumulate(setup, decls, leaves, &fields, &key, f)?
         } else {
-            let args = order_leaves(decls, leaves).into_iter().chain(fields.iter().map(|(_, a)| a.clone())).chain([key.clone()]);
+            let args = order_leaves(decls, leaves)
+                .into_iter()
+                .chain(fields.iter().map(|(_, a)| a.clone()))
+                .chain(LossKeys::of_step(&key).inputs());
             self.inline_gradients(f, &args.collect::<Vec<_>>(), setup.span)?
         };
         // Metrics without `on` are computed on the step's batch, at the incoming weights.
@@ -202,8 +205,8 @@ impl Evaluator<'_> {
         let shape_of = |a: &Array| -> Vec<usize> { a.shape.iter().map(|d| d.known().unwrap_or(1) as usize).collect() };
         let inner: Vec<Array> = carried.iter().map(|a| self.cx.input("carried", a.dtype, &shape_of(a))).collect();
         let slices: Vec<Array> = fields.iter().map(|(_, a)| self.cx.input("slice", a.dtype, &shape_of(a)[1..])).collect();
-        let batch_key = self.fold_key(key, FOLD_BATCH, Some(&counter));
-        let args: Vec<Array> = params.iter().cloned().chain(inner[sums..].iter().cloned()).chain(slices).chain([batch_key]).collect();
+        let keys = LossKeys { step: key.clone(), batch: self.fold_key(key, FOLD_BATCH, Some(&counter)) };
+        let args: Vec<Array> = params.iter().cloned().chain(inner[sums..].iter().cloned()).chain(slices).chain(keys.inputs()).collect();
         let (loss, recorded, buffers, gradients) = match self.inline_gradients(f, &args, setup.span) {
             Ok(v) => v,
             Err(stop) => {

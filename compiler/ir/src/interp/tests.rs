@@ -230,6 +230,13 @@ fn conditionals_run_one_branch() {
 
 #[test]
 fn draws_follow_philox() {
+    // The published vector of key and counter 0 (Random123, `kat_vectors`).
+    let mut g = Graph::new();
+    let key = g.constant(Tensor::zeros(DType::U32, &[2]), O);
+    let bits = g.op_as(Op::RandomBits { start: 0 }, &[key], Ty::new(DType::U32, [4]), O);
+    g.outputs = vec![bits];
+    let words = interpret(&g, &[]).unwrap().remove(0);
+    assert_eq!(words.as_slice::<u32>(), [0x6627_E8D5, 0xE169_C58D, 0xBC57_AC4C, 0x9B00_DBD8]);
     let key = Tensor::from_slice(&[2], &[5u32, 6]);
     let t = ok(std::slice::from_ref(&key), |g, x| g.op_as(Op::RandomBits { start: 0 }, &[x[0]], Ty::new(DType::U32, [3, 2]), O));
     let (first, second) = (optc_abi::philox::philox4x32([5, 6], [0; 4]), optc_abi::philox::philox4x32([5, 6], [1, 0, 0, 0]));

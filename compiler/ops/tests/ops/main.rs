@@ -3,6 +3,7 @@
 mod arithmetic;
 mod builtins;
 mod indexing;
+mod laws;
 mod notation;
 mod random;
 mod robust;
