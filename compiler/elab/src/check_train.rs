@@ -52,7 +52,9 @@ impl Evaluator<'_> {
     ) -> Eval<Scope> {
         let mut scope = setup.scope.clone();
         scope.push();
-        scope.bind("B", Value::Int(rows.clone()), LetKind::Let, setup.span);
+        if scope.get("B").is_none() {
+            scope.bind("B", Value::Int(rows.clone()), LetKind::Let, setup.span);
+        }
         for (name, value) in self.checked_fields(data, rows) {
             scope.bind(name, value, LetKind::Let, setup.span);
         }

@@ -4,19 +4,21 @@ use crate::evaluator::{Eval, Evaluator};
 use crate::scope::Scope;
 use crate::settings::Overrides;
 use crate::value::Value;
-use optc_front::ast::{Block, BlockEntry, BlockItem, Expr, ExprKind, Pattern, PatternKind, Setting, StmtKind};
+use optc_base::{Code, Diagnostic};
+use optc_front::ast::{Block, Expr, ExprKind, Pattern, PatternKind, Setting, StmtKind};
 use optc_ops::Array;
 use std::sync::Arc;
 
 impl Evaluator<'_> {
     /// The value of a `let` of a train block that is the same in all steps; `None` for one that belongs to a step: it draws, or speaks of what only a step has.
-    pub(crate) fn settled(&mut self, scope: &Scope, pattern: &Pattern, value: &Expr, of_steps: &[Arc<str>]) -> Eval<Option<Value>> {
+    pub(crate) fn settled(&mut self, scope: &Scope, pattern: &Pattern, value: &Expr, drawn: &[(Pattern, Expr)]) -> Eval<Option<Value>> {
+        let of_steps: Vec<Arc<str>> = drawn.iter().flat_map(|(p, _)| names_of(p)).collect();
         let free = free_names(value);
         if free.iter().chain(&names_of(pattern)).any(|n| of_steps.contains(n)) {
             return Ok(None);
         }
         for name in &free {
-            // The batch, its fields and the models.
+            // The size of the batch, its fields and the models.
             if self.lookup(scope, name, value.span)?.is_none() && !matches!(&**name, "random" | "tree" | "...") {
                 return Ok(None);
             }
@@ -24,6 +26,23 @@ impl Evaluator<'_> {
         let before = self.draws;
         let value = self.expr(&mut scope.clone(), value)?;
         Ok((self.draws == before).then_some(value))
+    }
+    /// Hyperparameters do not see what a step draws: they may draw themselves.
+    pub(crate) fn no_let_of_steps(&mut self, optimizer: &Expr, drawn: &[(Pattern, Expr)]) -> Eval<()> {
+        let of_steps: Vec<Arc<str>> = drawn.iter().flat_map(|(p, _)| names_of(p)).collect();
+        let free = free_names(optimizer);
+        let Some(name) = free.iter().find(|n| of_steps.contains(n)) else { return Ok(()) };
+        let mut at = optimizer.span;
+        crate::walk::expr(optimizer, &mut |e| {
+            if matches!(&e.kind, ExprKind::Name(n) if n == name) {
+                at = e.span;
+            }
+            true
+        });
+        self.fail(
+            Diagnostic::error(Code("E0220"), at, format!("the optimizer does not see `{name}`, which each step makes anew"))
+                .help("a hyperparameter may draw itself: `lr = 0.1 * random.uniform()` is one number per step"),
+        )
     }
     /// The key of what the settings of a run draw once, such as arguments of its models: made from the run's seed. `None` while nothing is computed.
     pub(crate) fn settings_key(&mut self, scope: &Scope, overrides: &Overrides, setting: Option<&Setting>) -> Eval<Option<Array>> {
@@ -43,16 +62,6 @@ impl Evaluator<'_> {
         let key = self.seed_key(seed.cast_unsigned());
         Ok(Some(self.fold_key(&key, crate::train::FOLD_SETTINGS, None)))
     }
-}
-
-/// The names that only a step of a `train` block gives a value: the batch size and the models.
-pub(crate) fn step_names(item: &BlockItem) -> Vec<Arc<str>> {
-    let settings = item.entries.iter().filter_map(|e| match e {
-        BlockEntry::Setting(s) if &*s.word.text == "model" => Some(s),
-        _ => None,
-    });
-    let models = settings.flat_map(|s| s.values.iter().filter_map(|(name, _)| name.as_ref().map(|n| n.text.clone())));
-    models.chain([Arc::from("B")]).collect()
 }
 
 /// The names a pattern binds.

@@ -271,7 +271,6 @@ impl Evaluator<'_> {
             Some((overrides[at].1.clone(), overrides[at].2))
         };
         let mut drawn: Vec<(Pattern, Expr)> = Vec::new();
-        let mut of_steps = crate::lets::step_names(&item);
         let mut words: Vec<&Setting> = Vec::new();
         for entry in &item.entries {
             match entry {
@@ -280,12 +279,9 @@ impl Evaluator<'_> {
                     if let Some((given, _)) = name.as_deref().and_then(&mut take) {
                         self.bind_pattern(&mut scope, pattern, given, LetKind::Let)?;
                     } else {
-                        match self.settled(&scope, pattern, value, &of_steps)? {
+                        match self.settled(&scope, pattern, value, &drawn)? {
                             Some(v) => self.bind_pattern(&mut scope, pattern, v, LetKind::Let)?,
-                            None => {
-                                of_steps.extend(crate::lets::names_of(pattern));
-                                drawn.push((pattern.clone(), value.clone()));
-                            }
+                            None => drawn.push((pattern.clone(), value.clone())),
                         }
                     }
                 }
@@ -372,7 +368,10 @@ impl Evaluator<'_> {
                     );
                 };
                 match s.values.as_slice() {
-                    [(None, e)] => (self.optimizer_expr(&mut scope, e)?, e.span),
+                    [(None, e)] => {
+                        self.no_let_of_steps(e, &drawn)?;
+                        (self.expr(&mut scope, e)?, e.span)
+                    }
                     _ => return self.not_yet_players(s.span),
                 }
             }
@@ -518,11 +517,6 @@ impl Evaluator<'_> {
             Diagnostic::error(Code("E0710"), span, "several players in one `train` block are not yet supported")
                 .help("give one `loss` and one `optimizer`"),
         )
-    }
-
-    /// An optimizer where one is wanted: `adamw` alone is `adamw()`.
-    fn optimizer_expr(&mut self, scope: &mut Scope, e: &Expr) -> Eval {
-        self.expr(scope, e)
     }
 
     fn read_data(&mut self, setup: &mut TrainSetup, s: &Setting, overridden: Option<(Value, Span)>) -> Eval<()> {

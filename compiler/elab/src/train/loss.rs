@@ -14,7 +14,10 @@ impl Evaluator<'_> {
     ) -> Eval<Scope> {
         let mut scope = setup.scope.clone();
         scope.push();
-        scope.bind("B", Value::Int(batch), LetKind::Let, setup.span);
+        // A `let` of that name hides the size of the batch.
+        if scope.get("B").is_none() {
+            scope.bind("B", Value::Int(batch), LetKind::Let, setup.span);
+        }
         for (name, array) in fields {
             let array = if array.dtype == DType::F32 { self.cast_array(array, setup.working()) } else { array.clone() };
             scope.bind(name.clone(), Value::Array(array), LetKind::Let, setup.span);
