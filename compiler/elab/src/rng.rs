@@ -46,6 +46,9 @@ pub(crate) fn bytes_hash(bytes: &[u8]) -> u64 {
 impl Evaluator<'_> {
     /// The number of a call or draw within the body at hand.
     pub(crate) fn site(&mut self, span: Span) -> u64 {
+        if !self.cx.emitting() {
+            return 0;
+        }
         let program = self.program;
         if self.by_text
             && let Some(n) = self.sites.get_or_insert_with(|| Rc::new(Sites::of(program))).number(span)

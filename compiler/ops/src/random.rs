@@ -340,6 +340,13 @@ fn permutation(cx: &mut Cx, args: &Args<'_>, key: &Array) -> Res<Val> {
 
 /// The logarithms of the probabilities `p` of `n` elements.
 fn weights(cx: &mut Cx, args: &Args<'_>, n: &Dim) -> Res<Array> {
+    let known = numbers(args.get("p"));
+    if let Some(x) = known.iter().find(|x| x.is_nan() || **x < 0.0) {
+        return Err(impossible(args, "p", format!("a weight of {x}"), "weights are not negative; their scale does not matter"));
+    }
+    if !known.is_empty() && known.iter().all(|x| *x == 0.0) {
+        return Err(impossible(args, "p", "weights that are all 0".to_string(), "some element needs a weight above 0"));
+    }
     let p = args.floats(cx, "p")?;
     let p = broadcast_to(cx, &p, std::slice::from_ref(n))?;
     Ok(cx.map(ScalarOp::Log, &[&p]))
