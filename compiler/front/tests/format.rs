@@ -131,3 +131,11 @@ train t {
     assert!(format("fn f( = 1").is_err());
     assert_eq!(format("").expect("empty"), "");
 }
+
+/// The variance is called, a declaration is not; a sign after a block and in brackets over several lines.
+#[test]
+fn variances_and_signs() {
+    let text = "fn f(x){\n  var (a,b)=(1,2)\n  if a>b{\n    a<-1\n  }\n  -x[0]*var(x)+var(x)\n}\nfn g(a,b)=(a\n  - b)\n";
+    let want = "fn f(x) {\n  var (a, b) = (1, 2)\n  if a > b {\n    a <- 1\n  }\n  -x[0] * var(x) + var(x)\n}\nfn g(a, b) = (a\n              - b)\n";
+    assert_eq!(format(text).expect("it parses"), want);
+}

@@ -286,11 +286,12 @@ fn spacing(tokens: &[Token<'_>], i: usize, open: &[Open<'_>], before: Option<&To
         _ => {}
     }
     // A sign in front of an operand.
-    if matches!(before.text, "-" | "~") && is_prefix(tokens, i, before) {
+    if matches!(before.text, "-" | "~") && is_prefix(tokens, i, before, inside) {
         return 0;
     }
     if matches!(token.text, "(" | "[") {
         let callable = match before.kind {
+            Kind::Word if before.text == "var" => !declares(&tokens[i..]),
             Kind::Word => !is_keyword(before.text),
             Kind::Close => before.text != "}",
             _ => false,
@@ -300,8 +301,26 @@ fn spacing(tokens: &[Token<'_>], i: usize, open: &[Open<'_>], before: Option<&To
     1
 }
 
-/// Whether the sign before token `i` has no operand on its left.
-fn is_prefix(tokens: &[Token<'_>], i: usize, sign: &Token<'_>) -> bool {
+/// Whether what follows `var`, from its parenthesis on, is a list of names and `=`, and not the argument of the variance.
+fn declares(after: &[Token<'_>]) -> bool {
+    let mut depth = 0usize;
+    for (k, t) in after.iter().enumerate() {
+        match t.kind {
+            Kind::Open => depth += 1,
+            Kind::Close => {
+                depth -= 1;
+                if depth == 0 {
+                    return after.get(k + 1).is_some_and(|t| t.text == "=");
+                }
+            }
+            _ => {}
+        }
+    }
+    false
+}
+
+/// Whether the sign before token `i` has no operand on its left. In braces and at top level a newline ends what stands before the sign.
+fn is_prefix(tokens: &[Token<'_>], i: usize, sign: &Token<'_>, inside: Option<&Open<'_>>) -> bool {
     let at = tokens[..i].iter().rposition(|t| std::ptr::eq(t, sign));
     let Some(at) = at else { return false };
     match tokens[..at].iter().rev().find(|t| t.kind != Kind::Comment) {
@@ -309,7 +328,7 @@ fn is_prefix(tokens: &[Token<'_>], i: usize, sign: &Token<'_>) -> bool {
         Some(left) if wants_operand(left) => true,
         // `loss -mean(x)`: a setting, then its value.
         Some(left) => {
-            (sign.newlines > 0 && sign.text == "-" && left.text != "}")
+            (sign.newlines > 0 && inside.is_none_or(|o| o.text == "{" && !o.list))
                 || (left.kind == Kind::Word && left.newlines > 0 && sign.gap > 0 && tokens[i].gap == 0)
         }
     }

@@ -47,7 +47,7 @@ pub(super) fn unbalanced(builder: &Builder<'_>, fault: &Unbalanced, base: usize,
 }
 
 /// The token at `at`: its text, shortened.
-fn token(text: &str, at: usize) -> &str {
+pub(super) fn token(text: &str, at: usize) -> &str {
     let rest = &text[at.min(text.len())..];
     let Some(first) = rest.chars().next() else { return "" };
     let end = if first.is_alphanumeric() || first == '_' {
@@ -62,12 +62,12 @@ fn token(text: &str, at: usize) -> &str {
 }
 
 /// End of the last token before `at`.
-fn previous_end(text: &str, scan: &Scan, at: usize) -> usize {
+pub(super) fn previous_end(text: &str, scan: &Scan, at: usize) -> usize {
     scan.comments.trim_end(text, 0, at)
 }
 
 /// The operator or word that ends at `end`.
-fn previous_token(text: &str, end: usize) -> &str {
+pub(super) fn previous_token(text: &str, end: usize) -> &str {
     let before = &text[..end];
     let Some(last) = before.chars().next_back() else { return "" };
     let start = if last.is_alphanumeric() || last == '_' {
@@ -136,7 +136,7 @@ pub(super) fn involves(text: &str, scan: &Scan, at: usize, words: &[String]) -> 
 }
 
 /// The innermost open bracket at `at`.
-fn innermost(scan: &Scan, at: usize) -> Option<Bracket> {
+pub(super) fn innermost(scan: &Scan, at: usize) -> Option<Bracket> {
     let mut open = Vec::new();
     for b in scan.brackets.iter().take_while(|b| b.at < at) {
         match b.byte {
@@ -150,7 +150,7 @@ fn innermost(scan: &Scan, at: usize) -> Option<Bracket> {
 }
 
 /// What pest expected, in words; `None` where only the context can tell.
-fn expectation(expected: &[Rule]) -> Option<&'static str> {
+pub(super) fn expectation(expected: &[Rule]) -> Option<&'static str> {
     use Rule::*;
     let has = |rules: &[Rule]| expected.iter().any(|r| rules.contains(r));
     if has(&[ty, ty_atom, ty_fn, ty_tuple, ty_record, ty_list]) {

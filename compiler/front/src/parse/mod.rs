@@ -2,6 +2,7 @@
 
 mod build;
 mod codes;
+mod commas;
 mod exprs;
 mod items;
 mod lambdas;

@@ -4,6 +4,7 @@
 //! cannot be mended becomes a constant with an error for a value: uses of its name then cause no further messages.
 
 use super::build::Builder;
+use super::commas;
 use super::messages;
 use super::scan::{self, Scan};
 use crate::ast::{ExprKind, File, Item, ItemKind, Name};
@@ -57,6 +58,13 @@ impl Part {
         self.text = String::from_utf8(bytes).unwrap_or_default();
     }
 
+    /// Writes a comma in place of a blank or newline.
+    fn put_comma(&mut self, at: usize) {
+        let mut bytes = std::mem::take(&mut self.text).into_bytes();
+        bytes[at] = b',';
+        self.text = String::from_utf8(bytes).unwrap_or_default();
+    }
+
     /// Fills a range with blanks.
     fn blank(&mut self, range: Range<usize>) {
         let mut bytes = std::mem::take(&mut self.text).into_bytes();
@@ -88,6 +96,8 @@ fn mend(builder: &mut Builder<'_>, mut part: Part, next: Option<usize>, file: &m
     let mut marked: Vec<(Range<usize>, u32)> = Vec::new();
     // Reserved words that were taken for names: their uses are consequences.
     let mut reserved: Vec<String> = Vec::new();
+    // Brackets in which a comma was missing.
+    let mut commas: Vec<usize> = Vec::new();
     for _ in 0..attempts {
         let found = scan::scan(&part.text);
         if let Some(error) = found.nesting_error(builder.source, part.base) {
@@ -133,9 +143,19 @@ fn mend(builder: &mut Builder<'_>, mut part: Part, next: Option<usize>, file: &m
             pest::error::ErrorVariant::ParsingError { positives, .. } => positives.as_slice(),
             _ => &[],
         };
+        if let Some(missing) = commas::missing(&part.text, &found, at, expected) {
+            // Of several in one bracket the first is reported; the rest of the statement is read as it was meant.
+            if !commas.contains(&missing.bracket) {
+                builder.errors.push(missing.error(builder, &part));
+                commas.push(missing.bracket);
+            }
+            part.put_comma(missing.at);
+            continue;
+        }
         let around = statement(&part.text, &found, messages::blamed(&part.text, &found, at));
         // A second failure in the same place is a consequence of the first.
-        let again = marked.iter().any(|(r, _)| r.start <= around.start && around.end <= r.end);
+        let again = marked.iter().any(|(r, _)| r.start <= around.start && around.end <= r.end)
+            || messages::innermost(&found, at).is_some_and(|b| commas.contains(&b.at));
         if !again && !messages::involves(&part.text, &found, at, &reserved) {
             let error = messages::unexpected(builder, &part, &found, at, expected);
             if error.code == super::codes::RESERVED {
