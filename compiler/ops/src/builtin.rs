@@ -72,6 +72,7 @@ const TABLE: &[(&str, Params)] = &[
     ("rms", REDUCTION),
     ("var", REDUCTION),
     ("std", REDUCTION),
+    ("median", REDUCTION),
     ("cumsum", &["x", "axis?", "reverse?"]),
     ("cumprod", &["x", "axis?", "reverse?"]),
     ("softmax", &["x", "axis?"]),

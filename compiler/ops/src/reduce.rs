@@ -14,7 +14,7 @@ use optc_ir::{Op, ScalarOp};
 
 /// Names of reductions that take `(x, axis, keepdims)`.
 pub(crate) const REDUCTIONS: &[&str] =
-    &["sum", "mean", "prod", "max", "min", "any", "all", "argmax", "argmin", "logsumexp", "norm", "rms", "var", "std"];
+    &["sum", "mean", "prod", "max", "min", "any", "all", "argmax", "argmin", "logsumexp", "norm", "rms", "var", "std", "median"];
 
 /// A reduction by name.
 pub(crate) fn reduction(cx: &mut Cx, args: &Args<'_>) -> Res<Val> {
@@ -24,7 +24,12 @@ pub(crate) fn reduction(cx: &mut Cx, args: &Args<'_>) -> Res<Val> {
         return Ok(v);
     }
     let a = args.array(cx, "x")?;
-    let (axes, keep) = (args.axes("axis", &a)?, args.flag("keepdims", false)?);
+    let axes = args.axes("axis", &a).map_err(|e| match args.name {
+        "min" => e.help("`min(x, axis)` is the smallest element of an array; the smaller of two is `minimum(a, b)`"),
+        "max" => e.help("`max(x, axis)` is the largest element of an array; the larger of two is `maximum(a, b)`"),
+        _ => e,
+    })?;
+    let keep = args.flag("keepdims", false)?;
     let (Some(axes), Some(keep)) = (axes, keep) else { return Ok(Val::Unknown) };
     check(args.name, &a, &axes).map_err(|e| match args.span("x") {
         Some(s) if e.at.is_none() => e.at(s, ""),
@@ -43,7 +48,7 @@ pub(crate) fn check(name: &str, a: &Array, axes: &[usize]) -> Res<()> {
     match name {
         "any" | "all" if a.dtype != DType::Bool => Err(OpError::new("E0302", format!("`{name}` needs flags, not `{}`", show::array(a)))
             .help(format!("compare first, such as `{name}(x > 0)`"))),
-        "max" | "min" | "argmax" | "argmin" if axes.iter().any(|&i| a.shape[i].known() == Some(0)) => {
+        "max" | "min" | "argmax" | "argmin" | "median" if axes.iter().any(|&i| a.shape[i].known() == Some(0)) => {
             Err(OpError::new("E0405", format!("`{name}` of no elements: the array is `{}`", show::array(a))))
         }
         "argmax" | "argmin" if axes.len() != 1 && axes.len() != a.shape.len() => {
@@ -100,6 +105,10 @@ pub(crate) fn reduce(cx: &mut Cx, name: &str, a: &Array, axes: &[usize]) -> Arra
             let x = floats(cx, a);
             log_sum_exp(cx, &x, axes)
         }
+        "median" => {
+            let x = floats(cx, a);
+            median(cx, &x, axes)
+        }
         "argmax" | "argmin" => {
             let (x, axis) = match axes {
                 [axis] => (if a.dtype == DType::Bool { cx.convert(a, DType::U8) } else { a.clone() }, *axis),
@@ -124,6 +133,32 @@ fn mean(cx: &mut Cx, x: &Array, axes: &[usize]) -> Array {
     let n = cx.size_scalar(x.dtype, &count);
     let n = cx.spread(&n, &[], &sum.shape);
     cx.map(ScalarOp::Div, &[&sum, &n])
+}
+
+/// The middle element in sorted order, or the mean of the middle two; NaN if any element is (NaN is sorted last).
+fn median(cx: &mut Cx, x: &Array, axes: &[usize]) -> Array {
+    let (rest, last): (Vec<usize>, Vec<usize>) = (0..x.shape.len()).partition(|i| !axes.contains(i));
+    let order: Vec<usize> = rest.iter().chain(&last).copied().collect();
+    let n = Dim::product(last.iter().map(|&i| &x.shape[i]));
+    let kept: Vec<Dim> = rest.iter().map(|&i| x.shape[i].clone()).collect();
+    let joined: Vec<Dim> = kept.iter().cloned().chain([n.clone()]).collect();
+    let moved = cx.permuted(x, &order);
+    let rows = cx.reshaped(&moved, &joined);
+    let axis = kept.len();
+    let ids = cx.arg_sorted(&rows, axis, false);
+    let sorted = crate::order::take_along(cx, &rows, &ids, axis);
+    let half = |n: &Dim| n.floor_div(&Dim::from(2i64)).unwrap_or_else(Dim::zero);
+    let before_last = n.sub(&Dim::one());
+    let mut at = |place: Dim| {
+        let one = cx.sliced(&sorted, axis, &place, &Dim::one(), 1);
+        cx.reshaped(&one, &kept)
+    };
+    let (low, high, largest) = (at(half(&before_last)), at(half(&n)), at(before_last));
+    let sum = cx.map(ScalarOp::Add, &[&low, &high]);
+    let two = cx.splat(x.dtype, &kept, 0.5);
+    let middle = cx.map(ScalarOp::Mul, &[&sum, &two]);
+    let missing = cx.map(ScalarOp::IsNan, &[&largest]);
+    cx.select(&missing, &largest, &middle)
 }
 
 /// A reduced array spread over the axes it lost.
@@ -214,7 +249,7 @@ fn fold(cx: &mut Cx, name: &str, v: &Val) -> Res<Option<Val>> {
     }
     let numbers: Option<Vec<Number>> = items.iter().map(|v| Number::of(cx, v)).collect();
     let Some(numbers) = numbers else { return Ok(None) };
-    if numbers.is_empty() && matches!(name, "max" | "min" | "argmax" | "argmin" | "mean") {
+    if numbers.is_empty() && matches!(name, "max" | "min" | "argmax" | "argmin" | "mean" | "median") {
         return Err(OpError::new("E0405", format!("`{name}` of an empty list")));
     }
     let ints: Option<Vec<Dim>> = numbers.iter().map(|n| if let Number::Int(d) = n { Some(d.clone()) } else { None }).collect();
@@ -228,6 +263,13 @@ fn fold(cx: &mut Cx, name: &str, v: &Val) -> Res<Option<Val>> {
         ("sum", _) => with(&|x| x.iter().sum()),
         ("prod", _) => with(&|x| x.iter().product()),
         ("mean", _) => with(&|x| x.iter().sum::<f64>() / x.len() as f64),
+        ("median", _) => with(&|x| {
+            let mut x = x.to_vec();
+            // Positive NaN is the last in this order.
+            x.iter_mut().for_each(|v| *v = if v.is_nan() { f64::NAN.copysign(1.0) } else { *v });
+            x.sort_by(f64::total_cmp);
+            if x[x.len() - 1].is_nan() { f64::NAN } else { 0.5 * (x[(x.len() - 1) / 2] + x[x.len() / 2]) }
+        }),
         ("max", _) => with(&|x| x.iter().copied().fold(f64::NEG_INFINITY, |a, b| if a.is_nan() || b <= a { a } else { b })),
         ("min", _) => with(&|x| x.iter().copied().fold(f64::INFINITY, |a, b| if a.is_nan() || b >= a { a } else { b })),
         ("argmax" | "argmin", _) => match &floats {
