@@ -466,3 +466,31 @@ fn a_folder_of_checkpoints_belongs_to_one_train() {
     let o = optc(dir.path(), &["explain", "R0206"]);
     assert!(status(&o) == 0 && out(&o).contains("belongs to another train"), "{}", out(&o));
 }
+
+#[test]
+fn words_are_strings_where_strings_are_wanted() {
+    let spec = "import std.optim.sgd\n\
+        const tag = \"plain\"\n\
+        model point(kind: str = \"one\") -> f32 {\n  param x: f32 = 1.0\n  if kind == \"two\" { 2 * x } else { x }\n}\n\
+        train fit(act: str = \"square\") {\n  let word = \"a\"\n  model net = point()\n  loss if act == \"abs\" and word == \"b\" { abs(net()) } else { net()^2 }\n  \
+        optimizer sgd(lr = 0.1)\n  steps 1\n}\n\
+        experiment given(name: str, n: int = 1) {\n  check name == \"lion\" and n == 3 and tag == \"data/x.csv\", \"words\"\n}\n\
+        experiment trained {\n  let r = run fit\n  check r.loss.first == 2.0, \"settings of a train\"\n}\n";
+    let dir = folder(&[("a.opt", spec)]);
+    let o = optc(dir.path(), &["run", "a.opt", "given", "--set", "name=lion", "--set", "n=3", "--set", "tag=data/x.csv"]);
+    assert_eq!(status(&o), 0, "{}{}", out(&o), err(&o));
+    let o = optc(dir.path(), &["run", "a.opt", "trained", "--set", "act=abs", "--set", "word=b", "--set", "net.kind=two"]);
+    assert_eq!(status(&o), 0, "{}{}", out(&o), err(&o));
+    let o = optc(dir.path(), &["run", "a.opt", "trained", "--set", "steps=abs"]);
+    assert!(status(&o) == 1 && err(&o).contains("--set steps=abs"), "{}", err(&o));
+}
+
+#[test]
+fn claims_of_a_loop_are_counted() {
+    let spec = "experiment e {\n  for k in 0..5 {\n    check k < 5, \"small\"\n    check k != 3, \"not three\"\n    check k >= 0, \"pass {k}\"\n  }\n}\n";
+    let dir = folder(&[("a.opt", spec)]);
+    let o = optc(dir.path(), &["run", "a.opt"]);
+    let text = out(&o);
+    assert!(status(&o) == 1 && text.contains("small (5 times)") && text.contains("pass 0") && text.contains("pass 4"), "{text}");
+    assert!(text.contains("not three: k is 3 (1 of 5 times)") && text.contains("1 of 15 checks failed"), "{text}");
+}

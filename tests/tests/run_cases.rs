@@ -64,6 +64,7 @@ cases! {
     batching
     buffers
     checkpoints
+    claims
     conditionals
     data_blocks
     derivatives
@@ -79,6 +80,7 @@ cases! {
     layers
     leaving_loops
     linear_algebra
+    lists_of_scripts
     loops
     loss_at
     many_leaves
@@ -89,11 +91,13 @@ cases! {
     optimizers_outside_train
     output
     populations
+    populations_of_seeds
     precision
     processes
     random_rules
     randomness
     recurrent
+    saved_trees
     shared_layers
     sources
     strings_and_lists

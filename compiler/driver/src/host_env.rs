@@ -109,7 +109,7 @@ impl Driver {
 
     fn plot_of(chart: Chart, title: &str) -> Plot {
         Plot {
-            title: title.to_string(),
+            title: if chart.title.is_empty() { title.to_string() } else { chart.title },
             x_label: chart.x_label,
             y_label: chart.y_label,
             log_x: chart.log_x,
@@ -149,6 +149,20 @@ impl Driver {
             })
             .collect();
         self.sections.push(Section::Run(RunSummary { name: program.name.clone(), settings, results, plots }));
+    }
+}
+
+/// A value as the runtime writes it.
+fn saved(value: host::Saved) -> optc_train::save::Value {
+    use optc_train::save::Value;
+    match value {
+        host::Saved::Tensor(t) => Value::Tensor(t),
+        host::Saved::Series(s) => Value::Series(optc_train::Series::from_parts(s.steps, s.values)),
+        host::Saved::Number(x) => Value::Number(x),
+        host::Saved::Bool(b) => Value::Bool(b),
+        host::Saved::Text(t) => Value::Text(t),
+        host::Saved::List(items) => Value::List(items.into_iter().map(saved).collect()),
+        host::Saved::Record(fields) => Value::Record(fields.into_iter().map(|(n, v)| (n, saved(v))).collect()),
     }
 }
 
@@ -199,7 +213,9 @@ impl HostEnv for Driver {
                 };
                 Loaded::Array { array, facts: Arc::new(facts.into_iter().map(|(name, f)| (Arc::from(name), fact(f))).collect()) }
             }
-            optc_train::Source::Arrays(arrays) => Loaded::Arrays(Arc::new(arrays.into_iter().map(|(n, t)| (Arc::from(n), t)).collect())),
+            optc_train::Source::Arrays(arrays, tree) => {
+                Loaded::Arrays(Arc::new(arrays.into_iter().map(|(n, t)| (Arc::from(n), t)).collect()), tree.map(Arc::from))
+            }
         };
         self.sources.insert(key, loaded.clone());
         Ok(loaded)
@@ -277,30 +293,22 @@ impl HostEnv for Driver {
                 }
                 self.sections.push(Section::Plot(plot));
             }
-            Output::Save { path, from, values, curves } => {
+            Output::Save { path, from, value, tree } => {
                 let target = folder_of(Path::new(&*from)).join(&path);
-                let value = if curves.is_empty() {
-                    match values.as_slice() {
-                        [(name, tensor)] if name.is_empty() => optc_train::save::Value::Tensor(tensor.clone()),
-                        _ => optc_train::save::Value::Record(
-                            values.into_iter().map(|(n, t)| (n, optc_train::save::Value::Tensor(t))).collect(),
-                        ),
-                    }
-                } else {
-                    optc_train::save::Value::Plot(Self::plot_of(Chart { curves, ..Chart::default() }, ""))
-                };
                 // What was read from there before, or from a folder it lies in, is out of date.
                 self.sources.retain(|(_, path), _| !target.starts_with(path));
-                optc_train::save::save(&target, &value).map_err(|e| file_error(&e, Span::default()))?;
+                optc_train::save::save(&target, &saved(value), tree).map_err(|e| file_error(&e, Span::default()))?;
                 self.say(&format!("saved: {}", target.display()));
             }
-            Output::Check { claim, passed, detail, span } => {
+            Output::Check { claim, times, failures, detail, span } => {
                 let (green, red, off) = if self.settings.color { ("\x1b[32m", "\x1b[1;31m", "\x1b[0m") } else { ("", "", "") };
+                self.checks.passed += times - failures;
+                self.checks.failed += failures;
+                let passed = failures == 0;
                 if passed {
-                    self.checks.passed += 1;
-                    self.say(&format!("{green}ok{off}    {claim}"));
+                    let count = if times > 1 { format!(" ({times} times)") } else { String::new() };
+                    self.say(&format!("{green}ok{off}    {claim}{count}"));
                 } else {
-                    self.checks.failed += 1;
                     self.failures.push((claim.clone(), detail.clone(), span));
                     // A failed check is worth saying even when quiet.
                     let _ = writeln!(std::io::stdout().lock(), "{red}FAIL{off}  {claim}: {detail}");

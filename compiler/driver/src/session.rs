@@ -3,7 +3,7 @@
 use crate::messages::Messages;
 use optc_base::{Code, Diagnostic, Severity, SourceId, Span, nearest};
 use optc_elab::script::RunSettings;
-use optc_front::ast::{BlockKind, Expr, FnKind, Item, ItemKind, Param};
+use optc_front::ast::{BlockKind, Expr, ExprKind, FnKind, Item, ItemKind, Param, StrPart};
 use optc_front::{FileLoader, ItemRef, ModuleId, Program};
 use std::path::{Path, PathBuf};
 
@@ -127,6 +127,14 @@ impl Session {
             self.diagnostics.push(d);
             return;
         }
+        if let Some(word) = self.text_for(trimmed, value.trim()) {
+            let start = text.len() - value.trim_start().len();
+            let kind = ExprKind::Str(vec![StrPart::Text(word.as_str().into())]);
+            self.set_const(trimmed, &Expr { kind, span: at(start, start + word.len()), id: Default::default() });
+            self.settings.constants.retain(|(n, _)| n != trimmed);
+            self.settings.constants.push((trimmed.to_string(), word));
+            return;
+        }
         let standin = format!("const {}={value}", "v".repeat(name.len()));
         let (file, mut errors) = optc_front::parse(source, &standin);
         let parsed = match file.items.into_iter().map(|i| i.kind).next() {
@@ -149,6 +157,16 @@ impl Session {
     }
 
     /// Gives a constant of the spec another value. False if there is none of this name.
+    /// The text that a constant takes which is a string, where it stands without quotation marks.
+    fn text_for(&self, wanted: &str, value: &str) -> Option<String> {
+        let items = &self.program.modules.first()?.file.items;
+        let is_text = items.iter().any(|item| match &item.kind {
+            ItemKind::Const { name, value, .. } => &*name.text == wanted && matches!(value.kind, ExprKind::Str(_)),
+            _ => false,
+        });
+        (is_text && !value.starts_with('"') && value != "none").then(|| value.to_string())
+    }
+
     fn set_const(&mut self, wanted: &str, new: &Expr) -> bool {
         let Some(root) = self.program.modules.first_mut() else { return false };
         for item in &mut root.file.items {

@@ -54,9 +54,12 @@ impl Evaluator<'_> {
             return self.matches(&a, &b, span);
         }
         if op == BinaryOp::Near {
+            if self.in_script {
+                return self.near(&a, &b, span);
+            }
             return self.fail(
-                Diagnostic::error(Code("E0348"), span, "`~=` compares within a tolerance and stands only in `check`")
-                    .help("write `check a ~= b within 1e-5`, or `abs(a - b) < 1e-5` elsewhere"),
+                Diagnostic::error(Code("E0348"), span, "`~=` compares within a tolerance and stands only in the script")
+                    .help("write `check a ~= b within 1e-5` in an experiment, or `abs(a - b) < 1e-5` in compiled code"),
             );
         }
         if let (Value::Str(x), Value::Str(y)) = (&a, &b) {
@@ -95,7 +98,10 @@ impl Evaluator<'_> {
         let Some(op) = bin_op(op) else { return Ok(Value::Unknown) };
         let (x, y) = (self.val_of(&a, span)?, self.val_of(&b, span)?);
         self.cx.at(span);
-        let result = optc_ops::binary(&mut self.cx, op, &x, &y);
+        let result = match optc_ops::binary(&mut self.cx, op, &x, &y) {
+            Err(error) if self.in_script => optc_ops::binary(&mut self.cx, op, &counted(x), &counted(y)).map_err(|_| error),
+            result => result,
+        };
         self.lift(result, span).map(Value::from_val)
     }
     /// `op a`.
@@ -137,7 +143,8 @@ impl Evaluator<'_> {
         self.cx.at(span);
         let result = optc_ops::cast(&mut self.cx, &val, dtype);
         let cast = self.lift(result, span)?;
-        if let (optc_ops::Val::Float(_), true) = (&cast, self.in_script && dtype.is_float()) {
+        let narrow = matches!(&cast, optc_ops::Val::Int(d) if d.known().is_some()) && !matches!(dtype, DType::I32 | DType::Bool);
+        if self.in_script && (matches!(&cast, optc_ops::Val::Float(_)) && dtype.is_float() || narrow) {
             // In the script a number that is converted has the type it is converted to from now on.
             let made = optc_ops::materialize(&mut self.cx, &cast, Some(dtype));
             return self.lift(made, span).map(Value::Array);
@@ -250,6 +257,14 @@ impl Evaluator<'_> {
                 Diagnostic::error(Code("E0348"), span, "`matches` compares a string with a pattern").help("`name matches \"*.bias\"`"),
             ),
         }
+    }
+}
+
+/// In the script a scalar integer that was computed takes the type it meets, as one that is known does: it counts, and is no element of data.
+pub(crate) fn counted(value: Val) -> Val {
+    match value {
+        Val::Array(a) if a.shape.is_empty() && a.dtype.is_int() => Val::Array(optc_ops::Array { weak: true, ..a }),
+        other => other,
     }
 }
 

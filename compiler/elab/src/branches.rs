@@ -4,7 +4,7 @@ use crate::cond::{LeafTy, Part, YIELDED, pass_is_over};
 use crate::evaluator::{Eval, Evaluator};
 use crate::scope::Scope;
 use crate::tally::{Count, Recorded, Tally};
-use crate::tree::{describe, leaves, rebuild, same_structure};
+use crate::tree::{describe, leaves, ordered_like, rebuild, same_structure};
 use crate::value::Value;
 use indexmap::IndexSet;
 use optc_abi::DType;
@@ -33,8 +33,8 @@ impl Evaluator<'_> {
             // Parameters are made in the graph at hand: both sides are evaluated, their values chosen.
             return self.chosen_if(scope, cond, &names, sides, span);
         }
-        let a = self.branch(scope, sides, 0, &names, span)?;
-        let b = self.branch(scope, sides, 1, &names, span)?;
+        let a = self.branch(scope, sides, 0, &names, &[], span)?;
+        let b = self.branch(scope, sides, 1, &names, &a.values, span)?;
         // Leaves in pairs: those that are the same number in both need no conditional.
         let mut captured: Vec<Array> = a.captured.clone();
         for array in &b.captured {
@@ -201,8 +201,8 @@ impl Evaluator<'_> {
         }
         joined
     }
-    /// One side as a graph.
-    fn branch(&mut self, scope: &Scope, sides: [Part<'_>; 2], which: usize, names: &[Arc<str>], span: Span) -> Eval<Side> {
+    /// One side as a graph; fields of its records are in the order of those of `like`, the values of the other side.
+    fn branch(&mut self, scope: &Scope, sides: [Part<'_>; 2], which: usize, names: &[Arc<str>], like: &[Value], span: Span) -> Eval<Side> {
         let mut inner = scope.clone();
         let valued = matches!(sides, [Part::Block(_), Part::Block(_)] | [Part::Lock(_), Part::Lock(_)]);
         let yields = self.yields.last().map_or(0, Vec::len);
@@ -212,6 +212,11 @@ impl Evaluator<'_> {
             values.extend(ev.values_of(&inner, names));
             let yielded = ev.yields.last_mut().map_or(Vec::new(), |list| list.split_off(yields));
             values.push(Value::Tuple(Rc::new(yielded)));
+            for (value, model) in values.iter_mut().zip(like) {
+                if same_structure(model, value) {
+                    *value = ordered_like(model, value);
+                }
+            }
             // Lists of numbers become the arrays they are.
             for value in &mut values {
                 *value = ev.map_tree(value, span, &mut |ev, _, leaf| match leaf {

@@ -181,9 +181,13 @@ impl Evaluator<'_> {
                     }
                 }
             }
-            Value::List(items) if matches!(&*method.text, "push" | "pop") => {
+            Value::List(_) | Value::Tuple(_) | Value::Array(_) | Value::Series(_) if &*method.text == "join" => {
                 let args = self.call_args(scope, args, given)?;
-                return self.list_method(scope, base, items, method, args, e.span);
+                return self.join_text(&value, &args, e.span);
+            }
+            Value::List(_) if matches!(&*method.text, "push" | "pop") => {
+                let args = self.call_args(scope, args, given)?;
+                return self.list_method(scope, base, value, method, args, e.span);
             }
             Value::Unknown => {
                 self.call_args(scope, args, given)?;
@@ -214,18 +218,22 @@ impl Evaluator<'_> {
         self.apply_at(&function, all, e.span, Some(e), part)
     }
     /// `xs.push(v)`, `xs.pop()`, `xs.pop(i)`.
-    fn list_method(
-        &mut self,
-        scope: &mut Scope,
-        base: &Expr,
-        items: &Rc<Vec<Value>>,
-        method: &Name,
-        args: Vec<CallArg>,
-        span: Span,
-    ) -> Eval {
-        let mut list = (**items).clone();
+    fn list_method(&mut self, scope: &mut Scope, base: &Expr, value: Value, method: &Name, args: Vec<CallArg>, span: Span) -> Eval {
+        let Value::List(mut items) = value else { return Ok(Value::Unknown) };
+        if let ExprKind::Name(name) = &base.kind
+            && &*method.text == "push"
+            && scope.get(name).is_some_and(|b| b.kind == LetKind::Var)
+        {
+            // The variable gives the list away for now, so that it grows in place.
+            scope.set(name, Value::None);
+        }
+        let list = Rc::make_mut(&mut items);
         let result = if &*method.text == "push" {
             for arg in args {
+                self.keep_named(&arg.value);
+                if self.may_look() && self.script.claims.in_loop() {
+                    self.script.pushed.push(arg.value.clone());
+                }
                 list.push(arg.value);
             }
             Value::None
@@ -238,15 +246,13 @@ impl Evaluator<'_> {
                 },
             };
             let n = list.len() as i64;
-            if self.checking() && n == 0 {
-                return Ok(Value::Unknown);
+            match (-n..n).contains(&at) {
+                true => list.remove(at.rem_euclid(n) as usize),
+                false if self.checking() && n == 0 => Value::Unknown,
+                false => return self.fail(Diagnostic::error(Code("E0531"), span, format!("index {at} is outside a list of {n}"))),
             }
-            if !(-n..n).contains(&at) {
-                return self.fail(Diagnostic::error(Code("E0531"), span, format!("index {at} is outside a list of {n}")));
-            }
-            list.remove(at.rem_euclid(n) as usize)
         };
-        self.assign_path(scope, base, Value::List(Rc::new(list)), span)?;
+        self.assign_path(scope, base, Value::List(items), span)?;
         Ok(result)
     }
     /// `left |> b`
@@ -486,6 +492,11 @@ impl Evaluator<'_> {
         let in_optimizer = std::mem::replace(&mut self.in_optimizer, false);
         let in_script = self.in_script;
         self.in_script &= item.kind == FnKind::HostFn;
+        for param in &item.params {
+            if let Some(binding) = sig.scope.get(&param.name.text) {
+                self.keep_named(&binding.value);
+            }
+        }
         let result = self.enter(Some(item_ref), span, |ev| match &item.gradient {
             Some(gradient) if !ev.checking() => ev.custom_call(item, gradient, &mut sig, span),
             _ => ev.body(item, &mut sig),

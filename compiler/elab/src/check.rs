@@ -94,8 +94,8 @@ impl Evaluator<'_> {
     /// The parameters of an item as its own check sees them: names of dimensions are sizes nobody knows, `...` stands for `rank` of them.
     pub(crate) fn checked_params(&mut self, module: ModuleId, params: &[Param], rank: usize) -> Eval<Sig> {
         let mut sig = self.open_sig(module, params);
-        // Sizes stand for themselves.
-        sig.names.clear();
+        // Sizes stand for themselves; only defaults may say what they are where nothing else does.
+        let names = std::mem::take(&mut sig.names);
         let rest: Vec<Dim> = (0..rank).map(|_| self.cx.fresh_symbol("...")).collect();
         sig.rest = Some(rest);
         if params.iter().filter_map(|p| p.ty.as_ref()).any(uses_float) {
@@ -123,15 +123,25 @@ impl Evaluator<'_> {
         let span = Span::default();
         let float = sig.float.map_or(Value::Unknown, Value::DType);
         sig.scope.bind("float", float, LetKind::Let, span);
-        let list = sig.rest.iter().flatten().cloned().map(Value::Int).collect();
-        sig.scope.bind("...", Value::List(Rc::new(list)), LetKind::Let, span);
+        if params.iter().filter_map(|p| p.ty.as_ref()).any(has_ellipsis) {
+            let list = sig.rest.iter().flatten().cloned().map(Value::Int).collect();
+            sig.scope.bind("...", Value::List(Rc::new(list)), LetKind::Let, span);
+        }
         for param in params {
             let Some(default) = &param.default else { continue };
             let mut scope = sig.scope.clone();
             let checked = self.expr(&mut scope, default).and_then(|value| {
                 self.check_range(param, &scope, &value, default.span)?;
                 match &param.ty {
-                    Some(ty) => self.match_type(&mut sig.clone(), ty, value, default.span, &What::Binding(&param.name.text)).map(|_| ()),
+                    Some(ty) => self
+                        .match_type(
+                            &mut Sig { names: names.clone(), ..sig.clone() },
+                            ty,
+                            value,
+                            default.span,
+                            &What::Binding(&param.name.text),
+                        )
+                        .map(|_| ()),
                     None => Ok(()),
                 }
             });

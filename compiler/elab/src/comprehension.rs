@@ -13,7 +13,7 @@ impl Evaluator<'_> {
     /// `[element for p in xs if c …]`
     pub(crate) fn comprehension(&mut self, scope: &mut Scope, element: &Expr, clauses: &[CompClause], span: Span) -> Eval {
         let mut out = Vec::new();
-        let known = self.collect(scope, element, clauses, &mut out)?;
+        let known = self.in_script_loop(|ev| ev.collect(scope, element, clauses, &mut out))?;
         if !known {
             return Ok(Value::Unknown);
         }

@@ -99,7 +99,8 @@ impl Evaluator<'_> {
             None => {
                 let run_time = matches!(value, Value::Array(_));
                 if self.checking() {
-                    self.check_if(scope, then, otherwise, run_time, span)
+                    // The script knows by then which side it takes; the other may be of any type.
+                    self.check_if(scope, then, otherwise, run_time && !self.in_script, span)
                 } else if run_time {
                     self.run_time_if(scope, &value, cond.span, [Part::Block(then), Part::of(otherwise)], span)
                 } else {

@@ -1,6 +1,7 @@
 //! The evaluator: its state, and what every part of it needs.
 
 use crate::exits::Exits;
+use crate::force::Forced;
 use crate::host::HostEnv;
 use crate::model::{Initializing, ParamCx, ParamLeaf, Recorder};
 use crate::optimizer::OptRun;
@@ -13,7 +14,7 @@ use optc_base::{Code, Diagnostic, Span};
 use optc_front::ItemRef;
 use optc_front::ast::ExprId;
 use optc_front::modules::Program;
-use optc_ir::graph::{Graph, NodeId};
+use optc_ir::graph::Graph;
 use optc_ops::{Array, Cx, Dim, OpError};
 use rustc_hash::FxHashMap;
 use std::rc::Rc;
@@ -111,7 +112,7 @@ pub struct Evaluator<'p> {
     /// Constants by item and working precision.
     pub(crate) consts: FxHashMap<(ItemRef, DType), Option<Value>>,
     pub(crate) numbering: FxHashMap<ExprId, Rc<FxHashMap<ExprId, Arc<str>>>>,
-    pub(crate) forced: FxHashMap<NodeId, Arc<Tensor>>,
+    pub(crate) forced: Forced,
     pub(crate) yields: Vec<Vec<Value>>,
     /// How the body of the loop at hand can be left.
     pub(crate) exits: Exits,
@@ -156,7 +157,7 @@ impl<'p> Evaluator<'p> {
             draws: 0,
             consts: FxHashMap::default(),
             numbering: FxHashMap::default(),
-            forced: FxHashMap::default(),
+            forced: Forced::default(),
             yields: Vec::new(),
             exits: Exits::default(),
             run_time_exits: false,

@@ -163,6 +163,11 @@ impl Evaluator<'_> {
     /// In the script a scalar array that steers (a bound, a list index) is looked at; elsewhere the value itself.
     pub(crate) fn looked_at(&mut self, value: Value, span: Span) -> Eval {
         match &value {
+            Value::Array(a) if self.in_script && self.checking() && a.shape.is_empty() => Ok(match a.dtype {
+                optc_abi::DType::Bool => Value::Bool(None),
+                d if d.is_int() => Value::Int(self.cx.fresh_symbol("?")),
+                _ => Value::Float(None),
+            }),
             Value::Array(a) if self.may_look() && a.shape.is_empty() => {
                 let tensor = self.force(a, span)?;
                 let x = tensor.get_f64(0);
@@ -174,6 +179,19 @@ impl Evaluator<'_> {
             }
             _ => Ok(value),
         }
+    }
+    /// The elements of a vector as numbers the script knows; unknown while checking.
+    pub(crate) fn elements(&mut self, array: &optc_ops::Array, span: Span) -> Eval {
+        if self.checking() {
+            return Ok(Value::Unknown);
+        }
+        let tensor = self.force(array, span)?;
+        let number = |x: f64| match tensor.dtype {
+            optc_abi::DType::Bool => Value::Bool(Some(x != 0.0)),
+            d if d.is_int() => Value::Int((x as i64).into()),
+            _ => Value::Float(Some(x)),
+        };
+        Ok(Value::List(Rc::new(tensor.to_f64().into_iter().map(number).collect())))
     }
     /// The element type written, `None` if it is not known while checking.
     pub(crate) fn elem_type(&mut self, scope: &Scope, elem: &ElemType, span: Span) -> Eval<Option<optc_abi::DType>> {
@@ -296,6 +314,13 @@ impl Evaluator<'_> {
             }
             _ => {}
         }
+        let items = match items.as_slice() {
+            [Ix::At(Val::List(flags), at)] if self.in_script && !flags.is_empty() && flags.iter().all(|f| matches!(f, Val::Bool(_))) => {
+                let made = optc_ops::materialize(&mut self.cx, &Val::List(flags.clone()), None);
+                vec![Ix::At(Val::Array(self.lift(made, *at)?), *at)]
+            }
+            _ => items,
+        };
         if let [Ix::At(Val::Array(mask), _)] = items.as_slice()
             && mask.dtype == optc_abi::DType::Bool
             && self.in_script
@@ -323,7 +348,7 @@ impl Evaluator<'_> {
         match items {
             [Ix::At(at, at_span)] => {
                 let at = match at {
-                    Val::Array(a) if self.may_look() && a.shape.is_empty() => {
+                    Val::Array(a) if self.in_script && a.shape.is_empty() => {
                         let looked = self.looked_at(Value::Array(a.clone()), *at_span)?;
                         looked.to_val().unwrap_or(Val::Unknown)
                     }
@@ -345,6 +370,9 @@ impl Evaluator<'_> {
                             joined = self.join(&joined, v);
                         }
                         Ok(Some(joined))
+                    }
+                    None if self.in_script && !crate::tree::is_arrayish(&Value::List(Rc::new(values.to_vec()))) => {
+                        self.picked(values, &at, *at_span).map(Some)
                     }
                     None if tuple => self.fail(
                         Diagnostic::error(Code("E0344"), span, "a tuple is indexed by a compile-time integer")
@@ -368,6 +396,40 @@ impl Evaluator<'_> {
             }
             _ => Ok(None),
         }
+    }
+    /// `xs[ids]` and `xs[mask]` of a list in the script: the elements with these numbers, or where the mask holds.
+    fn picked(&mut self, values: &[Value], at: &Val, span: Span) -> Eval {
+        let made = optc_ops::materialize(&mut self.cx, at, None);
+        let array = self.lift(made, span)?;
+        let is_bool = array.dtype == optc_abi::DType::Bool;
+        if array.shape.len() != 1 || !(is_bool || array.dtype.is_int()) {
+            let what = crate::tree::array_type(&array);
+            return self.fail(
+                Diagnostic::error(Code("E0304"), span, format!("a list is indexed by integers or a mask, not by {what}"))
+                    .help("`xs[i]`, `xs[order]`, `xs[mask]`"),
+            );
+        }
+        if self.checking() {
+            return Ok(Value::Unknown);
+        }
+        let tensor = self.force(&array, span)?;
+        if is_bool {
+            if tensor.len() != values.len() {
+                return self.error("E0402", span, format!("a mask of {} for a list of {}", tensor.len(), values.len()));
+            }
+            let kept = values.iter().enumerate().filter(|(i, _)| tensor.get_f64(*i) != 0.0).map(|(_, v)| v.clone());
+            return Ok(Value::List(Rc::new(kept.collect())));
+        }
+        let n = values.len() as i64;
+        let mut out = Vec::with_capacity(tensor.len());
+        for i in tensor.to_f64() {
+            let i = i as i64;
+            if !(-n..n).contains(&i) {
+                return self.error("E0531", span, format!("index {i} is outside a list of {n}"));
+            }
+            out.push(values[i.rem_euclid(n) as usize].clone());
+        }
+        Ok(Value::List(Rc::new(out)))
     }
     /// `x[mask]` in the script: the elements where the mask holds.
     fn mask_index(&mut self, base: &Value, mask: &optc_ops::Array, span: Span) -> Eval {
@@ -469,7 +531,10 @@ impl Evaluator<'_> {
     /// A value that does not fit the pattern.
     pub fn bind_pattern(&mut self, scope: &mut Scope, p: &ast::Pattern, value: Value, kind: LetKind) -> Eval<()> {
         match &p.kind {
-            ast::PatternKind::Name(name) => scope.bind(name.clone(), value, kind, p.span),
+            ast::PatternKind::Name(name) => {
+                self.keep_named(&value);
+                scope.bind(name.clone(), value, kind, p.span);
+            }
             ast::PatternKind::Ignore => {}
             ast::PatternKind::Tuple(parts) => {
                 let items: Vec<Value> = match &value {

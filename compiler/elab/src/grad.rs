@@ -330,6 +330,7 @@ impl Evaluator<'_> {
         };
         let (point, arrays) = self.float_leaves(&x.value, x.span)?;
         let given = self.numbers_like(&v.value, &arrays, v.span)?;
+        let given = crate::tree::ordered_like(&point, &given);
         let (direction, tangents) = self.float_leaves(&given, v.span)?;
         if !crate::tree::same_structure(&point, &direction) || arrays.len() != tangents.len() {
             return self.fail(Diagnostic::error(Code("E0347"), v.span, "the direction is a tree of the same structure as the point"));
@@ -402,6 +403,7 @@ impl Evaluator<'_> {
         };
         let results: Vec<Array> = arrays_of(&traced.value).into_iter().filter(|a| a.dtype.is_float()).collect();
         let ct = self.numbers_like(&ct, &results, span)?;
+        let ct = crate::tree::ordered_like(&traced.value, &ct);
         let (ct, mut cotangents) = self.float_leaves(&ct, span)?;
         if cotangents.len() != results.len() {
             let what = describe(&ct);

@@ -31,8 +31,8 @@ pub enum Loaded {
         /// Facts about it.
         facts: Arc<IndexMap<Arc<str>, Fact>>,
     },
-    /// Arrays by name.
-    Arrays(Arc<IndexMap<Arc<str>, Arc<Tensor>>>),
+    /// Arrays by name, and what was saved with them about the tree they are.
+    Arrays(Arc<IndexMap<Arc<str>, Arc<Tensor>>>, Option<Arc<str>>),
 }
 
 /// Something known of a source's array.
@@ -113,6 +113,8 @@ pub struct Chart {
     pub curves: Vec<Curve>,
     /// Points without lines.
     pub points: bool,
+    /// Above it; the experiment's name where it is empty.
+    pub title: String,
     /// A matrix in place of curves: its number of rows, its elements.
     pub heat: Option<(usize, Vec<f64>)>,
     /// Axis label.
@@ -123,6 +125,25 @@ pub struct Chart {
     pub log_x: bool,
     /// Logarithmic axis, or colors.
     pub log_y: bool,
+}
+
+/// A value as `save` writes it.
+#[derive(Clone, Debug)]
+pub enum Saved {
+    /// An array.
+    Tensor(Tensor),
+    /// A series.
+    Series(Series),
+    /// A number.
+    Number(f64),
+    /// A truth value.
+    Bool(bool),
+    /// A text.
+    Text(String),
+    /// Several values.
+    List(Vec<Saved>),
+    /// Named values.
+    Record(IndexMap<String, Saved>),
 }
 
 /// Something the script shows or writes.
@@ -146,16 +167,18 @@ pub enum Output {
         /// Name of the file that asks.
         from: Arc<str>,
         /// What.
-        values: Vec<(String, Tensor)>,
-        /// Curves, where series are saved as a picture.
-        curves: Vec<Curve>,
+        value: Saved,
+        /// What a tree is made of beside its arrays, as a text that goes with them and is given back with them; `None` for a single array.
+        tree: Option<String>,
     },
     /// `check`
     Check {
         /// The claim (or the text of the condition).
         claim: String,
-        /// Whether it holds.
-        passed: bool,
+        /// How often it was made: more than once in a loop.
+        times: usize,
+        /// How often it did not hold.
+        failures: usize,
         /// What was found, for a failed check.
         detail: String,
         /// Where.

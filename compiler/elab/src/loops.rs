@@ -14,6 +14,8 @@ use std::rc::Rc;
 const UNROLL_BELOW: i64 = 4;
 /// Loops that must be unrolled may have at most this many passes.
 pub(crate) const UNROLL_LIMIT: i64 = 10_000;
+/// Loops of the script may have at most this many passes; a `while` has no such limit.
+const SCRIPT_LIMIT: i64 = 1_000_000;
 /// What a loop runs over.
 pub(crate) enum Passes {
     /// Compile-time integers.
@@ -49,23 +51,41 @@ impl Evaluator<'_> {
         let passes = self.passes(iter, l.iter.span)?;
         let body = Body { pattern: Some(&l.pattern), enumerate: l.enumerate, cond: None, block: &l.body, span, lock: None };
         if self.checking() {
+            self.yields_or_leaves(&l.body)?;
             let outer = std::mem::replace(&mut self.run_time_exits, false);
             let result = self.check_loop(scope, &body, passes);
             let leaves = std::mem::replace(&mut self.run_time_exits, outer);
             if leaves && !matches!(result, Ok(Value::None) | Err(_)) {
-                return self.fail(
-                    Diagnostic::error(Code("E0354"), span, "a pass yields once, but this loop may be left before it does")
-                        .help("`break` and `continue` stand in loops without `yield`; write into an array: `ys[i] <- y`"),
-                );
+                return self.may_not_yield(span);
             }
             return result;
         }
         self.with_exits(scope, crate::walk::exits(&l.body.stmts), |ev, scope| ev.loop_over(scope, &body, passes, l.iter.span))
     }
+    fn may_not_yield<T>(&mut self, span: Span) -> Eval<T> {
+        self.fail(Diagnostic::error(Code("E0354"), span, "a pass yields once, but this loop may be left before it does").help(
+            if self.in_script {
+                "`break` and `continue` stand in loops without `yield`; let a list grow: `ys.push(y)`"
+            } else {
+                "`break` and `continue` stand in loops without `yield`; write into an array: `ys[i] <- y`"
+            },
+        ))
+    }
+    /// In the script, where every condition is a run-time one: a loop that yields is not left, as in compiled code.
+    ///
+    /// # Errors
+    /// A body with both.
+    pub(crate) fn yields_or_leaves(&mut self, body: &Block) -> Eval<()> {
+        match crate::walk::first_yield(&body.stmts) {
+            Some(span) if self.in_script && crate::walk::exits(&body.stmts).any() => self.may_not_yield(span),
+            _ => Ok(()),
+        }
+    }
     /// Unrolled where it must be or is short, else as one operation.
     fn loop_over(&mut self, scope: &mut Scope, body: &Body<'_>, passes: Passes, over: Span) -> Eval {
         let span = body.span;
         let unroll = self.must_unroll(scope, body.block);
+        let limit = if self.may_look() { SCRIPT_LIMIT } else { UNROLL_LIMIT };
         match passes {
             Passes::Items(items) => self.unrolled(scope, body, items),
             Passes::Count { start, trip, reverse } => {
@@ -78,7 +98,7 @@ impl Evaluator<'_> {
                     if reverse { ids.rev().map(|i| Value::Int(i.into())).collect() } else { ids.map(|i| Value::Int(i.into())).collect() }
                 };
                 if unroll || n < UNROLL_BELOW {
-                    if n > UNROLL_LIMIT {
+                    if n > limit {
                         return self.too_long(n, span);
                     }
                     return self.unrolled(scope, body, items());
@@ -87,7 +107,7 @@ impl Evaluator<'_> {
                 if let Some(value) = self.attempt(scope, body, &counted)? {
                     return Ok(value);
                 }
-                if n > UNROLL_LIMIT {
+                if n > limit {
                     // Nothing else is left: show why it is no loop.
                     return self.looped(scope, body, &counted);
                 }
@@ -102,7 +122,7 @@ impl Evaluator<'_> {
                 {
                     return Ok(value);
                 }
-                if n > UNROLL_LIMIT {
+                if n > limit {
                     return if unroll { self.too_long(n, span) } else { self.looped(scope, body, &rows) };
                 }
                 let mut items = Vec::new();
@@ -121,8 +141,9 @@ impl Evaluator<'_> {
         }
     }
     pub(crate) fn too_long<T>(&mut self, n: i64, span: Span) -> Eval<T> {
+        let limit = if self.may_look() { SCRIPT_LIMIT } else { UNROLL_LIMIT };
         self.fail(
-            Diagnostic::error(Code("E0717"), span, format!("this loop of {n} passes must be unrolled, and {UNROLL_LIMIT} is the limit"))
+            Diagnostic::error(Code("E0717"), span, format!("this loop of {n} passes must be unrolled, and {limit} is the limit"))
                 .help("loops that own parameters, print or grow lists are unrolled; move such statements out of the loop"),
         )
     }
@@ -222,7 +243,10 @@ impl Evaluator<'_> {
     }
     /// Pass by pass.
     pub(crate) fn unrolled(&mut self, scope: &mut Scope, body: &Body<'_>, items: Vec<Value>) -> Eval {
-        let carried = crate::walk::assigned(&body.block.stmts);
+        if self.may_look() { self.in_script_loop(|ev| ev.passes_of(scope, body, items)) } else { self.passes_of(scope, body, items) }
+    }
+    fn passes_of(&mut self, scope: &mut Scope, body: &Body<'_>, items: Vec<Value>) -> Eval {
+        let carried = crate::walk::updated(&body.block.stmts);
         let script = self.may_look() && items.len() > 1;
         self.yields.push(Vec::new());
         let mut all = Vec::new();
@@ -254,7 +278,8 @@ impl Evaluator<'_> {
             }
             if script {
                 // What the next pass starts from is computed now, so that each pass runs the same compiled code.
-                let values: Vec<Value> = carried.iter().filter_map(|n| scope.get(n)).map(|b| b.value.clone()).collect();
+                let mut values: Vec<Value> = carried.iter().filter_map(|n| scope.get(n)).map(|b| b.value.clone()).collect();
+                values.append(&mut self.script.pushed);
                 if let Err(stop) = self.force_tree(&Value::Tuple(Rc::new(values)), body.span) {
                     result = Err(stop);
                     break;

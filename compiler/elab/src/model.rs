@@ -113,6 +113,8 @@ pub fn at_path(tree: &Value, path: &str) -> Option<Value> {
         value = match &value {
             Value::Record(fields) => fields.get(part)?.clone(),
             Value::List(items) | Value::Tuple(items) => items.get(part.parse::<usize>().ok()?)?.clone(),
+            // A tree that is not known while checking has all leaves.
+            Value::Unknown => return Some(Value::Unknown),
             _ => return None,
         };
     }

@@ -41,6 +41,10 @@ impl Evaluator<'_> {
                 Def::Module(module) => Ok(Some(Value::Module(module))),
             };
         }
+        if name == "..." {
+            // `reshape(x, n, ...)`: the rest of the shape.
+            return Ok(Some(Value::Str(name.into())));
+        }
         if name == "training" {
             return Ok(Some(Value::Bool(self.training)));
         }

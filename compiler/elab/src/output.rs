@@ -4,11 +4,11 @@ use crate::evaluator::{Eval, Evaluator, Mode};
 use crate::host::{Cell, Chart, Curve, Output};
 use crate::scope::Scope;
 use crate::value::Value;
+use indexmap::{IndexMap, IndexSet};
 use optc_abi::Tensor;
 use optc_abi::number::shown;
 use optc_base::{Code, Diagnostic, Span};
-use optc_front::ast::{BinaryOp, Expr, ExprKind, Name, Stmt, StmtKind};
-use std::sync::Arc;
+use optc_front::ast::{Expr, ExprKind, Name, Stmt, StmtKind};
 
 impl Evaluator<'_> {
     /// Executes an output statement of the script.
@@ -26,9 +26,7 @@ impl Evaluator<'_> {
                 "plot" => self.plot(scope, values, options, stmt.span)?,
                 _ => self.save(scope, values, stmt.span)?,
             },
-            StmtKind::Check { cond, within, relative, claim } => {
-                self.check_claim(scope, cond, within.as_ref(), *relative, claim.as_ref(), stmt.span)?
-            }
+            StmtKind::Check { parts, claim } => self.check_claim(scope, parts, claim.as_ref(), stmt.span)?,
             StmtKind::Sweep { name, domain, body } => {
                 self.sweep(scope, name, domain, body)?;
             }
@@ -37,7 +35,7 @@ impl Evaluator<'_> {
         Ok(Value::None)
     }
 
-    fn emit(&mut self, output: Output, span: Span) -> Eval<()> {
+    pub(crate) fn emit(&mut self, output: Output, span: Span) -> Eval<()> {
         match self.host_env(span)?.output(output) {
             Ok(()) => Ok(()),
             Err(d) => self.fail(d),
@@ -108,39 +106,39 @@ impl Evaluator<'_> {
             );
         };
         let value = self.expr(scope, e)?;
-        if self.mode == Mode::Check {
+        if self.mode == Mode::Check && matches!(value, Value::Record(_) | Value::List(_) | Value::Unknown) {
             return Ok(());
         }
         let rows: Vec<Value> = match &value {
             Value::List(items) => items.to_vec(),
             other => vec![other.clone()],
         };
-        let mut columns: Vec<String> = Vec::new();
-        let mut cells = Vec::new();
+        let mut columns: IndexSet<String> = IndexSet::new();
+        let mut lines: Vec<IndexMap<String, Value>> = Vec::new();
         for row in &rows {
-            let Value::Record(fields) = row else {
+            if !matches!(row, Value::Record(_)) {
                 return self.fail(
                     Diagnostic::error(Code("E0535"), e.span, "`table` takes a record or a list of records")
                         .help("`table { lion = a, adamw = b }`"),
                 );
-            };
-            for name in fields.keys() {
-                if !columns.iter().any(|c| **c == **name) {
-                    columns.push(name.to_string());
-                }
             }
+            let mut line = IndexMap::new();
+            columns_of(row, "", &mut line);
+            columns.extend(line.keys().cloned());
+            lines.push(line);
         }
-        for row in &rows {
-            let Value::Record(fields) = row else { continue };
-            let mut line = Vec::new();
+        let mut cells = Vec::new();
+        for line in &lines {
+            let mut row = Vec::new();
             for name in &columns {
-                line.push(match fields.get(&**name) {
+                row.push(match line.get(name) {
                     Some(v) => self.cell(v, e.span)?,
                     None => Cell::Text(String::new()),
                 });
             }
-            cells.push(line);
+            cells.push(row);
         }
+        let columns = columns.into_iter().collect();
         self.emit(Output::Table(columns, cells), span)
     }
 
@@ -210,7 +208,8 @@ impl Evaluator<'_> {
                 },
                 "y" | "title" => {
                     let v = self.expr(scope, e)?;
-                    chart.y_label = self.show(&v, e.span)?;
+                    let text = self.show(&v, e.span)?;
+                    *if &*name.text == "y" { &mut chart.y_label } else { &mut chart.title } = text;
                 }
                 "log_x" | "log_y" | "points" | "heat" => {
                     let v = self.expr(scope, e)?;
@@ -222,7 +221,7 @@ impl Evaluator<'_> {
                         _ => heat = on,
                     }
                 }
-                _ => return self.unknown_setting(name, "plot", &["x", "y", "log_x", "log_y", "points", "heat"]),
+                _ => return self.unknown_setting(name, "plot", &["x", "y", "title", "log_x", "log_y", "points", "heat"]),
             }
         }
         let [e] = values else {
@@ -264,192 +263,24 @@ impl Evaluator<'_> {
         let experiment = self.script.experiment.clone();
         self.emit(Output::Plot { experiment, chart }, span)
     }
-
-    fn save(&mut self, scope: &mut Scope, values: &[Expr], span: Span) -> Eval<()> {
-        let [path, e] = values else {
-            return self.fail(
-                Diagnostic::error(Code("E0535"), span, "`save` takes a path and a value")
-                    .help("`save \"weights.safetensors\", r.net.params`"),
-            );
-        };
-        let at = path.span;
-        let path = match self.expr(scope, path)? {
-            Value::Str(s) => s.to_string(),
-            Value::Unknown => String::new(),
-            _ => return self.error("E0535", at, "the path of `save` is a string"),
-        };
-        let value = self.expr(scope, e)?;
-        if self.mode == Mode::Check {
-            return Ok(());
-        }
-        let mut arrays = Vec::new();
-        let mut curves = Vec::new();
-        let picture = path.ends_with(".png") || path.ends_with(".svg");
-        match &value {
-            Value::Record(fields) if picture => {
-                for (name, v) in fields.iter() {
-                    curves.push(Curve { name: name.to_string(), runs: self.curve(v, None, e.span)? });
-                }
-            }
-            other if picture => {
-                curves.push(Curve { name: self.program.sources.slice(e.span).to_string(), runs: self.curve(other, None, e.span)? })
-            }
-            Value::Series(s) => arrays.push((String::new(), Tensor::from_f64(optc_abi::DType::F64, &[s.values.len()], &s.values))),
-            Value::Record(_) | Value::Tuple(_) => {
-                for (name, leaf) in self.tree_leaves(&value, e.span)? {
-                    let array = self.array_of(&leaf, e.span)?;
-                    arrays.push((name.to_string(), (*self.force(&array, e.span)?).clone()));
-                }
-            }
-            other => {
-                let array = self.array_of(other, e.span)?;
-                arrays.push((String::new(), (*self.force(&array, e.span)?).clone()));
-            }
-        }
-        let from = self.program.module(scope.module).name.clone();
-        self.emit(Output::Save { path, from, values: arrays, curves }, span)
-    }
-
-    fn check_claim(
-        &mut self,
-        scope: &mut Scope,
-        cond: &Expr,
-        within: Option<&Expr>,
-        relative: bool,
-        claim: Option<&Expr>,
-        span: Span,
-    ) -> Eval<()> {
-        let claim = match claim {
-            Some(e) => {
-                let v = self.expr(scope, e)?;
-                self.show(&v, e.span)?
-            }
-            None => self.program.sources.slice(cond.span).to_string(),
-        };
-        let (passed, detail) = match &cond.kind {
-            ExprKind::Binary(BinaryOp::Near, a, b) => {
-                let (va, vb) = (self.expr(scope, a)?, self.expr(scope, b)?);
-                let bound = match within {
-                    Some(e) => {
-                        let v = self.expr(scope, e)?;
-                        self.host_number(&v, e.span)?
-                    }
-                    None => 1e-6,
-                };
-                if self.mode == Mode::Check {
-                    return Ok(());
-                }
-                let mut worst = Worst::default();
-                self.compare(&va, &vb, "", cond.span, &mut worst)?;
-                let error = if relative { worst.difference / worst.largest } else { worst.difference };
-                // A NaN on either side never passes; two zeros are equal.
-                let error = if worst.difference == 0.0 { 0.0 } else { error };
-                let place = if worst.path.is_empty() { String::new() } else { format!(" at {}", worst.path) };
-                let kind = if relative { " relative" } else { "" };
-                (error <= bound, format!("differs by {}{kind}{place}, allowed are {}", shown(error, DIGITS), shown(bound, DIGITS)))
-            }
-            _ => {
-                let v = self.expr(scope, cond)?;
-                if self.mode == Mode::Check {
-                    return Ok(());
-                }
-                let truth = self.truth(&v, cond.span)?;
-                let detail = match &cond.kind {
-                    ExprKind::Binary(op, a, b) if is_comparison(*op) => {
-                        let mut parts = Vec::new();
-                        for side in [a, b] {
-                            let value = self.expr(scope, side)?;
-                            let (text, shown) = (self.source_text(side), self.show(&value, side.span)?);
-                            // A number says what it is.
-                            if text != shown {
-                                parts.push(format!("{text} is {shown}"));
-                            }
-                        }
-                        parts.join(", ")
-                    }
-                    _ => "is false".to_string(),
-                };
-                (truth == Some(true), detail)
-            }
-        };
-        self.emit(Output::Check { claim, passed, detail, span }, span)
-    }
-
-    fn source_text(&self, e: &Expr) -> String {
-        self.program.sources.slice(e.span).to_string()
-    }
-
-    /// The largest difference between two trees and the largest element of the second.
-    fn compare(&mut self, a: &Value, b: &Value, path: &str, span: Span, worst: &mut Worst) -> Eval<()> {
-        let join = |name: &str| if path.is_empty() { name.to_string() } else { format!("{path}.{name}") };
-        match (a, b) {
-            (Value::Record(x), Value::Record(y)) => {
-                if x.len() != y.len() {
-                    return self.error("E0347", span, format!("the two sides of `~=` have {} and {} fields", x.len(), y.len()));
-                }
-                for (name, vx) in x.iter() {
-                    let Some(vy) = y.get(name) else {
-                        return self.error("E0347", span, format!("the right side of `~=` has no `{}`", join(name)));
-                    };
-                    self.compare(vx, vy, &join(name), span, worst)?;
-                }
-                Ok(())
-            }
-            (Value::Tuple(x), Value::Tuple(y)) if x.len() == y.len() => {
-                for (k, (vx, vy)) in x.iter().zip(y.iter()).enumerate() {
-                    self.compare(vx, vy, &join(&k.to_string()), span, worst)?;
-                }
-                Ok(())
-            }
-            _ => {
-                let (ta, tb) = (self.numbers(a, span)?, self.numbers(b, span)?);
-                let (xa, xb) = (ta.to_f64(), tb.to_f64());
-                if xa.len() != xb.len() && xa.len() != 1 && xb.len() != 1 {
-                    return self.error("E0347", span, format!("the two sides of `~=` have shapes {:?} and {:?}", ta.shape, tb.shape));
-                }
-                for i in 0..xa.len().max(xb.len()) {
-                    let (x, y) = (xa[if xa.len() == 1 { 0 } else { i }], xb[if xb.len() == 1 { 0 } else { i }]);
-                    let difference = if x == y { 0.0 } else { (x - y).abs() };
-                    if difference > worst.difference || difference.is_nan() {
-                        worst.difference = if difference.is_nan() { f64::INFINITY } else { difference };
-                        worst.path = join(&format!("[{i}]"));
-                    }
-                    worst.largest = worst.largest.max(y.abs());
-                }
-                Ok(())
-            }
-        }
-    }
-
-    /// A value as numbers.
-    fn numbers(&mut self, value: &Value, span: Span) -> Eval<Arc<Tensor>> {
-        match value {
-            Value::Series(s) => Ok(Arc::new(Tensor::from_f64(optc_abi::DType::F64, &[s.values.len()], &s.values))),
-            Value::Int(_) | Value::Float(_) => {
-                let x = self.host_number(value, span)?;
-                Ok(Arc::new(Tensor::scalar(x)))
-            }
-            other => {
-                let array = self.array_of(other, span)?;
-                self.force(&array, span)
-            }
-        }
-    }
 }
 
-#[derive(Default)]
-struct Worst {
-    difference: f64,
-    largest: f64,
-    path: String,
-}
-
-fn is_comparison(op: BinaryOp) -> bool {
-    matches!(op, BinaryOp::Eq | BinaryOp::Ne | BinaryOp::Lt | BinaryOp::Le | BinaryOp::Gt | BinaryOp::Ge)
+/// The cells of a row by the names of their columns: a record in a record has columns of its own, `adam.loss`.
+fn columns_of(value: &Value, name: &str, out: &mut IndexMap<String, Value>) {
+    match value {
+        Value::Record(fields) if name.is_empty() || !fields.is_empty() => {
+            for (field, v) in fields.iter() {
+                columns_of(v, &if name.is_empty() { field.to_string() } else { format!("{name}.{field}") }, out);
+            }
+        }
+        other => {
+            out.insert(name.to_string(), other.clone());
+        }
+    }
 }
 
 /// Significant digits of numbers that are printed.
-const DIGITS: usize = 6;
+pub(crate) const DIGITS: usize = 6;
 
 /// An array in words: all of a small one, the ends of a large one.
 fn show_tensor(t: &Tensor) -> String {

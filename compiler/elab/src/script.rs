@@ -10,9 +10,9 @@ use crate::value::{BlockValue, RunValue, Series, Value};
 use indexmap::IndexMap;
 use optc_abi::Tensor;
 use optc_base::{Code, Diagnostic, SourceId, Span};
-use optc_front::ast::{BlockKind, Expr, ExprKind, ItemKind, LetKind, Name};
+use optc_front::ast::{BlockEntry, BlockKind, Expr, ExprKind, ItemKind, LetKind, Name};
 use optc_front::{ItemRef, Program};
-use optc_ops::{Array, Dim};
+use optc_ops::Array;
 use rustc_hash::FxHashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -30,6 +30,12 @@ pub struct ScriptState {
     pub checked: FxHashMap<ItemRef, Rc<CheckedData>>,
     /// What is known of arrays that sources gave.
     pub sources: SourceFacts,
+    /// What lists have grown by since the last pass of a loop ended: computed with what the pass carries.
+    pub(crate) pushed: Vec<Value>,
+    /// Claims made in the loops that run.
+    pub(crate) claims: crate::claims::Claims,
+    /// How near the sides of `~=` must be in the `check` at hand.
+    pub(crate) tolerance: crate::claims::Tolerance,
 }
 
 /// What the command line asks of runs.
@@ -61,7 +67,8 @@ pub fn run_experiment<'p>(
     let ItemKind::Experiment(experiment) = &program.item(item).kind else { panic!("compiler bug: not an experiment") };
     ev.script.experiment = experiment.name.text.to_string();
     let result = (|| {
-        let mut scope = ev.bind_block_params(item.module, &experiment.name, &experiment.params, &[], experiment.name.span)?;
+        let args = ev.set_arguments(&experiment.params)?;
+        let mut scope = ev.bind_block_params(item.module, &experiment.name, &experiment.params, &args, experiment.name.span)?;
         ev.block(&mut scope, &experiment.body)
     })();
     finish(ev, result.map(|_| ()))
@@ -104,7 +111,7 @@ pub fn lower_only<'p>(
     let block = BlockValue { item, args: Vec::new(), split: None };
     let mut out = None;
     let result = (|| {
-        let overrides = ev.with_command_line(Vec::new())?;
+        let overrides = ev.with_command_line(&block, Vec::new())?;
         let setup = ev.read_train(&block, &overrides, span)?;
         out = Some(ev.lower_train(&setup)?);
         Ok(())
@@ -143,31 +150,10 @@ impl<'p> Evaluator<'p> {
         self.literal(Tensor::from_f64(self.cx.float, &[series.values.len()], &series.values))
     }
 
-    /// Adds what the command line sets; it wins over the script.
-    pub(crate) fn with_command_line(&mut self, mut overrides: Overrides) -> Eval<Overrides> {
-        let settings = self.script.settings.clone();
-        let module = optc_front::ModuleId(0);
-        for (name, e, _) in &settings.set {
-            let mut scope = Scope::new(module);
-            let value = match &e.kind {
-                ExprKind::Name(n) if &**n == "all" => Value::None,
-                _ => self.expr(&mut scope, e)?,
-            };
-            overrides.push((name.clone(), value, e.span));
-        }
-        if let Some(seed) = settings.seed {
-            overrides.push(("seed".into(), Value::Int(Dim::from(seed.cast_signed())), Span::default()));
-        }
-        if settings.resume {
-            overrides.push(("resume".into(), Value::Bool(Some(true)), Span::default()));
-        }
-        Ok(overrides)
-    }
-
     /// Trains a block with overrides.
     pub(crate) fn train(&mut self, block: &BlockValue, overrides: Overrides, span: Span) -> Eval<RunValue> {
         let drawn = self.draws;
-        let overrides = self.with_command_line(overrides)?;
+        let overrides = self.with_command_line(block, overrides)?;
         let setup = self.read_train(block, &overrides, span)?;
         let mut program = self.lower_train(&setup)?;
         program.variant = self.variant(block, &overrides, span)?;
@@ -221,11 +207,15 @@ impl<'p> Evaluator<'p> {
                             ExprKind::Name(n) if &**n == "all" && scope.get("all").is_none() => Value::None,
                             _ => self.expr(scope, e)?,
                         };
-                        overrides.push((name.join("."), value, e.span));
+                        self.add_override(&block, name.join("."), value, e.span, &mut overrides);
                     }
                 }
                 _ => match self.expr(scope, with)? {
-                    Value::Record(fields) => flatten(&fields, "", with.span, &mut overrides),
+                    Value::Record(fields) => {
+                        for (name, value) in fields.iter() {
+                            self.add_override(&block, name.to_string(), value.clone(), with.span, &mut overrides);
+                        }
+                    }
                     Value::Unknown => {}
                     _ => {
                         return self.fail(
@@ -246,6 +236,23 @@ impl<'p> Evaluator<'p> {
         }
         let run = self.train(&block, overrides, span)?;
         Ok(Value::Run(Rc::new(run)))
+    }
+
+    /// Adds what `with` sets: `net = { hidden = 3 }`, where `net` is a model, is `net.hidden = 3`.
+    fn add_override(&self, block: &BlockValue, name: String, value: Value, span: Span, out: &mut Overrides) {
+        let ItemKind::Block(item) = &self.program.item(block.item).kind else { return };
+        let is_model = item.entries.iter().any(|e| match e {
+            BlockEntry::Setting(s) => {
+                &*s.word.text == "model" && s.values.iter().any(|(n, _)| n.as_ref().is_some_and(|n| *n.text == *name))
+            }
+            _ => false,
+        });
+        match value {
+            Value::Record(fields) if is_model => {
+                out.extend(fields.iter().map(|(field, v)| (format!("{name}.{field}"), v.clone(), span)));
+            }
+            _ => out.push((name, value, span)),
+        }
     }
 
     /// A field of a value only the script has; `None` if the value is of another kind.
@@ -358,16 +365,18 @@ impl<'p> Evaluator<'p> {
     /// Binds the variable of a `sweep` to each value of its domain.
     pub(crate) fn sweep(&mut self, scope: &mut Scope, name: &Name, domain: &Expr, body: &optc_front::ast::Block) -> Eval {
         let points = self.sweep_points(scope, domain)?;
-        for x in points {
-            scope.push();
-            scope.bind(name.text.clone(), x, LetKind::Let, name.span);
-            let (yields, exits) = (std::mem::take(&mut self.yields), std::mem::take(&mut self.exits));
-            let result = self.block(scope, body);
-            (self.yields, self.exits) = (yields, exits);
-            scope.pop();
-            result?;
-        }
-        Ok(Value::None)
+        self.in_script_loop(|ev| {
+            for x in points {
+                scope.push();
+                scope.bind(name.text.clone(), x, LetKind::Let, name.span);
+                let (yields, exits) = (std::mem::take(&mut ev.yields), std::mem::take(&mut ev.exits));
+                let result = ev.block(scope, body);
+                (ev.yields, ev.exits) = (yields, exits);
+                scope.pop();
+                result?;
+            }
+            Ok(Value::None)
+        })
     }
 
     fn sweep_points(&mut self, scope: &mut Scope, domain: &Expr) -> Eval<Vec<Value>> {
@@ -404,30 +413,19 @@ impl<'p> Evaluator<'p> {
         }
         match self.expr(scope, domain)? {
             Value::List(items) | Value::Tuple(items) => Ok(items.to_vec()),
-            Value::Range { start, stop, .. } => match (start.known(), stop.known()) {
-                (Some(a), Some(b)) => Ok((a..b).map(|i| Value::Int(Dim::from(i))).collect()),
-                _ => Ok(vec![Value::Int(start)]),
+            range @ (Value::Range { .. } | Value::Series(_)) => match self.items_of(&range, domain.span)? {
+                Some(points) => Ok(points),
+                None => Ok(vec![Value::Int(self.cx.fresh_symbol("?"))]),
             },
-            Value::Array(a) if self.mode == Mode::Host => {
-                let t = self.force(&a, domain.span)?;
-                Ok(t.to_f64().into_iter().map(|x| Value::Float(Some(x))).collect())
-            }
+            Value::Array(a) if self.mode == Mode::Host && a.shape.len() == 1 => match self.elements(&a, domain.span)? {
+                Value::List(items) => Ok(items.to_vec()),
+                other => Ok(vec![other]),
+            },
             Value::Unknown | Value::Array(_) => Ok(vec![Value::Unknown]),
             _ => self.fail(
                 Diagnostic::error(Code("E0516"), domain.span, "a sweep runs over a list or range")
                     .help("`sweep lr in log(1e-4, 1e-1, 7) { … }`"),
             ),
-        }
-    }
-}
-
-fn flatten(fields: &IndexMap<Arc<str>, Value>, prefix: &str, span: Span, out: &mut Overrides) {
-    for (name, value) in fields {
-        let path = if prefix.is_empty() { name.to_string() } else { format!("{prefix}.{name}") };
-        match value {
-            // `net = { hidden = 3 }` is `net.hidden = 3`; `net.params` is a tree.
-            Value::Record(inner) if prefix.is_empty() && &**name != "params" => flatten(inner, &path, span, out),
-            _ => out.push((path, value.clone(), span)),
         }
     }
 }

@@ -113,11 +113,8 @@ impl Evaluator<'_> {
                 }
                 Ok(Value::Array(array))
             }
-            (Loaded::Arrays(arrays), None) => {
-                let fields = arrays.iter().map(|(name, t)| (name.clone(), Value::Array(self.literal(t.clone())))).collect();
-                Ok(Value::Record(Rc::new(fields)))
-            }
-            (Loaded::Arrays(arrays), Some(entry)) => match arrays.get(&entry) {
+            (Loaded::Arrays(arrays, tree), None) => Ok(self.loaded_tree(&arrays, tree.as_deref())),
+            (Loaded::Arrays(arrays, _), Some(entry)) => match arrays.get(&entry) {
                 Some(t) => Ok(Value::Array(self.literal(t.clone()))),
                 None => {
                     let d = Diagnostic::error(Code("E0515"), span, format!("`{path}` has no array `{entry}`"));

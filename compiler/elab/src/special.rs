@@ -2,6 +2,7 @@
 
 use crate::batching::{MapAxes, transformed};
 use crate::evaluator::{Eval, Evaluator};
+use crate::lists::joins_lists;
 use crate::tree::describe;
 use crate::value::{CallArg, FnValue, Transform, Value};
 use optc_base::{Code, Diagnostic, Span};
@@ -102,11 +103,12 @@ impl Evaluator<'_> {
                 _ => self.call_op_args(name, args, span),
             },
             "sort"
-                if matches!(args.first().map(|a| &a.value), Some(Value::List(_)))
-                    && (args.len() > 1 || !crate::tree::is_arrayish(&args[0].value)) =>
+                if args.iter().any(|a| a.name.as_deref() == Some("by"))
+                    || matches!(args.first().map(|a| &a.value), Some(list @ Value::List(_)) if !crate::tree::is_arrayish(list)) =>
             {
                 self.sort_list(args, span)
             }
+            "concat" if args.first().is_some_and(|a| joins_lists(&a.value)) => self.join_lists(&args, span),
             "nonzero" => self.nonzero(args, span),
             _ if args.iter().any(|a| matches!(a.value, Value::Unknown)) && !self.checking() => Ok(Value::Unknown),
             _ => self.call_op_args(name, args, span),
@@ -191,34 +193,6 @@ impl Evaluator<'_> {
         };
         Rc::make_mut(&mut model.frozen).extend(patterns);
         Ok(Value::Model(Rc::new(model)))
-    }
-    /// `sort(xs, by = f)` of a list in the script.
-    fn sort_list(&mut self, args: Vec<CallArg>, span: Span) -> Eval {
-        let Some(Value::List(items)) = args.first().map(|a| a.value.clone()) else { return Ok(Value::Unknown) };
-        if self.checking() {
-            return Ok(Value::List(items));
-        }
-        let by = args.iter().find(|a| a.name.as_deref() == Some("by")).map(|a| a.value.clone());
-        let mut keyed: Vec<(f64, Value)> = Vec::new();
-        for item in items.iter() {
-            let key = match &by {
-                Some(f) => self.apply(f, vec![CallArg { name: None, value: item.clone(), span }], span)?,
-                None => item.clone(),
-            };
-            let key = match self.looked_at(key, span)? {
-                Value::Int(d) => d.known().unwrap_or(0) as f64,
-                Value::Float(x) => x.unwrap_or(f64::NAN),
-                other => {
-                    return self.fail(
-                        Diagnostic::error(Code("E0333"), span, format!("a list is sorted by numbers, not by {}", describe(&other)))
-                            .help("`sort(xs, by = x -> x.loss)`"),
-                    );
-                }
-            };
-            keyed.push((key, item.clone()));
-        }
-        keyed.sort_by(|a, b| a.0.total_cmp(&b.0));
-        Ok(Value::List(Rc::new(keyed.into_iter().map(|(_, v)| v).collect())))
     }
     /// `nonzero(mask)`: the positions where it holds, in the script.
     fn nonzero(&mut self, args: Vec<CallArg>, span: Span) -> Eval {

@@ -84,6 +84,7 @@ impl Evaluator<'_> {
             }
             StmtKind::Update { target, value } => {
                 let v = self.expr(scope, value)?;
+                self.keep_named(&v);
                 self.assign(scope, target, v, s.span)?;
             }
             StmtKind::Param { name, ty, draws, init } => self.param(scope, name, ty, *draws, init, false, s.span)?,
@@ -226,7 +227,11 @@ impl Evaluator<'_> {
                             .help(format!("declare it with `var`: `var {name} = …`")),
                     );
                 }
-                let value = self.keep_type(&binding.value, value, span)?;
+                let mut value = self.keep_type(&binding.value, value, span)?;
+                if crate::tree::is_branch(&value) && crate::tree::same_structure(&binding.value, &value) {
+                    // Loops and branches pair leaves by their order.
+                    value = crate::tree::ordered_like(&binding.value, &value);
+                }
                 scope.set(name, value);
                 self.record_buffer(scope, name);
                 Ok(())

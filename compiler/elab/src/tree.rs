@@ -116,7 +116,7 @@ impl Evaluator<'_> {
                         .note(format!("the other is {}", describe(tree))),
                 );
             }
-            parts.push(leaves(tree).into_iter().map(|(_, v)| v).collect());
+            parts.push(leaves(&ordered_like(&model, tree)).into_iter().map(|(_, v)| v).collect());
         }
         let count = leaves(&model).len();
         let mut new = Vec::with_capacity(count);
@@ -167,7 +167,7 @@ impl Evaluator<'_> {
                 if !same_structure(&values[0], &values[1]) {
                     return Ok(Value::Bool(Some(false)));
                 }
-                let pairs = leaves(&values[0]).into_iter().zip(leaves(&values[1]));
+                let pairs = leaves(&values[0]).into_iter().zip(leaves(&ordered_like(&values[0], &values[1])));
                 let mut all = Value::Bool(Some(true));
                 for ((_, a), (_, b)) in pairs {
                     if let (Value::Array(x), Value::Array(y)) = (&a, &b)
@@ -279,6 +279,15 @@ impl Evaluator<'_> {
         let result = optc_ops::materialize(&mut self.cx, &val, None);
         self.lift(result, span)
     }
+    /// The value with series as the arrays they are.
+    fn without_series(&mut self, value: &Value) -> Value {
+        match value {
+            Value::Series(s) => Value::Array(self.series_array(s)),
+            Value::List(items) => Value::List(Rc::new(items.iter().map(|v| self.without_series(v)).collect())),
+            Value::Tuple(items) => Value::Tuple(Rc::new(items.iter().map(|v| self.without_series(v)).collect())),
+            other => other.clone(),
+        }
+    }
     /// What operations see of a value; schedules are read at the step in scope.
     pub(crate) fn val_of(&mut self, value: &Value, span: Span) -> Eval<Val> {
         if let Value::Schedule(_) = value {
@@ -288,11 +297,14 @@ impl Evaluator<'_> {
             }
         }
         if let Value::Series(series) = value {
-            let tensor = optc_abi::Tensor::from_f64(self.cx.float, &[series.values.len()], &series.values);
-            return Ok(Val::Array(self.literal(tensor)));
+            return Ok(Val::Array(self.series_array(series)));
         }
         match value.to_val() {
             Some(val) => Ok(val),
+            None if holds_series(value) => {
+                let plain = self.without_series(value);
+                self.val_of(&plain, span)
+            }
             None => {
                 let what = describe(value);
                 self.fail(Diagnostic::error(Code("E0333"), span, format!("{what} is used where an array is wanted")).at("not an array"))
@@ -301,7 +313,38 @@ impl Evaluator<'_> {
     }
 }
 
-/// Whether two values are trees of one structure.
+/// Whether a list or tuple holds series.
+fn holds_series(value: &Value) -> bool {
+    match value {
+        Value::List(items) | Value::Tuple(items) => items.iter().any(|v| matches!(v, Value::Series(_)) || holds_series(v)),
+        _ => false,
+    }
+}
+
+/// A tree with the fields of its records in the order in which another one of the same structure has them.
+pub(crate) fn ordered_like(model: &Value, tree: &Value) -> Value {
+    let numbers = |n: usize| (0..n).map(|i| Arc::from(i.to_string())).collect::<Vec<Arc<str>>>();
+    let (names, parts): (Vec<Arc<str>>, Vec<Value>) = match model {
+        _ if is_arrayish(model) || is_arrayish(tree) => return tree.clone(),
+        Value::Record(fields) => (fields.keys().cloned().collect(), fields.values().cloned().collect()),
+        Value::Tuple(items) | Value::List(items) => (numbers(items.len()), items.to_vec()),
+        _ => return tree.clone(),
+    };
+    match tree {
+        Value::Record(fields) => {
+            let own = names.into_iter().zip(&parts).filter_map(|(n, m)| fields.get(&n).map(|v| (n.clone(), ordered_like(m, v))));
+            Value::Record(Rc::new(own.collect()))
+        }
+        Value::Tuple(items) | Value::List(items) => {
+            let at = |n: &Arc<str>| items.get(n.parse::<usize>().ok()?);
+            let own = names.iter().zip(&parts).filter_map(|(n, m)| at(n).map(|v| ordered_like(m, v))).collect();
+            if matches!(tree, Value::Tuple(_)) { Value::Tuple(Rc::new(own)) } else { Value::List(Rc::new(own)) }
+        }
+        other => other.clone(),
+    }
+}
+
+/// Whether two values are trees of one structure. Records with fields 0, 1, … (numbered layers) are lists.
 pub fn same_structure(a: &Value, b: &Value) -> bool {
     match (a, b) {
         _ if is_arrayish(a) && is_arrayish(b) => true,
@@ -309,6 +352,9 @@ pub fn same_structure(a: &Value, b: &Value) -> bool {
             x.len() == y.len() && x.iter().zip(y.iter()).all(|(p, q)| same_structure(p, q))
         }
         (Value::Record(x), Value::Record(y)) => x.len() == y.len() && x.iter().all(|(n, p)| y.get(n).is_some_and(|q| same_structure(p, q))),
+        (Value::Tuple(x) | Value::List(x), Value::Record(y)) | (Value::Record(y), Value::Tuple(x) | Value::List(x)) => {
+            x.len() == y.len() && x.iter().enumerate().all(|(i, p)| y.get(i.to_string().as_str()).is_some_and(|q| same_structure(p, q)))
+        }
         (Value::None, Value::None) => true,
         (Value::Unknown, _) | (_, Value::Unknown) => true,
         _ => false,

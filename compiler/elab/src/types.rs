@@ -112,7 +112,7 @@ impl Evaluator<'_> {
             Value::Int(d) => Ok(d),
             Value::Float(Some(x)) if x.fract() == 0.0 => Ok((x as i64).into()),
             Value::Unknown | Value::Float(None) => Ok(self.cx.fresh_symbol("?")),
-            Value::Array(a) if self.may_look() && a.shape.is_empty() => {
+            Value::Array(a) if self.in_script && a.shape.is_empty() => {
                 let looked = self.looked_at(Value::Array(a), e.span)?;
                 match looked {
                     Value::Int(d) => Ok(d),
@@ -251,7 +251,12 @@ impl Evaluator<'_> {
                     }
                     Ok(Value::List(Rc::new(out)))
                 }
+                Value::Array(a) if matches!(inner.kind, TypeKind::Int | TypeKind::Bool) && a.shape.len() == 1 && self.in_script => {
+                    let items = self.elements(a, span)?;
+                    self.match_type(sig, ty, items, span, what)
+                }
                 Value::Array(_) => Ok(value),
+                Value::Series(s) => Ok(Value::List(Rc::new(s.values.iter().map(|x| Value::Float(Some(*x))).collect()))),
                 other => self.wrong_type(ty, "a list", other, span, what),
             },
             TypeKind::Named { name, args } => match self.alias(sig, name, args)? {
@@ -308,7 +313,14 @@ impl Evaluator<'_> {
         }
         let number = matches!(value, Value::Int(_) | Value::Float(_) | Value::Bool(_) | Value::List(_))
             || matches!(&value, Value::Array(a) if a.weak);
+        let counts = self.in_script && (want.is_some_and(DType::is_float) || matches!(elem, ElemType::Float));
+        let want = match (&value, want) {
+            (Value::Array(a), None) if counts && a.shape.is_empty() && a.dtype.is_int() => Some(self.cx.float),
+            _ => want,
+        };
         let val = self.val_of(&value, span)?;
+        let val = if counts { crate::arith::counted(val) } else { val };
+        let number = number || matches!(&val, optc_ops::Val::Array(a) if a.weak);
         self.cx.at(span);
         // Numbers take the type that is wanted, unless that would lose what they are.
         let lossy = matches!((&value, want), (Value::Float(_), Some(d)) if !d.is_float())

@@ -1,6 +1,7 @@
 //! Walks over the syntax tree: all expressions in textual order, and the variables a block assigns.
 
 use crate::exits::Exits;
+use optc_base::Span;
 use optc_front::ast::{Block, Expr, ExprKind, GroupKey, IndexItem, Stmt, StmtKind, StrPart};
 use std::sync::Arc;
 
@@ -154,9 +155,14 @@ pub fn stmt(s: &Stmt, f: &mut dyn FnMut(&Expr) -> bool) {
             values.iter().for_each(|e| expr(e, f));
             options.iter().for_each(|(_, e)| expr(e, f));
         }
-        StmtKind::Check { cond, within, claim, .. } => {
-            expr(cond, f);
-            [within, claim].into_iter().flatten().for_each(|e| expr(e, f));
+        StmtKind::Check { parts, claim } => {
+            for part in parts {
+                expr(&part.cond, f);
+                if let Some((bound, _)) = &part.within {
+                    expr(bound, f);
+                }
+            }
+            claim.iter().for_each(|e| expr(e, f));
         }
         StmtKind::Sweep { domain, body, .. } => {
             expr(domain, f);
@@ -213,6 +219,31 @@ pub fn root(target: &Expr) -> Option<Arc<str>> {
     }
 }
 
+/// The first `yield` of the loop whose body these statements are: among them or in branches, not in loops inside.
+pub fn first_yield(body: &[Stmt]) -> Option<Span> {
+    let mut found = None;
+    for s in body {
+        match &s.kind {
+            StmtKind::Yield(_) => return found.or(Some(s.span)),
+            StmtKind::Sweep { .. } => {}
+            _ => stmt(s, &mut |e| match &e.kind {
+                ExprKind::Lambda(_) | ExprKind::For(_) | ExprKind::While { .. } => false,
+                ExprKind::Block(b) | ExprKind::Time(b) | ExprKind::With { body: b, .. } => {
+                    found = found.or_else(|| first_yield(&b.stmts));
+                    false
+                }
+                ExprKind::If { then, otherwise, .. } => {
+                    found = found.or_else(|| first_yield(&then.stmts));
+                    found = found.or_else(|| first_yield(&otherwise.as_ref()?.stmts));
+                    false
+                }
+                _ => true,
+            }),
+        }
+    }
+    found
+}
+
 /// How statements leave the loop whose body they are: by a `break` or `continue` among them or in branches, not in loops inside.
 pub fn exits(body: &[Stmt]) -> Exits {
     let mut out = Exits::default();
@@ -239,8 +270,27 @@ pub fn exits(body: &[Stmt]) -> Exits {
     out
 }
 
-/// Names of the variables that updates go to, each once, in order (those declared inside too).
+/// Names of the variables that a body changes, by updates or by letting lists grow and shrink, each once, in order (those declared inside too).
 pub fn assigned(body: &[Stmt]) -> Vec<Arc<str>> {
+    let mut out = updated(body);
+    for s in body {
+        stmt(s, &mut |e| {
+            if let ExprKind::Call { callee, .. } = &e.kind
+                && let ExprKind::Field(list, method) = &callee.kind
+                && matches!(&*method.text, "push" | "pop")
+                && let Some(name) = root(list)
+                && !out.contains(&name)
+            {
+                out.push(name);
+            }
+            true
+        });
+    }
+    out
+}
+
+/// Names of the variables that updates go to, each once, in order (those declared inside too).
+pub fn updated(body: &[Stmt]) -> Vec<Arc<str>> {
     let mut out: Vec<Arc<str>> = Vec::new();
     let mut add = |target: &Expr| {
         if let Some(name) = root(target)

@@ -27,6 +27,7 @@ impl Evaluator<'_> {
         };
         let body = Body { pattern: None, enumerate: false, cond: Some(cond), block, span, lock: None };
         if self.checking() {
+            self.yields_or_leaves(block)?;
             let value = self.expr(scope, cond)?;
             self.truth(&value, cond.span)?;
             let outer = std::mem::replace(&mut self.run_time_exits, false);
@@ -36,7 +37,7 @@ impl Evaluator<'_> {
         }
         self.with_exits(scope, crate::walk::exits(&block.stmts), |ev, scope| {
             if ev.may_look() {
-                return ev.while_in_script(scope, &body, cond, most);
+                return ev.in_script_loop(|ev| ev.while_in_script(scope, &body, cond, most));
             }
             if ev.must_unroll(scope, block) {
                 return ev.cannot_unroll(span);
@@ -95,7 +96,7 @@ impl Evaluator<'_> {
     }
     /// In the script: pass by pass, as the values turn out.
     fn while_in_script(&mut self, scope: &mut Scope, body: &Body<'_>, cond: &Expr, most: Option<usize>) -> Eval {
-        let carried = crate::walk::assigned(&body.block.stmts);
+        let carried = crate::walk::updated(&body.block.stmts);
         self.yields.push(Vec::new());
         let mut all = Vec::new();
         let mut pass = 0;
@@ -127,7 +128,8 @@ impl Evaluator<'_> {
                 break Ok(());
             }
             // What the next pass starts from is computed now, so that each pass runs the same compiled code.
-            let values: Vec<Value> = carried.iter().filter_map(|n| scope.get(n)).map(|b| b.value.clone()).collect();
+            let mut values: Vec<Value> = carried.iter().filter_map(|n| scope.get(n)).map(|b| b.value.clone()).collect();
+            values.append(&mut self.script.pushed);
             if let Err(stop) = self.force_tree(&Value::Tuple(Rc::new(values)), body.span) {
                 break Err(stop);
             }

@@ -406,9 +406,12 @@ fn stmt_s(stmt: &Stmt) -> S {
         StmtKind::Output { word, values, options } => {
             list(&word.text, values.iter().map(expr_s).chain(options.iter().map(|(n, v)| named(n, v))))
         }
-        StmtKind::Check { cond, within, relative, claim } => {
-            let within = within.iter().map(|w| list(if *relative { "within-relative" } else { "within" }, [expr_s(w)]));
-            list("check", std::iter::once(expr_s(cond)).chain(within).chain(claim.iter().map(expr_s)))
+        StmtKind::Check { parts, claim } => {
+            let parts = parts.iter().flat_map(|c| {
+                let within = c.within.iter().map(|(w, relative)| list(if *relative { "within-relative" } else { "within" }, [expr_s(w)]));
+                std::iter::once(expr_s(&c.cond)).chain(within)
+            });
+            list("check", parts.chain(claim.iter().map(expr_s)))
         }
         StmtKind::Sweep { name, domain, body } => list("sweep", [name_s(name), expr_s(domain), block_s(body)]),
         StmtKind::Error => atom("<error>"),

@@ -179,6 +179,8 @@ experiment e(k: int) {
 
 #[test]
 fn words_of_the_script_are_names_elsewhere() {
+    let joined = "experiment e {\n  check a ~= b within 1e-5 and c and d ~= e within 2 * x relative\n    and f, \"claim\"\n}\n";
+    assert_eq!(tree(joined), "(experiment e () (check (~= a b) (within 1e-5) (and c (~= d e)) (within-relative (* 2 x)) f \"claim\"))\n");
     let script = "experiment e {\n  print(x, 2)\n  table(rows)\n  check(a < b, \"claim\")\n}\n";
     assert_eq!(tree(script), "(experiment e () (print x 2) (table rows) (check (< a b) \"claim\"))\n");
     let function = "fn f(x) {\n  print(x)\n  let table = check\n  table[0] + plot.y - save\n}\n";

@@ -1,7 +1,7 @@
 //! `save`: writing values by file extension.
 
 use crate::atomic;
-use crate::data::{npy, npz, safetensors};
+use crate::data::{TREE, npy, npz, safetensors};
 use crate::error::{Result, TrainError};
 use crate::plot::{Line, Plot};
 use crate::png;
@@ -49,7 +49,9 @@ pub const EXTENSIONS: [&str; 7] = ["png", "svg", "npy", "npz", "csv", "json", "s
 /// - `json`: anything but a plot; NaN and infinities become `null`.
 ///
 /// `R0120` for another extension, `R0121` if the value has no form in this format.
-pub fn save(path: &Path, value: &Value) -> Result<()> {
+///
+/// `tree` is a text about the structure of the arrays that `npz` and `safetensors` keep beside them.
+pub fn save(path: &Path, value: &Value, tree: Option<String>) -> Result<()> {
     let extension = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase).unwrap_or_default();
     let bytes = match extension.as_str() {
         "png" => match value {
@@ -58,12 +60,12 @@ pub fn save(path: &Path, value: &Value) -> Result<()> {
         },
         "svg" => chart(value).and_then(|p| p.svg()).map(String::into_bytes),
         "npy" => array(value).map(|t| npy::encode(&t)),
-        "npz" => leaves(value).and_then(|l| npz::encode(l.iter().map(|(n, t)| (n.as_str(), t)))),
+        "npz" => leaves(value).and_then(|l| npz::encode(l.iter().map(|(n, t)| (n.as_str(), t)), tree.as_deref())),
         "csv" => csv(value).map(String::into_bytes),
         "json" => json(value).map(|j| (format!("{j:#}\n")).into_bytes()),
         "safetensors" => {
             let leaves = leaves(value).map_err(|e| e.at(path))?;
-            return safetensors::write(path, "", &leaves.iter().map(|(n, t)| (n.clone(), t)).collect(), None);
+            return safetensors::write(path, TREE, &leaves.iter().map(|(n, t)| (n.clone(), t)).collect(), tree);
         }
         other => {
             let message =
@@ -323,7 +325,7 @@ mod tests {
     fn written(name: &str, value: &Value) -> Result<Vec<u8>> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out").join(name);
-        save(&path, value)?;
+        save(&path, value, None)?;
         Ok(std::fs::read(&path).unwrap())
     }
 
@@ -335,9 +337,10 @@ mod tests {
     fn trees_of_arrays_are_flattened() {
         let dir = tempfile::tempdir().unwrap();
         let (a, b) = (dir.path().join("a.npz"), dir.path().join("a.safetensors"));
-        save(&a, &record()).unwrap();
-        save(&b, &record()).unwrap();
-        let (zipped, st) = (npz::read(&a).unwrap(), safetensors::read(&b, "").unwrap().0);
+        save(&a, &record(), Some("tree".into())).unwrap();
+        save(&b, &record(), Some("tree".into())).unwrap();
+        let ((zipped, told), (st, also)) = (npz::read(&a).unwrap(), safetensors::read(&b, TREE).unwrap());
+        assert_eq!((told.as_deref(), also.as_deref()), (Some("tree"), Some("tree")));
         assert_eq!(zipped.keys().collect::<Vec<_>>(), ["layers.0.w", "lr"]);
         assert_eq!(zipped["layers.0.w"], st["layers.0.w"]);
         assert_eq!(st["lr"], Tensor::scalar(0.5f64));

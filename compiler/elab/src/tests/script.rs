@@ -7,11 +7,14 @@ use std::sync::Arc;
 
 #[derive(Default)]
 struct Host {
+    /// Matrix products in what was executed.
+    products: usize,
     executed: usize,
 }
 impl HostEnv for Host {
     fn execute(&mut self, graph: &Graph, inputs: &[Arc<Tensor>]) -> Result<Vec<Tensor>, Diagnostic> {
         self.executed += 1;
+        self.products += graph.ids().filter(|&id| matches!(graph.node(id).op, optc_ir::Op::Dot(_))).count();
         optc_ir::verify::verify(graph).expect("a sound graph");
         let inputs: Vec<Tensor> = inputs.iter().map(|t| (**t).clone()).collect();
         Ok(optc_ir::interp::interpret(graph, &inputs).expect("it runs"))
@@ -43,10 +46,13 @@ impl HostEnv for Host {
 
 /// The text of a string that `f()` of a script gives.
 fn says(text: &str, want: &str) {
+    says_on(&mut Host::default(), text, want);
+}
+
+fn says_on(host: &mut Host, text: &str, want: &str) {
     let program = load(text);
-    let mut host = Host::default();
     let mut ev = Evaluator::new(&program, Mode::Host);
-    ev.host = Some(&mut host);
+    ev.host = Some(host);
     let Some(Def::Item(item)) = program.lookup(ModuleId(0), "f") else { panic!("no f") };
     let f = ev.item_value(item, Span::default()).expect("f");
     let result = ev.apply(&f, Vec::new(), Span::default());
@@ -85,4 +91,26 @@ fn processes_get_and_give_what_is_declared() {
     );
     // Names of dimensions that only the answer gives.
     says(&spec("{ x: f32[A, B] }", "\"{shape(r.x)[1]}\""), "3");
+}
+
+#[test]
+fn values_with_names_are_computed_once() {
+    let times = |body: &str, want: &str| {
+        let mut host = Host::default();
+        says_on(&mut host, &format!("fn w() = with seed = 1 {{ let a = random.normal([8, 8]); a @ a }}\nhost fn f() {{ {body} }}"), want);
+        (host.products, host.executed)
+    };
+    // Looked at in each pass of a loop: one product. Elements of what is known are not worth a program.
+    let (products, executed) = times("let w = w(); var n = 0; for i in 0..20 { if w[i % 8, 0] > -100 { n <- n + 1 } }; \"{n}\"", "20");
+    assert_eq!(products, 1);
+    assert!(executed <= 3, "{executed}");
+    assert_eq!(times("let r = { a = [w()], k = 1 }; for i in 0..5 { \"{sum(r.a[0]):.0f}\" }; \"\"", "").0, 1);
+    assert_eq!(times("var xs = []; xs.push(w()); for i in 0..5 { \"{xs[0][i, i]:.0f}\" }; \"\"", "").0, 1);
+}
+
+#[test]
+fn small_exact_computations_need_no_program() {
+    let mut host = Host::default();
+    says_on(&mut host, "host fn f() { let x = iota(2000) as f32; var s = 0.0; for i in 0..50 { s <- s + x[i * 3] }; \"{s}\" }", "3675");
+    assert!(host.executed <= 1, "{}", host.executed);
 }

@@ -181,7 +181,11 @@ impl Evaluator<'_> {
     pub(super) fn given_leaves(&mut self, setup: &TrainSetup, slots: &[Slot]) -> Eval<Vec<(usize, Arc<Tensor>)>> {
         let mut given = Vec::new();
         for (model, tree, span) in &setup.given {
-            let leaves = self.tree_leaves(tree, *span)?;
+            // A model on its parameters stands for them.
+            let leaves = match tree {
+                Value::Model(m) if m.params.is_some() => self.tree_leaves(m.params.as_ref().unwrap_or(tree), *span)?,
+                _ => self.tree_leaves(tree, *span)?,
+            };
             let prefix = format!("{model}.");
             for (k, slot) in slots.iter().enumerate() {
                 let Some(path) = slot.name.strip_prefix(&prefix) else { continue };

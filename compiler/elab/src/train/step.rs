@@ -77,7 +77,12 @@ impl Evaluator<'_> {
         let means = self.recorded_means(f, recorded_arrays);
         let mut recorded: Vec<(String, Array, u64)> = means.into_iter().map(|(n, a)| (n, a, 1)).collect();
         for metric in setup.metrics.iter().filter(|m| m.clauses.iter().all(|c| &*c.word.text != "on")) {
-            let (name, array, every) = self.batch_metric(setup, decls, leaves, &fields, &key, metric)?;
+            let every = self.every(setup, metric)?;
+            let (name, array) = if every > 1 && self.cx.emitting() {
+                self.metric_when_due(setup, decls, leaves, &fields, &key, metric, (&step, every))?
+            } else {
+                self.batch_metric(setup, decls, leaves, &fields, &key, metric)?
+            };
             recorded.push((name, array, every));
         }
         let mut gradient = gradients.into_iter();
@@ -241,6 +246,46 @@ impl Evaluator<'_> {
         Ok((arrays[0].clone(), arrays[1..1 + r].to_vec(), arrays[sums..].to_vec(), gradients))
     }
 
+    /// A metric without `on` that is recorded every few steps: computed on these alone, NaN on the others.
+    fn metric_when_due(
+        &mut self,
+        setup: &TrainSetup,
+        decls: &[LeafDecl],
+        leaves: &[Array],
+        fields: &[(Arc<str>, Array)],
+        key: &Array,
+        metric: &Setting,
+        (step, every): (&Array, u64),
+    ) -> Eval<(String, Array)> {
+        // Keys made in the branch end with it.
+        let outer = self.key.clone();
+        let result = self.subgraph(|ev| {
+            let (name, array) = ev.batch_metric(setup, decls, leaves, fields, key, metric)?;
+            Ok((name, vec![array]))
+        });
+        self.key = outer;
+        let (name, then, captured) = result?;
+        let origin = self.cx.origin;
+        let mut otherwise = Graph::new();
+        for input in &then.inputs {
+            otherwise.input(input.name.clone(), then.ty(input.node).clone(), origin);
+        }
+        let ty = then.ty(then.outputs[0]).clone();
+        otherwise.outputs = vec![otherwise.scalar(ty.dtype, f64::NAN, origin)];
+        // As the loop around the steps counts them: the step at hand is `step + 1`, the last one is always recorded.
+        let args: Vec<NodeId> = captured.iter().map(|a| self.cx.node(a)).collect();
+        let before = self.cx.node(step);
+        let graph = self.cx.graph();
+        let [one, zero, every, last] = [1.0, 0.0, every as f64, setup.steps as f64].map(|x| graph.scalar(DType::I32, x, origin));
+        let number = graph.map(ScalarOp::Add, &[before, one], origin);
+        let rest = graph.map(ScalarOp::Rem, &[number, every], origin);
+        let due = graph.map(ScalarOp::Eq, &[rest, zero], origin);
+        let is_last = graph.map(ScalarOp::Eq, &[number, last], origin);
+        let due = graph.map(ScalarOp::Or, &[due, is_last], origin);
+        let results = graph.cond_results(due, Arc::new(then), Arc::new(otherwise), &args, origin);
+        Ok((name, self.cx.array(results[0])))
+    }
+
     /// A metric without `on`.
     pub(super) fn batch_metric(
         &mut self,
@@ -250,7 +295,7 @@ impl Evaluator<'_> {
         fields: &[(Arc<str>, Array)],
         key: &Array,
         metric: &Setting,
-    ) -> Eval<(String, Array, u64)> {
+    ) -> Eval<(String, Array)> {
         let (name, e) = self.metric_parts(metric)?;
         let mut own = Vec::new();
         for (field, array) in fields {
@@ -272,7 +317,7 @@ impl Evaluator<'_> {
         let mut scope = self.loss_scope(setup, &models, &own, batch, Some(key))?;
         let value = self.expr(&mut scope, &e)?;
         let array = self.float_scalar(&value, e.span, "a metric")?;
-        Ok((name, array, self.every(setup, metric)?))
+        Ok((name, array))
     }
 
     /// Name and expression of a metric.

@@ -156,14 +156,10 @@ pub enum StmtKind {
         /// `name = value` options.
         options: Vec<(Name, Expr)>,
     },
-    /// `check c, "claim"`, `check a ~= b within e relative, "claim"`
+    /// `check c, "claim"`, `check a ~= b within e relative and c > 0, "claim"`
     Check {
-        /// What must hold.
-        cond: Expr,
-        /// The tolerance.
-        within: Option<Expr>,
-        /// Whether it is relative.
-        relative: bool,
+        /// What must hold, all of it.
+        parts: Vec<Condition>,
         /// The claim.
         claim: Option<Expr>,
     },
@@ -178,4 +174,13 @@ pub enum StmtKind {
     },
     /// Where the parser recovered.
     Error,
+}
+
+/// What a `check` asks for, up to the bound of its `~=`.
+#[derive(Clone, Debug)]
+pub struct Condition {
+    /// What must hold.
+    pub cond: Expr,
+    /// The tolerance of each `~=` in it, and whether it is relative.
+    pub within: Option<(Expr, bool)>,
 }

@@ -3,6 +3,7 @@
 use super::build::{Builder, P, kids};
 use super::codes;
 use crate::ast::*;
+use crate::sub::Sub;
 use optc_grammar::Rule;
 use std::sync::Arc;
 
@@ -159,28 +160,51 @@ impl Builder<'_> {
 
     fn check(&mut self, pair: P<'_>) -> StmtKind {
         let span = self.span(&pair);
-        let mut cond = None;
-        let mut within = None;
-        let mut relative = false;
+        let mut parts: Vec<Condition> = Vec::new();
         let mut claim = None;
         let mut after = Rule::check_head;
         for p in pair.into_inner() {
             match p.as_rule() {
-                Rule::kw_relative => relative = true,
-                rule @ (Rule::kw_within | Rule::comma) => after = rule,
+                Rule::kw_relative => {
+                    if let Some((_, relative)) = parts.iter_mut().rev().find_map(|c| c.within.as_mut()) {
+                        *relative = true;
+                    }
+                }
+                rule @ (Rule::kw_within | Rule::comma | Rule::and) => after = rule,
                 Rule::expr => {
                     let e = self.expr(p);
                     match after {
-                        Rule::kw_within => within = Some(e),
+                        Rule::kw_within => self.bound(e, &mut parts),
                         Rule::comma => claim = Some(e),
-                        _ => cond = Some(e),
+                        _ => parts.push(Condition { cond: e, within: None }),
                     }
                 }
                 _ => {}
             }
         }
-        let cond = cond.unwrap_or_else(|| self.make(ExprKind::Error, span));
-        StmtKind::Check { cond, within, relative, claim }
+        if parts.is_empty() {
+            let cond = self.make(ExprKind::Error, span);
+            parts.push(Condition { cond, within: None });
+        }
+        StmtKind::Check { parts, claim }
+    }
+
+    /// What follows `within`: the bound of the condition before it, then further conditions joined by `and`.
+    fn bound(&mut self, e: Expr, parts: &mut Vec<Condition>) {
+        let mut rest = Vec::new();
+        let mut bound = e;
+        while let ExprKind::Binary(BinaryOp::And, a, b) = bound.kind {
+            rest.push(b.into_inner());
+            bound = a.into_inner();
+        }
+        if let Some(last) = parts.last_mut() {
+            last.within = Some((bound, false));
+        }
+        let joined = rest.into_iter().rev().reduce(|a, b| {
+            let span = a.span.to(b.span);
+            self.make(ExprKind::Binary(BinaryOp::And, Sub::new(a), Sub::new(b)), span)
+        });
+        parts.extend(joined.map(|cond| Condition { cond, within: None }));
     }
 
     fn output(&mut self, pair: P<'_>) -> StmtKind {
@@ -297,7 +321,7 @@ fn called_output(callee: Expr, args: Vec<Arg>) -> StmtKind {
     if &*word.text == "check" {
         let mut values = args.into_iter().map(|a| a.value);
         let cond = values.next().unwrap_or(Expr { kind: ExprKind::Error, ..callee });
-        return StmtKind::Check { cond, within: None, relative: false, claim: values.next() };
+        return StmtKind::Check { parts: vec![Condition { cond, within: None }], claim: values.next() };
     }
     let mut values = Vec::new();
     let mut options = Vec::new();

@@ -18,6 +18,9 @@ use optc_abi::Tensor;
 use std::path::Path;
 use std::sync::Arc;
 
+/// Under this key files of arrays hold what is to be known of the tree they are.
+pub const TREE: &str = "optc.tree";
+
 /// What a source gives.
 #[derive(Clone, Debug)]
 pub enum Source {
@@ -28,8 +31,8 @@ pub enum Source {
         /// Facts by name (`vocab`, `labels`, …).
         facts: IndexMap<&'static str, Fact>,
     },
-    /// Arrays by name.
-    Arrays(IndexMap<String, Arc<Tensor>>),
+    /// Arrays by name, and the text about the tree they are that was saved with them.
+    Arrays(IndexMap<String, Arc<Tensor>>, Option<String>),
 }
 
 /// Something known of a source's array.
@@ -59,13 +62,15 @@ pub fn read(kind: &str, path: &Path) -> Option<Result<Source>> {
     let plain = |array: Tensor| Source::Array { array: Arc::new(array), facts: IndexMap::new() };
     let with =
         |array: Tensor, facts: Vec<(&'static str, Fact)>| Source::Array { array: Arc::new(array), facts: facts.into_iter().collect() };
-    let all = |arrays: IndexMap<String, Tensor>| Source::Arrays(arrays.into_iter().map(|(n, t)| (n, Arc::new(t))).collect());
+    let all = |(arrays, tree): (IndexMap<String, Tensor>, Option<String>)| {
+        Source::Arrays(arrays.into_iter().map(|(n, t)| (n, Arc::new(t))).collect(), tree)
+    };
     Some(match kind {
         "csv" => csv::read(path).map(plain),
         "idx" => idx::read(path).map(plain),
         "npy" => npy::read(path).map(plain),
         "npz" => npz::read(path).map(all),
-        "safetensors" => safetensors::read(path, "").map(|(arrays, _)| all(arrays)),
+        "safetensors" => safetensors::read(path, TREE).map(all),
         "text" => text::read(path).map(|t| {
             let chars: Vec<String> = t.vocab.iter().map(char::to_string).collect();
             with(t.ids, vec![("vocab", Fact::Number(chars.len() as i64)), ("chars", Fact::Names(chars))])

@@ -1,6 +1,6 @@
 //! `npz`: NumPy's archives of arrays, read and written.
 
-use crate::data::npy;
+use crate::data::{TREE, npy};
 use crate::error::{Result, TrainError};
 use indexmap::IndexMap;
 use optc_abi::Tensor;
@@ -9,10 +9,17 @@ use std::path::Path;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, ZipArchive, ZipWriter};
 
-/// Reads an npz file: its arrays by name, in the file's order. `R0122` if it is no archive of arrays or damaged.
-pub fn read(path: &Path) -> Result<IndexMap<String, Tensor>> {
+/// Reads an npz file: its arrays by name, in the file's order, and the text of the archive's comment that [`encode`] was given. `R0122` if it is no archive of arrays or
+/// damaged.
+pub fn read(path: &Path) -> Result<(IndexMap<String, Tensor>, Option<String>)> {
     let bytes = std::fs::read(path).map_err(|e| TrainError::read(path, e))?;
-    parse(&bytes).map_err(|e| e.at(path))
+    Ok((parse(&bytes).map_err(|e| e.at(path))?, comment(&bytes)))
+}
+
+fn comment(bytes: &[u8]) -> Option<String> {
+    let archive = ZipArchive::new(Cursor::new(bytes)).ok()?;
+    let text = std::str::from_utf8(archive.comment()).ok()?;
+    Some(text.strip_prefix(TREE)?.strip_prefix(' ')?.to_string())
 }
 
 /// Reads the bytes of such a file; checksums are verified.
@@ -31,10 +38,14 @@ pub fn parse(bytes: &[u8]) -> Result<IndexMap<String, Tensor>> {
     Ok(arrays)
 }
 
-/// The bytes of an npz file with these arrays, uncompressed; equal arrays give equal bytes (no dates).
-pub fn encode<'a>(arrays: impl IntoIterator<Item = (&'a str, &'a Tensor)>) -> Result<Vec<u8>> {
+/// The bytes of an npz file with these arrays, uncompressed; equal arrays give equal bytes (no dates). What is to be known of the tree they are goes into the comment of
+/// the archive, which NumPy does not look at, if there is room for it.
+pub fn encode<'a>(arrays: impl IntoIterator<Item = (&'a str, &'a Tensor)>, tree: Option<&str>) -> Result<Vec<u8>> {
     let mut out = ZipWriter::new(Cursor::new(Vec::new()));
     let trouble = |e: String| TrainError::new("R0121", format!("cannot lay out the npz file: {e}")).help("save as .safetensors");
+    if let Some(comment) = tree.map(|t| format!("{TREE} {t}")).filter(|c| c.len() <= usize::from(u16::MAX)) {
+        out.set_comment(comment).map_err(|e| trouble(e.to_string()))?;
+    }
     for (name, t) in arrays {
         let bytes = npy::encode(t);
         let options = SimpleFileOptions::default()
@@ -53,7 +64,7 @@ mod tests {
 
     fn sample() -> Vec<u8> {
         let (a, b) = (Tensor::from_slice(&[2], &[1.0f32, 2.0]), Tensor::scalar(3i64));
-        encode([("a", &a), ("net.b", &b)]).unwrap()
+        encode([("a", &a), ("net.b", &b)], Some("{}")).unwrap()
     }
 
     #[test]
@@ -63,6 +74,7 @@ mod tests {
         assert_eq!(back["a"].as_slice::<f32>(), [1.0, 2.0]);
         assert_eq!(back["net.b"], Tensor::scalar(3i64));
         assert_eq!(sample(), sample());
+        assert_eq!(comment(&sample()).as_deref(), Some("{}"));
     }
 
     #[test]
