@@ -86,6 +86,7 @@ cases! {
     many_leaves
     metrics
     metrics_in_bodies
+    metrics_when_due
     nested_derivatives
     optimizer_bodies
     optimizers_outside_train
