@@ -571,7 +571,11 @@ fn out_of_range(program: &TrainProgram, run: &Run<'_>, stepper: &Stepper, compil
     Ok(program.step.ranged.iter().zip(&values[1..]).find_map(|(ranged, value)| {
         let x = value.get_f64(0);
         let must = ranged.limits.broken_by_computed(x)?;
-        let message = format!("step {}: `{}` of `{}` is {x}, but must be {must}", step + 1, ranged.name, ranged.optimizer);
+        // As short as it can be and still be outside.
+        let short = optc_abi::number::shown(x, 6);
+        let outside = short.parse().is_ok_and(|rounded| ranged.limits.broken_by_computed(rounded).is_some());
+        let shown = if outside { short } else { x.to_string() };
+        let message = format!("step {}: `{}` of `{}` is {shown}, but must be {must}", step + 1, ranged.name, ranged.optimizer);
         Some(
             Diagnostic::error(Code("R0205"), ranged.span, message)
                 .at(format!("outside the range when `step` is {step}"))

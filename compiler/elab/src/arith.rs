@@ -83,7 +83,9 @@ impl Evaluator<'_> {
             (&a, &b)
         {
             let what = crate::tree::describe(if crate::tree::is_arrayish(&a) { &b } else { &a });
-            return self.fail(Diagnostic::error(Code("E0333"), span, format!("{what} has no arithmetic")).help("call it first"));
+            let optimizers = matches!((&a, &b), (Value::Optimizer(_), _) | (_, Value::Optimizer(_)));
+            let help = if optimizers { "optimizers run one after another in a chain: `a |> b`" } else { "call it first" };
+            return self.fail(Diagnostic::error(Code("E0333"), span, format!("{what} has no arithmetic")).help(help));
         }
         if matches!(a, Value::Schedule(_)) || matches!(b, Value::Schedule(_)) {
             let (a, b) = (self.schedule_now(&a, span)?, self.schedule_now(&b, span)?);

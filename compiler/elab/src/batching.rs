@@ -83,7 +83,7 @@ impl Evaluator<'_> {
                 let what = describe(&value);
                 return self.fail(
                     Diagnostic::error(Code("E0428"), at, format!("{what} has no axis to map over"))
-                        .help("pass it on as it is: `axes = (0, none)`"),
+                        .help("`none` passes an argument on as it is: `axes = (0, none)`"),
                 );
             }
             arg.value = self.map_tree(&value, at, &mut |ev, _, leaf| {
@@ -137,7 +137,7 @@ impl Evaluator<'_> {
             return self.fail(
                 Diagnostic::error(Code("E0710"), span, format!("the buffer `{path}` would change for each element of `vmap`"))
                     .note("changes of buffers under `vmap` are not yet supported")
-                    .help("call the layer on the whole batch"),
+                    .help("call the layer on the whole batch, outside `vmap`; where `training` is false, as in `apply(net, p, x)`, buffers stay as they are"),
             );
         }
         let mut flags = vec![true; inputs.len()];

@@ -208,6 +208,11 @@ impl Evaluator<'_> {
                     method.span,
                     format!("{what} has no method `{}`, and there is no such function", method.text),
                 );
+                if matches!(value, Value::Optimizer(_)) && &*method.text == "step" {
+                    return self.fail(
+                        d.help("`start` makes what steps: `var o = sgd(lr = 0.1).start(p)`, then `o <- o.step(f)`; the weights are `o.w`"),
+                    );
+                }
                 return self.fail(match crate::names::nearest(&method.text, optc_ops::operations()) {
                     Some(near) => d.help(format!("did you mean `{near}`")),
                     None => d,
@@ -419,7 +424,8 @@ impl Evaluator<'_> {
                     .help("functions are expanded where they are called, so a recursion must end at compile time"),
             );
         }
-        self.frames.push(Frame { item });
+        let known = self.diagnostics.len();
+        self.frames.push(Frame { item, span });
         let yields = std::mem::take(&mut self.yields);
         let exits = std::mem::take(&mut self.exits);
         let constructing = std::mem::replace(&mut self.constructing, false);
@@ -428,7 +434,20 @@ impl Evaluator<'_> {
         self.exits = exits;
         self.yields = yields;
         self.frames.pop();
+        if result.is_err() {
+            // One call is enough: the innermost of the file that calls.
+            let elsewhere =
+                |d: &Diagnostic| d.primary.span.source != span.source && !d.secondary.iter().any(|l| l.span.source == span.source);
+            self.name_call(known, span, "in this call", elsewhere);
+        }
         result
+    }
+    /// Adds the call to the mistakes found since there were `known`, those that are `wanted`: a mistake that shows in another file is often one of the call.
+    pub(crate) fn name_call(&mut self, known: usize, call: Span, words: &str, wanted: impl Fn(&Diagnostic) -> bool) {
+        for d in self.diagnostics.split_off(known.min(self.diagnostics.len())) {
+            let seen = d.primary.span == call || d.secondary.iter().any(|l| l.span == call) || d.secondary.len() > 3;
+            self.report(if seen || !wanted(&d) { d } else { d.label(call, words) });
+        }
     }
     fn apply_item(&mut self, item_ref: ItemRef, args: Vec<CallArg>, span: Span, place: Option<&Expr>, part: Option<&Name>) -> Eval {
         if let ItemKind::Extern(e) = &self.program.item(item_ref).kind {
@@ -509,7 +528,7 @@ impl Evaluator<'_> {
         if result.is_err() && !self.checking() && self.diagnostics.len() == known + 1 {
             // The mistake shows in the function, but the call may be to blame.
             let last = self.diagnostics.last_mut().expect("just added");
-            if last.secondary.len() < 4 && last.primary.span != span {
+            if last.secondary.len() < 4 && last.primary.span != span && !last.secondary.iter().any(|l| l.span == span) {
                 let label = last.clone().label(span, "in this call");
                 *last = label;
             }

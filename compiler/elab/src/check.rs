@@ -221,6 +221,31 @@ impl Evaluator<'_> {
                 .help("use `none` for arguments without a gradient"),
             );
         }
+        if item.params.len() > 1 && matches!(entries, Value::Array(_) | Value::Record(_)) {
+            let message = format!("a gradient returns one entry per argument: {} here", item.params.len());
+            let help = "`(ct * y, ct * x)`, with `none` for arguments without a gradient";
+            return self.fail(Diagnostic::error(Code("E0335"), gradient.body.span, message).help(help));
+        }
+        let entries = match entries {
+            Value::Tuple(items) if item.params.len() > 1 => items.to_vec(),
+            one => vec![one],
+        };
+        for (k, (param, entry)) in item.params.iter().zip(entries).enumerate() {
+            let given = sig.scope.get(&param.name.text).map(|b| b.value.clone());
+            let (Some(Value::Array(x)), Value::Array(d)) = (given, entry) else { continue };
+            if optc_ops::broadcast_to(&mut self.cx, &d, &x.shape).is_ok() {
+                continue;
+            }
+            let at = match &gradient.body.kind {
+                optc_front::ast::ExprKind::Tuple(items) if item.params.len() > 1 => items.get(k).map_or(gradient.body.span, |e| e.span),
+                _ => gradient.body.span,
+            };
+            let (d, x) = (crate::tree::array_type(&d), crate::tree::array_type(&x));
+            return self.fail(
+                Diagnostic::error(Code("E0420"), at, format!("this gradient is {d}, but the argument `{}` is {x}", param.name.text))
+                    .label(param.span, x),
+            );
+        }
         Ok(())
     }
 }

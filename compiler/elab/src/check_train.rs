@@ -10,9 +10,9 @@ use crate::train::short_path;
 use crate::value::{ModelValue, OptArg, OptimizerValue, Value};
 use indexmap::IndexMap;
 use optc_abi::DType;
-use optc_base::Span;
+use optc_base::{Code, Diagnostic, Span};
 use optc_front::ItemRef;
-use optc_front::ast::{Expr, ExprKind, FnItem, FnKind, ItemKind, LetKind, TypeKind};
+use optc_front::ast::{Expr, ExprKind, FnItem, FnKind, ItemKind, LetKind, PatternKind, Stmt, StmtKind, TypeKind};
 use optc_ops::{Array, Dim};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -182,15 +182,46 @@ impl Evaluator<'_> {
         if f.kind != FnKind::Optimizer {
             return Ok(());
         }
+        self.changes_something(f)?;
         let args = self.unknown_arguments(f, item);
         let optimizer = OptimizerValue::Single { item, args, span: f.name.span };
         for rank in [2, 1] {
             let shape: Vec<Dim> = (0..rank).map(|k| self.cx.fresh_symbol(["R", "C"][k])).collect();
             let w = Array { dtype: DType::F32, shape, weak: false, node: None };
             let scalars = vec![(Arc::from("loss"), Value::Array(Array { weak: true, ..scalar(DType::F64) }))];
-            self.check_optimizer(&optimizer, vec![Leaf { path: Arc::from("w"), w: w.clone(), g: w }], false, scalars)?;
+            let known = self.diagnostics.len();
+            let leaf = crate::tree::array_type(&w);
+            let result = self.check_optimizer(&optimizer, vec![Leaf { path: Arc::from("w"), w: w.clone(), g: w }], false, scalars);
+            for d in self.diagnostics[known..].iter_mut().filter(|d| d.code.0.starts_with("E04")) {
+                let any = if rank == 2 { "matrix" } else { "vector" };
+                d.notes.push(format!("`w` and `g` are seen here as {leaf}, any {any}"));
+                d.help =
+                    Some("write what holds for leaves of any shape, or a rule for each rank: `if ndim(w) == 2 { … } else { … }`".into());
+            }
+            result?;
         }
         Ok(())
+    }
+
+    /// Reports a body without any effect: `w` and `g` stay as they are, nothing is recorded, nothing that it holds steps.
+    fn changes_something(&mut self, f: &FnItem) -> Eval<()> {
+        let ExprKind::Block(body) = &f.body.kind else { return Ok(()) };
+        let assigned = crate::walk::assigned(&body.stmts);
+        let records = |s: &Stmt| matches!(s.kind, StmtKind::Metric { .. } | StmtKind::Eval { .. });
+        let steps = |e: &Expr| matches!(&e.kind, ExprKind::Field(_, method) if matches!(&*method.text, "step" | "delta"));
+        if assigned.iter().any(|n| matches!(&**n, "w" | "g")) || crate::walk::any(body, &records, &steps) {
+            return Ok(());
+        }
+        let mut d = Diagnostic::error(Code("E0528"), f.name.span, format!("`{}` changes neither `w` nor `g`", f.name.text))
+            .help("an update is written with `<-`: `w <- w - lr * g`");
+        crate::walk::stmts(&body.stmts, &mut |s| {
+            if let StmtKind::Let { pattern, .. } = &s.kind
+                && matches!(&pattern.kind, PatternKind::Name(n) if matches!(&**n, "w" | "g"))
+            {
+                d.secondary.push(optc_base::Label { span: pattern.span, message: "a new name, which ends with the body".into() });
+            }
+        });
+        self.fail(d)
     }
 
     /// Arguments for parameters without default.

@@ -61,6 +61,8 @@ pub(crate) struct Instance {
 #[derive(Clone, Debug)]
 pub(crate) struct Frame {
     pub item: Option<ItemRef>,
+    /// The call.
+    pub span: Span,
 }
 
 /// Evaluates expressions, statements and calls of one program.

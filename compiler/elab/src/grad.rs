@@ -206,7 +206,7 @@ impl Evaluator<'_> {
             Transform::Checkpoint(f) => self.apply_checkpoint(f, args, span),
             Transform::Pullback { f, args: at } => {
                 let Some(ct) = args.into_iter().next() else { return self.error("E0331", span, "a pull-back is called with a cotangent") };
-                self.pull_back(f, at, ct.value, span)
+                self.pull_back(f, at, &ct, span)
             }
         }
     }
@@ -377,7 +377,7 @@ impl Evaluator<'_> {
         Ok(Value::Tuple(Rc::new(vec![value, tangent])))
     }
     /// The cotangents of a function's arguments.
-    fn pull_back(&mut self, f: &Value, at: &[Value], ct: Value, span: Span) -> Eval {
+    fn pull_back(&mut self, f: &Value, at: &[Value], ct: &CallArg, span: Span) -> Eval {
         let mut points = Vec::new();
         let mut arrays = Vec::new();
         for value in at {
@@ -387,7 +387,10 @@ impl Evaluator<'_> {
         }
         if self.only_looked_at() {
             let args = points.iter().map(|p| CallArg { name: None, value: p.clone(), span }).collect();
-            self.one_deeper(|ev| ev.apply(f, args, span))?;
+            let value = self.one_deeper(|ev| ev.apply(f, args, span))?;
+            if !holds_unknown(&value) && !holds_unknown(&ct.value) {
+                self.cotangents(&value, ct)?;
+            }
             return Ok(if points.len() == 1 { points.pop().unwrap_or(Value::None) } else { Value::Tuple(Rc::new(points)) });
         }
         let traced = self.trace(&arrays, span, &mut |ev, inputs| {
@@ -401,22 +404,7 @@ impl Evaluator<'_> {
             Ok(g) => g,
             Err(e) => return self.not_differentiable(e, span),
         };
-        let results: Vec<Array> = arrays_of(&traced.value).into_iter().filter(|a| a.dtype.is_float()).collect();
-        let ct = self.numbers_like(&ct, &results, span)?;
-        let ct = crate::tree::ordered_like(&traced.value, &ct);
-        let (ct, mut cotangents) = self.float_leaves(&ct, span)?;
-        if cotangents.len() != results.len() {
-            let what = describe(&ct);
-            return self.fail(Diagnostic::error(
-                Code("E0347"),
-                span,
-                format!("the cotangent is a tree like the function's value, not {what}"),
-            ));
-        }
-        for (c, r) in cotangents.iter_mut().zip(&results) {
-            let result = optc_ops::broadcast_to(&mut self.cx, c, &r.shape);
-            *c = self.lift(result, span)?;
-        }
+        let cotangents = self.cotangents(&traced.value, ct)?;
         let nodes: Vec<NodeId> = arrays.iter().chain(&traced.captured).chain(&cotangents).map(|a| self.cx.node(a)).collect();
         let outputs = self.cx.graph().inline(&graph, &nodes, "grad");
         let outputs: Vec<Array> = outputs.into_iter().map(|n| self.cx.array(n)).collect();
@@ -425,6 +413,28 @@ impl Evaluator<'_> {
         let mut outputs = cotangents.iter().cloned();
         let mut trees: Vec<Value> = points.iter().map(|p| put_floats(p, &mut outputs)).collect();
         Ok(if trees.len() == 1 { trees.pop().unwrap_or(Value::None) } else { Value::Tuple(Rc::new(trees)) })
+    }
+    /// The cotangents of the float arrays of a function's value.
+    fn cotangents(&mut self, value: &Value, ct: &CallArg) -> Eval<Vec<Array>> {
+        let value = self.only_arrays(value, ct.span)?;
+        let results: Vec<Array> = arrays_of(&value).into_iter().filter(|a| a.dtype.is_float()).collect();
+        let given = self.numbers_like(&ct.value, &results, ct.span)?;
+        let given = crate::tree::ordered_like(&value, &given);
+        let (given, mut cotangents) = self.float_leaves(&given, ct.span)?;
+        let wrong = |code, given: &str, value: &str| {
+            let d = Diagnostic::error(Code(code), ct.span, format!("the cotangent is {given}, but the function's value is {value}"));
+            d.help("a pull-back takes a tree like the value: an array of its shape for each array")
+        };
+        if cotangents.len() != results.len() {
+            return self.fail(wrong("E0347", &describe(&given), &describe(&value)));
+        }
+        for (c, r) in cotangents.iter_mut().zip(&results) {
+            match optc_ops::broadcast_to(&mut self.cx, c, &r.shape) {
+                Ok(spread) => *c = spread,
+                Err(_) => return self.fail(wrong("E0420", &array_type(c), &array_type(r))),
+            }
+        }
+        Ok(cotangents)
     }
     /// `checkpoint(f)(x)`: a call whose derivative computes it anew.
     fn apply_checkpoint(&mut self, f: &Value, args: Vec<CallArg>, span: Span) -> Eval {

@@ -7,9 +7,8 @@ use crate::tree::{leaves, rebuild};
 use crate::value::Value;
 use optc_abi::DType;
 use optc_base::{Code, Diagnostic, Span};
-use optc_front::ast::{Block, StmtKind};
+use optc_front::ast::{Block, ExprKind, StmtKind};
 use optc_ops::{Array, Dim};
-use std::sync::Arc;
 
 /// While checking, loops with literal bounds up to this are gone through pass by pass.
 const CHECK_PASSES: i64 = 8;
@@ -39,7 +38,19 @@ impl Evaluator<'_> {
         if run_time && self.must_unroll(scope, body.block) {
             return self.cannot_unroll(body.span);
         }
-        let names: Vec<Arc<str>> = crate::walk::assigned(&body.block.stmts).into_iter().filter(|n| scope.get(n).is_some()).collect();
+        let mut names = crate::walk::assigned(&body.block.stmts);
+        // `xs.push(x)` updates a list.
+        crate::walk::block(body.block, &mut |e| {
+            if let ExprKind::Call { callee, .. } = &e.kind
+                && let ExprKind::Field(base, method) = &callee.kind
+                && matches!(&*method.text, "push" | "pop")
+            {
+                names.extend(crate::walk::root(base));
+            }
+            true
+        });
+        names.retain(|n| scope.get(n).is_some());
+        names.dedup();
         let before = self.values_of(scope, &names);
         self.yields.push(Vec::new());
         let mut result = Ok(Value::None);
@@ -53,7 +64,10 @@ impl Evaluator<'_> {
             scope.pop();
         }
         let yields = self.yields.pop().unwrap_or_default();
-        result?;
+        let value = result?;
+        if body.block.stmts.last().is_some_and(|s| self.dropped_step(&value, s)) {
+            return Err(crate::evaluator::Stop::Reported);
+        }
         for (name, old) in names.iter().zip(before) {
             let new = scope.get(name).map_or(Value::Unknown, |b| b.value.clone());
             let value = self.after_pass(name, &old, &new, run_time, body)?;

@@ -7,7 +7,7 @@ use crate::value::{CallArg, FnValue, OptimizerValue, Transform, Value};
 use indexmap::IndexMap;
 use optc_abi::DType;
 use optc_base::{Code, Diagnostic, Span};
-use optc_front::ast::{Expr, Name};
+use optc_front::ast::{Expr, ExprKind, Name, Stmt, StmtKind};
 use optc_ops::{Array, Dim, Val};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -42,6 +42,25 @@ impl Evaluator<'_> {
         }
     }
 
+    /// Reports `o.step(f)` whose result nothing takes: it changes nothing. Whether it did.
+    pub(crate) fn dropped_step(&mut self, value: &Value, stmt: &Stmt) -> bool {
+        let (Value::Record(fields), StmtKind::Expr(e)) = (value, &stmt.kind) else { return false };
+        let ExprKind::Call { callee, .. } = &e.kind else { return false };
+        let ExprKind::Field(base, method) = &callee.kind else { return false };
+        if &*method.text != "step" || !fields.contains_key(OPTIMIZER) || !fields.contains_key(STATES) {
+            return false;
+        }
+        let name = match &base.kind {
+            ExprKind::Name(n) => n.to_string(),
+            _ => "o".to_string(),
+        };
+        self.report(
+            Diagnostic::error(Code("E0356"), e.span, "the result of this step is thrown away: values do not change by themselves")
+                .help(format!("`{name} <- {name}.step(…)`, with `var {name} = …` before")),
+        );
+        true
+    }
+
     /// The leaves of a parameter tree as an optimizer sees them, with gradients from a tree of the same structure.
     fn optimizer_leaves(&mut self, tree: &Value, gradients: Option<&Value>, span: Span) -> Eval<Vec<Leaf>> {
         let parameters = self.tree_leaves(tree, span)?;
@@ -52,6 +71,14 @@ impl Evaluator<'_> {
         let mut leaves = Vec::new();
         for (k, (path, value)) in parameters.iter().enumerate() {
             let w = self.array_of(value, span)?;
+            if !w.dtype.is_float() {
+                let of = if path.is_empty() { String::new() } else { format!(" `{path}`") };
+                let what = crate::tree::array_type(&w);
+                return self.fail(
+                    Diagnostic::error(Code("E0339"), span, format!("an optimizer moves float arrays, but the parameter{of} is {what}"))
+                        .help("convert it: `x as f32`"),
+                );
+            }
             let g = match &gradients {
                 None => w.clone(),
                 Some(all) => match all.get(k) {
@@ -65,6 +92,12 @@ impl Evaluator<'_> {
                     }
                 },
             };
+            if gradients.is_some() && optc_ops::broadcast_to(&mut self.cx, &g, &w.shape).is_err() {
+                let of = if path.is_empty() { String::new() } else { format!(" `{path}`") };
+                let message =
+                    format!("the gradient{of} is {}, but the parameter is {}", crate::tree::array_type(&g), crate::tree::array_type(&w));
+                return self.fail(Diagnostic::error(Code("E0420"), span, message).help("`grad(f)(p)` is a tree like `p`"));
+            }
             let path = if path.is_empty() { Arc::from("w") } else { path.clone() };
             leaves.push(Leaf { path, w, g });
         }
@@ -134,6 +167,13 @@ impl Evaluator<'_> {
         let tree = fields["w"].clone();
         let (loss, gradients) = match args {
             [arg] if arg.name.as_deref() == Some("g") => (fields["loss"].clone(), arg.value.clone()),
+            [arg] if arg.name.is_none() && !matches!(arg.value, Value::Fn(_) | Value::Model(_) | Value::Unknown) => {
+                let what = crate::tree::describe(&arg.value);
+                return self.fail(
+                    Diagnostic::error(Code("E0333"), arg.span, format!("`step` takes a function of the parameters, this is {what}"))
+                        .help("on a gradient at hand: `o.step(g = gradients)`"),
+                );
+            }
             [arg] if arg.name.is_none() => {
                 let f = Value::Fn(Rc::new(FnValue::Transformed(Transform::Grad { f: arg.value.clone(), wrt: Vec::new(), value: true })));
                 match self.apply(&f, vec![CallArg { name: None, value: tree.clone(), span }], span)? {
@@ -189,7 +229,13 @@ impl Evaluator<'_> {
             all_leaves: true,
             loss: loss_at,
         };
-        let out = self.run_optimizer(&optimizer, inputs)?;
+        let known = self.diagnostics.len();
+        let out = self.run_optimizer(&optimizer, inputs);
+        if out.is_err() {
+            // What shows in the body may be a mistake of what it is given.
+            self.name_call(known, span, "in this step", |d| d.primary.span.source != span.source);
+        }
+        let out = out?;
         let next = self.arithmetic(optc_front::ast::BinaryOp::Add, Value::Array(step.clone()), Value::Int(Dim::from(1i64)), span)?;
         let next = self.array_of(&next, span)?;
         let next = self.cast_array(&next, DType::I32);

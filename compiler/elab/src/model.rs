@@ -30,6 +30,8 @@ pub struct ParamLeaf {
     pub frozen: bool,
     /// Its declaration.
     pub span: Span,
+    /// The call of the layer that declares it.
+    pub call: Span,
 }
 
 /// How `param` statements are answered.
@@ -227,7 +229,13 @@ impl Evaluator<'_> {
                 depth: self.depth,
                 frozen: model.frozen.iter().map(|(p, _)| p.to_string()).collect(),
             };
-            return self.with_params(cx, |ev| ev.run_layer(model.item, &item, all, span)).map(|(value, _)| value);
+            let known = self.diagnostics.len();
+            let result = self.with_params(cx, |ev| ev.run_layer(model.item, &item, all, span)).map(|(value, _)| value);
+            if result.is_err() {
+                let of_the_tree = |d: &Diagnostic| d.code.0 == "E0425" || d.code.0 == "E0420" && d.message.starts_with("the leaf");
+                self.name_call(known, span, "called with these parameters", of_the_tree);
+            }
+            return result;
         }
         if let Some(path) = &model.shared_path
             && self.params.is_some()

@@ -152,7 +152,9 @@ impl Evaluator<'_> {
             )),
             "step" => Some("`step` is only known in schedules and optimizers".to_string()),
             "total_steps" => Some("`total_steps` is only known in optimizers".to_string()),
-            "self" | "np" | "jnp" | "torch" | "math" => Some("operations stand in scope by their plain names, as `exp(x)`".to_string()),
+            "self" | "np" | "numpy" | "jnp" | "jax" | "lax" | "torch" | "math" | "linalg" | "scipy" => {
+                Some("operations stand in scope by their plain names: `exp(x)`, `inv(a)`".to_string())
+            }
             "return" => Some("the last expression of a block is its value".to_string()),
             _ => match (optc_front::std_lookup(name), crate::foreign::meant(name)) {
                 (Some(path), _) => Some(format!("add `import {path}` at the top of the file")),

@@ -107,7 +107,14 @@ impl Evaluator<'_> {
                     );
                 }
                 let array = self.with_float(kept, |ev| ev.initial(scope, ty, dtype, &shape, draws, init, &path, buffer))?;
-                let leaf = ParamLeaf { path: path.clone(), array: array.clone(), buffer, frozen, span };
+                let leaf = ParamLeaf {
+                    path: path.clone(),
+                    array: array.clone(),
+                    buffer,
+                    frozen,
+                    span,
+                    call: self.frames.last().map_or(span, |f| f.span),
+                };
                 if let Some(ParamCx { mode: ParamMode::Init(leaves), .. }) = &mut self.params {
                     leaves.push(leaf);
                 }
@@ -124,9 +131,12 @@ impl Evaluator<'_> {
         Ok(())
     }
     fn same_path(&mut self, path: &str, first: &ParamLeaf, span: Span) -> Eval<()> {
+        // Two calls of one layer, or two declarations in one body.
+        let call = self.frames.last().map_or(span, |f| f.span);
+        let (at, before) = if call == first.call { (span, first.span) } else { (call, first.call) };
         self.fail(
-            Diagnostic::error(Code("E0345"), span, format!("two parameters have the path `{path}`"))
-                .label(first.span, "the first one")
+            Diagnostic::error(Code("E0345"), at, format!("two parameters have the path `{path}`"))
+                .label(before, "the first one is made here")
                 .help("give the calls of the layer names: `linear(x, 10) as head`, or make one instance with `shared`"),
         )
     }

@@ -295,10 +295,15 @@ impl Evaluator<'_> {
         for word in ["data", "loss", "optimizer", "steps", "epochs", "seed", "accumulate", "checkpoint", "log", "precision"] {
             let mut all = words.iter().filter(|s| &*s.word.text == word);
             if let (Some(first), Some(second)) = (all.next(), all.next()) {
-                return self.fail(
-                    Diagnostic::error(Code("E0527"), second.word.span, format!("`{word}` is set twice"))
-                        .label(first.word.span, "set here before"),
-                );
+                let d = Diagnostic::error(Code("E0527"), second.word.span, format!("`{word}` is set twice"))
+                    .label(first.word.span, "set here before");
+                return self.fail(match word {
+                    "optimizer" => {
+                        d.help("one for all parameters, a chain `a |> b`, or groups: `{ \"*.bias\": sgd(lr = 0.1), _: adamw() }`")
+                    }
+                    "loss" => d.help("add them up: `loss a + 0.1 * b`"),
+                    _ => d,
+                });
             }
         }
         if let Some(s) = find("players") {
@@ -496,9 +501,14 @@ impl Evaluator<'_> {
                 _ => {
                     let k = overrides.iter().position(|(w, _, _)| w == word).unwrap_or(0);
                     if !used[k] && !item.params.iter().any(|p| *p.name.text == **word) {
+                        let hyper =
+                            matches!(word.as_str(), "lr" | "learning_rate" | "weight_decay" | "momentum" | "beta1" | "beta2" | "eps");
+                        let d = Diagnostic::error(Code("E0520"), *at, format!("`{}` has no setting `{word}` to override", setup.name));
+                        if hyper {
+                            return self.fail(d.help("hyperparameters are overridden with the optimizer, `with { optimizer = sgd(lr = 0.1) }`, or by a `let` of the train block"));
+                        }
                         return self.fail(
-                            Diagnostic::error(Code("E0520"), *at, format!("`{}` has no setting `{word}` to override", setup.name))
-                                .help("settings, `let`s and parameters of the train block, and arguments of its models (`net.hidden`) can be overridden"),
+                            d.help("settings, `let`s and parameters of the train block, and arguments of its models (`net.hidden`) can be overridden"),
                         );
                     }
                 }

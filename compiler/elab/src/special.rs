@@ -6,6 +6,7 @@ use crate::lists::joins_lists;
 use crate::tree::describe;
 use crate::value::{CallArg, FnValue, Transform, Value};
 use optc_base::{Code, Diagnostic, Span};
+use optc_front::ast::{FnKind, ItemKind};
 use optc_ir::graph::Op;
 use optc_ops::Dim;
 use std::rc::Rc;
@@ -15,6 +16,11 @@ impl Evaluator<'_> {
     pub(crate) fn builtin_at(&mut self, name: &str, mut args: Vec<CallArg>, span: Span) -> Eval {
         if let Some(op) = name.strip_prefix("tree.") {
             return self.tree_call(op, args, span);
+        }
+        if matches!(name, "vmap" | "grad" | "value_and_grad" | "jacobian" | "hessian" | "jvp" | "vjp" | "hvp" | "checkpoint")
+            && let Some(f) = args.first()
+        {
+            self.compiled_function(name, f)?;
         }
         match name {
             "vmap" => self.vmap(args, span),
@@ -46,7 +52,12 @@ impl Evaluator<'_> {
                             }
                             _ => return self.error("E0333", arg.span, "`wrt` names parameters of the function"),
                         },
-                        _ => {
+                        (Some(n), _) => {
+                            return self.fail(Diagnostic::error(Code("E0332"), arg.span, format!("`{name}` has no argument `{n}`")).help(
+                                format!("parameters are named by `wrt`: `{name}(f, wrt = b)(x, y)`, `{name}(f, wrt = (a, b))(x, y)`"),
+                            ));
+                        }
+                        (None, _) => {
                             return self.fail(
                                 Diagnostic::error(Code("E0332"), arg.span, format!("`{name}` takes a function and `wrt`"))
                                     .help(format!("it gives a function, which takes the arguments: `{name}(f)(x, y)`")),
@@ -114,6 +125,22 @@ impl Evaluator<'_> {
             _ => self.call_op_args(name, args, span),
         }
     }
+    /// What is differentiated or batched is compiled: no process, no function of the script.
+    fn compiled_function(&mut self, name: &str, f: &CallArg) -> Eval<()> {
+        let Value::Fn(function) = &f.value else { return Ok(()) };
+        let FnValue::Item(item) = **function else { return Ok(()) };
+        let (what, declared) = match &self.program.item(item).kind {
+            ItemKind::Extern(e) => ("a process", &e.name),
+            ItemKind::Fn(f) if f.kind == FnKind::HostFn => ("a host function", &f.name),
+            _ => return Ok(()),
+        };
+        let message = format!("`{}` is {what}: compiled code cannot call it, and `{name}` compiles what it is given", declared.text);
+        self.fail(
+            Diagnostic::error(Code("E0349"), f.span, message)
+                .label(declared.span, "declared here")
+                .help("call it in a loop of the script: `[f(x) for x in xs]`"),
+        )
+    }
     /// `vmap(f, axes = …)` as a function.
     fn vmap(&mut self, args: Vec<CallArg>, span: Span) -> Eval {
         let help = "`vmap(f)(xs)`, or `vmap(f, axes = (0, none))(xs, y)`";
@@ -122,7 +149,11 @@ impl Evaluator<'_> {
             match arg.name.as_deref() {
                 None if f.is_none() => f = Some(arg),
                 Some("axes") => axes = self.map_axes(&arg.value, arg.span)?,
-                _ => return self.fail(Diagnostic::error(Code("E0332"), arg.span, "`vmap` takes a function and `axes`").help(help)),
+                Some(n) => {
+                    let d = Diagnostic::error(Code("E0332"), arg.span, format!("`vmap` has no argument `{n}`"));
+                    return self.fail(d.help("`vmap(f, axes = (0, none))(xs, y)`; results are stacked along a new first axis"));
+                }
+                None => return self.fail(Diagnostic::error(Code("E0332"), arg.span, "`vmap` takes a function and `axes`").help(help)),
             }
         }
         match f {

@@ -27,7 +27,12 @@ impl Evaluator<'_> {
         let mut failed = false;
         for (k, s) in stmts.iter().enumerate() {
             match self.stmt(scope, s) {
-                Ok(v) => value = v,
+                Ok(v) => {
+                    if k + 1 < stmts.len() && self.checking() && self.dropped_step(&v, s) {
+                        failed = true;
+                    }
+                    value = v;
+                }
                 Err(Stop::Reported) if self.checking() => {
                     // Go on with what the statement binds unknown: one run shows several mistakes.
                     failed = true;
@@ -219,6 +224,9 @@ impl Evaluator<'_> {
                         None => d.help(format!("declare it before: `var {name} = …`")),
                     });
                 };
+                if binding.kind != LetKind::Var && scope.get(crate::optimizer::BODY).is_some() {
+                    return self.not_of_the_body(name, target.span, binding.span);
+                }
                 if binding.kind != LetKind::Var {
                     let word = if binding.kind == LetKind::Const { "const" } else { "let" };
                     return self.fail(

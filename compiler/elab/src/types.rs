@@ -108,6 +108,15 @@ impl Evaluator<'_> {
     /// A dimension: an integer expression of names and numbers, the names of the signature as they stand.
     pub(crate) fn dim(&mut self, sig: &mut Sig, e: &Expr) -> Eval<Dim> {
         let mut scope = sig.scope.clone();
+        if let ExprKind::Name(n) = &e.kind
+            && self.lookup(&scope, n, e.span)?.is_none()
+        {
+            return self.fail(
+                Diagnostic::error(Code("E0220"), e.span, format!("the size `{n}` is not known here"))
+                    .at("no argument has a dimension of this name")
+                    .help(format!("name it in the type of an argument, or make it a parameter: `{n}: int`; a `fn` may leave out the type of its result")),
+            );
+        }
         match self.expr(&mut scope, e)? {
             Value::Int(d) => Ok(d),
             Value::Float(Some(x)) if x.fract() == 0.0 => Ok((x as i64).into()),
@@ -183,6 +192,11 @@ impl Evaluator<'_> {
             return if self.checking() { self.instance_of(sig, ty, false) } else { Ok(value) };
         }
         let value = if matches!(value, Value::Schedule(_)) { self.schedule_now(&value, span)? } else { value };
+        if let (TypeKind::Array { .. }, Value::List(items), true) = (&ty.kind, &value, self.checking())
+            && items.iter().any(|v| matches!(v, Value::Unknown))
+        {
+            return self.instance_of(sig, ty, false);
+        }
         match &ty.kind {
             TypeKind::Array { elem, dims } => self.match_array(sig, ty, elem, dims.as_deref(), value, span, what),
             TypeKind::Int => match self.looked_at(value, span)? {

@@ -9,7 +9,7 @@ use crate::scope::Scope;
 use crate::tree::describe;
 use crate::value::Value;
 use optc_base::{Code, Diagnostic, Span};
-use optc_front::ast::{Block, Expr, ExprKind, LetKind, Stmt, StmtKind};
+use optc_front::ast::{Block, Expr, ExprKind, LetKind, PatternKind, Stmt, StmtKind};
 use std::rc::Rc;
 
 /// The variable that says whether there is another pass. No name of the language is spelled like it.
@@ -30,6 +30,9 @@ impl Evaluator<'_> {
             self.yields_or_leaves(block)?;
             let value = self.expr(scope, cond)?;
             self.truth(&value, cond.span)?;
+            if at_most.is_none() && !self.in_optimizer {
+                self.ends_somehow(cond, block)?;
+            }
             let outer = std::mem::replace(&mut self.run_time_exits, false);
             let result = self.check_loop(scope, &body, Passes::While { most });
             self.run_time_exits = outer;
@@ -49,6 +52,55 @@ impl Evaluator<'_> {
             }
             scope.bind(GO, go, LetKind::Var, cond.span);
             ev.looped(scope, &body, &Passes::While { most })
+        })
+    }
+    /// Reports a loop that is never left: its condition reads nothing that its body changes, and nothing in the body breaks.
+    fn ends_somehow(&mut self, cond: &Expr, block: &Block) -> Eval<()> {
+        let mut changed = crate::walk::assigned(&block.stmts);
+        let (mut names, mut called) = (Vec::new(), false);
+        crate::walk::expr(cond, &mut |e| {
+            match &e.kind {
+                ExprKind::Name(n) => names.push((n.clone(), e.span)),
+                // A function may draw, or be told of a change in other ways.
+                ExprKind::Call { callee, .. } => called |= !matches!(&callee.kind, ExprKind::Name(n) if optc_ops::is_builtin(n)),
+                _ => {}
+            }
+            !called
+        });
+        // `xs.push(x)` changes a list.
+        crate::walk::block(block, &mut |e| {
+            if let ExprKind::Call { callee, .. } = &e.kind
+                && let ExprKind::Field(base, _) = &callee.kind
+            {
+                changed.extend(crate::walk::root(base));
+            }
+            true
+        });
+        let always = matches!(cond.kind, ExprKind::Bool(true));
+        if called
+            || names.iter().any(|(n, _)| changed.contains(n))
+            || names.is_empty() && !always
+            || crate::walk::exits(&block.stmts).breaks
+        {
+            return Ok(());
+        }
+        let mut hidden = None;
+        crate::walk::stmts(&block.stmts, &mut |s| {
+            if let StmtKind::Let { pattern, .. } = &s.kind
+                && let PatternKind::Name(n) = &pattern.kind
+                && names.iter().any(|(read, _)| read == n)
+            {
+                hidden.get_or_insert((n.clone(), pattern.span));
+            }
+        });
+        let d = Diagnostic::error(Code("E0355"), cond.span, "this `while` never ends: nothing in its body changes its condition");
+        self.fail(match hidden {
+            Some((n, at)) => d
+                .label(at, format!("another `{n}`, which ends with the pass"))
+                .help(format!("`let` makes a new name; update the one outside: `{n} <- …`")),
+            None => {
+                d.help("update in the body what the condition reads, leave by `break if …`, or give a bound: `while c, at most 100 { … }`")
+            }
         })
     }
     /// The bound after `at most`; `None` if it is not known while checking.

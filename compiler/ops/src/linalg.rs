@@ -25,8 +25,11 @@ fn wide(dtype: DType) -> DType {
 fn matrix(cx: &mut Cx, args: &Args<'_>, param: &str) -> Res<(Array, DType)> {
     let a = args.floats(cx, param)?;
     if a.shape.len() < 2 {
-        return Err(OpError::new("E0404", format!("`{}` needs a matrix, not `{}`", args.name, show::array(&a)))
-            .help("a matrix has two axes; axes before them are a batch"));
+        let e = OpError::new("E0404", format!("`{}` needs a matrix, not `{}`", args.name, show::array(&a)));
+        return Err(match args.name {
+            "solve" | "lstsq" | "solve_triangular" => e.help(format!("the matrix comes first: `{}(a, b)`", args.name)),
+            _ => e.help("a matrix has two axes; axes before them are a batch"),
+        });
     }
     let dtype = a.dtype;
     Ok((cx.convert(&a, wide(dtype)), dtype))

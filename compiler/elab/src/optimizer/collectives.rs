@@ -87,6 +87,18 @@ impl Evaluator<'_> {
                 .help("take it in a statement of the body: `let n = tree.norm(g)`"),
             );
         }
+        if let Collective::Tree(name) = what {
+            let wanted = if name == "dot" { 2 } else { 1 };
+            if args.len() != wanted {
+                let form = if wanted == 2 { "a, b".to_string() } else { "e".to_string() };
+                let d = Diagnostic::error(
+                    Code(if args.len() < wanted { "E0331" } else { "E0332" }),
+                    e.span,
+                    format!("`tree.{name}` takes {wanted} argument{}", if wanted == 1 { "" } else { "s" }),
+                );
+                return self.fail(d.help(format!("`tree.{name}({form})` of expressions of the leaf, over all leaves")));
+            }
+        }
         // The arguments of all leaves.
         let key = self.key.clone();
         let mut values: Vec<Vec<Value>> = Vec::with_capacity(active.len());

@@ -135,6 +135,22 @@ impl Evaluator<'_> {
         }
     }
 
+    /// What is one value for all leaves is computed from what is the same for all.
+    pub(super) fn shared_value(&mut self, name: &str, e: &Expr) -> Eval<()> {
+        match self.own_part(e) {
+            None => Ok(()),
+            Some((own, at)) => self.fail(
+                Diagnostic::error(
+                    Code("E0542"),
+                    e.span,
+                    format!("`{name}` is one value for all leaves, but this differs from leaf to leaf"),
+                )
+                .label(at, format!("`{own}` belongs to one leaf"))
+                .help("combine the leaves: `tree.sum(sum(x))`, `tree.norm(x)`, `tree.dot(a, b)`; without `shared` each leaf has its own"),
+            ),
+        }
+    }
+
     /// The variables and states that statements may change, of the scope of one leaf.
     fn carried_names(&mut self, scope: &Scope, stmts: &[&[Stmt]]) -> Vec<Arc<str>> {
         let mut names: Vec<Arc<str>> = Vec::new();

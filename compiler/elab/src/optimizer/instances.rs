@@ -106,6 +106,18 @@ impl Evaluator<'_> {
                 }
             }
         }
+        if all_known && let Some((k, earlier)) = self.shadowed(groups, &leaves, &owner) {
+            let (key, first) = (&groups[k], &groups[earlier]);
+            return self.fail(
+                Diagnostic::error(
+                    Code("E0541"),
+                    key.span,
+                    format!("no leaf is left for the group {}: the first match wins", key_shown(&key.key)),
+                )
+                .label(first.span, "its leaves go to this group")
+                .help("put the narrower key first, and `_` last"),
+            );
+        }
         for (k, group) in groups.iter().enumerate() {
             let Some(optimizer) = &group.optimizer else { continue };
             let mut own: Vec<usize> = (0..leaves.len()).filter(|&leaf| owner[leaf] == Some(k)).collect();
@@ -133,6 +145,16 @@ impl Evaluator<'_> {
             }
         }
         Ok((w, g))
+    }
+
+    /// A group whose leaves all belong to earlier ones, and the first of these. Keys by rank and size may have no leaf: they say what holds for any model.
+    fn shadowed(&self, groups: &[OptGroup], leaves: &[Member], owner: &[Option<usize>]) -> Option<(usize, usize)> {
+        (0..groups.len()).find_map(|k| {
+            let mut fitting = (0..leaves.len()).filter(|&leaf| matches(&groups[k].key, &leaves[leaf].leaf)).peekable();
+            let first = *fitting.peek()?;
+            let named = matches!(groups[k].key, GroupKey::Patterns(_));
+            (named && fitting.all(|leaf| owner[leaf] != Some(k))).then_some((k, owner[first]?))
+        })
     }
 
     /// The optimizer given for a parameter of type `optimizer`: in a block the one instance that all mentions of the parameter are.
@@ -310,6 +332,14 @@ fn literal_number(e: &Expr) -> Option<f64> {
         ExprKind::Float(x) => Some(*x),
         ExprKind::Unary(UnaryOp::Neg, a) => literal_number(a).map(|x| -x),
         _ => None,
+    }
+}
+
+/// Patterns of a key as they are written.
+fn key_shown(key: &GroupKey) -> String {
+    match key {
+        GroupKey::Patterns(patterns) => patterns.iter().map(|p| format!("`\"{p}\"`")).collect::<Vec<_>>().join(" | "),
+        other => format!("`{}`", key_text(other)),
     }
 }
 

@@ -105,12 +105,17 @@ impl Evaluator<'_> {
         let pass = self.opt_run().inputs.pass;
         match &stmt.kind {
             StmtKind::State { shared, name, ty, init } => {
+                if *shared {
+                    self.shared_value(&name.text, init)?;
+                }
                 for &leaf in if *shared { &active[..1] } else { active } {
                     self.declare_state(scopes, active, leaf, *shared, name, ty.as_ref(), init)?;
                 }
                 Ok(nothing())
             }
             StmtKind::Let { shared: true, pattern, value, kind, .. } => {
+                let name = if let optc_front::ast::PatternKind::Name(n) = &pattern.kind { n.clone() } else { Arc::from("this") };
+                self.shared_value(&name, value)?;
                 self.enter_leaf(None);
                 let value = self.expr(&mut scopes[first], value)?;
                 for &leaf in active {
@@ -145,6 +150,9 @@ impl Evaluator<'_> {
                 let root = root_name(target);
                 let shared = root.as_ref().is_some_and(|r| self.opt_run().body.shared.contains(r));
                 if shared {
+                    let name = root.clone().unwrap_or_default();
+                    self.shared_value(&name, target)?;
+                    self.shared_value(&name, value)?;
                     self.enter_leaf(None);
                     self.stmt(&mut scopes[first], stmt)?;
                     self.round_stored(&mut scopes[first], root.as_deref(), first, stmt.span)?;

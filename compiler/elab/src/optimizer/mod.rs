@@ -6,6 +6,7 @@
 
 mod collectives;
 mod control;
+mod evaluated;
 mod instances;
 mod lockstep;
 mod loss_at;
@@ -269,6 +270,7 @@ impl Evaluator<'_> {
         let own = ["w", "g", "name"].map(Arc::from).to_vec();
         let outer = std::mem::replace(&mut self.opt_run().body, BodyRun { label, own, ..BodyRun::default() });
         let active: Vec<usize> = (0..leaves).collect();
+        self.check_eval_weights(body)?;
         self.eval_inner(&scopes)?;
         // What a body draws does not depend on where the optimizer is named.
         let inside = crate::rng::mix(self.instance.place, BODY_PLACE);
@@ -413,6 +415,18 @@ impl Evaluator<'_> {
                         }
                     }
                     let value = self.drawn_by_name(stage, &param.name.text, |ev| ev.expr(&mut inner, &arg.expr))?;
+                    let number =
+                        matches!(param.ty.as_ref().map(|t| &t.kind), Some(TypeKind::Array { .. } | TypeKind::Int | TypeKind::Bool));
+                    if number && matches!(value, Value::Optimizer(_) | Value::Model(_) | Value::Fn(_) | Value::Str(_)) {
+                        let what = crate::tree::describe(&value);
+                        let message = format!("`{}` of `{}` is a number, this is {what}", param.name.text, item.name.text);
+                        let d = Diagnostic::error(Code("E0333"), arg.expr.span, message).label(param.span, "declared here");
+                        return self.fail(if matches!(value, Value::Optimizer(_)) {
+                            d.help("a chain runs two: `a |> b`; a wrapper takes an optimizer: `lookahead(a)`")
+                        } else {
+                            d
+                        });
+                    }
                     self.hyper_value(scope, param, value, arg.expr.span, stage, item)?
                 }
                 None => match &param.default {

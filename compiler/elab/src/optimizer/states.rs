@@ -58,6 +58,17 @@ impl Evaluator<'_> {
         }
     }
 
+    /// An update of what a body is given.
+    pub(crate) fn not_of_the_body(&mut self, name: &str, at: Span, declared: Span) -> Eval<()> {
+        let d = Diagnostic::error(Code("E0222"), at, format!("`{name}` cannot be updated"));
+        let d = if declared == Span::default() { d } else { d.label(declared, "declared here, with `let` or as a hyperparameter") };
+        self.fail(match name {
+            "t" | "step" | "total_steps" => d.help("steps are counted by themselves; a count of your own is a state: `state n: i32 = 0`, `n <- n + 1`"),
+            "loss" | "name" => d.help("a body updates `w`, `g`, its states and its variables"),
+            _ => d.help(format!("for this step alone: `var {name} = …`; what lasts from step to step is a `state` (a number for all leaves: `shared state {name}: f32 = …`)")),
+        })
+    }
+
     pub(super) fn declare_state(
         &mut self,
         scopes: &mut [Scope],

@@ -311,6 +311,10 @@ pub(super) fn unexpected(builder: &Builder<'_>, part: &Part, scan: &Scan, at: us
         ":=" => Some("bind with `let name = value`, update with `name <- value`".into()),
         ":" if previous == ")" && what == "`=` or `{`" => Some("the type of the result follows `->`".into()),
         ":" if what.contains("`)`") => Some("arguments are named with `=`: `f(x, scale = 2)`".into()),
+        ":" if innermost(scan, at).is_some_and(|b| b.byte == b'{') && previous.starts_with(char::is_alphabetic) => Some(format!(
+            "fields of a record are written `{{ {previous} = value }}`; in groups of an optimizer a name is a pattern in quotes: `{{ \"{previous}\": sgd() }}`"
+        )),
+        "at" if text[at..].starts_with("at most") => Some("a comma stands before the bound: `while c, at most 100 { … }`".into()),
         "{" if what.contains("operator") => Some("begin a new line in front of a block".into()),
         _ if what == "an expression" && matches!(found, "*" | "/" | "+" | "@" | "^" | "%" | "==" | "<" | ">" | "|>" | "and" | "or") => {
             Some(format!("`{found}` needs an operand on its left"))
