@@ -3,7 +3,7 @@
 
     bench/peers/setup.sh VENV [torch]        once: the peers' Python environment
     cargo build --release
-    VENV/bin/python bench/compare.py [--torch] [--threads 1] [--rounds 3] [--only train,compile,optimizers,memory,start] [--models digits,gpt] [--markdown]
+    VENV/bin/python bench/compare.py [--torch] [--threads 1] [--rounds 3] [--only train,compile,optimizers,loops,memory,start] [--models digits,gpt] [--markdown]
 
 In every row the contenders take turns, A B C A B C, as often as `--rounds` says, so that drift of the machine hits all of them alike; a figure is the median of its turns. Peers are prepared
 once per row and stay alive between their turns, optc starts anew each time. All are pinned to as many cores as `--threads` says. What is measured:
@@ -11,6 +11,7 @@ once per row and stay alive between their turns, optc starts anew each time. All
     train       steps per second: optc, JAX step by step and in a scan, PyTorch eager and compiled
     compile     from the text of the spec, or the Python functions, to the end of the first step, in a fresh process whose start is not counted
     optimizers  one step of an optimizer on 50 M parameters, in one tensor and in 1000, beside a loop in C
+    loops       functions with loops (training by hand, a population, Lanczos, conjugate gradients, Newton, ADMM): a call, and the first result
     memory      the most memory a fresh process ever held that compiles and makes a few steps; for peers also that of importing them alone
     start       from nothing to a process that can begin: `optc --version`, `import jax`, `import torch`
 """
@@ -30,7 +31,8 @@ SPECS = os.path.join(ROOT, "bench", "specs")
 MODELS = ["digits", "mlp784", "gpt", "cnn"]
 OPTIMIZERS = {"adamw": "adamw", "sgdm": "sgd_momentum", "lion": "lion", "clip+adamw": "clip_adamw"}
 PARAMETERS = 50_000_000
-SECTIONS = ["train", "compile", "optimizers", "memory", "start"]
+LOOPS = ["adam_loop", "population", "lanczos_loop", "cg_loop", "newton_loop", "admm_loop"]
+SECTIONS = ["train", "compile", "optimizers", "loops", "memory", "start"]
 
 
 def arguments():
@@ -116,6 +118,21 @@ def optimizer_row(machine, args, scores, rule, layout, tensors, loop):
                     scores.add("optimizers", row, contender, seconds and seconds * 1e3)
 
 
+def loops(machine, args, scores):
+    """A call of each function, and the time from the text to its first result; both sides are given their arguments computed."""
+    with Live(machine, "loops_jax.py", LOOPS) as live:
+        for name in LOOPS:
+            said(f"loops {name}")
+            for _ in range(args.rounds):
+                report = machine.optc(spec("loops"), name, "--seconds", str(args.seconds))
+                scores.add("loops", name, "optc", report["ms_per_call"]["median"] if report else None)
+                scores.add("loops first", name, "optc", report["ms"]["to_first_result"] if report else None)
+                seconds = live.turn(name, args.seconds)
+                scores.add("loops", name, "jax.jit", seconds and seconds * 1e3)
+                done = machine.python("loops_jax.py", name)
+                scores.add("loops first", name, "jax.jit", done and done.rows()[0]["first_ms"])
+
+
 def memory(machine, args, scores):
     peers = {"jax": ("train_jax.py", "jax-jit", "import jax, optax")} | ({"torch": ("train_torch.py", "torch-eager", "import torch")} if args.torch else {})
     for _ in range(args.rounds):
@@ -171,7 +188,7 @@ def circumstances(args, machine, load):
 def main():
     args = arguments()
     machine, scores, load = Machine(args.threads, args.cores), Scores(), os.getloadavg()[0]
-    run = {"train": train, "compile": compile_time, "optimizers": optimizers, "memory": memory, "start": start}
+    run = {"train": train, "compile": compile_time, "optimizers": optimizers, "loops": loops, "memory": memory, "start": start}
     for section in args.only.split(","):
         run[section](machine, args, scores)
         if args.json:

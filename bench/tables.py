@@ -19,10 +19,20 @@ class Section(NamedTuple):
 MODELS = {"digits": "digits MLP 64-32-10, batch 64", "mlp784": "MLP 784-256-256-10, batch 128", "gpt": "character GPT, 826 k parameters, 2048 tokens", "cnn": "CNN 28x28, batch 64"}
 RULES = {"adamw": "AdamW", "sgdm": "SGD, momentum", "lion": "Lion", "clip+adamw": "global clip + AdamW"}
 LAYOUTS = {"one": "", "1000x": ", 1000 tensors"}
+LOOPS = {
+    "adam_loop": "2000 steps of Adam, MLP 8-32-32-1",
+    "population": "32 trainings under `vmap`, 500 steps",
+    "lanczos_loop": "Lanczos, 60 steps, 400 rows",
+    "cg_loop": "conjugate gradients, 500 rows",
+    "newton_loop": "Newton with `hessian`, 30 unknowns",
+    "admm_loop": "ADMM for the lasso, 1000 passes",
+}
 SECTIONS = {
     "train": Section("Training", "steps/s, AdamW", True, MODELS),
     "compile": Section("Time to the first step", "ms", False, MODELS),
     "optimizers": Section("Optimizer step, 50 M f32 parameters", "ms", False, {f"{r}/{k}": RULES[r] + LAYOUTS[k] for r in RULES for k in LAYOUTS}, limit="C loop"),
+    "loops": Section("Functions with loops, a call", "ms", False, LOOPS),
+    "loops first": Section("Functions with loops, from the text to the first result", "ms", False, LOOPS),
     "memory": Section("Peak memory of the process", "MB", False, MODELS | {"import": "import alone"}),
     "start": Section("Start of the process", "ms", False),
 }

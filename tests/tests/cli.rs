@@ -271,6 +271,29 @@ fn bench_times_a_spec_and_an_optimizer() {
 }
 
 #[test]
+fn functions_can_be_looked_at_and_timed() {
+    let spec = "fn total(x: f32[N] = random.normal([1000]), n: int = 100) { var s = 0.0; for i in 0..n { s <- s + sum(exp(x * s)) }; s }\n\
+                fn open(x: f32[N]) = sum(x)\nfn number(n: int = 2) = n + 1\n";
+    let dir = folder(&[("a.opt", spec)]);
+    let o = optc(dir.path(), &["bench", "a.opt", "total", "--seconds", "0.05", "--json", "--profile"]);
+    assert_eq!(status(&o), 0, "{}", err(&o));
+    let report: serde_json::Value = serde_json::from_str(&out(&o)).expect("JSON");
+    assert!(
+        report["ms_per_call"]["median"].as_f64().is_some_and(|ms| ms > 0.0) && report["ms"]["to_first_result"].as_f64().is_some(),
+        "{report}"
+    );
+    assert!(report["profile"]["rows"].as_array().is_some_and(|r| !r.is_empty()), "{report}");
+    let o = optc(dir.path(), &["explain", "a.opt", "total", "--stage", "graph"]);
+    assert!(status(&o) == 0 && out(&o).contains("loop"), "{}{}", out(&o), err(&o));
+    // What is drawn for the default is an input, and not part of what is timed.
+    assert!(!out(&o).contains("random"), "{}", out(&o));
+    for (name, message) in [("open", "its parameter `x` has no default"), ("number", "computes no array")] {
+        let o = optc(dir.path(), &["bench", "a.opt", name]);
+        assert!(status(&o) == 1 && err(&o).contains(message), "{name}: {}", err(&o));
+    }
+}
+
+#[test]
 fn a_closed_output_is_no_error() {
     let dir = folder(&[("a.opt", SPEC)]);
     for args in [&["show", "std.optim"][..], &["explain", "a.opt", "--stage", "ast"], &["run", "a.opt"]] {

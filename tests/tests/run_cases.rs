@@ -67,6 +67,7 @@ cases! {
     claims
     conditionals
     data_blocks
+    defaults
     derivatives
     double_precision
     draw_parameters

@@ -45,7 +45,7 @@ macro_rules! scalar_functions {
 
 scalar_functions! {
     Rem 2 Pow 2 Atan2 2 Cbrt 1 Exp 1 Exp2 1 Expm1 1 Log 1 Log1p 1 Log2 1 Sin 1 Cos 1 Tan 1 Asin 1 Acos 1 Atan 1
-    Sinh 1 Cosh 1 Tanh 1 Asinh 1 Acosh 1 Atanh 1 Sigmoid 1 Erf 1 Floor 1 Ceil 1 Round 1 Trunc 1 Fma 3
+    Sinh 1 Cosh 1 Tanh 1 Asinh 1 Acosh 1 Atanh 1 Sigmoid 1 Softplus 1 Erf 1 Floor 1 Ceil 1 Round 1 Trunc 1 Fma 3
 }
 
 /// Records an index outside `0..extent`, unless an error is there already.

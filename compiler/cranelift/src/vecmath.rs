@@ -24,6 +24,7 @@ pub(crate) fn function<L: Lanes>(l: &mut L, op: ScalarOp, x: &[L::V]) -> Option<
         ScalarOp::Log1p => log1p(l, x[0]),
         ScalarOp::Tanh => tanh(l, x[0]),
         ScalarOp::Sigmoid => sigmoid(l, x[0]),
+        ScalarOp::Softplus => softplus(l, x[0]),
         ScalarOp::Erf => erf(l, x[0]),
         ScalarOp::Sin => sin(l, x[0]),
         ScalarOp::Cos => cos(l, x[0]),
@@ -258,6 +259,18 @@ pub(crate) fn sigmoid<L: Lanes>(l: &mut L, x: L::V) -> L::V {
     let negative = l.lt(x, zero);
     let top = l.select(negative, e, one);
     l.div(top, d)
+}
+
+/// max(x, 0) + log1p(e^-|x|): no overflow.
+pub(crate) fn softplus<L: Lanes>(l: &mut L, x: L::V) -> L::V {
+    let minus = l.i(i32::MIN);
+    let n = l.or(x, minus);
+    let e = exp(l, n);
+    let rest = log1p(l, e);
+    let zero = l.f(0.0);
+    let positive = l.lt(zero, x);
+    let top = l.select(positive, x, zero);
+    l.add(top, rest)
 }
 
 pub(crate) fn erf<L: Lanes>(l: &mut L, x: L::V) -> L::V {

@@ -168,6 +168,7 @@ fn functions_of_one_argument_keep_their_budgets() {
     check1(ScalarOp::Log1p, vecmath::log1p);
     check1(ScalarOp::Tanh, vecmath::tanh);
     check1(ScalarOp::Sigmoid, vecmath::sigmoid);
+    check1(ScalarOp::Softplus, vecmath::softplus);
     check1(ScalarOp::Erf, vecmath::erf);
     check1(ScalarOp::Sin, vecmath::sin);
     check1(ScalarOp::Cos, vecmath::cos);

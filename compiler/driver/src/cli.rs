@@ -113,7 +113,7 @@ pub enum Command {
     Explain {
         /// A spec, or an error code.
         subject: Option<String>,
-        /// A train of the spec; for `ast` and `types` any item.
+        /// A train of the spec, or a function whose parameters have defaults; for `ast` and `types` any item.
         name: Option<String>,
         /// Which stage to print.
         #[arg(long, value_enum)]
@@ -158,14 +158,14 @@ pub enum Command {
         /// Its path.
         path: String,
     },
-    /// Time a spec: compile, first step, steps.
+    /// Time a spec, or a function of it: compile, first step, steps.
     #[command(
         after_help = "Examples:\n  optc bench examples/digits.opt\n  optc bench bench/specs/gpt.opt --threads 1 --json\n  optc bench examples/digits.opt --profile"
     )]
     Bench {
         /// The spec.
         file: PathBuf,
-        /// A train of it.
+        /// A train of it, or a function whose parameters have defaults: these are computed beforehand, then calls are timed.
         name: Option<String>,
         /// Seconds to measure steps for; 0 stops after the first step of each train.
         #[arg(long, default_value_t = 3.0)]

@@ -234,6 +234,12 @@ impl Session {
         self.items().filter(|(_, i)| matches!(&i.kind, ItemKind::Experiment(_))).map(|(r, _)| r).collect()
     }
 
+    /// The function of this name in the root file.
+    pub fn function(&self, name: &str) -> Option<ItemRef> {
+        let is_function = |i: &Item| matches!(&i.kind, ItemKind::Fn(f) if f.kind == FnKind::Fn && &*f.name.text == name);
+        self.items().find(|(_, i)| is_function(i)).map(|(r, _)| r)
+    }
+
     /// The name of an item ("" for an import).
     pub fn name(&self, item: ItemRef) -> &str {
         self.program.item(item).name().map_or("", |n| &n.text)

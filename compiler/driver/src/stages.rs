@@ -7,6 +7,7 @@ use optc_base::{SourceMap, Span};
 use optc_elab::TrainProgram;
 use optc_front::ast::{File, Item, ItemKind};
 use optc_front::{Def, ItemRef};
+use optc_ir::Graph;
 use optc_ir::kernel::Kernel;
 use std::fmt::Write;
 
@@ -21,12 +22,17 @@ pub fn plan_step(program: &TrainProgram) -> Stages {
     pipeline::plan(program.step.graph.clone(), &step_options(program), &mut Timings::default())
 }
 
-/// A stage from the graph on.
+/// A stage from the graph on of the step of a train.
 pub fn step(program: &TrainProgram, stage: Stage) -> String {
+    compiled(&program.step.graph, &step_options(program), stage)
+}
+
+/// A stage from the graph on.
+pub fn compiled(graph: &Graph, options: &CompileOptions, stage: Stage) -> String {
     if stage == Stage::Graph {
-        return optc_ir::text::print(&program.step.graph);
+        return optc_ir::text::print(graph);
     }
-    let Stages { simplified, planned } = plan_step(program);
+    let Stages { simplified, planned } = pipeline::plan(graph.clone(), options, &mut Timings::default());
     if stage == Stage::Simplified {
         return optc_ir::text::print(&simplified);
     }

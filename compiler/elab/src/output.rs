@@ -263,6 +263,183 @@ impl Evaluator<'_> {
         let experiment = self.script.experiment.clone();
         self.emit(Output::Plot { experiment, chart }, span)
     }
+<<<<<<< HEAD
+=======
+
+    fn save(&mut self, scope: &mut Scope, values: &[Expr], span: Span) -> Eval<()> {
+        let [path, e] = values else {
+            return self.fail(
+                Diagnostic::error(Code("E0535"), span, "`save` takes a path and a value")
+                    .help("`save \"weights.safetensors\", r.net.params`"),
+            );
+        };
+        let at = path.span;
+        let path = match self.expr(scope, path)? {
+            Value::Str(s) => s.to_string(),
+            Value::Unknown => String::new(),
+            _ => return self.error("E0535", at, "the path of `save` is a string"),
+        };
+        let value = self.expr(scope, e)?;
+        if self.mode == Mode::Check {
+            return Ok(());
+        }
+        let mut arrays = Vec::new();
+        let mut curves = Vec::new();
+        let picture = path.ends_with(".png") || path.ends_with(".svg");
+        match &value {
+            Value::Record(fields) if picture => {
+                for (name, v) in fields.iter() {
+                    curves.push(Curve { name: name.to_string(), runs: self.curve(v, None, e.span)? });
+                }
+            }
+            other if picture => {
+                curves.push(Curve { name: self.program.sources.slice(e.span).to_string(), runs: self.curve(other, None, e.span)? })
+            }
+            Value::Series(s) => arrays.push((String::new(), Tensor::from_f64(optc_abi::DType::F64, &[s.values.len()], &s.values))),
+            Value::Record(_) | Value::Tuple(_) => {
+                for (name, leaf) in self.tree_leaves(&value, e.span)? {
+                    let array = self.array_of(&leaf, e.span)?;
+                    arrays.push((name.to_string(), (*self.force(&array, e.span)?).clone()));
+                }
+            }
+            other => {
+                let array = self.array_of(other, e.span)?;
+                arrays.push((String::new(), (*self.force(&array, e.span)?).clone()));
+            }
+        }
+        let from = self.program.module(scope.module).name.clone();
+        self.emit(Output::Save { path, from, values: arrays, curves }, span)
+    }
+
+    fn check_claim(
+        &mut self,
+        scope: &mut Scope,
+        cond: &Expr,
+        within: Option<&Expr>,
+        relative: bool,
+        claim: Option<&Expr>,
+        span: Span,
+    ) -> Eval<()> {
+        let claim = match claim {
+            Some(e) => {
+                let v = self.expr(scope, e)?;
+                self.show(&v, e.span)?
+            }
+            None => self.program.sources.slice(cond.span).to_string(),
+        };
+        let (passed, detail) = match &cond.kind {
+            ExprKind::Binary(BinaryOp::Near, a, b) => {
+                let (va, vb) = (self.expr(scope, a)?, self.expr(scope, b)?);
+                let bound = match within {
+                    Some(e) => {
+                        let v = self.expr(scope, e)?;
+                        self.host_number(&v, e.span)?
+                    }
+                    None => 1e-6,
+                };
+                if self.mode == Mode::Check {
+                    return Ok(());
+                }
+                let mut worst = Worst::default();
+                self.compare(&va, &vb, "", cond.span, &mut worst)?;
+                let error = if relative { worst.difference / worst.largest } else { worst.difference };
+                // A NaN on either side never passes; two zeros are equal.
+                let error = if worst.difference == 0.0 { 0.0 } else { error };
+                let place = if worst.path.is_empty() { String::new() } else { format!(" at {}", worst.path) };
+                let kind = if relative { " relative" } else { "" };
+                (error <= bound, format!("differs by {}{kind}{place}, allowed are {}", shown(error, DIGITS), shown(bound, DIGITS)))
+            }
+            _ => {
+                let v = self.expr(scope, cond)?;
+                if self.mode == Mode::Check {
+                    return Ok(());
+                }
+                let truth = self.truth(&v, cond.span)?;
+                let detail = match &cond.kind {
+                    ExprKind::Binary(op, a, b) if is_comparison(*op) => {
+                        let mut parts = Vec::new();
+                        for side in [a, b] {
+                            let value = self.expr(scope, side)?;
+                            let (text, shown) = (self.source_text(side), self.show(&value, side.span)?);
+                            // A number says what it is.
+                            if text != shown {
+                                parts.push(format!("{text} is {shown}"));
+                            }
+                        }
+                        parts.join(", ")
+                    }
+                    _ => "is false".to_string(),
+                };
+                (truth == Some(true), detail)
+            }
+        };
+        self.emit(Output::Check { claim, passed, detail, span }, span)
+    }
+
+    fn source_text(&self, e: &Expr) -> String {
+        self.program.sources.slice(e.span).to_string()
+    }
+
+    /// The largest difference between two trees and the largest element of the second.
+    fn compare(&mut self, a: &Value, b: &Value, path: &str, span: Span, worst: &mut Worst) -> Eval<()> {
+        let join = |name: &str| if path.is_empty() { name.to_string() } else { format!("{path}.{name}") };
+        match (a, b) {
+            (Value::Record(x), Value::Record(y)) => {
+                if x.len() != y.len() {
+                    return self.error("E0347", span, format!("the two sides of `~=` have {} and {} fields", x.len(), y.len()));
+                }
+                for (name, vx) in x.iter() {
+                    let Some(vy) = y.get(name) else {
+                        return self.error("E0347", span, format!("the right side of `~=` has no `{}`", join(name)));
+                    };
+                    self.compare(vx, vy, &join(name), span, worst)?;
+                }
+                Ok(())
+            }
+            (Value::Tuple(x), Value::Tuple(y)) if x.len() == y.len() => {
+                for (k, (vx, vy)) in x.iter().zip(y.iter()).enumerate() {
+                    self.compare(vx, vy, &join(&k.to_string()), span, worst)?;
+                }
+                Ok(())
+            }
+            _ => {
+                let (ta, tb) = (self.numbers(a, span)?, self.numbers(b, span)?);
+                let (xa, xb) = (ta.to_f64(), tb.to_f64());
+                if xa.len() != xb.len() && xa.len() != 1 && xb.len() != 1 {
+                    return self.error("E0347", span, format!("the two sides of `~=` have shapes {:?} and {:?}", ta.shape, tb.shape));
+                }
+                for i in 0..xa.len().max(xb.len()) {
+                    let (x, y) = (xa[if xa.len() == 1 { 0 } else { i }], xb[if xb.len() == 1 { 0 } else { i }]);
+                    let difference = if x == y { 0.0 } else { (x - y).abs() };
+                    if difference > worst.difference || difference.is_nan() {
+                        worst.difference = if difference.is_nan() { f64::INFINITY } else { difference };
+                        worst.path = join(&format!("[{i}]"));
+                    }
+                    worst.largest = worst.largest.max(y.abs());
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// A value as numbers.
+    fn numbers(&mut self, value: &Value, span: Span) -> Eval<Arc<Tensor>> {
+        match value {
+            Value::Series(s) => Ok(Arc::new(Tensor::from_f64(optc_abi::DType::F64, &[s.values.len()], &s.values))),
+            Value::Int(_) | Value::Float(_) => {
+                let x = self.host_number(value, span)?;
+                Ok(Arc::new(Tensor::scalar(x)))
+            }
+            other => {
+                let val = self.val_of(other, span)?;
+                self.cx.at(span);
+                let array = optc_ops::as_written(&mut self.cx, &val);
+                let array = self.lift(array, span)?;
+                self.force(&array, span)
+            }
+        }
+    }
+>>>>>>> f77fdc2 (bench, explain: functions, beside trains; loops that a researcher writes beside JAX)
 }
 
 /// The cells of a row by the names of their columns: a record in a record has columns of its own, `adam.loss`.

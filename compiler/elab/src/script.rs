@@ -2,17 +2,23 @@
 
 use crate::data::CheckedData;
 use crate::evaluator::{Eval, Evaluator, Mode};
+use crate::grad::arrays_of;
 use crate::host::{DataTable, HostEnv, RunResult};
 use crate::scope::Scope;
 use crate::settings::Overrides;
 use crate::sources::SourceFacts;
-use crate::value::{BlockValue, RunValue, Series, Value};
+use crate::value::{BlockValue, CallArg, FnValue, RunValue, Series, Value};
 use indexmap::IndexMap;
 use optc_abi::Tensor;
 use optc_base::{Code, Diagnostic, SourceId, Span};
 use optc_front::ast::{BlockEntry, BlockKind, Expr, ExprKind, ItemKind, LetKind, Name};
 use optc_front::{ItemRef, Program};
+<<<<<<< HEAD
 use optc_ops::Array;
+=======
+use optc_ir::Graph;
+use optc_ops::{Array, Dim};
+>>>>>>> f77fdc2 (bench, explain: functions, beside trains; loops that a researcher writes beside JAX)
 use rustc_hash::FxHashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -114,6 +120,56 @@ pub fn lower_only<'p>(
         let overrides = ev.with_command_line(&block, Vec::new())?;
         let setup = ev.read_train(&block, &overrides, span)?;
         out = Some(ev.lower_train(&setup)?);
+        Ok(())
+    })();
+    finish(ev, result)?;
+    Ok(out.expect("lowering succeeded"))
+}
+
+/// A call of a function: what is compiled, and the values it is given.
+pub struct LoweredCall {
+    /// The computation.
+    pub graph: Graph,
+    /// Values of the graph's inputs.
+    pub inputs: Vec<Arc<Tensor>>,
+}
+
+/// Lowers a call of a function with the defaults of its parameters, which are computed beforehand, for `explain` and `bench`.
+///
+/// # Errors
+/// All that was found wrong; a parameter without default; a result without arrays.
+pub fn lower_call<'p>(
+    program: &'p Program,
+    item: ItemRef,
+    settings: &'p RunSettings,
+    host: &'p mut dyn HostEnv,
+) -> Result<LoweredCall, Vec<Diagnostic>> {
+    let mut ev = Evaluator::new(program, Mode::Host);
+    ev.host = Some(host);
+    ev.script.settings = settings.clone();
+    let ItemKind::Fn(function) = &program.item(item).kind else { panic!("compiler bug: not a function") };
+    let span = function.name.span;
+    let mut out = None;
+    let result = (|| {
+        let sig = ev.bind_sig(&function.name, item.module, &function.params, Vec::new(), span)?;
+        let mut args = Vec::with_capacity(function.params.len());
+        for p in &function.params {
+            if let Some(found) = sig.scope.get(&p.name.text) {
+                let value = found.value.clone();
+                ev.force_tree(&value, span)?;
+                args.push(CallArg { name: Some(p.name.text.clone()), value, span });
+            }
+        }
+        let result = ev.apply(&Value::Fn(Rc::new(FnValue::Item(item))), args, span)?;
+        let arrays: Vec<Array> = arrays_of(&result).into_iter().filter(|a| a.node.is_some()).collect();
+        if arrays.is_empty() {
+            return ev.fail(
+                Diagnostic::error(Code("E0349"), span, format!("`{}` computes no array", function.name.text))
+                    .help("a function that gives an array, a scalar that depends on one, or a tree of these can be looked at"),
+            );
+        }
+        let (graph, inputs) = ev.depending(&arrays, span)?;
+        out = Some(LoweredCall { graph, inputs });
         Ok(())
     })();
     finish(ev, result)?;

@@ -50,6 +50,7 @@ pub fn eval_float(op: ScalarOp, x: &[f64]) -> f64 {
         Acosh => libm::acosh(x[0]),
         Atanh => libm::atanh(x[0]),
         Sigmoid => sigmoid(x[0]),
+        Softplus => (if x[0] <= 0.0 { 0.0 } else { x[0] }) + (-x[0].abs()).exp().ln_1p(),
         Erf => libm::erf(x[0]),
         Eq => truth(x[0] == x[1]),
         Ne => truth(x[0] != x[1]),
@@ -292,6 +293,7 @@ mod tests {
                 Acosh => (x + (x * x - 1.0).sqrt()).ln(),
                 Atanh => 0.5 * ((1.0 + x) / (1.0 - x)).ln(),
                 Sigmoid => 0.5 * (1.0 + (x / 2.0).tanh()),
+                Softplus => (1.0 + x.exp()).ln(),
                 // Maclaurin series.
                 Erf => {
                     let (mut sum, mut term) = (0.0, x);

@@ -123,6 +123,8 @@ table! {
     Atanh "atanh" 1 Float 4.0 30;
     /// 1 / (1 + e^-x)
     Sigmoid "sigmoid" 1 Float 3.0 18;
+    /// log(1 + e^x); its derivative is the sigmoid, also at 0 and to any order.
+    Softplus "softplus" 1 Float 6.0 34;
     /// Error function.
     Erf "erf" 1 Float 3.0 25;
     /// Bitwise (bool: logical) and.

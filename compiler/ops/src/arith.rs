@@ -392,7 +392,7 @@ pub fn cast(cx: &mut Cx, a: &Val, dtype: DType) -> Res<Val> {
             None => Val::Int(cx.fresh_symbol("?")),
         },
         Val::List(_) | Val::Range(..) => {
-            let x = materialize(cx, a, None)?;
+            let x = as_written(cx, a)?;
             Val::Array(cx.convert(&x, dtype))
         }
         _ => return Err(OpError::new("E0302", format!("`as` converts numbers and arrays, not {}", show::kind(a)))),
@@ -412,6 +412,16 @@ pub fn materialize(cx: &mut Cx, a: &Val, dtype: Option<DType>) -> Res<Array> {
         },
     };
     to_array(cx, "an array", a, dtype)
+}
+
+/// As [`materialize`], but decimals that have met no type keep all their digits: they are f64.
+///
+/// # Errors
+/// As [`materialize`].
+pub fn as_written(cx: &mut Cx, a: &Val) -> Res<Array> {
+    let list = as_list(a);
+    let decimals = meet(cx, "an array", &[&list])?.dtype(cx).is_float() && !meet::holds_array(&list);
+    materialize(cx, a, decimals.then_some(DType::F64))
 }
 
 /// Tuples of numbers count as lists.

@@ -50,21 +50,9 @@ pub(crate) fn log10(cx: &mut Cx, args: &Args<'_>) -> Res<Val> {
     })
 }
 
-/// `softplus(x) = max(x, 0) + log1p(exp(-|x|))`: no overflow; the gradient at 0 is 1/2.
+/// `softplus(x) = log(1 + exp(x))` without overflow.
 pub(crate) fn softplus(cx: &mut Cx, args: &Args<'_>) -> Res<Val> {
-    float_function(
-        cx,
-        args,
-        |x| x.max(0.0) + (-x.abs()).exp().ln_1p(),
-        |cx, x| {
-            let top = cx.with_const(ScalarOp::Max, x, 0.0);
-            let size = cx.map(ScalarOp::Abs, &[x]);
-            let minus = cx.map(ScalarOp::Neg, &[&size]);
-            let e = cx.map(ScalarOp::Exp, &[&minus]);
-            let l = cx.map(ScalarOp::Log1p, &[&e]);
-            cx.map(ScalarOp::Add, &[&top, &l])
-        },
-    )
+    float_function(cx, args, |x| eval_float(ScalarOp::Softplus, &[x]), |cx, x| cx.map(ScalarOp::Softplus, &[x]))
 }
 
 /// `silu(x) = x sigmoid(x)`

@@ -32,7 +32,7 @@ mod show;
 mod softmax;
 pub mod value;
 
-pub use arith::{BinOp, UnOp, array_literal, binary, broadcast_to, cast, materialize, unary};
+pub use arith::{BinOp, UnOp, array_literal, as_written, binary, broadcast_to, cast, materialize, unary};
 pub use builtin::{builtin_names, call, constant, is_builtin, operations, parameters};
 pub use cx::Cx;
 pub use dim::{Dim, Symbol};

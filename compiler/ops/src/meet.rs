@@ -50,7 +50,7 @@ pub(crate) fn is_unknown(v: &Val) -> bool {
     }
 }
 
-fn holds_array(v: &Val) -> bool {
+pub(crate) fn holds_array(v: &Val) -> bool {
     match v {
         Val::Array(_) => true,
         Val::List(x) | Val::Tuple(x) => x.iter().any(holds_array),

@@ -1,7 +1,9 @@
 //! Matrix products through the `gemm` crate, cut into units by shape.
 
+use crate::matvec::{self, MatVec};
 use crate::narrow::{self, Level, Narrow, WIDTH};
 use crate::pool::Pool;
+use crate::simd::{self, Float};
 use gemm::Parallelism;
 use optc_abi::DType;
 use optc_abi::plan::Gemm;
@@ -24,6 +26,8 @@ pub struct PreparedGemm {
     group: usize,
     /// Small enough, in the right layout, for the kernels of [`narrow`].
     narrow: Option<Level>,
+    /// A matrix times a vector, in a layout [`matvec`] can run.
+    vector: Option<simd::Level>,
 }
 
 impl PreparedGemm {
@@ -45,7 +49,8 @@ impl PreparedGemm {
         let fits = call.dtype == DType::F32 && call.n > 0 && call.c.col_stride == 1 && (call.n <= WIDTH || work <= NARROW_WORK);
         let b_col = call.b.col_stride as isize;
         let narrow = narrow::level().filter(|&level| fits && narrow::can_run(level, call.n, call.k, b_col));
-        PreparedGemm { call: call.clone(), batches, row_parts, col_parts, group, narrow }
+        let vector = as_matvec(call, call.m, call.n).filter(MatVec::can_run).map(|_| simd::Level::best());
+        PreparedGemm { call: call.clone(), batches, row_parts, col_parts, group, narrow, vector }
     }
 
     /// Runs it.
@@ -61,7 +66,7 @@ impl PreparedGemm {
         }
     }
 
-    unsafe fn run_typed<T: Copy + Send + Sync + 'static>(&self, pool: &Pool, a: *const T, b: *const T, c: *mut T, one: T, zero: T) {
+    unsafe fn run_typed<T: Float>(&self, pool: &Pool, a: *const T, b: *const T, c: *mut T, one: T, zero: T) {
         let g = &self.call;
         let (a, b, c) = (Address(a.cast_mut()), Address(b.cast_mut()), Address(c));
         let groups = self.batches.div_ceil(self.group);
@@ -83,6 +88,17 @@ impl PreparedGemm {
                 ia += rows.0 as isize * g.a.row_stride as isize;
                 ib += cols.0 as isize * g.b.col_stride as isize;
                 ic += rows.0 as isize * g.c.row_stride as isize + cols.0 as isize * g.c.col_stride as isize;
+                if let Some(level) = self.vector
+                    && let Some(part) = as_matvec(g, rows.1, cols.1)
+                {
+                    // SAFETY: as below.
+                    unsafe {
+                        let (a, b) = (a.at(ia), b.at(ib));
+                        let (matrix, vector) = if g.n == 1 { (a, b) } else { (b, a) };
+                        matvec::product(level, part, matrix, vector, c.at(ic));
+                    }
+                    continue;
+                }
                 #[cfg(target_arch = "x86_64")]
                 if let Some(level) = self.narrow {
                     let shape = Narrow {
@@ -127,6 +143,22 @@ impl PreparedGemm {
             }
         };
         pool.run(units, &unit);
+    }
+}
+
+/// `rows` rows and `cols` columns of a product of which one extent is 1, as a matrix times a vector.
+fn as_matvec(g: &Gemm, rows: usize, cols: usize) -> Option<MatVec> {
+    let (k, accumulate) = (g.k, g.accumulate);
+    let stride = |s: i64| s as isize;
+    if g.n == 1 {
+        let (a_row, a_col) = (stride(g.a.row_stride), stride(g.a.col_stride));
+        Some(MatVec { m: rows, k, a_row, a_col, x: stride(g.b.row_stride), c: stride(g.c.row_stride), accumulate })
+    } else if g.m == 1 {
+        // c' = b' a'
+        let (a_row, a_col) = (stride(g.b.col_stride), stride(g.b.row_stride));
+        Some(MatVec { m: cols, k, a_row, a_col, x: stride(g.a.col_stride), c: stride(g.c.col_stride), accumulate })
+    } else {
+        None
     }
 }
 

@@ -5,6 +5,7 @@
 pub mod conv;
 pub mod gemm;
 pub mod lib_call;
+mod matvec;
 pub mod narrow;
 pub mod pool;
 pub mod program;

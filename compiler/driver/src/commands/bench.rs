@@ -10,10 +10,11 @@ use crate::session::{Failed, Session};
 use crate::stages;
 use crate::trainer::{self, Stepper, run_key};
 use optc_abi::Tensor;
-use optc_base::SourceMap;
+use optc_base::{SourceMap, Span};
 use optc_elab::TrainProgram;
 use optc_elab::script;
 use optc_exec::Program;
+use optc_front::ItemRef;
 use optc_ir::Graph;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -124,6 +125,7 @@ fn profile(program: &mut Program, graph: &Graph, options: &CompileOptions, sourc
 }
 
 /// Times the trains of a spec: loading, checking, lowering, each stage of the compiler, the time to the first step, steps per second. Trains of one file take turns, block by block.
+/// A function of the name is timed instead: to the first result, per call.
 ///
 /// # Errors
 /// A mistake in the spec, a step that fails.
@@ -131,6 +133,9 @@ pub fn spec(file: &Path, name: Option<&str>, set: &[String], settings: &Settings
     let begin = Instant::now();
     let session = Session::open(file, set, messages)?;
     let front = begin.elapsed().as_secs_f64();
+    if let Some(item) = name.and_then(|n| session.function(n)) {
+        return function(&session, item, begin, settings, messages);
+    }
     let all = session.trains();
     let items = match name {
         Some(name) => match session.find(name, &all, "train") {
@@ -268,6 +273,77 @@ pub fn spec(file: &Path, name: Option<&str>, set: &[String], settings: &Settings
     } else if let Some(bytes) = peak {
         say(&format!("peak memory of the process: {:.1} MB", bytes as f64 / 1e6));
     }
+    Ok(())
+}
+
+/// Times a call of a function with the defaults of its parameters, which are computed beforehand.
+fn function(session: &Session, item: ItemRef, begin: Instant, settings: &Settings, messages: &Messages) -> Result<(), Failed> {
+    let call = explain::lower_call(session, item, settings.threads, messages)?;
+    let lowered = begin.elapsed();
+    let mut compiler = Compiler::new(settings.threads);
+    compiler.profile = settings.profile;
+    let options = CompileOptions::default();
+    let span = session.program.item(item).name().map_or(Span::default(), |n| n.span);
+    let fail = |d: optc_base::Diagnostic| {
+        messages.print(&[d], &session.program.sources);
+        Failed
+    };
+    let mut program = compiler.program(&call.graph, &options).map_err(|e| fail(trainer::backend_error(&e, span)))?;
+    let timings = compiler.timings;
+    let outputs: Vec<Tensor> = program.plan().outputs.iter().map(|o| Tensor::zeros(o.dtype, &o.shape)).collect();
+    for (k, tensor) in call.inputs.iter().enumerate() {
+        // SAFETY: the tensors have the types of the graph's inputs and live until the last call; they are only read.
+        unsafe { program.bind_input(k, tensor.as_ptr()) };
+    }
+    for (k, tensor) in outputs.iter().enumerate() {
+        // SAFETY: made of the plan's types just now; nobody reads them meanwhile.
+        unsafe { program.bind_output(k, tensor.as_ptr()) };
+    }
+    let name = session.name(item);
+    let failed = |e: optc_exec::RunError| fail(trainer::run_error(&e, &format!("`{name}`"), span));
+    let run = |program: &mut Program, n: u64| {
+        for _ in 0..n {
+            // SAFETY: everything was bound just now.
+            unsafe { program.run_bound() }?;
+        }
+        Ok::<(), optc_exec::RunError>(())
+    };
+    run(&mut program, 1).map_err(failed)?;
+    let to_first = begin.elapsed();
+    program.settle();
+    let mut instructions = 0;
+    program.plan().walk(&mut |_| instructions += 1);
+    let ms = |d: std::time::Duration| d.as_secs_f64() * 1e3;
+    let mut report = json!({
+        "function": name, "threads": compiler.pool().threads(), "nodes": call.graph.len(), "instructions": instructions, "optc": env!("CARGO_PKG_VERSION"),
+        "ms": {
+            "load_check_lower": ms(lowered), "simplify": ms(timings.simplify), "plan": ms(timings.plan), "codegen": ms(timings.codegen),
+            "to_first_result": ms(to_first),
+        },
+    });
+    let mut lines = vec![format!(
+        "{name}: {} graph nodes, {instructions} instructions; ms to the first result {:.1} (load, check, lower {:.1}; compile {:.1})",
+        call.graph.len(),
+        ms(to_first),
+        ms(lowered),
+        ms(timings.total())
+    )];
+    if settings.seconds > 0.0 {
+        let mut blocks = Blocks::warm_up(&mut |n| run(&mut program, n)).map_err(failed)?;
+        program.take_profile();
+        while !blocks.done(settings.seconds) {
+            blocks.one(&mut |n| run(&mut program, n)).map_err(failed)?;
+        }
+        if settings.profile {
+            let profile = profile(&mut program, &call.graph, &options, &session.program.sources, blocks.steps, blocks.spent);
+            report["profile"] = profile.json();
+            lines.push(profile.text());
+        }
+        let r = rate(blocks.rates, blocks.steps);
+        report["ms_per_call"] = json!({ "median": 1e3 / r.median, "low": 1e3 / r.high, "high": 1e3 / r.low });
+        lines.push(format!("  {:.4} ms a call (quartiles {:.4} to {:.4}; {} calls)", 1e3 / r.median, 1e3 / r.high, 1e3 / r.low, r.steps));
+    }
+    say(&if settings.json { report.to_string() } else { lines.join("\n") });
     Ok(())
 }
 

@@ -3,12 +3,13 @@
 use super::{driver, say};
 use crate::cli::Stage;
 use crate::messages::Messages;
-use crate::session::{Failed, Session};
+use crate::pipeline::CompileOptions;
+use crate::session::{Failed, Session, params};
 use crate::{cost, stages, synthetic};
 use optc_base::nearest;
 use optc_elab::TrainProgram;
 use optc_elab::program::SlotKind;
-use optc_elab::script;
+use optc_elab::script::{self, LoweredCall};
 use optc_front::ItemRef;
 use optc_train::{Cell, Table};
 use std::path::Path;
@@ -103,6 +104,20 @@ pub(crate) fn lower(session: &Session, item: ItemRef, threads: usize, messages: 
     })
 }
 
+/// Lowers a call of a function of a session with the defaults of its parameters.
+pub(crate) fn lower_call(session: &Session, item: ItemRef, threads: usize, messages: &Messages) -> Result<LoweredCall, Failed> {
+    if let Some(p) = params(session.program.item(item)).iter().find(|p| p.default.is_none()) {
+        let message = format!("`{}` needs an argument: its parameter `{}` has no default", session.name(item), p.name.text);
+        messages.error("", &message, Some("a function without parameters that calls it can be looked at and timed"));
+        return Err(Failed);
+    }
+    let mut driver = driver(session, threads, true, false);
+    script::lower_call(&session.program, item, &session.settings, &mut driver).map_err(|diagnostics| {
+        messages.print(&diagnostics, &session.program.sources);
+        Failed
+    })
+}
+
 fn stage(session: &Session, name: Option<&str>, stage: Stage, messages: &Messages) -> Result<(), Failed> {
     match stage {
         Stage::Ast => {
@@ -131,6 +146,11 @@ fn stage(session: &Session, name: Option<&str>, stage: Stage, messages: &Message
             }
         }
         _ => {
+            if let Some(item) = name.and_then(|n| session.function(n)) {
+                let call = lower_call(session, item, 1, messages)?;
+                say(stages::compiled(&call.graph, &CompileOptions::default(), stage).trim_end());
+                return Ok(());
+            }
             let items = trains(session, name, messages)?;
             for &item in &items {
                 if items.len() > 1 {

@@ -131,6 +131,7 @@ pub fn partial(g: &mut Graph, op: ScalarOp, x: &[NodeId], z: NodeId, position: u
             let rest = e.map(Sub, &[one, z]);
             Factor(e.map(Mul, &[z, rest]))
         }
+        (Softplus, _) => Factor(e.map(Sigmoid, &[x[0]])),
         (Erf, _) => {
             let square = e.map(Mul, &[x[0], x[0]]);
             let minus = e.map(Neg, &[square]);

@@ -27,7 +27,7 @@ fn search(graph: &Graph, id: NodeId, depth: usize) -> bool {
             // The larger of -0 and a negative number is -0.
             ScalarOp::Max => (operand(0) && operand(1)) || (0..2).any(|i| at_least_plus_zero(graph, node.operands[i])),
             ScalarOp::Min => operand(0) && operand(1),
-            ScalarOp::Abs | ScalarOp::Exp | ScalarOp::Exp2 | ScalarOp::Sigmoid | ScalarOp::Cosh => true,
+            ScalarOp::Abs | ScalarOp::Exp | ScalarOp::Exp2 | ScalarOp::Sigmoid | ScalarOp::Softplus | ScalarOp::Cosh => true,
             ScalarOp::Select => operand(1) && operand(2),
             ScalarOp::Sqrt | ScalarOp::Sign | ScalarOp::Cbrt | ScalarOp::Floor => operand(0),
             _ => false,
