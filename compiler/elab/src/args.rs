@@ -80,17 +80,7 @@ impl Evaluator<'_> {
         for (param, open) in params.iter().zip(open) {
             if open {
                 match &param.default {
-<<<<<<< HEAD
                     Some(default) => self.bind_default(&mut sig, param, default, span)?,
-=======
-                    Some(default) => {
-                        // The default sees what is bound, and may itself bind names of dimensions.
-                        let mut closed = sig.clone();
-                        self.close_names(&mut closed);
-                        let value = self.expr(&mut closed.scope, default)?;
-                        self.bind_argument(&mut sig, param, CallArg { name: None, value, span: default.span })?;
-                    }
->>>>>>> f77fdc2 (bench, explain: functions, beside trains; loops that a researcher writes beside JAX)
                     None => {
                         return self.fail(
                             Diagnostic::error(Code("E0331"), span, format!("`{}` needs the argument `{}`", what.text, param.name.text))
@@ -193,13 +183,20 @@ impl Evaluator<'_> {
     /// After the arguments are matched: names of dimensions are what they were bound to, `float` and `...` too.
     pub(crate) fn close_names(&mut self, sig: &mut Sig) {
         for (name, symbol) in sig.names.clone() {
-            let value = match sig.bindings.get(&symbol) {
-                Some(d) => Value::Int(d.clone()),
+            match sig.bindings.get(&symbol) {
+                Some(d) => {
+                    let d = d.clone();
+                    sig.scope.set(&name, Value::Int(d));
+                }
                 // An argument that is not known leaves its dimensions open.
-                None if self.checking() => Value::Int(self.cx.fresh_symbol("?")),
-                None => Value::Unknown,
-            };
-            sig.scope.set(&name, value);
+                None if self.checking() => {
+                    let open = self.cx.fresh_symbol("?");
+                    sig.scope.set(&name, Value::Int(open));
+                }
+                None => {
+                    sig.scope.set(&name, Value::Unknown);
+                }
+            }
         }
         let span = Span::default();
         let float = match sig.float {
@@ -240,8 +237,10 @@ impl Evaluator<'_> {
     }
     /// What a default draws depends on the call at `call`, as what the body draws does.
     fn bind_default(&mut self, sig: &mut Sig, param: &Param, default: &Expr, call: Span) -> Eval<()> {
-        let mut scope = sig.scope.clone();
-        let value = self.placed(call, |ev| ev.expr(&mut scope, default))?;
+        // The default sees what is bound, and may itself bind names of dimensions.
+        let mut closed = sig.clone();
+        self.close_names(&mut closed);
+        let value = self.placed(call, |ev| ev.expr(&mut closed.scope, default))?;
         self.bind_argument(sig, param, CallArg { name: None, value, span: default.span })
     }
     /// Checks a number against the range of a parameter, if both are known.

@@ -94,11 +94,7 @@ impl Evaluator<'_> {
     /// The parameters of an item as its own check sees them: names of dimensions are sizes nobody knows, `...` stands for `rank` of them.
     pub(crate) fn checked_params(&mut self, module: ModuleId, params: &[Param], rank: usize) -> Eval<Sig> {
         let mut sig = self.open_sig(module, params);
-<<<<<<< HEAD
         // Sizes stand for themselves; only defaults may say what they are where nothing else does.
-=======
-        // Sizes stand for themselves, save where a default is matched: that is the argument only where sizes may be those it has.
->>>>>>> f77fdc2 (bench, explain: functions, beside trains; loops that a researcher writes beside JAX)
         let names = std::mem::take(&mut sig.names);
         let rest: Vec<Dim> = (0..rank).map(|_| self.cx.fresh_symbol("...")).collect();
         sig.rest = Some(rest);
@@ -137,7 +133,6 @@ impl Evaluator<'_> {
             let checked = self.expr(&mut scope, default).and_then(|value| {
                 self.check_range(param, &scope, &value, default.span)?;
                 match &param.ty {
-<<<<<<< HEAD
                     Some(ty) => self
                         .match_type(
                             &mut Sig { names: names.clone(), ..sig.clone() },
@@ -147,12 +142,6 @@ impl Evaluator<'_> {
                             &What::Binding(&param.name.text),
                         )
                         .map(|_| ()),
-=======
-                    Some(ty) => {
-                        let mut open = Sig { names: names.clone(), ..sig.clone() };
-                        self.match_type(&mut open, ty, value, default.span, &What::Binding(&param.name.text)).map(|_| ())
-                    }
->>>>>>> f77fdc2 (bench, explain: functions, beside trains; loops that a researcher writes beside JAX)
                     None => Ok(()),
                 }
             });

@@ -261,7 +261,10 @@ impl Evaluator<'_> {
                 Ok(Arc::new(Tensor::scalar(x)))
             }
             other => {
-                let array = self.array_of(other, span)?;
+                let val = self.val_of(other, span)?;
+                self.cx.at(span);
+                let array = optc_ops::as_written(&mut self.cx, &val);
+                let array = self.lift(array, span)?;
                 self.force(&array, span)
             }
         }

@@ -91,37 +91,7 @@ impl Evaluator<'_> {
     /// # Errors
     /// As [`Evaluator::force`].
     pub fn force_all(&mut self, arrays: &[Array], span: Span) -> Eval<Vec<Arc<Tensor>>> {
-<<<<<<< HEAD
-        let mut nodes = Vec::new();
-=======
-        let wanted = self.bottom_nodes(arrays, span)?;
-        let missing: Vec<NodeId> = wanted.iter().copied().filter(|n| !self.forced.contains_key(n)).collect();
-        if !missing.is_empty() {
-            self.execute(missing, span)?;
-        }
-        Ok(wanted.iter().map(|n| self.forced[n].clone()).collect())
-    }
-    /// The graph that gives the arrays, with the values of its inputs: what is known already, large literals, keys.
-    ///
-    /// # Errors
-    /// An array that is no value yet.
-    pub(crate) fn depending(&mut self, arrays: &[Array], span: Span) -> Eval<(Graph, Vec<Arc<Tensor>>)> {
-        let wanted = self.bottom_nodes(arrays, span)?;
-        Ok(extract(self.cx.bottom(), &wanted, &self.forced))
-    }
-    fn bottom_nodes(&mut self, arrays: &[Array], span: Span) -> Eval<Vec<NodeId>> {
-        let mut wanted = Vec::new();
->>>>>>> f77fdc2 (bench, explain: functions, beside trains; loops that a researcher writes beside JAX)
-        for array in arrays {
-            let Some(node) = self.cx.bottom_node(array) else {
-                return self.fail(
-                    Diagnostic::error(Code("E0349"), span, "this value is only known when the compiled code runs")
-                        .help("look at it in the experiment, after the function has returned"),
-                );
-            };
-            nodes.push(node);
-        }
-<<<<<<< HEAD
+        let nodes = self.bottom_nodes(arrays, span)?;
         self.forced.clock += 1;
         let mut values: Vec<Option<Arc<Tensor>>> = nodes.iter().map(|&n| self.known_value(n)).collect();
         let mut missing: Vec<NodeId> = nodes.iter().zip(&values).filter(|(_, v)| v.is_none()).map(|(&n, _)| n).collect();
@@ -133,32 +103,32 @@ impl Evaluator<'_> {
                 if value.is_none() {
                     *value = self.forced.get(*node);
                 }
-=======
-        Ok(wanted)
-    }
-    fn execute(&mut self, mut wanted: Vec<NodeId>, span: Span) -> Eval<()> {
-        wanted.sort_unstable();
-        wanted.dedup();
-        let (graph, inputs) = {
-            let forced = &self.forced;
-            let bottom = self.cx.bottom();
-            // Literals are values already.
-            let known: Vec<(NodeId, Arc<Tensor>)> = wanted
-                .iter()
-                .filter_map(|&n| match &bottom.node(n).op {
-                    Op::Const(t) => Some((n, t.clone())),
-                    _ => None,
-                })
-                .collect();
-            wanted.retain(|n| !known.iter().any(|(k, _)| k == n));
-            let extracted = extract(bottom, &wanted, forced);
-            for (n, t) in known {
-                self.forced.insert(n, t);
->>>>>>> f77fdc2 (bench, explain: functions, beside trains; loops that a researcher writes beside JAX)
             }
             self.forced.shrink(KEPT);
         }
         Ok(values.into_iter().map(|v| v.expect("computed above")).collect())
+    }
+    /// The graph that gives the arrays (its first outputs), with the values of its inputs: what is known already, large literals, keys.
+    ///
+    /// # Errors
+    /// An array that is no value yet.
+    pub(crate) fn depending(&mut self, arrays: &[Array], span: Span) -> Eval<(Graph, Vec<Arc<Tensor>>)> {
+        let nodes = self.bottom_nodes(arrays, span)?;
+        let (graph, inputs, _) = extract(self.cx.bottom(), &nodes, &mut self.forced);
+        Ok((graph, inputs))
+    }
+    fn bottom_nodes(&mut self, arrays: &[Array], span: Span) -> Eval<Vec<NodeId>> {
+        let mut nodes = Vec::with_capacity(arrays.len());
+        for array in arrays {
+            let Some(node) = self.cx.bottom_node(array) else {
+                return self.fail(
+                    Diagnostic::error(Code("E0349"), span, "this value is only known when the compiled code runs")
+                        .help("look at it in the experiment, after the function has returned"),
+                );
+            };
+            nodes.push(node);
+        }
+        Ok(nodes)
     }
     /// A literal, or what was computed before.
     fn known_value(&mut self, node: NodeId) -> Option<Arc<Tensor>> {

@@ -13,12 +13,8 @@ use optc_abi::Tensor;
 use optc_base::{Code, Diagnostic, SourceId, Span};
 use optc_front::ast::{BlockEntry, BlockKind, Expr, ExprKind, ItemKind, LetKind, Name};
 use optc_front::{ItemRef, Program};
-<<<<<<< HEAD
-use optc_ops::Array;
-=======
 use optc_ir::Graph;
-use optc_ops::{Array, Dim};
->>>>>>> f77fdc2 (bench, explain: functions, beside trains; loops that a researcher writes beside JAX)
+use optc_ops::Array;
 use rustc_hash::FxHashMap;
 use std::rc::Rc;
 use std::sync::Arc;

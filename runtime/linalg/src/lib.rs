@@ -54,9 +54,10 @@ impl Operands {
 
     /// Does one unit of work.
     pub fn run(&self, unit: usize) {
-        match self.dtype {
-            DType::F32 => self.run_as::<f32>(unit),
-            DType::F64 => self.run_as::<f64>(unit),
+        match (self.call, self.dtype) {
+            (LibCall::Svd | LibCall::Eigh | LibCall::Pinv, DType::F32 | DType::F64) => self.run_decomposition(unit),
+            (_, DType::F32) => self.run_as::<f32>(unit),
+            (_, DType::F64) => self.run_as::<f64>(unit),
             _ => panic!("compiler bug: {} of {}", self.call.name(), self.dtype),
         }
     }
@@ -67,6 +68,46 @@ impl Operands {
                 // SAFETY: matrices of a batch do not overlap, and each belongs to one unit.
                 unsafe { one(self.call, self.dims, i, &self.addresses, space) };
             }
+        });
+    }
+}
+
+impl Operands {
+    /// Eigenvalues and singular values are computed in f64: in f32 the iterations lose two digits, and one element type compiles in half the time.
+    fn run_decomposition(&self, unit: usize) {
+        let (m, n, k) = (self.dims.m, self.dims.n, self.dims.k());
+        // The operand, then the results.
+        let lengths: &[usize] = match self.call {
+            LibCall::Svd => &[m * n, m * k, k, k * n],
+            LibCall::Eigh => &[n * n, n, n * n],
+            _ => &[m * n, m * n],
+        };
+        f64::with_space(|space| {
+            let mut memory = std::mem::take(&mut space.wide);
+            let wide = take(&mut memory, if self.dtype == DType::F32 { lengths.iter().sum() } else { 0 }, 0.0);
+            for i in unit * self.grain..((unit + 1) * self.grain).min(self.dims.batch) {
+                // SAFETY: matrices of a batch do not overlap, and each belongs to one unit.
+                unsafe {
+                    if self.dtype == DType::F64 {
+                        decomposition(self.call, self.dims, i, &self.addresses, f64::EPSILON, space);
+                        continue;
+                    }
+                    let from = part::<f32>(&self.addresses[0], i, lengths[0]);
+                    wide.iter_mut().zip(&*from).for_each(|(to, &x)| *to = f64::from(x));
+                    let mut at = [std::ptr::null_mut(); MOST];
+                    let mut next = wide.as_mut_ptr();
+                    for (address, &len) in at.iter_mut().zip(lengths) {
+                        (*address, next) = (next.cast::<u8>(), next.add(len));
+                    }
+                    decomposition(self.call, self.dims, 0, &at, f64::from(f32::EPSILON), space);
+                    let mut found = &wide[lengths[0]..];
+                    for (address, &len) in self.addresses[1..].iter().zip(&lengths[1..]) {
+                        part::<f32>(address, i, len).iter_mut().zip(found).for_each(|(to, &x)| *to = x as f32);
+                        found = &found[len..];
+                    }
+                }
+            }
+            space.wide = memory;
         });
     }
 }
@@ -188,12 +229,6 @@ unsafe fn one<T: Element>(call: LibCall, d: LibDims, i: usize, at: &[*mut u8; MO
                 lu_solve(lu, perm, part(&at[2], i, m * n), part(&at[3], i, m * n), (m, n), transposed, s);
             }
             LibCall::Qr => qr_one((m, n), part(&at[0], i, m * n), part(&at[1], i, m * k), part(&at[2], i, k * n), s),
-            LibCall::Svd => {
-                let (u, values, vt) = (part(&at[1], i, m * k), part(&at[2], i, k), part(&at[3], i, k * n));
-                svd_one((m, n), part(&at[0], i, m * n), u, values, vt, s);
-            }
-            LibCall::Eigh => eigh_one(n, part(&at[0], i, n * n), part(&at[1], i, n), part(&at[2], i, n * n), s),
-            LibCall::Pinv => pinv_one((m, n), part(&at[0], i, m * n), part(&at[1], i, m * n), s),
             LibCall::Fft { inverse } => {
                 let (re, im) = (part::<T>(&at[0], i, m), part::<T>(&at[1], i, m));
                 fft_one(inverse, re, im, part(&at[2], i, m), part(&at[3], i, m), s);
@@ -204,6 +239,26 @@ unsafe fn one<T: Element>(call: LibCall, d: LibDims, i: usize, at: &[*mut u8; MO
                 wide.iter_mut().zip(&*cost).for_each(|(to, c)| *to = c.wide());
                 library::assign(wide, m, n, maximize, &mut s.assignment, part(&at[1], i, m));
             }
+            LibCall::Svd | LibCall::Eigh | LibCall::Pinv => panic!("compiler bug: {} is done in f64", call.name()),
+        }
+    }
+}
+
+/// Problem `i` of a decomposition; `eps` is the spacing of the numbers that its operand was given in.
+unsafe fn decomposition(call: LibCall, d: LibDims, i: usize, at: &[*mut u8; MOST], eps: f64, s: &mut Space<f64>) {
+    let (m, n, k) = (d.m, d.n, d.k());
+    if k == 0 {
+        return;
+    }
+    // SAFETY: the extents of the operands and results follow from the call's.
+    unsafe {
+        match call {
+            LibCall::Svd => {
+                let (u, values, vt) = (part(&at[1], i, m * k), part(&at[2], i, k), part(&at[3], i, k * n));
+                svd_one((m, n), part(&at[0], i, m * n), u, values, vt, s);
+            }
+            LibCall::Eigh => eigh_one(n, part(&at[0], i, n * n), part(&at[1], i, n), part(&at[2], i, n * n), s),
+            _ => pinv_one((m, n), part(&at[0], i, m * n), part(&at[1], i, m * n), eps, s),
         }
     }
 }
@@ -390,18 +445,18 @@ fn qr_one<T: Element>((m, n): (usize, usize), a: &mut [T], q: &mut [T], r: &mut 
 }
 
 /// The singular value decomposition of an `m` by `n` matrix in `s.a` (column-major); `u` and `v` are column-major.
-fn decompose<T: Element>(
+fn decompose(
     (m, n): (usize, usize),
-    a: &[T],
-    u: &mut [T],
-    values: &mut [T],
-    v: &mut [T],
+    a: &[f64],
+    u: &mut [f64],
+    values: &mut [f64],
+    v: &mut [f64],
     memory: &mut Vec<MaybeUninit<u8>>,
 ) -> bool {
     let k = m.min(n);
     let params = defaults();
     let thin = svd::ComputeSvdVectors::Thin;
-    let need = svd::svd_scratch::<T>(m, n, thin, thin, Par::Seq, params);
+    let need = svd::svd_scratch::<f64>(m, n, thin, thin, Par::Seq, params);
     let a = MatRef::from_column_major_slice(a, m, n);
     let (left, right) = (columns_mut(u, m, k), columns_mut(v, n, k));
     let memory = stack(memory, need);
@@ -410,12 +465,12 @@ fn decompose<T: Element>(
     }
     // Rounding may have left values near zero negative, or out of order.
     for j in 0..k {
-        if values[j].wide() < 0.0 {
+        if values[j] < 0.0 {
             values[j] = -values[j];
             v[j * n..(j + 1) * n].iter_mut().for_each(|x| *x = -*x);
         }
         for i in (0..j).rev() {
-            if values[i].wide() >= values[i + 1].wide() {
+            if values[i] >= values[i + 1] {
                 break;
             }
             values.swap(i, i + 1);
@@ -426,7 +481,7 @@ fn decompose<T: Element>(
     true
 }
 
-fn svd_one<T: Element>((m, n): (usize, usize), a: &mut [T], u: &mut [T], values: &mut [T], vt: &mut [T], s: &mut Space<T>) {
+fn svd_one((m, n): (usize, usize), a: &mut [f64], u: &mut [f64], values: &mut [f64], vt: &mut [f64], s: &mut Space<f64>) {
     let k = m.min(n);
     let Some(scale) = scale_of(a) else { return fill_nan(&mut [u, values, vt]) };
     let work = take(&mut s.a, m * n, one_of());
@@ -440,7 +495,7 @@ fn svd_one<T: Element>((m, n): (usize, usize), a: &mut [T], u: &mut [T], values:
     values.iter_mut().for_each(|x| *x /= scale);
 }
 
-fn pinv_one<T: Element>((m, n): (usize, usize), a: &mut [T], z: &mut [T], s: &mut Space<T>) {
+fn pinv_one((m, n): (usize, usize), a: &mut [f64], z: &mut [f64], eps: f64, s: &mut Space<f64>) {
     let k = m.min(n);
     let Some(scale) = scale_of(a) else { return fill_nan(&mut [z]) };
     let work = take(&mut s.a, m * n, one_of());
@@ -451,19 +506,18 @@ fn pinv_one<T: Element>((m, n): (usize, usize), a: &mut [T], z: &mut [T], s: &mu
     if !decompose((m, n), work, left, values, right, &mut s.stack) {
         return fill_nan(&mut [z]);
     }
-    let eps = if std::mem::size_of::<T>() == 4 { f64::from(f32::EPSILON) } else { f64::EPSILON };
-    let least = values.first().map_or(0.0, |v| v.wide()) * m.max(n) as f64 * eps;
-    let rank = values.iter().take_while(|v| v.wide() > least).count();
+    let least = values.first().map_or(0.0, |v| *v) * m.max(n) as f64 * eps;
+    let rank = values.iter().take_while(|v| **v > least).count();
     for j in 0..rank {
         let by = scale / values[j];
         right[j * n..(j + 1) * n].iter_mut().for_each(|x| *x *= by);
     }
     let left = MatRef::from_column_major_slice(&left[..m * rank], m, rank);
     let right = MatRef::from_column_major_slice(&right[..n * rank], n, rank);
-    matmul::matmul(MatMut::from_row_major_slice_mut(z, n, m), Accum::Replace, right, left.transpose(), one_of::<T>(), Par::Seq);
+    matmul::matmul(MatMut::from_row_major_slice_mut(z, n, m), Accum::Replace, right, left.transpose(), 1.0, Par::Seq);
 }
 
-fn eigh_one<T: Element>(n: usize, a: &mut [T], values: &mut [T], vectors: &mut [T], s: &mut Space<T>) {
+fn eigh_one(n: usize, a: &mut [f64], values: &mut [f64], vectors: &mut [f64], s: &mut Space<f64>) {
     let work = take(&mut s.a, n * n, one_of());
     for i in 0..n {
         for j in 0..=i {
@@ -473,7 +527,7 @@ fn eigh_one<T: Element>(n: usize, a: &mut [T], values: &mut [T], vectors: &mut [
     let Some(scale) = scale_of(work) else { return fill_nan(&mut [values, vectors]) };
     work.iter_mut().for_each(|x| *x *= scale);
     let params = defaults();
-    let need = evd::self_adjoint_evd_scratch::<T>(n, evd::ComputeEigenvectors::Yes, Par::Seq, params);
+    let need = evd::self_adjoint_evd_scratch::<f64>(n, evd::ComputeEigenvectors::Yes, Par::Seq, params);
     let found = take(&mut s.b, n * n, one_of());
     let done = evd::self_adjoint_evd(
         MatRef::from_column_major_slice(work, n, n),
