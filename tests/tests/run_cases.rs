@@ -89,6 +89,7 @@ cases! {
     metrics_in_bodies
     metrics_when_due
     nested_derivatives
+    offloading
     optimizer_bodies
     optimizers_outside_train
     output

@@ -140,7 +140,10 @@ impl Entry<'_, '_> {
     fn instr(&mut self, instr: &Instr) {
         let index = self.instructions;
         self.instructions += 1;
-        self.run(instr);
+        match self.plan.offload.binary_search_by_key(&(index as usize), |t| t.instr) {
+            Err(_) => self.run(instr),
+            Ok(touch) => self.offloaded(instr, touch as i64),
+        }
         // Loops and conditionals have no time of their own: what they hold is marked.
         if !matches!(instr, Instr::Loop { .. } | Instr::Cond { .. }) {
             self.mark(index);
@@ -191,6 +194,40 @@ impl Entry<'_, '_> {
             }
             Instr::Guard { value, dtype } => self.guard(value, *dtype),
         }
+    }
+
+    /// An instruction that uses arrays in files: a kernel is run by the runtime, others between two calls of it.
+    fn offloaded(&mut self, instr: &Instr, touch: i64) {
+        if let Instr::Kernel { kernel, .. } = instr {
+            let table = self.e.int(types::I64, (self.kernels + 8 * kernel) as i64);
+            let code = self.e.b.ins().load(types::I64, plain().with_readonly(), table, 0);
+            let bases = self.bases;
+            self.storage(offset_of!(RuntimeTable, stream), touch, &[code, bases]);
+            return;
+        }
+        let [before, after] = [0, 1].map(|done| self.e.int(types::I64, done));
+        self.storage(offset_of!(RuntimeTable, touch), touch, &[before]);
+        self.run(instr);
+        self.storage(offset_of!(RuntimeTable, touch), touch, &[after]);
+    }
+
+    /// Calls a function of the runtime that may fail, and returns from the plan with its code if it does.
+    fn storage(&mut self, field: usize, touch: i64, arguments: &[Value]) {
+        let callee = self.field(field);
+        let mut all = vec![self.field(offset_of!(RuntimeTable, ctx)), self.e.int(types::I64, touch)];
+        all.extend(arguments);
+        let mut s = ir::Signature::new(self.e.b.func.signature.call_conv);
+        s.params.extend(all.iter().map(|_| AbiParam::new(types::I64)));
+        s.returns.push(AbiParam::new(types::I32));
+        let s = self.e.b.import_signature(s);
+        let call = self.e.b.ins().call_indirect(s, callee, &all);
+        let code = self.e.b.inst_results(call)[0];
+        let (stop, next) = (self.e.b.create_block(), self.e.b.create_block());
+        self.e.b.set_cold_block(stop);
+        self.e.b.ins().brif(code, stop, &[], next, &[]);
+        self.enter(stop);
+        self.e.b.ins().return_(&[code]);
+        self.enter(next);
     }
 
     fn enter(&mut self, block: ir::Block) {

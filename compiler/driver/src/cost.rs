@@ -35,7 +35,7 @@ pub fn update_only(program: &TrainProgram) -> (Graph, CompileOptions) {
     let mut graph = program.step.graph.clone();
     let slots = program.slots.len();
     graph.outputs.truncate(slots);
-    (graph, CompileOptions { alias: (0..slots).map(|k| (k, k)).collect(), guards: Vec::new(), once: false })
+    (graph, CompileOptions { alias: (0..slots).map(|k| (k, k)).collect(), ..CompileOptions::default() })
 }
 
 /// Whether the step gives any parameter a new value: a rule that only transforms gradients does not.

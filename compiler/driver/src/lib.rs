@@ -9,6 +9,7 @@ mod initial;
 pub mod messages;
 pub mod nan;
 pub mod new_project;
+pub mod offload;
 pub mod pipeline;
 pub mod profile;
 pub mod session;

@@ -2,6 +2,7 @@
 
 use crate::cache::Compiler;
 use crate::initial::initial_slots;
+use crate::offload::{self, Files};
 use crate::pipeline::CompileOptions;
 use indexmap::IndexMap;
 use optc_abi::plan::status;
@@ -20,6 +21,9 @@ use std::time::Instant;
 
 /// Set by Ctrl-C: training ends after the step at hand.
 pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Bytes of arrays in files up to which a loss that is not finite is traced to where it came from.
+const SEARCHED: usize = 256 << 20;
 
 /// What surrounds a run.
 pub struct Surroundings<'a> {
@@ -193,26 +197,28 @@ impl<'a> Metric<'a> {
 struct Run<'a> {
     program: &'a TrainProgram,
     slots: Vec<Tensor>,
+    /// Those of them that live in files.
+    files: Files,
     /// `loss` first, then the recorded scalars, then metrics.
     series: IndexMap<String, Series>,
     step: u64,
 }
 
 impl Run<'_> {
-    fn checkpoint(&self, spec_hash: &str) -> Checkpoint {
+    fn checkpoint(&self, spec_hash: &str) -> Result<Checkpoint, TrainError> {
         let mut c = Checkpoint::default();
         c.meta.train = self.program.name.clone();
         c.meta.step = self.step;
         c.meta.batches = self.step * self.program.accumulate as u64;
         c.meta.seed = self.program.seed;
         c.meta.spec_sha256 = spec_hash.to_string();
-        for (slot, tensor) in self.program.slots.iter().zip(&self.slots) {
-            c.tensors.insert(slot.name.clone(), tensor.clone());
+        for (k, (slot, tensor)) in self.program.slots.iter().zip(&self.slots).enumerate() {
+            c.tensors.insert(slot.name.clone(), self.files.value(k, tensor)?);
         }
         for (name, s) in &self.series {
             c.series.insert(name.clone(), optc_train::Series::from_parts(s.steps.clone(), s.values.clone()));
         }
-        c
+        Ok(c)
     }
 
     /// Goes on from a checkpoint.
@@ -236,7 +242,12 @@ impl Run<'_> {
 pub fn train(program: &TrainProgram, around: &mut Surroundings<'_>) -> Result<RunResult, Diagnostic> {
     let span = program.span;
     let start = Instant::now();
-    let mut run = Run { program, slots: initial_slots(program, around.compiler)?, series: IndexMap::new(), step: 0 };
+    let in_files = match &program.offload {
+        Some(spec) => Files::create(program, &around.folder_of(program, &spec.folder)).map_err(|e| file_error(&e, span))?,
+        None => Files::default(),
+    };
+    let slots = initial_slots(program, around.compiler, &in_files)?;
+    let mut run = Run { program, slots, files: in_files, series: IndexMap::new(), step: 0 };
     for name in std::iter::once("loss")
         .chain(program.step.recorded.iter().map(String::as_str))
         .chain(program.metrics.iter().map(|m| m.name.as_str()))
@@ -266,6 +277,7 @@ pub fn train(program: &TrainProgram, around: &mut Surroundings<'_>) -> Result<Ru
             run.restore(&checkpoint).map_err(files)?;
         }
     }
+    run.files.settle().map_err(files)?;
     let columns: Vec<String> = run.series.keys().cloned().collect();
     let mut logger = match &program.log {
         None => None,
@@ -286,7 +298,7 @@ pub fn train(program: &TrainProgram, around: &mut Surroundings<'_>) -> Result<Ru
             Some((around.compiler.program(graph, &CompileOptions::default()).map_err(|e| backend_error(&e, span))?, names))
         }
     };
-    let mut stepper = Stepper::new(program, &run.slots, around.compiler)?;
+    let mut stepper = Stepper::new(program, &run.slots, &run.files, around.compiler)?;
     let mut progress = Progress::new(&program.name, run.step, program.steps, around.progress);
     let recorded = program.step.recorded.len();
     for s in run.series.values_mut().take(1 + recorded) {
@@ -300,7 +312,7 @@ pub fn train(program: &TrainProgram, around: &mut Surroundings<'_>) -> Result<Ru
             stepper.watch(&run.series);
         }
         if let Err(e) = stepper.step(run.step) {
-            return Err(failed_step(program, &run, &stepper, &e, checkpoints.as_ref(), around));
+            return Err(failed_step(program, &run, &mut stepper, &e, checkpoints.as_ref(), around));
         }
         run.step += 1;
         let step = run.step;
@@ -346,7 +358,7 @@ pub fn train(program: &TrainProgram, around: &mut Surroundings<'_>) -> Result<Ru
                 if let Some(logger) = &mut logger {
                     logger.flush().map_err(files)?;
                 }
-                store.save(&run.checkpoint(&around.spec_hash)).map_err(files)?;
+                run.checkpoint(&around.spec_hash).and_then(|c| store.save(&c)).map_err(files)?;
             }
         }
         if progress.due() {
@@ -363,13 +375,20 @@ pub fn train(program: &TrainProgram, around: &mut Surroundings<'_>) -> Result<Ru
     }
     let seconds = start.elapsed().as_secs_f64();
     eval.weights(program, &run.slots).map_err(|e| run_error(&e, "evaluation weights", span))?;
-    let weights = match &eval.outputs {
-        Some(outputs) => outputs.iter().map(|t| Arc::new(t.clone())).collect(),
-        None => program.leaves().iter().map(|&k| Arc::new(run.slots[k].clone())).collect(),
-    };
+    let moved = (!run.files.is_empty()).then(|| offload::record(&run.files, &stepper.program.moved()));
     drop(stepper);
-    let slots = run.slots.into_iter().map(Arc::new).collect();
-    Ok(RunResult { series: run.series, slots, weights, seconds, interrupted })
+    let mut slots = Vec::new();
+    for (k, slot) in std::mem::take(&mut run.slots).into_iter().enumerate() {
+        slots.push(Arc::new(match run.files.get(k) {
+            Some(file) => file.view().map_err(files)?,
+            None => slot,
+        }));
+    }
+    let weights = match eval.outputs {
+        Some(outputs) => outputs.into_iter().map(Arc::new).collect(),
+        None => program.leaves().iter().map(|&k| slots[k].clone()).collect(),
+    };
+    Ok(RunResult { series: run.series, slots, weights, seconds, offload: moved, interrupted })
 }
 
 fn latest(series: &IndexMap<String, Series>) -> Vec<(&str, f64)> {
@@ -401,9 +420,13 @@ impl Stepper {
     ///
     /// # Errors
     /// What the back end cannot do; a batch that does not fit the data.
-    pub fn new(program: &TrainProgram, slots: &[Tensor], compiler: &mut Compiler) -> Result<Stepper, Diagnostic> {
+    pub fn new(program: &TrainProgram, slots: &[Tensor], files: &Files, compiler: &mut Compiler) -> Result<Stepper, Diagnostic> {
         let mut compiled =
             compiler.program(&program.step.graph, &crate::stages::step_options(program)).map_err(|e| backend_error(&e, program.span))?;
+        if !files.is_empty() {
+            let opened = compiled.offload(files.stored(), &offload::options(program));
+            opened.map_err(|e| offload::failed(&e, "before the first step", program.span))?;
+        }
         let lead: Vec<usize> = if program.accumulate > 1 { vec![program.accumulate, program.batch] } else { vec![program.batch] };
         let feed = program.data.as_ref().map(|d| Feed::new(d, &lead));
         let rows = program.data.as_ref().map_or(0, |d| d.table.len());
@@ -522,12 +545,15 @@ impl Evaluation {
 fn failed_step(
     program: &TrainProgram,
     run: &Run<'_>,
-    stepper: &Stepper,
+    stepper: &mut Stepper,
     error: &RunError,
     store: Option<&Checkpoints>,
     around: &mut Surroundings<'_>,
 ) -> Diagnostic {
     let step = run.step + 1;
+    if let Some(failure) = stepper.program.take_failure() {
+        return offload::failed(&failure, &format!("step {step}"), program.span);
+    }
     if error.status.code != status::NOT_FINITE {
         return run_error(error, &format!("step {step}"), program.span);
     }
@@ -535,7 +561,11 @@ fn failed_step(
         out_of_range(program, run, stepper, around.compiler).unwrap_or_else(|e| Some(run_error(&e, &format!("step {step}"), program.span)));
     let mut diagnostic = match ranges {
         Some(d) => d,
-        None => match crate::nan::blame(program, &run.slots, stepper.inputs_after_slots()) {
+        // The search for the culprit holds everything in memory.
+        None => match (run.files.bytes() <= SEARCHED)
+            .then(|| crate::nan::blame(program, &run.slots, stepper.inputs_after_slots()))
+            .flatten()
+        {
             Some(b) => {
                 Diagnostic::error(Code("R0202"), b.span, format!("step {step}: {} here makes the loss {}", b.what, b.loss)).at(b.detail)
             }
@@ -545,7 +575,7 @@ fn failed_step(
     };
     if let Some(store) = store {
         // The state before this step is good: the guards stood in front of every write.
-        match store.save(&run.checkpoint(&around.spec_hash)) {
+        match run.checkpoint(&around.spec_hash).and_then(|c| store.save(&c)) {
             Ok(path) => diagnostic = diagnostic.note(format!("the state after step {} is kept in {}", run.step, path.display())),
             Err(e) => diagnostic = diagnostic.note(format!("the state after step {} could not be saved: {e}", run.step)),
         }

@@ -84,6 +84,8 @@ pub struct RunResult {
     pub weights: Vec<Arc<Tensor>>,
     /// Wall time of the training loop.
     pub seconds: f64,
+    /// What was moved between memory and files, by name (`read`, `written`, …), where arrays live in files.
+    pub offload: Option<Vec<(&'static str, f64)>>,
     /// Whether it was interrupted (Ctrl-C).
     pub interrupted: bool,
 }

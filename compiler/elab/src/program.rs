@@ -121,6 +121,42 @@ pub struct LogSpec {
     pub formats: Vec<String>,
 }
 
+/// `offload "dir", weights = true, chunk = 8MiB, depth = 4, throttle = 400MiB`
+#[derive(Clone, Debug, PartialEq)]
+pub struct OffloadSpec {
+    /// Folder, as written; that of the run is below it if it has a variant.
+    pub folder: String,
+    /// Whether parameters and buffers of the model live there too, not only states of the optimizer.
+    pub weights: bool,
+    /// Bytes of arrays that are updated at one time.
+    pub chunk: usize,
+    /// Chunks in memory.
+    pub depth: usize,
+    /// Most bytes a second each way.
+    pub throttle: Option<f64>,
+}
+
+impl Default for OffloadSpec {
+    fn default() -> Self {
+        OffloadSpec { folder: String::new(), weights: false, chunk: 8 << 20, depth: 4, throttle: None }
+    }
+}
+
+impl OffloadSpec {
+    /// Bytes below which an array stays in memory: a file is read by the block.
+    pub const SMALLEST: usize = 4096;
+
+    /// Whether a slot lives in a file.
+    pub fn holds(&self, slot: &Slot) -> bool {
+        let kind = match slot.kind {
+            SlotKind::State => true,
+            SlotKind::Param | SlotKind::Frozen | SlotKind::Buffer => self.weights,
+            SlotKind::Counter => false,
+        };
+        kind && slot.ty.len() * slot.ty.dtype.size() >= Self::SMALLEST
+    }
+}
+
 /// A lowered `train` block.
 #[derive(Clone, Debug)]
 pub struct TrainProgram {
@@ -162,6 +198,8 @@ pub struct TrainProgram {
     pub resume: bool,
     /// Logs.
     pub log: Option<LogSpec>,
+    /// Which slots live in files.
+    pub offload: Option<OffloadSpec>,
     /// Stop after the step when this graph (inputs: watched values, f64 scalars, by these names) gives true (bool scalar).
     pub stop_when: Option<(Graph, Vec<String>)>,
     /// Whether a NaN or infinite loss ends the run (`on nan { stop }`, the default) or is left to the optimizer.
@@ -171,6 +209,11 @@ pub struct TrainProgram {
 }
 
 impl TrainProgram {
+    /// Slots that live in files.
+    pub fn offloaded(&self) -> Vec<usize> {
+        let Some(spec) = &self.offload else { return Vec::new() };
+        self.slots.iter().enumerate().filter(|(_, slot)| spec.holds(slot)).map(|(k, _)| k).collect()
+    }
     /// The output of the step that is the loss.
     pub fn loss_output(&self) -> usize {
         self.slots.len()

@@ -1,11 +1,15 @@
 //! What a `train` block says beside what is trained: checkpoints, logs, conditions, the device.
 
 use crate::evaluator::{Eval, Evaluator};
+use crate::program::OffloadSpec;
 use crate::scope::Scope;
 use crate::settings::{TrainSetup, mentions};
 use crate::value::Value;
 use optc_base::{Code, Diagnostic, Span};
 use optc_front::ast::{ExprKind, Setting};
+
+/// Bytes that a chunk of offloaded arrays has at least: one block.
+const LEAST_CHUNK: i64 = 4096;
 
 impl Evaluator<'_> {
     /// Checkpoints, logs, conditions and the like.
@@ -59,6 +63,7 @@ impl Evaluator<'_> {
                     }
                     setup.log = Some((path, formats));
                 }
+                "offload" => setup.offload = Some(self.offload(&mut scope, s)?),
                 "stop" => {
                     let cond = s.clauses.iter().find(|c| &*c.word.text == "when").and_then(|c| c.value.clone());
                     let Some(cond) = cond else {
@@ -111,12 +116,50 @@ impl Evaluator<'_> {
         }
     }
 
-    /// `with { checkpoint = …, log = … }`, after the block's own words.
+    /// `offload "dir", weights = true, chunk = 8MiB, depth = 4, throttle = 400MiB`
+    fn offload(&mut self, scope: &mut Scope, s: &Setting) -> Eval<OffloadSpec> {
+        let mut spec = OffloadSpec { folder: self.text_setting(scope, s)?, ..OffloadSpec::default() };
+        for (name, e) in &s.options {
+            let v = self.expr(scope, e)?;
+            let known = !self.checking();
+            match &*name.text {
+                "weights" => match v {
+                    Value::Bool(b) => spec.weights = b.unwrap_or(false),
+                    Value::Unknown => {}
+                    _ => return self.error("E0516", e.span, "`weights` must be true or false"),
+                },
+                word @ ("chunk" | "depth") => {
+                    let n = self.host_int(&v, e.span, word)?;
+                    let least = if word == "chunk" { LEAST_CHUNK } else { 1 };
+                    // While checking, a number that is not known counts as 1.
+                    if n < least && (known || matches!(&v, Value::Int(d) if d.known().is_some())) {
+                        return self.error("E0516", e.span, format!("`{word}` must be at least {least}, not {n}"));
+                    }
+                    if word == "chunk" { spec.chunk = n as usize } else { spec.depth = n as usize }
+                }
+                "throttle" => {
+                    let x = self.host_number(&v, e.span)?;
+                    if x <= 0.0 {
+                        return self.fail(
+                            Diagnostic::error(Code("E0516"), e.span, format!("`throttle` must be positive, not {x}"))
+                                .help("bytes a second that are read, and as many that are written: `throttle = 400MiB`"),
+                        );
+                    }
+                    spec.throttle = Some(x);
+                }
+                _ => return self.unknown_setting(name, "offload", &["weights", "chunk", "depth", "throttle"]),
+            }
+        }
+        Ok(spec)
+    }
+
+    /// `with { checkpoint = …, log = …, offload = … }`, after the block's own words.
     pub(crate) fn override_files(
         &mut self,
         setup: &mut TrainSetup,
         checkpoint: Option<(Value, Span)>,
         log: Option<(Value, Span)>,
+        offload: Option<(Value, Span)>,
     ) -> Eval<()> {
         if let Some((v, at)) = checkpoint {
             let folder = self.override_path(v, at, "checkpoint")?;
@@ -127,6 +170,11 @@ impl Evaluator<'_> {
             let path = self.override_path(v, at, "log")?;
             let formats = setup.log.as_ref().map_or_else(|| vec!["csv".to_string()], |l| l.1.clone());
             setup.log = path.map(|path| (path, formats));
+        }
+        if let Some((v, at)) = offload {
+            let folder = self.override_path(v, at, "offload")?;
+            let spec = setup.offload.take().unwrap_or_default();
+            setup.offload = folder.map(|folder| OffloadSpec { folder, ..spec });
         }
         Ok(())
     }

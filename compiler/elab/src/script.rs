@@ -317,12 +317,15 @@ impl<'p> Evaluator<'p> {
                     Value::Series(Rc::new(series.clone()))
                 } else if &*field.text == "seconds" {
                     Value::Float(Some(run.result.seconds))
+                } else if let (Some(moved), "offload") = (&run.result.offload, &*field.text) {
+                    Value::Record(Rc::new(moved.iter().map(|(name, x)| (Arc::from(*name), Value::Float(Some(*x)))).collect()))
                 } else if let Some(group) = series_below(&run.result.series, &field.text) {
                     group
                 } else {
                     let mut names: Vec<&str> = run.models.keys().map(|k| &**k).collect();
                     names.extend(run.result.series.keys().map(|k| k.as_str()));
                     names.push("seconds");
+                    names.extend(run.result.offload.is_some().then_some("offload"));
                     let d = Diagnostic::error(Code("E0224"), field.span, format!("a run has no `{}`", field.text));
                     return self.fail(match crate::names::nearest(&field.text, names.iter().copied()) {
                         Some(near) => d.help(format!("did you mean `{near}`")),

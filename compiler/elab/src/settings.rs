@@ -3,6 +3,7 @@
 use crate::data::CheckedData;
 use crate::evaluator::{Eval, Evaluator, Mode};
 use crate::host::DataTable;
+use crate::program::OffloadSpec;
 use crate::scope::Scope;
 use crate::value::{BlockValue, CallArg, ModelValue, OptimizerValue, Value};
 use optc_abi::DType;
@@ -29,6 +30,7 @@ const WORDS: &[&str] = &[
     "checkpoint",
     "resume",
     "log",
+    "offload",
     "stop",
     "on",
     "precision",
@@ -83,6 +85,8 @@ pub struct TrainSetup {
     pub resume: bool,
     /// Path and formats.
     pub log: Option<(String, Vec<String>)>,
+    /// Which arrays live in files.
+    pub offload: Option<OffloadSpec>,
     /// `stop when`
     pub stop_when: Option<Expr>,
     /// `on nan { stop }`
@@ -292,7 +296,7 @@ impl Evaluator<'_> {
         }
         let find = |word: &str| words.iter().copied().find(|s| &*s.word.text == word);
         self.key = self.settings_key(&scope, overrides, find("seed"))?;
-        for word in ["data", "loss", "optimizer", "steps", "epochs", "seed", "accumulate", "checkpoint", "log", "precision"] {
+        for word in ["data", "loss", "optimizer", "steps", "epochs", "seed", "accumulate", "checkpoint", "log", "offload", "precision"] {
             let mut all = words.iter().filter(|s| &*s.word.text == word);
             if let (Some(first), Some(second)) = (all.next(), all.next()) {
                 let d = Diagnostic::error(Code("E0527"), second.word.span, format!("`{word}` is set twice"))
@@ -417,6 +421,7 @@ impl Evaluator<'_> {
             checkpoint: None,
             resume: false,
             log: None,
+            offload: None,
             stop_when: None,
             stop_on_nan: true,
             precision: DType::F32,
@@ -447,7 +452,7 @@ impl Evaluator<'_> {
             setup.shuffle = self.flag(&v, at)?;
         }
         self.read_rest(&mut setup, &words)?;
-        self.override_files(&mut setup, take("checkpoint"), take("log"))?;
+        self.override_files(&mut setup, take("checkpoint"), take("log"), take("offload"))?;
         let mut int = |ev: &mut Self, setup: &mut TrainSetup, word: &str, low: i64| -> Eval<Option<i64>> {
             let (value, at) = match take(word) {
                 Some(v) => v,

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// Overrides that say how long a run goes on and where its files go; the run itself is the same.
-const SAME_RUN: &[&str] = &["steps", "epochs", "resume", "checkpoint", "log"];
+const SAME_RUN: &[&str] = &["steps", "epochs", "resume", "checkpoint", "log", "offload"];
 /// Longest name of a folder, in bytes; longer ones end in a hash.
 const LONGEST: usize = 120;
 /// Closures nested deeper than this are told apart by their text alone.

@@ -16,6 +16,7 @@ mod lin;
 mod loops;
 mod memory;
 mod net;
+mod offload;
 mod peak;
 mod print;
 pub mod reference;
@@ -43,6 +44,8 @@ pub struct Config {
     pub alias: Vec<(usize, usize)>,
     /// Indices of scalar float outputs that must be finite before anything aliased is overwritten.
     pub guards: Vec<usize>,
+    /// Inputs whose memory is a file's: [`Plan::offload`] says what is done with them.
+    pub offload: Vec<usize>,
 }
 
 /// A plan and the kernels it runs.
@@ -99,6 +102,9 @@ pub fn plan(graph: &Graph, config: &Config) -> Planned {
     let mut kernels = Vec::new();
     renumber(&mut code, &number, &mut kernel_number, &mut kernels, &store.kernels);
     plan.code = code;
+    if !config.offload.is_empty() {
+        plan.offload = offload::touches(&plan, &kernels, &config.offload);
+    }
     Planned { plan, kernels }
 }
 

@@ -4,6 +4,7 @@ pub mod conv;
 pub mod dtype;
 pub mod library;
 pub mod number;
+pub mod offload;
 pub mod pages;
 pub mod philox;
 pub mod plan;

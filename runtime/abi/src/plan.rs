@@ -4,6 +4,7 @@
 //! Kernels are named by their index in the list the back end compiled; the plan itself knows only their arguments.
 
 pub use crate::library::{LibCall, LibDims};
+use crate::offload::Touch;
 use crate::{DType, Tensor};
 use std::ffi::c_void;
 
@@ -308,6 +309,8 @@ pub struct Plan {
     pub code: Vec<Instr>,
     /// Spans that run-time errors refer to: [`Status::origin`] indexes it. (source id, start, end)
     pub origins: Vec<(u32, u32, u32)>,
+    /// What instructions do with inputs that live in files, in order; empty if there are none.
+    pub offload: Vec<Touch>,
 }
 
 /// What a kernel or plan reports. Written at most once with a non-zero code (the first error wins).
@@ -332,6 +335,8 @@ pub mod status {
     pub const OUT_OF_RANGE: i32 = 1;
     /// A guarded scalar was NaN or infinite; nothing aliased has been written.
     pub const NOT_FINITE: i32 = 2;
+    /// An array that lives in a file could not be read or written.
+    pub const STORAGE: i32 = 3;
 }
 
 /// A compiled kernel. `buffers` holds one address per buffer parameter, `sizes` one extent per size parameter; the parallel loop runs over `begin..end`.
@@ -367,6 +372,10 @@ pub struct RuntimeTable {
     pub conv: unsafe extern "C" fn(ctx: *mut c_void, index: i64, lhs: *const u8, rhs: *const u8, out: *mut u8, scratch: *mut u8),
     /// Runs library call `index` (of all [`Instr::Lib`] in pre-order) on the resolved addresses.
     pub lib: unsafe extern "C" fn(ctx: *mut c_void, index: i64, buffers: *const *mut u8),
+    /// Runs kernel instruction `touch` (of [`Plan::offload`]), chunk by chunk where it streams. Returns a code of [`status`].
+    pub stream: unsafe extern "C" fn(ctx: *mut c_void, touch: i64, kernel: KernelFn, bases: *const *mut u8) -> i32,
+    /// Before (`done` 0) and after (1) another instruction that uses offloaded inputs, `touch` of [`Plan::offload`]. Returns a code of [`status`].
+    pub touch: unsafe extern "C" fn(ctx: *mut c_void, touch: i64, done: i64) -> i32,
     /// In code compiled for profiling: the time since the last call belongs to instruction `index` (in pre-order); -1 starts a run.
     pub mark: unsafe extern "C" fn(ctx: *mut c_void, index: i64),
 }

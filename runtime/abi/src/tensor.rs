@@ -172,6 +172,10 @@ impl Tensor {
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         self.bytes.as_mut_slice()
     }
+    /// The raw bytes, whatever they mean.
+    pub fn into_bytes(self) -> AlignedBytes {
+        self.bytes
+    }
     /// Address of the first element; valid as long as the tensor lives and is not moved out of.
     pub fn as_ptr(&self) -> *mut u8 {
         self.bytes.as_ptr()

@@ -7,6 +7,7 @@ pub mod gemm;
 pub mod lib_call;
 mod matvec;
 pub mod narrow;
+pub mod offload;
 pub mod pool;
 pub mod program;
 mod simd;

@@ -1,8 +1,10 @@
 //! A compiled plan bound to memory.
 
 use crate::gemm::PreparedGemm;
+use crate::offload::{Engine, Failure, Moved, Options, Scratch, Stored, run_kernel};
 use crate::pool::Pool;
 use crate::{conv, lib_call};
+use optc_abi::offload::Touch;
 use optc_abi::pages::{self, LARGE};
 use optc_abi::plan::{Conv, Instr, KernelFn, LibOp, Plan, PlanFn, RawCall, RuntimeTable, Status, status};
 use optc_abi::tensor::AlignedBytes;
@@ -15,8 +17,12 @@ use std::time::{Duration, Instant};
 
 /// What compiled code reaches through [`RuntimeTable::ctx`].
 struct Context {
+    plan: Arc<Plan>,
     pool: Arc<Pool>,
     status: UnsafeCell<Status>,
+    /// Inputs that live in files; used by the thread that runs the plan alone.
+    offload: UnsafeCell<Option<Engine>>,
+    scratch: UnsafeCell<Scratch>,
     gemms: Vec<PreparedGemm>,
     convs: Vec<Conv>,
     libs: Vec<(LibOp, DType)>,
@@ -50,9 +56,13 @@ pub struct RunError {
 /// Seconds of running per byte after which large pages are worth their price: some twenty times it, as they save a few percent.
 const SETTLE: f64 = 25e-9;
 
-/// Inputs updated in place with their bytes.
+/// Inputs updated in place with their bytes, without those that live in files.
 fn updated(plan: &Plan) -> impl Iterator<Item = (usize, usize)> {
-    let alias = plan.outputs.iter().filter_map(|slot| slot.alias);
+    let in_file = |k: &usize| {
+        let reached = |t: &Touch| t.anywhere.iter().map(|a| a.0).chain(t.calls.iter().flatten().map(|r| r.input)).any(|i| i == *k);
+        plan.offload.iter().any(reached)
+    };
+    let alias = plan.outputs.iter().filter_map(|slot| slot.alias).filter(move |k| !in_file(k));
     alias.map(|k| (k, plan.inputs[k].shape.iter().product::<usize>() * plan.inputs[k].dtype.size()))
 }
 
@@ -78,8 +88,11 @@ impl Program {
     /// Binds `entry`, compiled from `plan` and kept alive by `code`, to an arena of its own.
     pub fn new(plan: Arc<Plan>, entry: PlanFn, code: Arc<dyn Any + Send + Sync>, pool: Arc<Pool>) -> Self {
         let mut context = Context {
+            plan: plan.clone(),
             pool,
             status: UnsafeCell::default(),
+            offload: UnsafeCell::default(),
+            scratch: UnsafeCell::default(),
             gemms: Vec::new(),
             convs: Vec::new(),
             libs: Vec::new(),
@@ -141,6 +154,14 @@ impl Program {
         self.arena.as_slice().len()
     }
 
+    /// Replaces the arena, which must not have been used, by memory at least as large, such as a mapped file's.
+    pub fn use_arena(&mut self, memory: Tensor) {
+        assert!(memory.bytes().len() >= self.plan.arena_bytes, "an arena is too small");
+        self.arena = memory.into_bytes();
+        self.bases[0] = self.arena.as_ptr();
+        self.unsettled = None;
+    }
+
     /// Binds input `k` to memory; it stays bound for later runs.
     ///
     /// # Safety
@@ -155,6 +176,26 @@ impl Program {
     /// As for [`Program::bind_input`].
     pub unsafe fn bind_output(&mut self, k: usize, address: *mut u8) {
         self.bases[1 + self.plan.inputs.len() + k] = address;
+    }
+
+    /// Keeps inputs in files: from now on runs read them ahead and write them behind. The program must have been compiled for it ([`Plan::offload`]), and the inputs
+    /// must also be bound, to mappings of the files.
+    ///
+    /// # Errors
+    /// A file that cannot be opened.
+    pub fn offload(&mut self, stored: Vec<Stored>, options: &Options) -> Result<(), Failure> {
+        *self.context.offload.get_mut() = Some(Engine::new(&self.plan, stored, options)?);
+        Ok(())
+    }
+
+    /// What was moved between memory and files so far.
+    pub fn moved(&mut self) -> Moved {
+        self.context.offload.get_mut().as_ref().map_or_else(Moved::default, Engine::moved)
+    }
+
+    /// Why the last run ended with [`status::STORAGE`].
+    pub fn take_failure(&mut self) -> Option<Failure> {
+        self.context.offload.get_mut().as_mut().and_then(Engine::take_failure)
     }
 
     /// Runs once on the bound memory.
@@ -175,8 +216,13 @@ impl Program {
             gemm: gemm_entry,
             conv: conv_entry,
             lib: lib_entry,
+            stream,
+            touch,
             mark,
         };
+        if self.context.offload.get_mut().as_mut().is_some_and(|engine| !engine.begin()) {
+            return Err(RunError { status: Status { code: status::STORAGE, origin: -1, ..Status::default() }, span: None });
+        }
         let start = self.unsettled.map(|_| Instant::now());
         // SAFETY: the bases are as the compiled plan expects them.
         let code = unsafe { (self.entry)(&table, self.bases.as_ptr()) };
@@ -189,6 +235,9 @@ impl Program {
         let mut status = *self.context.status.get_mut();
         if status.code == status::OK {
             status.code = code;
+        }
+        if self.context.offload.get_mut().as_mut().is_some_and(|engine| !engine.end()) {
+            status.code = status::STORAGE;
         }
         if status.code == status::OK {
             return Ok(());
@@ -255,7 +304,7 @@ unsafe extern "C" fn parallel(ctx: *mut c_void, kernel: KernelFn, calls: *const 
     ENDS.set(ends);
 }
 
-struct StatusCell(*mut Status);
+pub(crate) struct StatusCell(pub(crate) *mut Status);
 // SAFETY: kernels write it only to report an error; a race between two errors leaves one of them.
 unsafe impl Sync for StatusCell {}
 
@@ -271,6 +320,27 @@ impl Calls<'_> {
         // SAFETY: compiled code prepared the arguments for this kernel.
         unsafe { kernel(call.buffers, call.sizes, begin, end, status.0) }
     }
+}
+
+unsafe extern "C" fn stream(ctx: *mut c_void, touch: i64, kernel: KernelFn, bases: *const *mut u8) -> i32 {
+    // SAFETY: compiled code passes the table's context, an index of the plan and the bases of the run; only the thread that runs the plan calls this.
+    unsafe {
+        let context = &*ctx.cast::<Context>();
+        let (engine, scratch) = (&mut *context.offload.get(), &mut *context.scratch.get());
+        run_kernel(&context.plan, &context.pool, engine.as_mut(), scratch, touch as usize, kernel, bases, context.status.get())
+    }
+}
+
+unsafe extern "C" fn touch(ctx: *mut c_void, touch: i64, done: i64) -> i32 {
+    // SAFETY: as in `stream`.
+    let engine = unsafe { (*(*ctx.cast::<Context>()).offload.get()).as_ref() };
+    let Some(engine) = engine else { return status::OK };
+    let job = engine.jobs_of(touch as usize).start;
+    if done != 0 {
+        engine.done(job, Duration::ZERO);
+        return status::OK;
+    }
+    if engine.wait_for(job) { status::OK } else { status::STORAGE }
 }
 
 unsafe extern "C" fn gemm_entry(ctx: *mut c_void, index: i64, a: *const u8, b: *const u8, c: *mut u8) {

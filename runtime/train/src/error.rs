@@ -55,6 +55,8 @@ pub const CODES: &[(&str, &str)] = &[
     ("R0125", "a process does not answer in time"),
     ("R0126", "an answer of a process cannot be used"),
     ("R0127", "a log of a process does not hold the request"),
+    ("R0128", "no room on the disk for offloaded arrays"),
+    ("R0129", "the file of an offloaded array is damaged"),
 ];
 
 impl TrainError {

@@ -1,5 +1,6 @@
 //! Data sources, batching, checkpoints, logs, plots and reports: everything around compiled programs that needs files or formats.
 
+pub mod array_file;
 pub mod atomic;
 pub mod batch;
 pub mod checkpoint;
@@ -18,6 +19,7 @@ pub mod split;
 pub mod table;
 pub mod tfevents;
 
+pub use array_file::ArrayFile;
 pub use batch::Batches;
 pub use checkpoint::{Checkpoint, Checkpoints};
 pub use data::{Fact, Source, Text};

@@ -146,6 +146,20 @@ const PAGES: &[(&str, &str)] = &[
          is not started. Each exchange of the log answers one request that equals its own. A request that is not there means that the spec\n\
          has changed since: record it anew.",
     ),
+    (
+        "R0128",
+        "`offload \"dir\"` keeps states of the optimizer, and with `weights = true` the model's arrays, in files of that folder. Their room on the\n\
+         disk is taken before the first step, so that a run does not fail on its way, and the disk does not have it. AdamW keeps two arrays\n\
+         of the size of the weights. Free some space, or name a folder on another disk:\n\n\
+         \x20   offload \"/mnt/large/states\"\n\n\
+         Checkpoints are written beside them and need as much again. Nothing that a checkpoint holds was touched.",
+    ),
+    (
+        "R0129",
+        "While a run goes on, the file of an array that lives in the folder of `offload` was cut off or replaced, so that its bytes cannot be read.\n\
+         Each run needs the files for itself: leave them alone until it has ended. The step at hand was not finished and the files hold half of\n\
+         it; a checkpoint holds a whole state: go on from it with `--resume`.",
+    ),
 ];
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use super::{driver, explain, say};
 use crate::cache::Compiler;
 use crate::cost;
 use crate::messages::Messages;
+use crate::offload::Files;
 use crate::pipeline::{self, CompileOptions};
 use crate::profile::Profile;
 use crate::session::{Failed, Session};
@@ -169,10 +170,10 @@ pub fn spec(file: &Path, name: Option<&str>, set: &[String], settings: &Settings
             })?
         };
         let lower = start.elapsed().as_secs_f64();
-        let slots = crate::initial::initial_slots(&program, &mut compiler).map_err(fail)?;
+        let slots = crate::initial::initial_slots(&program, &mut compiler, &Files::default()).map_err(fail)?;
         let init = start.elapsed().as_secs_f64() - lower;
         compiler.timings = Default::default();
-        let mut stepper = Stepper::new(&program, &slots, &mut compiler).map_err(fail)?;
+        let mut stepper = Stepper::new(&program, &slots, &Files::default(), &mut compiler).map_err(fail)?;
         let timings = compiler.timings;
         let before = start.elapsed();
         let first = stepper.step(0);
@@ -396,7 +397,7 @@ pub fn optimizer(
     let mut compiler = Compiler::new(settings.threads);
     compiler.profile = settings.profile;
     let threads = compiler.pool().threads();
-    let slots = crate::initial::initial_slots(&program, &mut compiler).map_err(fail)?;
+    let slots = crate::initial::initial_slots(&program, &mut compiler, &Files::default()).map_err(fail)?;
     compiler.timings = Default::default();
     let (graph, options) = cost::update_only(&program);
     let mut update = compiler.program(&graph, &options).map_err(|e| {

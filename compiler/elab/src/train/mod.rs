@@ -165,6 +165,7 @@ impl Evaluator<'_> {
             checkpoint: setup.checkpoint.clone().map(|(folder, every, keep)| CheckpointSpec { folder, every, keep }),
             resume: setup.resume,
             log: setup.log.clone().map(|(path, formats)| LogSpec { path, formats }),
+            offload: setup.offload.clone(),
             stop_when,
             stop_on_nan: setup.stop_on_nan,
             precision: setup.precision,

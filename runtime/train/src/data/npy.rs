@@ -238,33 +238,44 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// The bytes of an npy file (version 1; the elements start at a multiple of 64). NumPy has no bfloat16: those are written as `<f4`.
-pub fn encode(t: &Tensor) -> Vec<u8> {
-    let widened;
-    let (t, descr) = match t.dtype {
-        DType::BF16 => {
-            widened = t.cast(DType::F32);
-            (&widened, "<f4")
-        }
-        DType::F32 => (t, "<f4"),
-        DType::F64 => (t, "<f8"),
-        DType::F16 => (t, "<f2"),
-        DType::I32 => (t, "<i4"),
-        DType::I64 => (t, "<i8"),
-        DType::U32 => (t, "<u4"),
-        DType::U8 => (t, "|u1"),
-        DType::Bool => (t, "|b1"),
-    };
-    let extents: Vec<String> = t.shape.iter().map(|d| d.to_string()).collect();
-    let comma = if t.shape.len() == 1 { "," } else { "" };
+/// NumPy's name of an element type; none for bfloat16, which it does not have.
+fn descr(dtype: DType) -> Option<&'static str> {
+    Some(match dtype {
+        DType::BF16 => return None,
+        DType::F32 => "<f4",
+        DType::F64 => "<f8",
+        DType::F16 => "<f2",
+        DType::I32 => "<i4",
+        DType::I64 => "<i8",
+        DType::U32 => "<u4",
+        DType::U8 => "|u1",
+        DType::Bool => "|b1",
+    })
+}
+
+/// Everything before the elements (version 1), filled up to a multiple of `align` bytes, itself a multiple of 64.
+fn header(descr: &str, shape: &[usize], align: usize) -> Vec<u8> {
+    let extents: Vec<String> = shape.iter().map(|d| d.to_string()).collect();
+    let comma = if shape.len() == 1 { "," } else { "" };
     let mut header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({}{comma}), }}", extents.join(", "));
-    let padded = (10 + header.len() + 1).next_multiple_of(64) - 10;
+    let padded = (10 + header.len() + 1).next_multiple_of(align) - 10;
     header.extend(std::iter::repeat_n(' ', padded - 1 - header.len()));
     header.push('\n');
-    let mut out = Vec::with_capacity(10 + padded + t.bytes().len());
-    out.extend_from_slice(b"\x93NUMPY\x01\x00");
+    let mut out = b"\x93NUMPY\x01\x00".to_vec();
     out.extend_from_slice(&(padded as u16).to_le_bytes());
     out.extend_from_slice(header.as_bytes());
+    out
+}
+
+/// The header of a file whose elements begin at byte `align`, a multiple of 64 that the header fits in. bfloat16 is described as two bytes without a meaning (`V2`).
+pub(crate) fn aligned_header(dtype: DType, shape: &[usize], align: usize) -> Vec<u8> {
+    header(descr(dtype).unwrap_or("|V2"), shape, align)
+}
+
+/// The bytes of an npy file (version 1; the elements start at a multiple of 64). NumPy has no bfloat16: those are written as `<f4`.
+pub fn encode(t: &Tensor) -> Vec<u8> {
+    let Some(descr) = descr(t.dtype) else { return encode(&t.cast(DType::F32)) };
+    let mut out = header(descr, &t.shape, 64);
     out.extend_from_slice(t.bytes());
     out
 }

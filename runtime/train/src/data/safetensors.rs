@@ -5,8 +5,7 @@ use crate::data::file::{Bytes, MAP_FROM};
 use crate::error::{Result, TrainError};
 use indexmap::IndexMap;
 use optc_abi::{DType, Tensor};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-use std::collections::HashMap;
+use safetensors::tensor::{Dtype, SafeTensors};
 use std::path::Path;
 
 /// The arrays of a file, sorted by name, and its metadata entry `key`, if it has one. `R0116` if the file is damaged, `R0110` for
@@ -55,20 +54,29 @@ pub fn metadata(path: &Path, key: &str) -> Option<String> {
     metadata.metadata().as_ref()?.get(key).cloned()
 }
 
-/// Writes tensors with one metadata entry (under `key`) as a safetensors file, atomically. One entry only, because the library writes a hash map in
-/// any order, and equal states should give equal files.
+/// Writes tensors with one metadata entry (under `key`) as a safetensors file, atomically, and never holds more than a piece of it in memory: tensors may be larger.
+/// The largest elements come first, so that all are aligned; then the order of names, so that equal states give equal files.
 pub(crate) fn write(path: &Path, key: &str, tensors: &IndexMap<String, &Tensor>, meta: Option<String>) -> Result<()> {
-    let views: Vec<(&str, TensorView<'_>)> = tensors
-        .iter()
-        .map(|(name, t)| {
-            let view = TensorView::new(format_type(t.dtype), t.shape.clone(), t.bytes()).expect("a tensor's bytes fit its shape");
-            (name.as_str(), view)
-        })
-        .collect();
-    let info = meta.map(|m| HashMap::from([(key.to_string(), m)]));
-    let bytes =
-        safetensors::serialize(views, info).map_err(|e| TrainError::new("R0102", format!("cannot lay out the file: {e}")).at(path))?;
-    atomic::write(path, &bytes)
+    let mut sorted: Vec<(&str, &Tensor)> = tensors.iter().map(|(name, t)| (name.as_str(), *t)).collect();
+    sorted.sort_by_key(|(name, t)| (std::cmp::Reverse(t.dtype.size()), *name));
+    let mut header = serde_json::Map::new();
+    if let Some(m) = meta {
+        header.insert("__metadata__".into(), serde_json::json!({ key: m }));
+    }
+    let mut at = 0;
+    for (name, t) in &sorted {
+        let end = at + t.bytes().len();
+        let entry = serde_json::json!({ "dtype": format_type(t.dtype), "shape": t.shape, "data_offsets": [at, end] });
+        header.insert((*name).to_string(), entry);
+        at = end;
+    }
+    let mut header = serde_json::Value::Object(header).to_string().into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    atomic::write_with(path, |out| {
+        out.write_all(&(header.len() as u64).to_le_bytes())?;
+        out.write_all(&header)?;
+        sorted.iter().try_for_each(|(_, t)| out.write_all(t.bytes()))
+    })
 }
 
 /// The format's name of an element type.
