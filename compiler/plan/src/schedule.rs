@@ -225,8 +225,9 @@ pub(crate) fn order(
     while sequence.len() < units.len() {
         let Some(u) = ready.pop() else {
             // Units wait for each other because of memory: one result gets memory of its own and is copied at the end.
-            let c = (0..claims.len())
-                .find(|&c| !given_up[c] && claims[c].input.is_some() && !done[claims[c].unit])
+            let c = ring(&next, &done, &given_up)
+                .into_iter()
+                .min_by_key(|&c| (claims[c].bytes, c))
                 .unwrap_or_else(|| panic!("compiler bug: kernels that wait for each other"));
             given_up[c] = true;
             give_up(&claims[c], &mut copies);
@@ -266,6 +267,32 @@ pub(crate) fn order(
         code.append(&mut units[u].code);
     }
     (code, copies)
+}
+
+/// The claims that make units of some ring wait for each other, where no unit can run.
+fn ring(next: &[Vec<(usize, usize)>], done: &[bool], given_up: &[bool]) -> Vec<usize> {
+    // For each unit one that it waits for, and the claim because of which it does.
+    let mut before: Vec<Option<(usize, usize)>> = vec![None; next.len()];
+    for (u, list) in next.iter().enumerate().filter(|(u, _)| !done[*u]) {
+        for &(v, label) in list.iter().filter(|(_, label)| *label == usize::MAX || !given_up[*label]) {
+            before[v].get_or_insert((u, label));
+        }
+    }
+    let Some(mut at) = (0..next.len()).find(|&u| !done[u] && before[u].is_some()) else { return Vec::new() };
+    // After as many steps back as there are units the walk is inside a ring.
+    for _ in 0..next.len() {
+        at = before[at].map_or(at, |(u, _)| u);
+    }
+    let (start, mut labels) = (at, Vec::new());
+    loop {
+        let Some((u, label)) = before[at] else { break };
+        labels.extend((label != usize::MAX).then_some(label));
+        at = u;
+        if at == start {
+            break;
+        }
+    }
+    labels
 }
 
 /// Lets results take the memory of arrays that are read for the last time, element by element, by the unit that writes them.

@@ -273,16 +273,24 @@ impl Shared {
 /// When the next transfer may begin.
 #[derive(Default)]
 struct Pace {
-    due: Option<Instant>,
+    /// When the last one should have ended, and when it did: waking up late is made up for, being idle is not.
+    last: Option<(Instant, Instant)>,
 }
+
+/// Most time that is made up for.
+const MADE_UP: Duration = Duration::from_millis(10);
+/// Time between two transfers up to which the second one follows the first.
+const FOLLOWS: Duration = Duration::from_millis(1);
 
 impl Pace {
     fn keep(&mut self, start: Instant, bytes: u64, limit: f64) {
-        // Sleeping too long is made up for, being idle is not.
-        let begin = self.due.map_or(start, |due| due.max(start - Duration::from_millis(5)));
+        let begin = match self.last {
+            Some((due, end)) if start.saturating_duration_since(end) < FOLLOWS => due.max(start - MADE_UP),
+            _ => start,
+        };
         let due = begin + Duration::from_secs_f64(bytes as f64 / limit);
-        self.due = Some(due);
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        self.last = Some((due, Instant::now()));
     }
 }
 

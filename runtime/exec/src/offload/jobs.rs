@@ -101,7 +101,8 @@ pub(crate) fn cut(plan: &Plan, chunk: usize, bytes: &dyn Fn(usize) -> u64) -> Jo
     jobs
 }
 
-/// The chunks of a kernel instruction; none if one unit of its work alone needs more memory than a chunk.
+/// The chunks of a kernel instruction; none if one of its passes alone needs more memory than a chunk. Passes are independent: between which of them a chunk ends
+/// changes nothing.
 fn chunks(plan: &Plan, touch: &Touch, number: usize, chunk: usize, bytes: &dyn Fn(usize) -> u64) -> Option<Vec<Job>> {
     if touch.calls.is_empty() {
         return None;
@@ -110,25 +111,22 @@ fn chunks(plan: &Plan, touch: &Touch, number: usize, chunk: usize, bytes: &dyn F
     let mut list = Vec::new();
     let mut job = Job { touch: number, ..Job::default() };
     for (c, (call, reaches)) in calls.iter().zip(&touch.calls).enumerate() {
-        let grain = call.grain.max(1);
         let mut at = 0;
         while at < call.range {
-            // As many units as fit.
+            // As many passes as fit.
             let needs = |end: i64| -> usize { reaches.iter().map(|r| need(range(r, at, end, bytes(r.input)))).sum() };
-            let left = (call.range - at - 1) / grain + 1;
-            let one = needs((at + grain).min(call.range));
+            let one = needs(at + 1);
             if one > chunk {
                 return None;
             }
             if job.bytes + one > chunk {
                 list.push(std::mem::replace(&mut job, Job { touch: number, ..Job::default() }));
             }
-            let (mut units, mut too_many) = (1, left + 1);
-            while too_many - units > 1 {
-                let middle = units + (too_many - units) / 2;
-                if job.bytes + needs((at + middle * grain).min(call.range)) <= chunk { units = middle } else { too_many = middle }
+            let (mut end, mut too_far) = (at + 1, call.range + 1);
+            while too_far - end > 1 {
+                let middle = end + (too_far - end) / 2;
+                if job.bytes + needs(middle) <= chunk { end = middle } else { too_far = middle }
             }
-            let end = (at + units * grain).min(call.range);
             let first = job.windows.len();
             for (k, reach) in reaches.iter().enumerate() {
                 let (begin, stop) = range(reach, at, end, bytes(reach.input));
@@ -246,7 +244,6 @@ mod tests {
         let passes: Vec<i64> = jobs.list.iter().flat_map(|j| &j.parts).flat_map(|p| p.begin..p.end).collect();
         assert_eq!(passes, (0..100).collect::<Vec<_>>());
         assert!(jobs.list.len() > 5 && jobs.largest <= 40_000);
-        assert!(jobs.list.iter().flat_map(|j| &j.parts).all(|p| p.begin % 3 == 0), "units stay whole");
         let mut end = 0;
         for w in jobs.list.iter().flat_map(|j| &j.windows).filter(|w| w.input == 0) {
             assert_eq!(w.written.0, end, "writes meet without overlapping");
@@ -268,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_pass_waits_for_the_writes_of_the_first_and_large_units_run_whole() {
+    fn a_second_pass_waits_for_the_writes_of_the_first_and_large_passes_run_whole() {
         let touch = |instr, writes| Touch { instr, position: instr, calls: vec![vec![reach(0, writes, 4096)]], anywhere: vec![] };
         let p = plan(vec![touch(0, true), touch(1, false)], &[(8, 1)]);
         let jobs = cut(&p, 2 * 8192 + 100, &|_| 8 * 4096);
