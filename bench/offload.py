@@ -57,7 +57,7 @@ experiment measure {{
   {report}
 }}
 """
-REPORT = 'print "{{\\"seconds\\": {r.offload.stepping}, \\"read\\": {r.offload.read}, \\"written\\": {r.offload.written}, \\"peak\\": {r.offload.peak}, \\"waiting\\": {r.offload.waiting}}}"'
+REPORT = 'print "moved seconds={r.offload.stepping} read={r.offload.read} written={r.offload.written} peak={r.offload.peak} waiting={r.offload.waiting}"'
 
 
 class Limit:
@@ -209,7 +209,7 @@ def main():
     os.makedirs(args.dir, exist_ok=True)
     options = f'offload "states", weights = true, chunk = {args.chunk_mib}MiB, depth = {args.depth}'
     for name, offload, report in (
-        ("files", options, REPORT.format()),
+        ("files", options, REPORT),
         ("memory", f'checkpoint "kept" every {args.steps}, keep = 1', 'print "{r.seconds}"'),
     ):
         with open(os.path.join(args.dir, f"{name}.opt"), "w") as f:
@@ -228,8 +228,8 @@ def main():
     try:
         per_step = None
         for k in range(args.rounds):
-            line = next(x for x in optc("files", True).splitlines() if x.startswith("{"))
-            r = json.loads(line)
+            line = next(x for x in optc("files", True).splitlines() if x.startswith("moved "))
+            r = {name: float(value) for name, value in (part.split("=") for part in line.split()[1:])}
             per_step = (int(r["read"]) // args.steps, int(r["written"]) // args.steps)
             seconds = sequential(os.path.join(args.dir, "plain"), *per_step)
             disks.append(sum(per_step) / seconds / 1e9)

@@ -80,7 +80,9 @@ fn bits(folder: &Path) -> (u64, Vec<(String, String)>) {
 
 #[test]
 fn all_states_are_those_of_a_run_in_memory() {
-    for optimizer in ["adamw(lr = 1e-3)", "lion(lr = 1e-3)", "adafactor()", "clip_by_global_norm(0.1) |> adamw(lr = 1e-3)", "lamb()", "narrow()"] {
+    for optimizer in
+        ["adamw(lr = 1e-3)", "lion(lr = 1e-3)", "adafactor()", "clip_by_global_norm(0.1) |> adamw(lr = 1e-3)", "lamb()", "narrow()"]
+    {
         let memory = folder(&spec(optimizer, 5, 5, ""));
         finish(command(memory.path(), 1, false));
         let expected = bits(memory.path());

@@ -562,16 +562,15 @@ fn failed_step(
     let mut diagnostic = match ranges {
         Some(d) => d,
         // The search for the culprit holds everything in memory.
-        None => match (run.files.bytes() <= SEARCHED)
-            .then(|| crate::nan::blame(program, &run.slots, stepper.inputs_after_slots()))
-            .flatten()
-        {
-            Some(b) => {
-                Diagnostic::error(Code("R0202"), b.span, format!("step {step}: {} here makes the loss {}", b.what, b.loss)).at(b.detail)
+        None => {
+            match (run.files.bytes() <= SEARCHED).then(|| crate::nan::blame(program, &run.slots, stepper.inputs_after_slots())).flatten() {
+                Some(b) => {
+                    Diagnostic::error(Code("R0202"), b.span, format!("step {step}: {} here makes the loss {}", b.what, b.loss)).at(b.detail)
+                }
+                None => Diagnostic::error(Code("R0202"), program.span, format!("step {step}: the loss is not finite")),
             }
-            None => Diagnostic::error(Code("R0202"), program.span, format!("step {step}: the loss is not finite")),
+            .help("lower the learning rate, clip the gradient, or guard the operation; `on nan { skip }` leaves it to the optimizer")
         }
-        .help("lower the learning rate, clip the gradient, or guard the operation; `on nan { skip }` leaves it to the optimizer"),
     };
     if let Some(store) = store {
         // The state before this step is good: the guards stood in front of every write.

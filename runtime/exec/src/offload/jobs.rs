@@ -134,7 +134,16 @@ fn chunks(plan: &Plan, touch: &Touch, number: usize, chunk: usize, bytes: &dyn F
                 // Arrays that a loop walks through side by side must not begin at the same place of a page: a load would wait for an earlier store to such an address.
                 let place = job.bytes + (k * SECTOR) % BLOCK;
                 let written = if reach.writes { blocks } else { (blocks.0, blocks.0) };
-                job.windows.push(Window { input: reach.input, begin, end: stop, blocks, written, at: place, carried: false, carries: false });
+                job.windows.push(Window {
+                    input: reach.input,
+                    begin,
+                    end: stop,
+                    blocks,
+                    written,
+                    at: place,
+                    carried: false,
+                    carries: false,
+                });
                 job.bytes += need((begin, stop));
             }
             job.parts.push(Part { call: c, begin: at, end, windows: first..job.windows.len() });

@@ -41,7 +41,14 @@ impl Scratch {
     }
 
     /// Adds passes of a call. `moved` gives the memory that stands for an input's, as if the array began there.
-    fn push(&mut self, plan: &Plan, call: &KernelCall, passes: (i64, i64), bases: *const *mut u8, moved: impl Fn(usize) -> Option<*mut u8>) {
+    fn push(
+        &mut self,
+        plan: &Plan,
+        call: &KernelCall,
+        passes: (i64, i64),
+        bases: *const *mut u8,
+        moved: impl Fn(usize) -> Option<*mut u8>,
+    ) {
         let first = self.addresses.len();
         for place in &call.buffers {
             let base = match plan.input_of(place.buffer).and_then(&moved) {
