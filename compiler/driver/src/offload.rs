@@ -81,6 +81,14 @@ impl Files {
         self.files.iter().flatten().try_for_each(ArrayFile::settle)
     }
 
+    /// Makes them ordinary `.npy` files, once nothing more is written.
+    ///
+    /// # Errors
+    /// A file that is gone.
+    pub fn finish(&self) -> Result<(), TrainError> {
+        self.files.iter().flatten().try_for_each(ArrayFile::finish)
+    }
+
     /// What the runtime needs to know of them.
     pub fn stored(&self) -> Vec<Stored> {
         let stored = |(input, file): (usize, &Option<ArrayFile>)| {

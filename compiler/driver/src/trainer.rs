@@ -377,6 +377,7 @@ pub fn train(program: &TrainProgram, around: &mut Surroundings<'_>) -> Result<Ru
     eval.weights(program, &run.slots).map_err(|e| run_error(&e, "evaluation weights", span))?;
     let moved = (!run.files.is_empty()).then(|| offload::record(&run.files, &stepper.program.moved()));
     drop(stepper);
+    run.files.finish().map_err(files)?;
     let mut slots = Vec::new();
     for (k, slot) in std::mem::take(&mut run.slots).into_iter().enumerate() {
         slots.push(Arc::new(match run.files.get(k) {

@@ -1,6 +1,7 @@
 //! The text of a plan, for people.
 
 use crate::Planned;
+use optc_abi::offload::Touch;
 use optc_abi::plan::{BufRef, Instr, LibOp, MatRef, Place, Plan, Trip};
 use std::fmt::Write;
 
@@ -24,7 +25,29 @@ pub fn print(planned: &Planned) -> String {
     plan.walk(&mut |_| count += 1);
     let _ = writeln!(out, "instructions: {count}");
     code(&mut out, planned, &plan.code, 1);
+    plan.offload.iter().for_each(|t| files(&mut out, t));
     out
+}
+
+/// What an instruction does with inputs that live in files.
+fn files(out: &mut String, touch: &Touch) {
+    let mut streams: Vec<(usize, bool)> = Vec::new();
+    for r in touch.calls.iter().flatten() {
+        if !streams.contains(&(r.input, r.writes)) {
+            streams.push((r.input, r.writes));
+        }
+    }
+    let list = |all: &[(usize, bool)]| -> String {
+        all.iter().map(|(k, writes)| format!(" in{k}{}", if *writes { " (written)" } else { "" })).collect::<Vec<_>>().join(",")
+    };
+    let _ = write!(out, "files: instruction {}", touch.instr);
+    if !streams.is_empty() {
+        let _ = write!(out, " streams{}", list(&streams));
+    }
+    if !touch.anywhere.is_empty() {
+        let _ = write!(out, " maps{}", list(&touch.anywhere));
+    }
+    out.push('\n');
 }
 
 fn place(plan: &Plan, r: &BufRef) -> String {

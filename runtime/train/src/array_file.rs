@@ -101,6 +101,13 @@ impl ArrayFile {
         Tensor::mapped(self.dtype, &self.shape, pages, BLOCK).ok_or_else(short)
     }
 
+    /// Cuts off what the file has been filled up with, once no more is written to it in blocks: now it is an ordinary `.npy` file.
+    pub fn finish(&self) -> Result<()> {
+        let length = (BLOCK + self.bytes()) as u64;
+        let file = OpenOptions::new().write(true).open(&self.path);
+        file.and_then(|f| f.set_len(length)).map_err(|e| TrainError::write(&self.path, e))
+    }
+
     /// Writes what is still in memory to the disk and lets go of the memory.
     pub fn settle(&self) -> Result<()> {
         let file = File::open(&self.path).map_err(|e| TrainError::read(&self.path, e))?;
@@ -158,8 +165,9 @@ mod tests {
         assert!(t.to_f64().iter().all(|x| *x == 0.0));
         t.set_f64(14, 2.5);
         files[0].settle().unwrap();
-        assert_eq!((npy::read(&files[0].path).unwrap(), files[0].view().unwrap()), (t.clone(), t));
         assert_eq!(fs::metadata(&files[0].path).unwrap().len(), 2 * BLOCK as u64);
+        files[0].finish().unwrap();
+        assert_eq!((npy::read(&files[0].path).unwrap(), files[0].view().unwrap()), (t.clone(), t));
         let mut v = files[2].view().unwrap();
         v.set_f64(0, 1.0);
         assert_eq!(files[2].view().unwrap().get_f64(0), 0.0, "a view is not the file");

@@ -10,20 +10,27 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Where a step stands: numbers of jobs that were read, computed, and done with their writing.
+/// Threads that read: a disk is faster when it knows the next request before it has answered the last.
+const READERS: usize = 2;
+/// A job that has no memory.
+const NONE: usize = usize::MAX;
+
+/// Where a step stands: numbers of jobs that readers have taken, that are in memory, computed, and done with their writing.
 #[derive(Default)]
 struct State {
     running: bool,
     closing: bool,
+    taken: usize,
     loaded: usize,
     computed: usize,
     complete: usize,
     /// Pieces of memory not in use.
     free: Vec<usize>,
-    /// The piece of each job that is in memory.
+    /// The piece of each job that is in memory, and whether it has been read.
     piece: Vec<usize>,
-    /// The reader, the writer is at work outside the lock.
-    reading: bool,
+    ready: Vec<bool>,
+    /// How many readers, and whether the writer, are at work outside the lock.
+    reading: usize,
     writing: bool,
     failure: Option<Failure>,
     moved: Moved,
@@ -40,6 +47,8 @@ struct Shared {
     state: Mutex<State>,
     change: Condvar,
     throttle: Option<f64>,
+    /// Of reading and writing.
+    paces: [Mutex<Pace>; 2],
 }
 
 /// Memory for chunks.
@@ -84,7 +93,12 @@ impl Engine {
             let (name, path) = files.first().map_or_else(Default::default, |(s, _)| (s.name.clone(), s.path.clone()));
             Failure { name, path, writing: false, error }
         })?;
-        let state = State { free: (0..depth).rev().collect(), piece: vec![0; jobs.list.len()], ..State::default() };
+        let state = State {
+            free: (0..depth).rev().collect(),
+            piece: vec![NONE; jobs.list.len()],
+            ready: vec![false; jobs.list.len()],
+            ..State::default()
+        };
         let inputs = file_of.len();
         let shared = Arc::new(Shared {
             jobs,
@@ -94,9 +108,11 @@ impl Engine {
             state: Mutex::new(state),
             change: Condvar::new(),
             throttle: options.throttle.filter(|t| *t > 0.0),
+            paces: Default::default(),
         });
         let mut engine = Engine { shared, threads: Vec::new(), start: Instant::now(), carried: vec![Vec::with_capacity(BLOCK); inputs] };
-        for (name, work) in [("optc-read", read as fn(&Shared)), ("optc-write", write)] {
+        let readers = std::iter::repeat_n(("optc-read", read as fn(&Shared)), READERS);
+        for (name, work) in readers.chain([("optc-write", write as fn(&Shared))]) {
             let shared = engine.shared.clone();
             let thread = std::thread::Builder::new().name(name.into()).spawn(move || work(&shared));
             engine.threads.push(thread.unwrap_or_else(|e| panic!("the system refuses a thread: {e}")));
@@ -116,7 +132,8 @@ impl Engine {
             };
             state.failure.get_or_insert(Failure { name: s.name.clone(), path: s.path.clone(), writing: false, error });
         }
-        (state.loaded, state.computed, state.complete) = (0, 0, 0);
+        (state.taken, state.loaded, state.computed, state.complete) = (0, 0, 0, 0);
+        state.ready.fill(false);
         state.running = state.failure.is_none();
         self.shared.change.notify_all();
         state.running
@@ -130,13 +147,13 @@ impl Engine {
             state = self.shared.wait(state);
         }
         state.running = false;
-        while state.reading || state.writing {
+        while state.reading > 0 || state.writing {
             state = self.shared.wait(state);
         }
         // What was read ahead of a step that stopped, or computed by one that failed.
-        for job in state.complete..state.loaded {
-            let piece = state.piece[job];
-            if !self.shared.jobs.list[job].parts.is_empty() {
+        for job in state.complete..state.taken {
+            let piece = std::mem::replace(&mut state.piece[job], NONE);
+            if piece != NONE {
                 state.free.push(piece);
             }
         }
@@ -254,7 +271,7 @@ impl Shared {
     }
 
     /// Moves all windows of a job, at the pace of the throttle.
-    fn transfer_all(&self, piece: usize, job: &Job, writing: bool, pace: &mut Pace) -> (Duration, Result<u64, Failure>) {
+    fn transfer_all(&self, piece: usize, job: &Job, writing: bool) -> (Duration, Result<u64, Failure>) {
         let start = Instant::now();
         let mut bytes = 0;
         for w in &job.windows {
@@ -264,17 +281,22 @@ impl Shared {
             }
         }
         if let Some(limit) = self.throttle {
-            pace.keep(start, bytes, limit);
+            let pace = &self.paces[usize::from(writing)];
+            let due = pace.lock().unwrap_or_else(std::sync::PoisonError::into_inner).due(start, bytes, limit);
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            pace.lock().unwrap_or_else(std::sync::PoisonError::into_inner).awake = Some(Instant::now());
         }
         (start.elapsed(), Ok(bytes))
     }
 }
 
-/// When the next transfer may begin.
+/// When the next transfer may end.
 #[derive(Default)]
 struct Pace {
-    /// When the last one should have ended, and when it did: waking up late is made up for, being idle is not.
-    last: Option<(Instant, Instant)>,
+    /// When the last one should have ended.
+    due: Option<Instant>,
+    /// When whoever waited for that woke up: waking up late is made up for, being idle is not.
+    awake: Option<Instant>,
 }
 
 /// Most time that is made up for.
@@ -283,60 +305,64 @@ const MADE_UP: Duration = Duration::from_millis(10);
 const FOLLOWS: Duration = Duration::from_millis(1);
 
 impl Pace {
-    fn keep(&mut self, start: Instant, bytes: u64, limit: f64) {
-        let begin = match self.last {
-            Some((due, end)) if start.saturating_duration_since(end) < FOLLOWS => due.max(start - MADE_UP),
-            _ => start,
+    /// When a transfer that began at `start` should end.
+    fn due(&mut self, start: Instant, bytes: u64, limit: f64) -> Instant {
+        let follows = self.awake.is_some_and(|awake| start.saturating_duration_since(awake) < FOLLOWS);
+        let begin = match self.due {
+            Some(due) if follows => due.max(start - MADE_UP),
+            Some(due) => due.max(start),
+            None => start,
         };
         let due = begin + Duration::from_secs_f64(bytes as f64 / limit);
-        std::thread::sleep(due.saturating_duration_since(Instant::now()));
-        self.last = Some((due, Instant::now()));
+        self.due = Some(due);
+        due
     }
 }
 
-/// The reading thread.
+/// A reading thread.
 fn read(shared: &Shared) {
-    let mut pace = Pace::default();
     let mut state = shared.lock();
     loop {
         if state.closing {
             return;
         }
-        let next = shared.jobs.list.get(state.loaded).filter(|job| state.running && state.failure.is_none() && state.complete >= job.after);
+        let number = state.taken;
+        let next = shared.jobs.list.get(number).filter(|job| state.running && state.failure.is_none() && state.complete >= job.after);
         let Some(job) = next.filter(|job| job.parts.is_empty() || !state.free.is_empty()) else {
             state = shared.wait(state);
             continue;
         };
+        state.taken += 1;
         if !job.parts.is_empty() {
             let piece = state.free.pop().expect("checked above");
-            state.reading = true;
+            state.piece[number] = piece;
+            state.reading += 1;
             state.resident += job.bytes as u64;
             state.moved.peak = state.moved.peak.max(state.resident);
             drop(state);
-            let (took, result) = shared.transfer_all(piece, job, false, &mut pace);
+            let (took, result) = shared.transfer_all(piece, job, false);
             state = shared.lock();
-            state.reading = false;
+            state.reading -= 1;
             state.moved.reading += took;
             match result {
                 Ok(bytes) => state.moved.read += bytes,
                 Err(e) => {
-                    state.free.push(piece);
                     state.failure.get_or_insert(e);
                     shared.change.notify_all();
                     continue;
                 }
             }
-            let loaded = state.loaded;
-            state.piece[loaded] = piece;
         }
-        state.loaded += 1;
+        state.ready[number] = true;
+        while state.ready.get(state.loaded) == Some(&true) {
+            state.loaded += 1;
+        }
         shared.change.notify_all();
     }
 }
 
 /// The writing thread.
 fn write(shared: &Shared) {
-    let mut pace = Pace::default();
     let mut state = shared.lock();
     loop {
         if state.closing {
@@ -353,7 +379,7 @@ fn write(shared: &Shared) {
             state.writing = true;
             drop(state);
             let (took, result) = if job.windows.iter().any(|w| w.written.0 < w.written.1) {
-                shared.transfer_all(piece, job, true, &mut pace)
+                shared.transfer_all(piece, job, true)
             } else {
                 (Duration::ZERO, Ok(0))
             };
@@ -368,6 +394,7 @@ fn write(shared: &Shared) {
                     continue;
                 }
             }
+            state.piece[number] = NONE;
             state.free.push(piece);
             state.resident -= job.bytes as u64;
         }

@@ -1,6 +1,6 @@
 //! Arrays larger than memory: inputs of a plan that live in files, read ahead and written behind in chunks while a step runs.
 //!
-//! A step is a list of jobs ([`jobs`]): chunks of a kernel's passes with the bytes they use, and instructions that use arrays in any order. One thread reads chunks into a
+//! A step is a list of jobs ([`jobs`]): chunks of a kernel's passes with the bytes they use, and instructions that use arrays in any order. Threads read chunks into a
 //! bounded number of pieces of memory, the caller's thread runs the kernel on them as soon as they are there, another thread writes them back. The kernels and their
 //! units of work are those of a run in memory, so results are the same bits. A step ends when all is written.
 //!
@@ -61,7 +61,7 @@ pub struct Moved {
     pub peak: u64,
     /// Time of all steps, from their beginning until all was written.
     pub stepping: Duration,
-    /// Time the reader was busy, waiting for a throttle included.
+    /// Time the readers were busy, all of them together, waiting for a throttle included.
     pub reading: Duration,
     /// Time the writer was busy.
     pub writing: Duration,
