@@ -234,13 +234,16 @@ def main():
             seconds = sequential(os.path.join(args.dir, "plain"), *per_step)
             disks.append(sum(per_step) / seconds / 1e9)
             ours.append((r["read"] + r["written"]) / r["seconds"] / 1e9)
-            print(f"round {k + 1}: step {r['seconds'] / args.steps:.3f} s, {ours[-1]:.2f} GB/s; disk {disks[-1]:.2f} GB/s; chunks in memory {r['peak'] / MIB:.0f} MiB")
+            print(
+                f"round {k + 1}: step {r['seconds'] / args.steps:.3f} s, {ours[-1]:.2f} GB/s; disk {disks[-1]:.2f} GB/s; "
+                f"ratio {ours[-1] / disks[-1]:.2f}; chunks in memory {r['peak'] / MIB:.0f} MiB"
+            )
         peak = limit.peak()
         if peak:
             print(f"most memory of the group {peak / MIB:.0f} MiB")
     finally:
         limit.close()
-    print(f"AdamW {statistics.median(ours):.2f} GB/s, disk {statistics.median(disks):.2f} GB/s, ratio {statistics.median(ours) / statistics.median(disks):.2f}")
+    print(f"AdamW {statistics.median(ours):.2f} GB/s, disk {statistics.median(disks):.2f} GB/s, ratio {statistics.median(a / b for a, b in zip(ours, disks)):.2f}")
     optc("memory", False)
     kept = os.path.join(args.dir, "kept")
     memory = arrays(os.path.join(kept, sorted(os.listdir(kept))[-1]))
