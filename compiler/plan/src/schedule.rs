@@ -284,8 +284,7 @@ fn ring(next: &[Vec<(usize, usize)>], done: &[bool], given_up: &[bool]) -> Vec<u
         at = before[at].map_or(at, |(u, _)| u);
     }
     let (start, mut labels) = (at, Vec::new());
-    loop {
-        let Some((u, label)) = before[at] else { break };
+    while let Some((u, label)) = before[at] {
         labels.extend((label != usize::MAX).then_some(label));
         at = u;
         if at == start {
