@@ -175,7 +175,7 @@ fn an_optimizer_step_is_one_instruction_and_its_scalars() {
     let leaves = vec![vec![64, 32], vec![32], vec![32, 10], vec![10], vec![7, 3, 5], vec![130, 130]];
     let mut g = Graph::new();
     let alias = adamw(&mut g, &leaves, false);
-    let planned = check_with(&g, &Config { alias, guards: Vec::new() }, &inputs(&g));
+    let planned = check_with(&g, &Config { alias, guards: Vec::new(), ..Config::default() }, &inputs(&g));
     assert_eq!(counts(&planned), (2, 2, 0), "{}", text(&planned));
     let Instr::Kernel { calls, .. } = &planned.plan.code[1] else { panic!("no kernel") };
     assert_eq!(calls.len(), leaves.len() + 1, "one argument set each, two for the leaf of more than one chunk");
@@ -187,7 +187,7 @@ fn clipping_passes_over_memory_twice() {
     let leaves = vec![vec![200, 200], vec![190, 200], vec![40_001]];
     let mut g = Graph::new();
     let alias = adamw(&mut g, &leaves, true);
-    let planned = check_with(&g, &Config { alias, guards: Vec::new() }, &inputs(&g));
+    let planned = check_with(&g, &Config { alias, guards: Vec::new(), ..Config::default() }, &inputs(&g));
     assert_eq!(counts(&planned), (3, 3, 0), "{}", optc_plan::print(&planned));
 }
 
@@ -200,7 +200,7 @@ fn a_guard_stands_before_every_write_to_an_input() {
     let loss = g.reduce(ReduceOp::Sum, p, &[0], O);
     let w1 = map(&mut g, ScalarOp::Sub, &[w, x]);
     g.outputs = vec![w1, loss];
-    let config = Config { alias: vec![(0, 1)], guards: vec![1] };
+    let config = Config { alias: vec![(0, 1)], guards: vec![1], ..Config::default() };
     check_with(&g, &config, &inputs(&g));
     let planned = plan(&g, &config);
     let mut bad = inputs(&g);
@@ -233,7 +233,7 @@ fn several_guards_stand_before_every_write() {
     let loss = g.reduce(ReduceOp::Sum, w, &[0], O);
     let after = g.reduce(ReduceOp::Sum, w1, &[0], O);
     g.outputs = vec![w1, loss, after];
-    let config = Config { alias: vec![(0, 1)], guards: vec![1, 2] };
+    let config = Config { alias: vec![(0, 1)], guards: vec![1, 2], ..Config::default() };
     check_with(&g, &config, &inputs(&g));
     let planned = plan(&g, &config);
     let guards: Vec<usize> =
@@ -266,7 +266,7 @@ fn aliases_that_conflict_are_copied() {
     let b1 = map(&mut g, ScalarOp::Sub, &[b, a]);
     g.outputs = vec![a1, b1, d, c];
     let alias = vec![(0, 0), (1, 1), (2, 2), (3, 3)];
-    check_with(&g, &Config { alias, guards: Vec::new() }, &inputs(&g));
+    check_with(&g, &Config { alias, guards: Vec::new(), ..Config::default() }, &inputs(&g));
     // The new value is used by something that also needs the old one.
     let mut g = Graph::new();
     let (w, x) = (input(&mut g, &[6, 6]), input(&mut g, &[6, 6]));
@@ -275,7 +275,7 @@ fn aliases_that_conflict_are_copied() {
     let y = g.dot(w, w1, dims.clone(), O);
     let z = g.dot(w1, x, dims, O);
     g.outputs = vec![w1, y, z];
-    check_with(&g, &Config { alias: vec![(0, 0)], guards: Vec::new() }, &inputs(&g));
+    check_with(&g, &Config { alias: vec![(0, 0)], guards: Vec::new(), ..Config::default() }, &inputs(&g));
 }
 
 /// A two-layer classifier's training step: forward, backward, SGD.
@@ -322,7 +322,7 @@ fn mlp(batch: usize, sizes: [usize; 3]) -> (Graph, Vec<(usize, usize)>) {
 #[test]
 fn a_small_training_step_has_few_instructions() {
     let (g, alias) = mlp(16, [12, 20, 9]);
-    let planned = check_with(&g, &Config { alias, guards: vec![0] }, &inputs(&g));
+    let planned = check_with(&g, &Config { alias, guards: vec![0], ..Config::default() }, &inputs(&g));
     // Five products, three kernels between them, the update, the guard.
     assert!(counts(&planned).0 <= 10, "{}", text(&planned));
     assert_eq!(counts(&planned).2, 0, "{}", text(&planned));
@@ -340,7 +340,7 @@ fn scatter_into_zeros_and_update() {
     let step = with(&mut g, ScalarOp::Mul, d, 0.1);
     let new = map(&mut g, ScalarOp::Sub, &[table, step]);
     g.outputs = vec![new];
-    let planned = check_with(&g, &Config { alias: vec![(0, 0)], guards: Vec::new() }, &inputs(&g));
+    let planned = check_with(&g, &Config { alias: vec![(0, 0)], guards: Vec::new(), ..Config::default() }, &inputs(&g));
     assert_eq!(counts(&planned).2, 0, "{}", text(&planned));
 }
 
@@ -372,7 +372,7 @@ fn planning_is_quick_and_linear() {
 #[test]
 fn results_do_not_depend_on_leftover_memory() {
     let (g, alias) = mlp(5, [3, 4, 2]);
-    let config = Config { alias, guards: Vec::new() };
+    let config = Config { alias, guards: Vec::new(), ..Config::default() };
     let planned = plan(&g, &config);
     let mut first = inputs(&g);
     let mut second = inputs(&g);

@@ -199,7 +199,9 @@ fn run(seeds: std::ops::Range<u64>, size: usize, large: bool) {
         let g = program(&mut dice, size);
         let alias = aliases(&g, &mut dice);
         let given = inputs(&g);
-        let done = std::panic::catch_unwind(|| drop(check_with(&g, &Config { alias: alias.clone(), guards: Vec::new() }, &given)));
+        let done = std::panic::catch_unwind(|| {
+            drop(check_with(&g, &Config { alias: alias.clone(), guards: Vec::new(), ..Config::default() }, &given))
+        });
         assert!(done.is_ok(), "seed {seed}, aliases {alias:?}\n{}", optc_ir::text::print(&g));
     }
 }
@@ -249,7 +251,9 @@ fn bodies_of_loops() {
         g.outputs = g.loop_results(op, &args, O);
         let alias: Vec<(usize, usize)> = (0..carried).filter(|_| dice.roll(2) == 0).map(|k| (k, k)).collect();
         let given = inputs(&g);
-        let done = std::panic::catch_unwind(|| drop(check_with(&g, &Config { alias: alias.clone(), guards: Vec::new() }, &given)));
+        let done = std::panic::catch_unwind(|| {
+            drop(check_with(&g, &Config { alias: alias.clone(), guards: Vec::new(), ..Config::default() }, &given))
+        });
         assert!(done.is_ok(), "seed {seed}, aliases {alias:?}\n{}", optc_ir::text::print_full(&g));
     }
 }
