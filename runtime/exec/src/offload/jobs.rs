@@ -277,7 +277,7 @@ mod tests {
     fn a_second_pass_waits_for_the_writes_of_the_first_and_large_passes_run_whole() {
         let touch = |instr, writes| Touch { instr, position: instr, calls: vec![vec![reach(0, writes, 4096)]], anywhere: vec![] };
         let p = plan(vec![touch(0, true), touch(1, false)], &[(8, 1)]);
-        let jobs = cut(&p, 2 * 8192 + 100, &|_| 8 * 4096);
+        let jobs = cut(&p, 12_288 + 100, &|_| 8 * 4096);
         assert_eq!(jobs.of, [0..4, 4..8]);
         assert_eq!(jobs.list.iter().map(|j| j.after).collect::<Vec<_>>(), [0, 0, 0, 0, 1, 2, 3, 4]);
         let whole = cut(&p, 4096, &|_| 8 * 4096);
