@@ -119,6 +119,19 @@ impl ArrayFile {
 
 /// Gives a file its length, with room on the disk where the file system can promise it.
 fn reserve(file: &File, length: u64) -> std::io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::fd::AsRawFd;
+        // Asking for more than there is would take all of it before it fails, and stop others meanwhile.
+        let mut disk = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
+        // SAFETY: the descriptor is open, and the call fills the structure, all of whose bits may be zero.
+        let known = unsafe { libc::fstatvfs(file.as_raw_fd(), disk.as_mut_ptr()) } == 0;
+        // SAFETY: as above.
+        let disk = unsafe { disk.assume_init() };
+        if known && length > (disk.f_bavail as u64).saturating_mul(disk.f_frsize as u64) {
+            return Err(ErrorKind::StorageFull.into());
+        }
+    }
     file.set_len(length)?;
     #[cfg(target_os = "linux")]
     {
