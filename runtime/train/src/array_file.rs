@@ -128,7 +128,7 @@ fn reserve(file: &File, length: u64) -> std::io::Result<()> {
         let known = unsafe { libc::fstatvfs(file.as_raw_fd(), disk.as_mut_ptr()) } == 0;
         // SAFETY: as above.
         let disk = unsafe { disk.assume_init() };
-        if known && length > (disk.f_bavail as u64).saturating_mul(disk.f_frsize as u64) {
+        if known && length > disk.f_bavail.saturating_mul(disk.f_frsize) {
             return Err(ErrorKind::StorageFull.into());
         }
     }
