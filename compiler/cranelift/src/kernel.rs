@@ -23,7 +23,7 @@ pub(crate) const GROUPS: usize = LANES / GROUP;
 const UNROLL_COST: usize = 12;
 
 /// Instructions that a wide loop of known length must replace to be worth the call.
-const WIDE_WORK: i64 = 128;
+const WIDE_WORK: i64 = 32;
 
 /// Signature of a kernel.
 pub(crate) fn signature(call_conv: CallConv) -> ir::Signature {
@@ -353,7 +353,7 @@ impl Builder<'_, '_> {
 
     /// The program of a vector loop that is worth a wide loop.
     fn wide_program(&self, axis: AxisId, extent: Extent, body: &[Node]) -> Option<wide::Program> {
-        if !self.e.features.wide || matches!(extent, Extent::Const(n) if n < 2 * LANES as i64) {
+        if !self.e.features.wide || matches!(extent, Extent::Const(n) if n < LANES as i64) {
             return None;
         }
         let leaves: Vec<&Stmt> =

@@ -11,6 +11,7 @@ use crate::value::Value;
 use crate::while_loop::GO;
 use optc_abi::DType;
 use optc_base::{Code, Diagnostic, Span};
+use optc_front::ast::LetKind;
 use optc_ir::Graph;
 use optc_ir::graph::{Guard, LoopOp};
 use optc_ops::{Array, Dim, Ix, Val};
@@ -58,7 +59,10 @@ impl Evaluator<'_> {
         if self.initializing() {
             return self.one_pass(scope, body, passes);
         }
-        let mut carried = self.carried(scope, body)?;
+        if self.may_end(body, passes) {
+            scope.bind(GO, Value::Bool(Some(true)), LetKind::Var, body.span);
+        }
+        let mut carried = self.carried(scope, body, passes)?;
         // Numbers take the type of what they become, and buffers show when a pass is seen: find both first.
         let mut rounds = 0;
         let pass = loop {
@@ -92,10 +96,14 @@ impl Evaluator<'_> {
         };
         self.emit_loop(scope, body, passes, &carried, pass)
     }
+    /// Whether a loop of a known number of passes may end before: then it ends as a `while` does, and passes after a `break` cost nothing.
+    fn may_end(&self, body: &Body<'_>, passes: &Passes) -> bool {
+        self.exits.breaks && body.cond.is_none() && body.lock.is_none() && matches!(passes, Passes::Count { reverse: false, .. })
+    }
     /// What the body updates, as far as its text shows.
-    fn carried(&mut self, scope: &Scope, body: &Body<'_>) -> Eval<Carried> {
+    fn carried(&mut self, scope: &Scope, body: &Body<'_>, passes: &Passes) -> Eval<Carried> {
         let mut names: Vec<Arc<str>> = crate::walk::assigned(&body.block.stmts).into_iter().filter(|n| scope.get(n).is_some()).collect();
-        if body.cond.is_some() {
+        if body.cond.is_some() || self.may_end(body, passes) {
             // Says whether there is another pass, also after a `break`.
             names.insert(0, GO.into());
         } else if self.exits.breaks {
@@ -232,6 +240,10 @@ impl Evaluator<'_> {
             if let Some(cond) = body.cond {
                 let go = self.goes_on(inner, cond)?;
                 inner.set(GO, go);
+            } else if self.may_end(body, passes) {
+                let done = inner.get(DONE).map_or(Value::Unknown, |b| b.value.clone());
+                let go = self.prefix(optc_front::ast::UnaryOp::Not, done, body.span)?;
+                inner.set(GO, go);
             }
         }
         let mut outs = self.values_of(inner, &carried.names);
@@ -281,6 +293,12 @@ impl Evaluator<'_> {
         let mut operands = Vec::new();
         let mut guard = None;
         let (trip, reverse) = match passes {
+            Passes::Count { trip, .. } if self.may_end(body, passes) => {
+                let most = trip.known().unwrap_or(0).max(0) as usize;
+                operands.push(self.cx.graph().scalar(DType::I32, most as f64, origin));
+                guard = Some(Guard { most: Some(most) });
+                (None, false)
+            }
             Passes::Count { trip, reverse, .. } => (Some(trip.known().unwrap_or(0).max(0) as usize), *reverse),
             Passes::Rows(a) => (Some(a.shape[0].known().unwrap_or(0) as usize), false),
             Passes::Bounds { start, stop, reverse } => {
