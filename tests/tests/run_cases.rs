@@ -93,6 +93,8 @@ cases! {
     optimizer_bodies
     optimizers_outside_train
     output
+    plateaus
+    players
     populations
     populations_of_seeds
     precision

@@ -121,7 +121,7 @@ impl Driver {
     }
 
     fn summarize(&mut self, program: &TrainProgram, result: &RunResult) {
-        let steps = result.series.get("loss").map_or(0, |s| s.values.len());
+        let steps = result.ran;
         let mut settings = vec![("steps".to_string(), program.steps.to_string()), ("seed".to_string(), program.seed.to_string())];
         if program.data.is_some() {
             settings.push(("batch".into(), program.batch.to_string()));
@@ -238,7 +238,7 @@ impl HostEnv for Driver {
         let result = trainer::train(&program, &mut around)?;
         self.summarize(&program, &result);
         if result.interrupted {
-            let step = result.series.get("loss").and_then(|s| s.steps.last()).copied().unwrap_or(0);
+            let step = result.steps;
             let kept = if program.checkpoint.is_some() { "; a checkpoint holds its state, `--resume` goes on from it" } else { "" };
             return Err(Diagnostic::error(Code("R0204"), program.span, format!("interrupted after step {step}{kept}")));
         }

@@ -15,8 +15,10 @@ pub struct Blame {
     pub what: String,
     /// What it gave, and in which passes of the loops around it.
     pub detail: String,
-    /// What became of the loss: `NaN` or `infinite`.
-    pub loss: &'static str,
+    /// Which loss, in words.
+    pub loss: String,
+    /// What became of it: `NaN` or `infinite`.
+    pub value: &'static str,
 }
 
 /// A value that is not finite, where it appeared.
@@ -100,7 +102,7 @@ pub fn blame(program: &TrainProgram, slots: &[Tensor], rest: Vec<Tensor>) -> Opt
     let inputs: Vec<Tensor> = slots.iter().cloned().chain(rest).collect();
     let mut graph: Graph = program.step.graph.clone();
     // Only what the loss depends on.
-    graph.outputs = vec![graph.outputs[program.loss_output()]];
+    graph.outputs = program.loss_outputs().map(|k| graph.outputs[k]).collect();
     let mut hunt = Hunt::default();
     let mut tags = Vec::new();
     for (input, tensor) in graph.inputs.iter().zip(&inputs) {
@@ -113,10 +115,12 @@ pub fn blame(program: &TrainProgram, slots: &[Tensor], rest: Vec<Tensor>) -> Opt
             _ => None,
         });
     }
-    let (loss, tag) = interpret_watched(&graph, &inputs, tags, Rounding::Typed, &mut hunt).ok()?.pop()?;
-    let loss = loss.get_f64(0);
+    let losses = interpret_watched(&graph, &inputs, tags, Rounding::Typed, &mut hunt).ok()?;
+    let (k, (loss, tag)) = losses.into_iter().enumerate().find(|(_, (loss, _))| !loss.get_f64(0).is_finite())?;
     let cause = hunt.causes.swap_remove(tag?);
-    Some(Blame { span: cause.span, what: cause.what, detail: cause.detail, loss: if loss.is_nan() { "NaN" } else { "infinite" } })
+    let name = program.players.get(k).map_or("the loss".to_string(), |p| format!("the loss of `{}`", p.name));
+    let value = if loss.get_f64(0).is_nan() { "NaN" } else { "infinite" };
+    Some(Blame { span: cause.span, what: cause.what, detail: cause.detail, loss: name, value })
 }
 
 /// The values of a float array.

@@ -199,7 +199,7 @@ struct Run<'a> {
     slots: Vec<Tensor>,
     /// Those of them that live in files.
     files: Files,
-    /// `loss` first, then the recorded scalars, then metrics.
+    /// The recorded scalars, of which the losses are the first, then metrics.
     series: IndexMap<String, Series>,
     step: u64,
 }
@@ -248,10 +248,7 @@ pub fn train(program: &TrainProgram, around: &mut Surroundings<'_>) -> Result<Ru
     };
     let slots = initial_slots(program, around.compiler, &in_files)?;
     let mut run = Run { program, slots, files: in_files, series: IndexMap::new(), step: 0 };
-    for name in std::iter::once("loss")
-        .chain(program.step.recorded.iter().map(String::as_str))
-        .chain(program.metrics.iter().map(|m| m.name.as_str()))
-    {
+    for name in program.step.recorded.iter().map(|r| &r.name).chain(program.metrics.iter().map(|m| &m.name)) {
         run.series.insert(name.to_string(), Series::default());
     }
     let files = |e: TrainError| file_error(&e, span);
@@ -301,11 +298,12 @@ pub fn train(program: &TrainProgram, around: &mut Surroundings<'_>) -> Result<Ru
     let mut stepper = Stepper::new(program, &run.slots, &run.files, around.compiler)?;
     let mut progress = Progress::new(&program.name, run.step, program.steps, around.progress);
     let recorded = program.step.recorded.len();
-    for s in run.series.values_mut().take(1 + recorded) {
+    for s in run.series.values_mut().take(recorded) {
         let more = (program.steps.saturating_sub(s.steps.last().copied().unwrap_or(0))).min(1 << 24) as usize;
         s.steps.reserve(more);
         s.values.reserve(more);
     }
+    let first = run.step;
     let mut interrupted = false;
     while run.step < program.steps {
         if !stepper.watched.is_empty() {
@@ -317,9 +315,8 @@ pub fn train(program: &TrainProgram, around: &mut Surroundings<'_>) -> Result<Ru
         run.step += 1;
         let step = run.step;
         let mut logged: Vec<(usize, f64)> = Vec::new();
-        for (k, series) in run.series.values_mut().take(1 + recorded).enumerate() {
-            let every = if k == 0 { 1 } else { program.step.record_every[k - 1] };
-            if step.is_multiple_of(every) || step == program.steps {
+        for (k, series) in run.series.values_mut().take(recorded).enumerate() {
+            if program.step.recorded[k].due(step, program.steps) {
                 let value = stepper.output(k);
                 series.steps.push(step);
                 series.values.push(value);
@@ -389,7 +386,7 @@ pub fn train(program: &TrainProgram, around: &mut Surroundings<'_>) -> Result<Ru
         Some(outputs) => outputs.into_iter().map(Arc::new).collect(),
         None => program.leaves().iter().map(|&k| slots[k].clone()).collect(),
     };
-    Ok(RunResult { series: run.series, slots, weights, seconds, offload: moved, interrupted })
+    Ok(RunResult { series: run.series, steps: run.step, ran: run.step - first, slots, weights, seconds, offload: moved, interrupted })
 }
 
 fn latest(series: &IndexMap<String, Series>) -> Vec<(&str, f64)> {
@@ -493,7 +490,7 @@ impl Stepper {
         &self.program
     }
 
-    /// The loss (0) or a recorded scalar of the last step.
+    /// A recorded scalar of the last step; the losses are the first.
     fn output(&self, k: usize) -> f64 {
         self.outputs[k].get_f64(0)
     }
@@ -566,7 +563,7 @@ fn failed_step(
         None => {
             match (run.files.bytes() <= SEARCHED).then(|| crate::nan::blame(program, &run.slots, stepper.inputs_after_slots())).flatten() {
                 Some(b) => {
-                    Diagnostic::error(Code("R0202"), b.span, format!("step {step}: {} here makes the loss {}", b.what, b.loss)).at(b.detail)
+                    Diagnostic::error(Code("R0202"), b.span, format!("step {step}: {} here makes {} {}", b.what, b.loss, b.value)).at(b.detail)
                 }
                 None => Diagnostic::error(Code("R0202"), program.span, format!("step {step}: the loss is not finite")),
             }
@@ -589,16 +586,17 @@ fn out_of_range(program: &TrainProgram, run: &Run<'_>, stepper: &Stepper, compil
         return Ok(None);
     }
     let mut graph = program.step.graph.clone();
-    let wanted = std::iter::once(program.loss_output()).chain(program.ranged_outputs());
+    let wanted = program.loss_outputs().chain(program.ranged_outputs());
     graph.outputs = wanted.map(|k| graph.outputs[k]).collect();
     let Ok(mut compiled) = compiler.program(&graph, &CompileOptions::default()) else { return Ok(None) };
     let mut inputs: Vec<Tensor> = run.slots.iter().cloned().chain(stepper.inputs_after_slots()).collect();
     let values = compiled.run(&mut inputs)?;
-    if program.stop_on_nan && !values[0].get_f64(0).is_finite() {
+    let (losses, values) = values.split_at(program.step.losses);
+    if program.stop_on_nan && losses.iter().any(|loss| !loss.get_f64(0).is_finite()) {
         return Ok(None);
     }
     let step = run.step;
-    Ok(program.step.ranged.iter().zip(&values[1..]).find_map(|(ranged, value)| {
+    Ok(program.step.ranged.iter().zip(values).find_map(|(ranged, value)| {
         let x = value.get_f64(0);
         let must = ranged.limits.broken_by_computed(x)?;
         // As short as it can be and still be outside.

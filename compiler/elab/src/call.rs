@@ -167,7 +167,7 @@ impl Evaluator<'_> {
             Value::Model(model) if &*method.text == "with" => {
                 let args = self.call_args(scope, args, given)?;
                 return match args.into_iter().next() {
-                    Some(arg) => Ok(Value::Model(Rc::new(ModelValue { params: Some(arg.value), ..(**model).clone() }))),
+                    Some(arg) => Ok(Value::Model(Rc::new(ModelValue { params: Some(arg.value), dropping: true, ..(**model).clone() }))),
                     None => self.error("E0331", e.span, "`with` needs the tree of parameters"),
                 };
             }
@@ -177,7 +177,7 @@ impl Evaluator<'_> {
                 {
                     let args = self.call_args(scope, args, given.clone())?;
                     if let Some(arg) = args.into_iter().next() {
-                        return Ok(Value::Model(Rc::new(ModelValue { params: Some(arg.value), ..model })));
+                        return Ok(Value::Model(Rc::new(ModelValue { params: Some(arg.value), dropping: true, ..model })));
                     }
                 }
             }
@@ -493,9 +493,11 @@ impl Evaluator<'_> {
         }
     }
     fn call_fn(&mut self, item_ref: ItemRef, item: &FnItem, args: Vec<CallArg>, span: Span) -> Eval {
+        // A model that a function is given may draw its parameters there.
+        let follow = self.recorder.initializing.is_some() && args.iter().any(|a| holds_unbound(&a.value));
         let mut sig = self.bind_sig(&item.name, item_ref.module, &item.params, args, span)?;
         if self.checking() {
-            if let Some(result) = &item.result {
+            if let Some(result) = item.result.as_ref().filter(|_| !follow) {
                 return self.instance_of(&mut sig, result, false);
             }
             if self.frames.iter().any(|f| f.item == Some(item_ref)) {
@@ -650,6 +652,29 @@ fn can_be_called(value: &Value) -> bool {
     match value {
         Value::Fn(_) | Value::Model(_) | Value::Schedule(_) | Value::Block(_) | Value::Unknown => true,
         Value::List(items) => !items.is_empty() && items.iter().all(can_be_called),
+        _ => false,
+    }
+}
+
+/// Whether a value holds a model of a `train` that is not bound to parameters yet.
+fn holds_unbound(value: &Value) -> bool {
+    match value {
+        Value::Model(m) => m.label.is_some() && m.params.is_none(),
+        Value::Tuple(items) | Value::List(items) => items.iter().any(holds_unbound),
+        Value::Record(fields) => fields.values().any(holds_unbound),
+        Value::Fn(f) => match &**f {
+            FnValue::Lambda { lambda, scope } => {
+                let mut found = false;
+                crate::walk::expr(&lambda.body, &mut |e| {
+                    if let ExprKind::Name(n) = &e.kind {
+                        found |= matches!(scope.get(n).map(|b| &b.value), Some(Value::Model(m)) if m.label.is_some() && m.params.is_none());
+                    }
+                    !found
+                });
+                found
+            }
+            _ => false,
+        },
         _ => false,
     }
 }

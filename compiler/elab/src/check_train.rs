@@ -6,7 +6,7 @@ use crate::optimizer::{Leaf, OptInputs, Pass};
 use crate::scope::Scope;
 use crate::settings::TrainSetup;
 use crate::tally::Metrics;
-use crate::train::short_path;
+use crate::train::by_name;
 use crate::value::{ModelValue, OptArg, OptimizerValue, Value};
 use indexmap::IndexMap;
 use optc_abi::DType;
@@ -25,6 +25,16 @@ fn scalar(dtype: DType) -> Array {
 /// A recorded value as `stop when` and optimizers see it.
 fn watched_scalar() -> Value {
     Value::Array(Array { weak: true, ..scalar(DType::F64) })
+}
+
+/// Names of what players record: what several have gets theirs behind it.
+fn apart(setup: &TrainSetup, recorded: &[(Arc<str>, usize)]) -> Vec<Arc<str>> {
+    let several = |name: &Arc<str>, k: usize| recorded.iter().any(|(n, other)| n == name && *other != k);
+    let named = |(name, k): &(Arc<str>, usize)| match several(name, *k) {
+        true => Arc::from(setup.players[*k].recorded(name)),
+        false => name.clone(),
+    };
+    recorded.iter().map(named).collect()
 }
 
 impl Evaluator<'_> {
@@ -80,7 +90,7 @@ impl Evaluator<'_> {
         let mut scalars = result?;
         if let Some(e) = &setup.stop_when {
             scalars.extend(recorded.into_keys().map(|(_, name)| (name, watched_scalar())));
-            self.stop_condition(setup, e, scalars)?;
+            self.stop_condition(setup, e, by_name(scalars))?;
         }
         Ok(())
     }
@@ -98,14 +108,21 @@ impl Evaluator<'_> {
             .collect();
         let key = Array { dtype: DType::U32, shape: vec![Dim::from(2i64)], weak: false, node: None };
         let mut scope = self.checked_scope(setup, &labeled, setup.checked.as_ref(), &rows)?;
-        let (auxiliary, leaves) = self.initialize(key, |ev| {
-            let value = ev.expr(&mut scope, &setup.loss)?;
-            let (_, auxiliary) = ev.split_loss(setup, value)?;
+        let (mut auxiliary, leaves) = self.initialize(key, false, |ev| {
+            let mut auxiliary: Vec<(Arc<str>, usize)> = Vec::new();
+            for (k, player) in setup.players.iter().enumerate() {
+                let value = ev.expr(&mut scope, &player.loss)?;
+                let (_, own) = ev.split_loss(player, value)?;
+                auxiliary.extend(own.into_iter().map(|(name, _)| (Arc::from(name), k)));
+            }
             Ok(auxiliary)
         })?;
-        let given = setup.metrics.iter().filter_map(|m| m.values.first().and_then(|(n, _)| n.as_ref())).map(|n| &*n.text);
-        self.recorded_once(setup, std::iter::once("loss").chain(auxiliary.iter().map(|(n, _)| n.as_str())).chain(given))?;
+        let losses = setup.loss_names();
+        let given = setup.watched_names();
+        let names = apart(setup, &auxiliary);
+        self.recorded_once(setup, losses.iter().chain(&names).chain(&given).map(|n| &**n))?;
         self.frozen_paths(setup, &leaves)?;
+        self.all_owned(setup, &leaves)?;
         // Metrics see models bound to their leaves.
         let mut bound = Vec::new();
         for (name, model) in &setup.models {
@@ -136,20 +153,24 @@ impl Evaluator<'_> {
             self.float_scalar(&value, e.span, "a metric")?;
             self.every(setup, metric)?;
         }
-        let names = std::iter::once(Arc::from("loss")).chain(setup.watched_names());
-        let mut scalars: Vec<(Arc<str>, Value)> = names.map(|name| (name, watched_scalar())).collect();
-        let mut seen: Vec<Leaf> = Vec::new();
-        for leaf in leaves.iter().filter(|l| !l.buffer) {
-            seen.push(Leaf { path: short_path(setup, &leaf.path), w: leaf.array.clone(), g: leaf.array.clone() });
+        let mut watched: Vec<(Arc<str>, Value)> = losses.into_iter().chain(given).map(|name| (name, watched_scalar())).collect();
+        let recorded = by_name(watched.clone());
+        for (k, player) in setup.players.iter().enumerate() {
+            let mut seen: Vec<Leaf> = Vec::new();
+            for leaf in leaves.iter().filter(|l| !l.buffer && !l.frozen && player.owns(&l.path)) {
+                seen.push(Leaf { path: player.short_path(setup, &leaf.path), w: leaf.array.clone(), g: leaf.array.clone() });
+            }
+            let all = !seen.is_empty();
+            if !all {
+                seen.push(Leaf { path: Arc::from("w"), w: scalar(self.cx.float), g: scalar(self.cx.float) });
+            }
+            let names = std::iter::once(Arc::from("loss")).chain(setup.watched_names());
+            let scalars = names.map(|name| (name, watched_scalar())).collect();
+            let metrics = self.check_optimizer(&player.optimizer, seen, all, scalars, recorded.clone(), player.prefix())?;
+            auxiliary.extend(metrics.into_iter().map(|name| (name, k)));
         }
-        let all = !seen.is_empty();
-        if !all {
-            seen.push(Leaf { path: Arc::from("w"), w: scalar(self.cx.float), g: scalar(self.cx.float) });
-        }
-        let metrics = self.check_optimizer(&setup.optimizer, seen, all, scalars.clone())?;
-        let recorded = auxiliary.into_iter().map(|(name, _)| Arc::from(name)).chain(metrics);
-        scalars.extend(recorded.map(|name| (name, watched_scalar())));
-        Ok(scalars)
+        watched.extend(apart(setup, &auxiliary).into_iter().map(|name| (name, watched_scalar())));
+        Ok(watched)
     }
 
     /// Checks an optimizer on all leaves or on one that stands for any; gives the names of its metrics.
@@ -159,6 +180,8 @@ impl Evaluator<'_> {
         leaves: Vec<Leaf>,
         all_leaves: bool,
         scalars: Vec<(Arc<str>, Value)>,
+        recorded: Vec<(Arc<str>, Value)>,
+        prefix: String,
     ) -> Eval<Vec<Arc<str>>> {
         let inputs = OptInputs {
             pass: Pass::Step,
@@ -166,9 +189,11 @@ impl Evaluator<'_> {
             step: scalar(DType::I32),
             total_steps: 1000,
             scalars,
+            recorded,
             states: IndexMap::new(),
             key: None,
-            inputs: true,
+            inputs: Some(scalar(DType::I32)),
+            prefix,
             all_leaves,
             loss: None,
         };
@@ -191,7 +216,14 @@ impl Evaluator<'_> {
             let scalars = vec![(Arc::from("loss"), Value::Array(Array { weak: true, ..scalar(DType::F64) }))];
             let known = self.diagnostics.len();
             let leaf = crate::tree::array_type(&w);
-            let result = self.check_optimizer(&optimizer, vec![Leaf { path: Arc::from("w"), w: w.clone(), g: w }], false, scalars);
+            let result = self.check_optimizer(
+                &optimizer,
+                vec![Leaf { path: Arc::from("w"), w: w.clone(), g: w }],
+                false,
+                scalars,
+                Vec::new(),
+                String::new(),
+            );
             for d in self.diagnostics[known..].iter_mut().filter(|d| d.code.0.starts_with("E04")) {
                 let any = if rank == 2 { "matrix" } else { "vector" };
                 d.notes.push(format!("`w` and `g` are seen here as {leaf}, any {any}"));

@@ -243,19 +243,52 @@ impl<'p> Evaluator<'p> {
         self.in_script = in_script;
         result.map(|(value, _)| (value, graph, captured))
     }
-    /// Evaluates `f` where calls of unbound models that carry a label draw their parameters with keys made from `key`; gives the leaves in order of declaration.
+    /// Evaluates `f` where calls of unbound models that carry a label draw their parameters with keys made from `key`; gives the leaves in order of declaration. `ahead` says
+    /// that `f` may ask for the parameters of a model (`net.params`) before they are drawn: then it is evaluated several times, the first time for their types alone.
     ///
     /// # Errors
     /// What `f` reports.
-    pub fn initialize<T>(&mut self, key: Array, f: impl FnOnce(&mut Self) -> Eval<T>) -> Eval<(T, Vec<ParamLeaf>)> {
+    pub fn initialize<T>(&mut self, key: Array, ahead: bool, mut f: impl FnMut(&mut Self) -> Eval<T>) -> Eval<(T, Vec<ParamLeaf>)> {
+        let mut known = Vec::new();
+        if ahead && self.cx.emitting() {
+            known = self.only_types(|ev| {
+                let (_, leaves, early) = ev.initialize_once(&key, Vec::new(), &mut f)?;
+                if early { Ok(ev.initialize_once(&key, leaves, &mut f)?.1) } else { Ok(leaves) }
+            })?;
+        }
+        let (value, leaves, early) = self.initialize_once(&key, known, &mut f)?;
+        if !early {
+            return Ok((value, leaves));
+        }
+        let (value, leaves, _) = self.initialize_once(&key, leaves, &mut f)?;
+        Ok((value, leaves))
+    }
+    fn initialize_once<T>(
+        &mut self,
+        key: &Array,
+        known: Vec<ParamLeaf>,
+        f: &mut impl FnMut(&mut Self) -> Eval<T>,
+    ) -> Eval<(T, Vec<ParamLeaf>, bool)> {
         let saved_key = self.key.replace(key.clone());
         let counters = std::mem::take(&mut self.counters);
-        let saved = self.recorder.initializing.replace(Initializing { key, leaves: Vec::new() });
+        let start = Initializing { key: key.clone(), leaves: Vec::new(), known, early: false };
+        let saved = self.recorder.initializing.replace(start);
         let result = f(self);
         self.key = saved_key;
         self.counters = counters;
         let done = std::mem::replace(&mut self.recorder.initializing, saved);
-        result.map(|value| (value, done.map(|i| i.leaves).unwrap_or_default()))
+        result.map(|value| done.map_or_else(|| unreachable!("what was put in"), |i| (value, i.leaves, i.early)))
+    }
+    /// Evaluates `f` as while checking: nothing is emitted, all that comes of it are types.
+    fn only_types<T>(&mut self, f: impl FnOnce(&mut Self) -> Eval<T>) -> Eval<T> {
+        let mut cx = Cx::check();
+        (cx.float, cx.origin) = (self.cx.float, self.cx.origin);
+        let cx = std::mem::replace(&mut self.cx, cx);
+        let mode = std::mem::replace(&mut self.mode, Mode::Check);
+        let consts = std::mem::take(&mut self.consts);
+        let result = f(self);
+        (self.cx, self.mode, self.consts) = (cx, mode, consts);
+        result
     }
     /// Evaluates `f` with another working precision.
     ///

@@ -78,6 +78,10 @@ impl DataTable {
 pub struct RunResult {
     /// `loss`, metrics and auxiliary values, in order of their first record.
     pub series: IndexMap<String, Series>,
+    /// Steps made, with those before a resume.
+    pub steps: u64,
+    /// Steps made by this run, without those before a resume.
+    pub ran: u64,
     /// The final value of each slot of the program, in its order.
     pub slots: Vec<Arc<Tensor>>,
     /// The weights used in evaluation, one per model leaf (parameters and buffers), in slot order; equal to the slots where no `eval w` is given.

@@ -32,6 +32,7 @@ mod notation;
 pub mod optimizer;
 pub mod output;
 mod param;
+pub mod players;
 mod process;
 pub mod program;
 mod rng;

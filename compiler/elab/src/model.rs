@@ -67,6 +67,10 @@ pub struct Initializing {
     pub key: Array,
     /// Leaves so far.
     pub leaves: Vec<ParamLeaf>,
+    /// Leaves of an evaluation before this one, where the parameters of a model are asked for before they are drawn; types alone in the second of three.
+    pub known: Vec<ParamLeaf>,
+    /// Whether some were asked for that are neither drawn nor known.
+    pub early: bool,
 }
 
 /// What bodies leave behind besides their value.
@@ -113,6 +117,7 @@ pub fn at_path(tree: &Value, path: &str) -> Option<Value> {
     let mut value = tree.clone();
     for part in path.split('.').filter(|p| !p.is_empty()) {
         value = match &value {
+            Value::Unknown => return Some(Value::Unknown),
             Value::Record(fields) => fields.get(part)?.clone(),
             Value::List(items) | Value::Tuple(items) => items.get(part.parse::<usize>().ok()?)?.clone(),
             // A tree that is not known while checking has all leaves.
@@ -150,6 +155,7 @@ impl Evaluator<'_> {
         // Settings are given by position to the parameters that are no arrays.
         let mut settings: Vec<CallArg> = Vec::new();
         let mut free = item.params.iter().filter(|p| !takes_array(p) && !given(&p.name.text));
+        let mut arrays = item.params.iter().filter(|p| takes_array(p) && !given(&p.name.text));
         for arg in args.iter().cloned() {
             if arg.name.is_some() {
                 if !item.params.iter().any(|p| Some(&*p.name.text) == arg.name.as_deref()) {
@@ -160,7 +166,14 @@ impl Evaluator<'_> {
                 settings.push(arg);
                 continue;
             }
-            let array = matches!(&arg.value, Value::Array(a) if !a.shape.is_empty());
+            let array = matches!(&arg.value, Value::Array(a) if !a.shape.is_empty()) || matches!(&arg.value, Value::List(_));
+            if array
+                && self.constructing
+                && let Some(p) = arrays.next()
+            {
+                settings.push(CallArg { name: Some(p.name.text.clone()), ..arg });
+                continue;
+            }
             match free.next() {
                 Some(p) if !array => settings.push(CallArg { name: Some(p.name.text.clone()), ..arg }),
                 _ if inside => {
@@ -229,8 +242,13 @@ impl Evaluator<'_> {
                 depth: self.depth,
                 frozen: model.frozen.iter().map(|(p, _)| p.to_string()).collect(),
             };
+            // What `.with` has bound is a model of its own: its buffers are not those of the one at hand.
+            let buffers = if model.dropping { self.recorder.buffers.take() } else { None };
             let known = self.diagnostics.len();
             let result = self.with_params(cx, |ev| ev.run_layer(model.item, &item, all, span)).map(|(value, _)| value);
+            if model.dropping {
+                self.recorder.buffers = buffers;
+            }
             if result.is_err() {
                 let of_the_tree = |d: &Diagnostic| d.code.0 == "E0425" || d.code.0 == "E0420" && d.message.starts_with("the leaf");
                 self.name_call(known, span, "called with these parameters", of_the_tree);
@@ -442,6 +460,11 @@ impl Evaluator<'_> {
     }
     /// `cell.params` of a shared instance.
     pub(crate) fn shared_params(&mut self, model: &ModelValue, span: Span) -> Eval {
+        if let Some(label) = &model.label
+            && self.recorder.initializing.is_some()
+        {
+            return self.params_being_drawn(model, label, span);
+        }
         let (Some(path), Some(cx)) = (&model.shared_path, &self.params) else {
             return self.fail(
                 Diagnostic::error(Code("E0341"), span, "this model has no parameters yet")
@@ -459,6 +482,55 @@ impl Evaluator<'_> {
                 Ok(nest(&inner))
             }
         }
+    }
+    /// `net.params` where the parameters of `net` are being drawn: those that are not drawn yet are those of an evaluation before this one.
+    fn params_being_drawn(&mut self, model: &ModelValue, label: &Arc<str>, span: Span) -> Eval {
+        let prefix = format!("{label}.");
+        let own = |leaves: &[ParamLeaf]| -> Vec<(Arc<str>, Array)> {
+            leaves.iter().filter_map(|l| l.path.strip_prefix(&prefix).map(|p| (Arc::from(p), l.array.clone()))).collect()
+        };
+        let complete = self.fn_item(model.item).is_some_and(|f| {
+            let given = |name: &str| model.args.iter().any(|a| a.name.as_deref() == Some(name));
+            f.params.iter().all(|p| p.default.is_some() || given(&p.name.text))
+        });
+        if complete {
+            // A model that needs no more arguments is called here.
+            self.apply_model(&Rc::new(model.clone()), Vec::new(), span, None, None)?;
+        }
+        let checking = self.checking();
+        let Some(init) = &mut self.recorder.initializing else { return Ok(Value::Unknown) };
+        let (drawn, known) = (own(&init.leaves), own(&init.known));
+        if known.is_empty() && !complete {
+            init.early = true;
+            if checking {
+                return Ok(Value::Unknown);
+            }
+            if drawn.is_empty() {
+                return self.fail(
+                    Diagnostic::error(Code("E0341"), span, format!("the parameters of `{label}` are not known"))
+                        .help(format!("call `{label}` in the loss: its first call draws them")),
+                );
+            }
+        }
+        let mut list: Vec<(Arc<str>, Value)> = Vec::new();
+        let mut early = false;
+        for (path, before) in &known {
+            let array = match drawn.iter().find(|(p, _)| p == path) {
+                Some((_, array)) => array.clone(),
+                None if checking || before.node.is_some() => before.clone(),
+                None => {
+                    early = true;
+                    self.zeros_like(before)
+                }
+            };
+            list.push((path.clone(), Value::Array(array)));
+        }
+        let more = drawn.into_iter().filter(|(p, _)| !known.iter().any(|(q, _)| p == q));
+        list.extend(more.map(|(path, array)| (path, Value::Array(array))));
+        if let (true, Some(init)) = (early, &mut self.recorder.initializing) {
+            init.early = true;
+        }
+        Ok(nest(&list))
     }
     /// The leaves of a model for these arguments, drawn with keys made from the one in force.
     ///
@@ -503,6 +575,10 @@ impl Evaluator<'_> {
     /// The model bound to leaves given by path (with or without its label in front), as a value.
     pub fn bind_model(&mut self, model: &Value, leaves: &[(Arc<str>, Array)]) -> Value {
         let Value::Model(m) = model else { return model.clone() };
+        if leaves.is_empty() && m.params.is_some() {
+            // It was made with parameters of its own (`mlp().with(p)`), which stay.
+            return model.clone();
+        }
         let prefix = m.label.as_ref().map(|l| format!("{l}."));
         let inner: Vec<(Arc<str>, Value)> = leaves
             .iter()
@@ -511,7 +587,7 @@ impl Evaluator<'_> {
                 (path, Value::Array(array.clone()))
             })
             .collect();
-        Value::Model(Rc::new(ModelValue { params: Some(nest(&inner)), ..(**m).clone() }))
+        Value::Model(Rc::new(ModelValue { params: Some(nest(&inner)), dropping: false, ..(**m).clone() }))
     }
     /// `init(model, x, …)`: the tree of its leaves.
     pub(crate) fn init_call(&mut self, mut args: Vec<CallArg>, span: Span) -> Eval {
@@ -550,7 +626,7 @@ impl Evaluator<'_> {
         }
         let (model, params) = (rest.remove(0), rest.remove(0));
         let bound = match &model.value {
-            Value::Model(m) => ModelValue { params: Some(params.value.clone()), label: None, ..(**m).clone() },
+            Value::Model(m) => ModelValue { params: Some(params.value.clone()), label: None, dropping: false, ..(**m).clone() },
             Value::Fn(f) => match &**f {
                 FnValue::Item(item) => match self.as_model(*item, Vec::new(), span) {
                     Some(m) => ModelValue { params: Some(params.value.clone()), ..m },

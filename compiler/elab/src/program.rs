@@ -47,7 +47,7 @@ pub struct DataUse {
 ///
 /// Inputs: all slots; then `[accumulate,] batch, …` arrays of each field of the data; then a key u32[2] made from the seed (low word, high word; the graph folds the step counter in, so draws differ from step to step);
 /// then the hyperparameters (f64 scalars); then the watched values (f64 scalars: last recorded loss and metrics).
-/// Outputs: all slots anew (aliased with their inputs); then the loss (scalar of the working precision); then the recorded scalars; then the hyperparameters to be
+/// Outputs: all slots anew (aliased with their inputs); then the recorded scalars, of which the losses (of the working precision) are the first; then the hyperparameters to be
 /// checked (f64 scalars) and, if there are any, an f64 scalar that is 0 where all of them are in their ranges and NaN where one is not.
 #[derive(Clone, Debug)]
 pub struct StepProgram {
@@ -57,12 +57,41 @@ pub struct StepProgram {
     pub hyper: Vec<(String, f64)>,
     /// Names of the watched inputs (`loss`, metric names).
     pub watched: Vec<String>,
-    /// Names of the recorded outputs after the loss (auxiliary values and `metric` statements in bodies; metrics of the train without `on`).
-    pub recorded: Vec<String>,
-    /// For each recorded output: every how many steps it is recorded (1: each).
-    pub record_every: Vec<u64>,
+    /// The recorded outputs: the losses (one for each player), auxiliary values and `metric` statements in bodies, metrics of the train without `on`.
+    pub recorded: Vec<Record>,
+    /// How many of them are losses.
+    pub losses: usize,
     /// Hyperparameters with a range whose value is only known in the step: the outputs after the recorded ones (f64 scalars), in this order.
     pub ranged: Vec<Ranged>,
+}
+
+/// A scalar that a step gives, and when it is recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its name: `loss`, `loss.gen`, `kl`.
+    pub name: String,
+    /// Every how many steps.
+    pub every: u64,
+    /// Whether also after the last step; not what belongs to a player that does not step then.
+    pub last: bool,
+}
+
+impl Record {
+    /// Whether it is recorded after step number `step`, from 1, of `steps`.
+    pub fn due(&self, step: u64, steps: u64) -> bool {
+        step.is_multiple_of(self.every) || (self.last && step == steps)
+    }
+}
+
+/// A player of a train.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlayerSpec {
+    /// Its name, that of its model.
+    pub name: String,
+    /// It steps in the steps whose number, from 1, is a multiple of this.
+    pub every: u64,
+    /// So often in each of them.
+    pub times: u64,
 }
 
 /// A hyperparameter that must stay in its range.
@@ -202,6 +231,10 @@ pub struct TrainProgram {
     pub offload: Option<OffloadSpec>,
     /// Stop after the step when this graph (inputs: watched values, f64 scalars, by these names) gives true (bool scalar).
     pub stop_when: Option<(Graph, Vec<String>)>,
+    /// Players in the order of their steps; none where losses and optimizers have no names.
+    pub players: Vec<PlayerSpec>,
+    /// Whether all players see the weights that came in.
+    pub simultaneous: bool,
     /// Whether a NaN or infinite loss ends the run (`on nan { stop }`, the default) or is left to the optimizer.
     pub stop_on_nan: bool,
     /// Element type of the model's arithmetic (`precision bf16`).
@@ -214,20 +247,20 @@ impl TrainProgram {
         let Some(spec) = &self.offload else { return Vec::new() };
         self.slots.iter().enumerate().filter(|(_, slot)| spec.holds(slot)).map(|(k, _)| k).collect()
     }
-    /// The output of the step that is the loss.
-    pub fn loss_output(&self) -> usize {
-        self.slots.len()
+    /// The outputs of the step that are losses.
+    pub fn loss_outputs(&self) -> std::ops::Range<usize> {
+        self.slots.len()..self.slots.len() + self.step.losses
     }
     /// The outputs of the step that are hyperparameters to be checked.
     pub fn ranged_outputs(&self) -> std::ops::Range<usize> {
-        let first = self.slots.len() + 1 + self.step.recorded.len();
+        let first = self.slots.len() + self.step.recorded.len();
         first..first + self.step.ranged.len()
     }
     /// The outputs of the step that must be finite, else the step is not made: nothing is overwritten.
     pub fn guards(&self) -> Vec<usize> {
-        let loss = self.stop_on_nan.then_some(self.loss_output());
+        let losses = self.loss_outputs().filter(|_| self.stop_on_nan);
         let ranges = (!self.step.ranged.is_empty()).then_some(self.ranged_outputs().end);
-        loss.into_iter().chain(ranges).collect()
+        losses.chain(ranges).collect()
     }
     /// Positions of the model's leaves (parameters and buffers) among the slots.
     pub fn leaves(&self) -> Vec<usize> {

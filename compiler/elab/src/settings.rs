@@ -3,9 +3,10 @@
 use crate::data::CheckedData;
 use crate::evaluator::{Eval, Evaluator, Mode};
 use crate::host::DataTable;
+use crate::players::{Models, Player};
 use crate::program::OffloadSpec;
 use crate::scope::Scope;
-use crate::value::{BlockValue, CallArg, ModelValue, OptimizerValue, Value};
+use crate::value::{BlockValue, CallArg, ModelValue, Value};
 use optc_abi::DType;
 use optc_base::{Code, Diagnostic, Span};
 use optc_front::ast::{BlockEntry, BlockItem, BlockKind, Expr, ExprKind, ItemKind, LetKind, Name, Param, Pattern, PatternKind, Setting};
@@ -53,12 +54,10 @@ pub struct TrainSetup {
     pub models: Vec<(Arc<str>, Value)>,
     /// Starting points: model, tree, place.
     pub given: Vec<(Arc<str>, Value, Span)>,
-    /// The loss.
-    pub loss: Expr,
-    /// The optimizer.
-    pub optimizer: Rc<OptimizerValue>,
-    /// Whether the initial value of some state mentions the gradient.
-    pub state_uses_gradient: bool,
+    /// Who is trained, in the order of their steps: one player without a name, or several with the names of their models.
+    pub players: Vec<Player>,
+    /// `players simultaneous`: all see the weights that came in, not the newest ones.
+    pub simultaneous: bool,
     /// Training data.
     pub data: Option<Rc<DataTable>>,
     /// What is known of it while checking.
@@ -102,6 +101,10 @@ impl TrainSetup {
     pub fn working(&self) -> DType {
         working(self.precision)
     }
+    /// Names under which the losses are recorded.
+    pub fn loss_names(&self) -> Vec<Arc<str>> {
+        self.players.iter().map(|p| Arc::from(p.recorded("loss"))).collect()
+    }
     /// Names of metrics that hyperparameters may use.
     pub fn watched_names(&self) -> Vec<Arc<str>> {
         self.metrics.iter().filter_map(|m| m.values.first().and_then(|(n, _)| n.as_ref()).map(|n| n.text.clone())).collect()
@@ -111,6 +114,16 @@ impl TrainSetup {
 /// The element type `f32` stands for in the block: `precision f64` makes it f64; `precision bf16` narrows the models only.
 fn working(precision: DType) -> DType {
     if precision == DType::F64 { DType::F64 } else { DType::F32 }
+}
+
+/// What overrides give for a name, the last of them; all of that name are used.
+fn take(name: &str, overrides: &Overrides, used: &mut [bool]) -> Option<Value> {
+    let mut found = None;
+    for (k, (_, value, _)) in overrides.iter().enumerate().filter(|(_, (n, ..))| n == name) {
+        used[k] = true;
+        found = Some(value.clone());
+    }
+    found
 }
 
 /// Whether a text holds a word.
@@ -269,22 +282,23 @@ impl Evaluator<'_> {
         let mut scope = self.bind_block_params(block.item.module, &item.name, &item.params, &block.args, span)?;
         scope.push();
         let mut used = vec![false; overrides.len()];
-        let mut take = |name: &str| -> Option<(Value, Span)> {
-            let at = overrides.iter().rposition(|(n, _, _)| n == name)?;
-            overrides.iter().enumerate().filter(|(_, (n, _, _))| n == name).for_each(|(k, _)| used[k] = true);
-            Some((overrides[at].1.clone(), overrides[at].2))
-        };
         let mut drawn: Vec<(Pattern, Expr)> = Vec::new();
         let mut words: Vec<&Setting> = Vec::new();
         for entry in &item.entries {
             match entry {
                 BlockEntry::Let { pattern, value, .. } => {
                     let name = if let PatternKind::Name(n) = &pattern.kind { Some(n.clone()) } else { None };
-                    if let Some((given, _)) = name.as_deref().and_then(&mut take) {
+                    if let Some(given) = name.as_deref().and_then(|n| take(n, overrides, &mut used)) {
+                        let given = self.with_parts(given, name.as_deref().unwrap_or_default(), overrides, &mut used)?;
                         self.bind_pattern(&mut scope, pattern, given, LetKind::Let)?;
                     } else {
                         match self.settled(&scope, pattern, value, &drawn)? {
-                            Some(v) => self.bind_pattern(&mut scope, pattern, v, LetKind::Let)?,
+                            Some(mut v) => {
+                                if let Some(name) = &name {
+                                    v = self.with_parts(v, name, overrides, &mut used)?;
+                                }
+                                self.bind_pattern(&mut scope, pattern, v, LetKind::Let)?;
+                            }
                             None => drawn.push((pattern.clone(), value.clone())),
                         }
                     }
@@ -296,7 +310,7 @@ impl Evaluator<'_> {
         }
         let find = |word: &str| words.iter().copied().find(|s| &*s.word.text == word);
         self.key = self.settings_key(&scope, overrides, find("seed"))?;
-        for word in ["data", "loss", "optimizer", "steps", "epochs", "seed", "accumulate", "checkpoint", "log", "offload", "precision"] {
+        for word in ["data", "players", "steps", "epochs", "seed", "accumulate", "checkpoint", "log", "offload", "precision"] {
             let mut all = words.iter().filter(|s| &*s.word.text == word);
             if let (Some(first), Some(second)) = (all.next(), all.next()) {
                 let d = Diagnostic::error(Code("E0527"), second.word.span, format!("`{word}` is set twice"))
@@ -310,92 +324,8 @@ impl Evaluator<'_> {
                 });
             }
         }
-        if let Some(s) = find("players") {
-            return self.not_yet_players(s.span);
-        }
-        // Models.
-        let mut models: Vec<(Arc<str>, Value)> = Vec::new();
-        let mut given = Vec::new();
-        let mut stored = None;
-        for s in words.iter().filter(|s| &*s.word.text == "model") {
-            for (name, e) in &s.values {
-                let Some(name) = name else {
-                    return self
-                        .fail(Diagnostic::error(Code("E0528"), e.span, "a model needs a name").help("`model net = mlp(hidden = 64)`"));
-                };
-                let value = self.expr(&mut scope, e)?;
-                let prefix = format!("{}.", name.text);
-                let mut model = value;
-                for (k, (n, v, at)) in overrides.iter().enumerate() {
-                    let Some(field) = n.strip_prefix(&prefix) else { continue };
-                    used[k] = true;
-                    if field == "params" {
-                        given.push((name.text.clone(), v.clone(), *at));
-                    } else if let Value::Model(m) = &model {
-                        let mut m = ModelValue::clone(m);
-                        m.args.retain(|a| a.name.as_deref() != Some(field));
-                        m.args.push(CallArg { name: Some(Arc::from(field)), value: v.clone(), span: *at });
-                        model = Value::Model(Rc::new(m));
-                    }
-                }
-                match model {
-                    Value::Model(_) | Value::Unknown => models.push((name.text.clone(), model)),
-                    _ => {
-                        return self.fail(
-                            Diagnostic::error(Code("E0528"), e.span, "this is not a model")
-                                .help("declare it with `model name(x: …) -> … { … }`"),
-                        );
-                    }
-                }
-            }
-            for clause in s.clauses.iter().filter(|c| &*c.word.text == "stored") {
-                stored = Some(self.dtype_setting(&mut scope, clause.value.as_ref(), s.span)?);
-            }
-        }
-        // Loss and optimizer.
-        let Some(loss) = find("loss") else {
-            return self.fail(
-                Diagnostic::error(Code("E0529"), item.name.span, format!("`{}` has no loss", item.name.text))
-                    .help("add `loss mse(net(x), y)`"),
-            );
-        };
-        let loss = match loss.values.as_slice() {
-            [(None, e)] => e.clone(),
-            _ => return self.not_yet_players(loss.span),
-        };
-        let optimizer = find("optimizer");
-        let chosen = match overrides.iter().rposition(|(n, _, _)| n == "optimizer") {
-            Some(k) => {
-                used[k] = true;
-                (overrides[k].1.clone(), overrides[k].2)
-            }
-            None => {
-                let Some(s) = optimizer else {
-                    return self.fail(
-                        Diagnostic::error(Code("E0529"), item.name.span, format!("`{}` has no optimizer", item.name.text))
-                            .help("add `optimizer adamw(lr = 1e-3)`"),
-                    );
-                };
-                match s.values.as_slice() {
-                    [(None, e)] => {
-                        self.no_let_of_steps(e, &drawn)?;
-                        (self.expr(&mut scope, e)?, e.span)
-                    }
-                    _ => return self.not_yet_players(s.span),
-                }
-            }
-        };
-        let optimizer = match chosen {
-            (Value::Optimizer(o), _) => o,
-            (Value::Unknown, at) => return self.error("E0528", at, "this is not an optimizer"),
-            (_, at) => {
-                return self.fail(
-                    Diagnostic::error(Code("E0528"), at, "this is not an optimizer")
-                        .help("call one: `adamw(lr = 1e-3)`, or chain several with `|>`"),
-                );
-            }
-        };
-        let state_uses_gradient = self.state_uses_gradient(&optimizer);
+        let Models { models, given, stored } = self.read_models(&words, &mut scope, overrides, &mut used)?;
+        let (players, simultaneous) = self.read_players(&item, &words, &models, &drawn, &mut scope, overrides, &mut used)?;
         // Data.
         let data_setting = find("data");
         let mut setup = TrainSetup {
@@ -405,9 +335,8 @@ impl Evaluator<'_> {
             drawn,
             models,
             given,
-            loss,
-            optimizer,
-            state_uses_gradient,
+            players,
+            simultaneous,
             data: None,
             checked: None,
             fields: Vec::new(),
@@ -520,18 +449,30 @@ impl Evaluator<'_> {
             }
         }
         if let Some(data) = &setup.data {
-            let mut spans = vec![setup.loss.span];
+            let mut spans: Vec<Span> = setup.players.iter().map(|p| p.loss.span).collect();
             spans.extend(setup.metrics.iter().filter(|m| m.clauses.iter().all(|c| &*c.word.text != "on")).map(|m| m.span));
             setup.fields = mentioned_fields(self.program, data, &spans, &setup);
         }
         Ok(setup)
     }
 
-    fn not_yet_players<T>(&mut self, span: Span) -> Eval<T> {
-        self.fail(
-            Diagnostic::error(Code("E0710"), span, "several players in one `train` block are not yet supported")
-                .help("give one `loss` and one `optimizer`"),
-        )
+    /// A setting that is a tree, with the parts that overrides give: `target.b = 1`.
+    fn with_parts(&mut self, mut value: Value, name: &str, overrides: &Overrides, used: &mut [bool]) -> Eval {
+        for (k, (path, new, at)) in overrides.iter().enumerate() {
+            let Some(part) = path.strip_prefix(name).and_then(|rest| rest.strip_prefix('.')) else { continue };
+            used[k] = true;
+            if matches!(value, Value::Unknown) {
+                continue;
+            }
+            match crate::tree::with_leaf(&value, part, new) {
+                Some(changed) => value = changed,
+                None => {
+                    let d = Diagnostic::error(Code("E0520"), *at, format!("`{name}` has no part `{part}` to override"));
+                    return self.fail(d.help(format!("it is {}", crate::tree::describe(&value))));
+                }
+            }
+        }
+        Ok(value)
     }
 
     fn read_data(&mut self, setup: &mut TrainSetup, s: &Setting, overridden: Option<(Value, Span)>) -> Eval<()> {
@@ -601,7 +542,7 @@ impl Evaluator<'_> {
         }
     }
 
-    fn dtype_setting(&mut self, scope: &mut Scope, e: Option<&Expr>, span: Span) -> Eval<DType> {
+    pub(crate) fn dtype_setting(&mut self, scope: &mut Scope, e: Option<&Expr>, span: Span) -> Eval<DType> {
         let Some(e) = e else { return self.error("E0516", span, "an element type is missing") };
         if let ExprKind::DType(optc_front::ast::ElemType::Concrete(d)) = &e.kind
             && d.is_float()

@@ -63,6 +63,31 @@ pub fn rebuild(value: &Value, leaves: &mut dyn Iterator<Item = Value>) -> Value 
     }
 }
 
+/// The tree with another value at a path (`a.0.b`); `None` if there is nothing at it.
+pub fn with_leaf(tree: &Value, path: &str, new: &Value) -> Option<Value> {
+    let (first, rest) = path.split_once('.').map_or((path, None), |(a, b)| (a, Some(b)));
+    let changed = |old: &Value| match rest {
+        None => Some(new.clone()),
+        Some(rest) => with_leaf(old, rest, new),
+    };
+    match tree {
+        Value::Record(fields) => {
+            let mut fields = (**fields).clone();
+            let old = fields.get_mut(first)?;
+            *old = changed(old)?;
+            Some(Value::Record(Rc::new(fields)))
+        }
+        Value::List(items) | Value::Tuple(items) => {
+            let mut items = (**items).clone();
+            let old = items.get_mut(first.parse::<usize>().ok()?)?;
+            *old = changed(old)?;
+            let items = Rc::new(items);
+            Some(if matches!(tree, Value::List(_)) { Value::List(items) } else { Value::Tuple(items) })
+        }
+        _ => None,
+    }
+}
+
 /// Whether a value is a tree of more than one array, or of none.
 pub fn is_branch(value: &Value) -> bool {
     !is_arrayish(value) && matches!(value, Value::Tuple(_) | Value::List(_) | Value::Record(_))

@@ -150,6 +150,8 @@ pub struct ModelValue {
     pub label: Option<Arc<str>>,
     /// Patterns of paths below this model whose parameters stay as they are (`freeze`), and where each is written.
     pub frozen: Rc<Vec<(Arc<str>, Span)>>,
+    /// Whether new values of its buffers are dropped: it was bound by `.with`.
+    pub dropping: bool,
     /// The precision its body computes in, whatever the caller's: `f32` arguments are converted to it, and results of a narrower one back to the caller's. `None`: the
     /// caller's.
     pub float: Option<DType>,
@@ -160,7 +162,7 @@ pub struct ModelValue {
 impl ModelValue {
     /// An unbound model with these settings.
     pub(crate) fn new(item: ItemRef, args: Vec<CallArg>, span: Span) -> Self {
-        ModelValue { item, args, params: None, shared_path: None, label: None, frozen: Rc::default(), float: None, span }
+        ModelValue { item, args, params: None, shared_path: None, label: None, frozen: Rc::default(), dropping: false, float: None, span }
     }
 }
 

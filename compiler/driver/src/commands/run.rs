@@ -87,15 +87,13 @@ fn choose(session: &Session, name: Option<&str>, messages: &Messages) -> Result<
 
 /// What a training run came to.
 fn summary(name: &str, result: &RunResult) -> Vec<(String, Cell)> {
-    let steps = result.series.get("loss").and_then(|s| s.steps.last()).copied().unwrap_or(0);
-    let ran = result.series.get("loss").map_or(0, |s| s.values.len());
-    let mut record = vec![("train".to_string(), Cell::Text(name.to_string())), ("steps".to_string(), Cell::Number(steps as f64))];
+    let mut record = vec![("train".to_string(), Cell::Text(name.to_string())), ("steps".to_string(), Cell::Number(result.steps as f64))];
     for (name, series) in &result.series {
         if let Some(&last) = series.values.last() {
             record.push((name.clone(), Cell::Number(last)));
         }
     }
     record.push(("seconds".into(), Cell::Number(result.seconds)));
-    record.push(("steps/s".into(), Cell::Number(ran as f64 / result.seconds.max(1e-9))));
+    record.push(("steps/s".into(), Cell::Number(result.ran as f64 / result.seconds.max(1e-9))));
     record
 }

@@ -354,3 +354,20 @@ pub(crate) fn key_text(key: &GroupKey) -> String {
         }
     }
 }
+
+/// Whether an argument of an optimizer, as written in a `train`, mentions a name that its scope does not have.
+pub(crate) fn arguments_mention(optimizer: &OptimizerValue, name: &str) -> bool {
+    match optimizer {
+        OptimizerValue::Chain(parts) => parts.iter().any(|p| arguments_mention(p, name)),
+        OptimizerValue::Groups { groups, .. } => groups.iter().filter_map(|g| g.optimizer.as_ref()).any(|o| arguments_mention(o, name)),
+        OptimizerValue::Inner { of, .. } => arguments_mention(of, name),
+        OptimizerValue::Single { args, .. } => args.iter().any(|arg| {
+            let mut found = false;
+            crate::walk::expr(&arg.expr, &mut |e| {
+                found |= matches!(&e.kind, ExprKind::Name(n) if &**n == name);
+                !found
+            });
+            found && arg.scope.get(name).is_none()
+        }),
+    }
+}

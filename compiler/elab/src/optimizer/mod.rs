@@ -14,7 +14,7 @@ mod states;
 
 pub(crate) use collectives::OF_LOSS;
 pub(crate) use control::LockBody;
-pub(crate) use instances::key_text;
+pub(crate) use instances::{arguments_mention, key_text};
 pub(crate) use loss_at::{Asked, StepLoss};
 
 use crate::evaluator::{Eval, Evaluator, Mode};
@@ -65,14 +65,18 @@ pub struct OptInputs {
     pub step: Array,
     /// `total_steps`
     pub total_steps: i64,
-    /// `loss` and metrics by name.
+    /// `loss` and metrics by name, as bodies see them.
     pub scalars: Vec<(Arc<str>, Value)>,
+    /// What arguments written in a `train` see in their place: the last recorded values.
+    pub recorded: Vec<(Arc<str>, Value)>,
     /// The states by name, for [`Pass::Step`] and [`Pass::Eval`].
     pub states: IndexMap<String, Array>,
     /// A key for draws, folded with the step.
     pub key: Option<Array>,
-    /// Whether hyperparameters that are numbers become inputs of the graph on top.
-    pub inputs: bool,
+    /// Where hyperparameters that are numbers become inputs: the graph of this array. `None`: they stay numbers.
+    pub inputs: Option<Array>,
+    /// What stands in front of the numbers of the bodies, in the names of states and hyperparameters.
+    pub prefix: String,
     /// Whether `leaves` are all there are. While an item is checked, one stands for any.
     pub all_leaves: bool,
     /// The step's loss at other weights, where there is a step.
@@ -188,7 +192,7 @@ impl Evaluator<'_> {
             outputs: OptOutputs::default(),
             hyper: IndexMap::new(),
             states: inputs.states.clone(),
-            instance: Instance { leaves, step: inputs.step.clone(), prefix: String::new(), stages: 0 },
+            instance: Instance { leaves, step: inputs.step.clone(), prefix: inputs.prefix.clone(), stages: 0 },
             body: BodyRun::default(),
             inputs,
         };
@@ -405,6 +409,11 @@ impl Evaluator<'_> {
                     used += 1;
                     let mut inner = arg.scope.clone();
                     inner.push();
+                    for (name, value) in self.opt_run().inputs.recorded.clone() {
+                        if inner.get(&name).is_none() {
+                            inner.bind(name, value, LetKind::Let, Span::default());
+                        }
+                    }
                     self.bind_run_scalars(&mut inner);
                     for name in ["w", "g", "name"] {
                         if inner.get(name).is_none()
@@ -495,9 +504,8 @@ impl Evaluator<'_> {
             }
             _ => return Ok(value),
         };
-        if compile_time || !self.opt_run().inputs.inputs || self.opt_run().inputs.pass != Pass::Step {
-            return Ok(value);
-        }
+        let home = self.opt_run().inputs.inputs.clone();
+        let Some(home) = home.filter(|_| !compile_time && self.opt_run().inputs.pass == Pass::Step) else { return Ok(value) };
         let Some(number) = number else {
             // Not known while checking: some scalar.
             return Ok(Value::Array(Array { dtype: DType::F64, shape: Vec::new(), weak: true, node: None }));
@@ -514,7 +522,6 @@ impl Evaluator<'_> {
             return Ok(Value::Array(array.clone()));
         }
         // The inputs of the step are those of its own graph, also where an optimizer runs under a condition.
-        let home = self.opt_run().inputs.step.clone();
         let array = Array { weak: true, ..self.cx.input_beside(&home, &format!("hyper.{name}"), DType::F64, &[]) };
         let run = self.opt_run();
         run.outputs.hyper.insert(name.clone(), number);
@@ -526,12 +533,12 @@ impl Evaluator<'_> {
     fn watch_range(&mut self, param: &Param, scope: &Scope, value: &Value, span: Span, item: &FnItem) -> Eval<()> {
         let (Some(range), Value::Array(a)) = (&param.range, value) else { return Ok(()) };
         let run = self.opt_run();
-        let home = run.inputs.step.node.map(|(level, _)| level);
-        if run.inputs.pass != Pass::Step || !run.inputs.inputs || !a.shape.is_empty() || !self.cx.emitting() {
+        let own = run.inputs.step.node.map(|(level, _)| level);
+        if run.inputs.pass != Pass::Step || run.inputs.inputs.is_none() || !a.shape.is_empty() || !self.cx.emitting() {
             return Ok(());
         }
         // One that is computed under a condition may not have been computed at all.
-        if a.node.map(|(level, _)| level) != home || self.cx.top() != home {
+        if self.cx.top() != own {
             return Ok(());
         }
         let limits = self.limits(param, scope)?;

@@ -314,9 +314,11 @@ fn step(text: &str, gradients: &[Vec<f64>]) -> Vec<Vec<f64>> {
         step: count,
         total_steps: 10,
         scalars: Vec::new(),
+        recorded: Vec::new(),
         states: indexmap::IndexMap::new(),
         key: None,
-        inputs: false,
+        inputs: None,
+        prefix: String::new(),
         all_leaves: true,
         loss: None,
     };

@@ -6,6 +6,9 @@ use crate::optimizer::{Asked, StepLoss};
 /// The loss of the step of a `train`.
 pub(super) struct TrainLoss {
     pub setup: Rc<TrainSetup>,
+    /// Whose loss it is.
+    pub player: usize,
+    /// The leaves as the player sees them.
     pub decls: Rc<[LeafDecl]>,
     /// All leaves as they come in, parameters and buffers.
     pub leaves: Vec<Array>,
@@ -64,7 +67,7 @@ impl TrainLoss {
     /// The gradients of the losses of batches of one example.
     fn each(&self, ev: &mut Evaluator<'_>, leaves: &[Array], span: Span) -> Eval<(Array, Vec<Array>)> {
         let one = TrainSetup { batch: 1, ..(*self.setup).clone() };
-        let f = ev.isolated(RUN_PLACE, None, |ev| ev.loss_function(&one, &self.decls, &[1]))?;
+        let f = ev.isolated(RUN_PLACE, None, |ev| ev.loss_function(&one, &one.players[self.player], &self.decls, &[1]))?;
         let rows = self.setup.batch * self.setup.accumulate;
         let origin = ev.cx.origin;
         let mut fields = Vec::new();

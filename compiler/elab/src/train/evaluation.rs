@@ -8,38 +8,52 @@ impl Evaluator<'_> {
         self.cx.push_level();
         let inputs: Vec<Array> =
             slots.iter().enumerate().map(|(k, s)| self.cx.input(&format!("slot.{k}"), s.ty.dtype, &s.ty.shape)).collect();
-        let mut leaves = Vec::new();
-        for (d, w) in decls.iter().zip(&inputs).filter(|(d, _)| !d.buffer) {
-            let g = self.zeros_like(w);
-            leaves.push(Leaf { path: short_path(setup, &d.path), w: w.clone(), g });
-        }
-        let states = slots.iter().zip(&inputs).filter(|(s, _)| s.kind == SlotKind::State).map(|(s, a)| (s.name.clone(), a.clone()));
-        let opt = OptInputs {
-            pass: Pass::Eval,
-            leaves,
-            step: inputs[slots.len() - 1].clone(),
-            total_steps: setup.steps as i64,
-            scalars: self.unknown_scalars(setup),
-            states: states.collect(),
-            key: None,
-            inputs: false,
-            all_leaves: true,
-            loss: None,
-        };
-        let out = match self.run_optimizer(&setup.optimizer, opt) {
-            Ok(out) => out,
-            Err(stop) => {
+        let mut outputs = inputs[..decls.len()].to_vec();
+        for player in &setup.players {
+            if let Err(stop) = self.eval_weights(setup, player, decls, slots, &inputs, &mut outputs) {
                 self.cx.pop_level();
                 return Err(stop);
             }
-        };
-        let mut weights = out.eval.unwrap_or_default().into_iter();
-        let mut outputs = Vec::new();
-        for (d, input) in decls.iter().zip(&inputs) {
-            outputs.push(if d.buffer { input.clone() } else { weights.next().unwrap_or_else(|| input.clone()) });
         }
         let names: Vec<String> = (0..slots.len()).map(|k| format!("slot.{k}")).collect();
         self.finish_graph(&outputs, &names, setup.span)
+    }
+
+    /// Puts the weights that a player's optimizer names for evaluation in the place of its parameters.
+    fn eval_weights(
+        &mut self,
+        setup: &TrainSetup,
+        player: &Player,
+        decls: &[LeafDecl],
+        slots: &[Slot],
+        inputs: &[Array],
+        outputs: &mut [Array],
+    ) -> Eval<()> {
+        let own: Vec<usize> = (0..decls.len()).filter(|&k| !decls[k].buffer && player.owns(&decls[k].path)).collect();
+        let mut leaves = Vec::with_capacity(own.len());
+        for &k in &own {
+            let g = self.zeros_like(&inputs[k]);
+            leaves.push(Leaf { path: player.short_path(setup, &decls[k].path), w: inputs[k].clone(), g });
+        }
+        let opt = OptInputs {
+            pass: Pass::Eval,
+            leaves,
+            step: self.steps_of(player, &inputs[slots.len() - 1], setup.span)?,
+            total_steps: setup.steps as i64,
+            scalars: self.unknown_scalars(setup),
+            recorded: self.unknown_recorded(setup),
+            states: player::states_of(player, slots, inputs),
+            key: None,
+            inputs: None,
+            prefix: player.prefix(),
+            all_leaves: true,
+            loss: None,
+        };
+        let out = self.run_optimizer(&player.optimizer, opt)?;
+        for (k, weight) in own.into_iter().zip(out.eval.unwrap_or_default()) {
+            outputs[k] = weight;
+        }
+        Ok(())
     }
 
     pub(super) fn lower_metric(&mut self, setup: &TrainSetup, decls: &[LeafDecl], metric: &Setting) -> Eval<MetricProgram> {
@@ -128,17 +142,16 @@ impl Evaluator<'_> {
     }
 
     /// `stop when` as a graph of the watched values, and their names.
-    pub(super) fn lower_stop(&mut self, setup: &TrainSetup, e: &Expr, recorded: &[String]) -> Eval<(Graph, Vec<String>)> {
+    pub(super) fn lower_stop(&mut self, setup: &TrainSetup, e: &Expr, recorded: &[Record]) -> Eval<(Graph, Vec<String>)> {
         self.cx.push_level();
-        // What is recorded under a path has no name that could be written.
-        let recorded = recorded.iter().filter(|n| !n.contains('.')).map(|n| Arc::from(n.as_str()));
-        let watched: IndexSet<Arc<str>> = std::iter::once(Arc::from("loss")).chain(recorded).chain(setup.watched_names()).collect();
+        let recorded = recorded.iter().map(|r| Arc::from(r.name.as_str()));
+        let watched: IndexSet<Arc<str>> = recorded.chain(setup.watched_names()).collect();
         let mut scalars = Vec::new();
         for (k, name) in watched.iter().enumerate() {
             let input = self.cx.input(&format!("watched.{k}"), DType::F64, &[]);
             scalars.push((name.clone(), Value::Array(self.weak_float(&input))));
         }
-        let array = match self.stop_condition(setup, e, scalars) {
+        let array = match self.stop_condition(setup, e, by_name(scalars)) {
             Ok(a) => a,
             Err(stop) => {
                 self.cx.pop_level();
@@ -233,4 +246,20 @@ impl Evaluator<'_> {
         self.mode = mode;
         table
     }
+}
+
+/// Scalars by the names they can be written with: `loss.gen` and `loss.disc` are the fields of `loss`.
+pub(crate) fn by_name(scalars: Vec<(Arc<str>, Value)>) -> Vec<(Arc<str>, Value)> {
+    let plain = |name: &Arc<str>| !name.contains('.');
+    let mut out: Vec<(Arc<str>, Value)> = scalars.iter().filter(|(n, _)| plain(n)).cloned().collect();
+    let mut nested: IndexMap<Arc<str>, Vec<(Arc<str>, Value)>> = IndexMap::new();
+    for (name, value) in &scalars {
+        if let Some((first, rest)) = name.split_once('.') {
+            nested.entry(Arc::from(first)).or_default().push((Arc::from(rest), value.clone()));
+        }
+    }
+    // A path that begins with the name of something else cannot be written.
+    nested.retain(|name, _| !out.iter().any(|(n, _)| n == name));
+    out.extend(nested.into_iter().map(|(name, fields)| (name, crate::tree::nest(&fields))));
+    out
 }

@@ -35,10 +35,14 @@ impl Evaluator<'_> {
         self.training = Some(true);
         let models: Vec<(Arc<str>, Value)> = setup.models.iter().map(|(n, m)| (n.clone(), label_model(m, n))).collect();
         let batch = self.batch_dim(setup);
-        let (_, leaves) = self.initialize(key.clone(), |ev| {
-            let mut scope = ev.loss_scope(setup, &models, fields, batch, Some(key))?;
-            let value = ev.expr(&mut scope, &setup.loss)?;
-            ev.split_loss(setup, value)
+        let ahead = self.asks_for_parameters(setup);
+        let (_, leaves) = self.initialize(key.clone(), ahead, |ev| {
+            let mut scope = ev.loss_scope(setup, &models, fields, batch.clone(), Some(key))?;
+            for player in &setup.players {
+                let value = ev.expr(&mut scope, &player.loss)?;
+                ev.split_loss(player, value)?;
+            }
+            Ok(())
         })?;
         let mut decls = Vec::new();
         let mut arrays = Vec::new();
@@ -56,65 +60,92 @@ impl Evaluator<'_> {
             arrays.push(self.cast_array(&leaf.array, stored));
         }
         self.frozen_paths(setup, &leaves)?;
+        self.all_owned(setup, &leaves)?;
         if decls.iter().all(|d| d.buffer) && self.mode != Mode::Check {
-            let d = Diagnostic::error(Code("E0521"), setup.loss.span, "the loss depends on no parameters, so there is nothing to train");
+            let d = Diagnostic::error(
+                Code("E0521"),
+                setup.players[0].loss.span,
+                "the loss depends on no parameters, so there is nothing to train",
+            );
             return self.fail(if decls.iter().any(|d| d.frozen) {
                 d.help("all parameters are frozen: leave some out of `freeze`")
             } else {
                 d.help("call a model that declares `param`s")
             });
         }
-        // The optimizer's states, from the initial weights; a real gradient only where a state's initial value asks for it.
-        let mut weights = Vec::new();
-        let needs_gradient = setup.state_uses_gradient;
+        let mut states = Vec::new();
+        let weights = arrays.clone();
+        for k in 0..setup.players.len() {
+            for (name, array) in self.initial_states(setup, k, &decls, &weights, fields, key)? {
+                states.push((name, Ty::new(array.dtype, array.shape.iter().map(|d| d.known().unwrap_or(1) as usize))));
+                arrays.push(array);
+            }
+        }
+        Ok((decls, states, arrays))
+    }
+
+    /// The states of a player's optimizer, from the initial weights; with a real gradient only where a state's initial value asks for it.
+    fn initial_states(
+        &mut self,
+        setup: &TrainSetup,
+        number: usize,
+        decls: &[LeafDecl],
+        arrays: &[Array],
+        fields: &[(Arc<str>, Array)],
+        key: &Array,
+    ) -> Eval<IndexMap<String, Array>> {
+        let player = &setup.players[number];
+        let seen = seen_by(player, decls);
         let mut loss_at: Option<Rc<dyn crate::optimizer::StepLoss>> = None;
-        let gradients = if needs_gradient && self.cx.emitting() {
-            let f = Rc::new(self.loss_function(setup, &decls, &[setup.batch])?);
+        let mut gradients = Vec::new();
+        if player.state_uses_gradient && self.cx.emitting() {
+            let f = Rc::new(self.loss_function(setup, player, &seen, &[setup.batch])?);
             loss_at = Some(Rc::new(at::TrainLoss {
                 setup: Rc::new(TrainSetup { accumulate: 1, ..setup.clone() }),
-                decls: decls.as_slice().into(),
-                leaves: arrays.clone(),
+                player: number,
+                decls: seen.clone(),
+                leaves: arrays.to_vec(),
                 fields: fields.to_vec(),
                 key: key.clone(),
                 f: f.clone(),
             }));
-            let args = order_leaves(&decls, &arrays)
-                .into_iter()
-                .chain(fields.iter().map(|(_, a)| a.clone()))
-                .chain(LossKeys::of_step(key).inputs());
-            Some(self.inline_gradients(&f, &args.collect::<Vec<_>>(), setup.span)?.3)
-        } else {
-            None
-        };
-        let mut g = gradients.into_iter().flatten();
-        for (decl, w) in decls.iter().zip(&arrays).filter(|(d, _)| !d.buffer) {
+            let args =
+                order_leaves(&seen, arrays).into_iter().chain(fields.iter().map(|(_, a)| a.clone())).chain(LossKeys::of_step(key).inputs());
+            gradients = self.inline_gradients(&f, &args.collect::<Vec<_>>(), player.loss.span)?.3;
+        }
+        let mut g = gradients.into_iter();
+        let mut weights = Vec::new();
+        for (decl, w) in seen.iter().zip(arrays).filter(|(d, _)| !d.buffer) {
             let gradient = match g.next() {
                 Some(g) => g,
                 None => self.zeros_like(w),
             };
-            weights.push(Leaf { path: short_path(setup, &decl.path), w: w.clone(), g: gradient });
+            weights.push(Leaf { path: player.short_path(setup, &decl.path), w: w.clone(), g: gradient });
         }
         let step = optc_ops::materialize(&mut self.cx, &Val::Int(Dim::from(0i64)), Some(DType::I32));
-        let step = self.lift(step, setup.span)?;
         let inputs = OptInputs {
             pass: Pass::Init,
             leaves: weights,
-            step,
+            step: self.lift(step, setup.span)?,
             total_steps: setup.steps as i64,
             scalars: self.unknown_scalars(setup),
+            recorded: self.unknown_recorded(setup),
             states: IndexMap::new(),
             key: Some(self.fold_key(key, FOLD_OPTIMIZER, None)),
-            inputs: false,
+            inputs: None,
+            prefix: player.prefix(),
             all_leaves: true,
             loss: loss_at,
         };
-        let out = self.run_optimizer(&setup.optimizer, inputs)?;
-        let mut states = Vec::new();
-        for (name, array) in &out.states {
-            states.push((name.clone(), Ty::new(array.dtype, array.shape.iter().map(|d| d.known().unwrap_or(1) as usize))));
-            arrays.push(array.clone());
-        }
-        Ok((decls, states, arrays))
+        Ok(self.run_optimizer(&player.optimizer, inputs)?.states)
+    }
+
+    /// Whether the losses, or what they may call, mention `.params`.
+    fn asks_for_parameters(&self, setup: &TrainSetup) -> bool {
+        let mentions = |span: Span| self.program.sources.slice(span).contains(".params");
+        let settings = setup.players.iter().map(|p| p.loss.span).chain(setup.drawn.iter().map(|(_, e)| e.span)).any(mentions);
+        let own = self.program.modules.iter().filter(|m| !m.name.starts_with("std/"));
+        settings || own.flat_map(|m| &m.file.items).any(|i| matches!(i.kind, optc_front::ast::ItemKind::Fn(_)) && mentions(i.span))
     }
 
     /// Every pattern of `freeze` names some parameter. While checking, numbers of layers do not count: loops may not have been followed to their end.
@@ -123,6 +154,10 @@ impl Evaluator<'_> {
             let Value::Model(model) = model else { continue };
             let prefix = format!("{name}.");
             let paths: Vec<&str> = leaves.iter().filter(|l| !l.buffer).filter_map(|l| l.path.strip_prefix(&prefix)).collect();
+            if paths.is_empty() && self.checking() {
+                // It is called where checking does not look; its parameters are known when it runs.
+                continue;
+            }
             for (pattern, span) in model.frozen.iter() {
                 let plain = |path: &str| if self.checking() { without_numbers(path) } else { path.to_string() };
                 if !paths.iter().any(|p| crate::arith::glob(&plain(pattern), &plain(p))) {
@@ -145,9 +180,14 @@ impl Evaluator<'_> {
     }
 
     /// `loss` and metrics before anything is known: NaN.
-    pub(super) fn unknown_scalars(&mut self, setup: &TrainSetup) -> Vec<(Arc<str>, Value)> {
+    pub(super) fn unknown_scalars(&self, setup: &TrainSetup) -> Vec<(Arc<str>, Value)> {
         let names = setup.watched_names();
         std::iter::once(Arc::from("loss")).chain(names).map(|n| (n, Value::Float(Some(f64::NAN)))).collect()
+    }
+
+    /// The last recorded losses before anything is recorded.
+    pub(super) fn unknown_recorded(&self, setup: &TrainSetup) -> Vec<(Arc<str>, Value)> {
+        evaluation::by_name(setup.loss_names().into_iter().map(|n| (n, Value::Float(Some(f64::NAN)))).collect())
     }
 }
 

@@ -58,6 +58,7 @@ impl Evaluator<'_> {
     pub(super) fn evaluate_loss(
         &mut self,
         setup: &TrainSetup,
+        player: &Player,
         decls: &[LeafDecl],
         leaves: &[Array],
         fields: &[(Arc<str>, Array)],
@@ -70,11 +71,11 @@ impl Evaluator<'_> {
             let batch = ev.batch_dim(setup);
             let mut scope = ev.loss_scope(setup, &models, fields, batch, Some(&keys.step))?;
             ev.key = Some(ev.fold_key(&keys.batch, FOLD_BATCH, None));
-            ev.expr(&mut scope, &setup.loss)
+            ev.expr(&mut scope, &player.loss)
         })(self);
         let buffers = std::mem::replace(&mut self.recorder.buffers, saved.0).unwrap_or_default();
         let metrics = std::mem::replace(&mut self.recorder.metrics, saved.1).unwrap_or_default();
-        let (loss, auxiliary) = self.split_loss(setup, result?)?;
+        let (loss, auxiliary) = self.split_loss(player, result?)?;
         let once = |(name, sum)| (name, Tally { sum, count: Count::Times(1) });
         let mut recorded: Vec<(String, Tally)> = auxiliary.into_iter().map(once).collect();
         for (name, tally) in self.named_metrics(metrics, &|path| short_path(setup, path)) {
@@ -98,13 +99,13 @@ impl Evaluator<'_> {
     }
 
     /// The scalar loss and the auxiliary values of `(loss, { name = value })`.
-    pub(crate) fn split_loss(&mut self, setup: &TrainSetup, value: Value) -> Eval<(Array, Vec<(String, Array)>)> {
-        let span = setup.loss.span;
+    pub(crate) fn split_loss(&mut self, player: &Player, value: Value) -> Eval<(Array, Vec<(String, Array)>)> {
+        let span = player.loss.span;
         let (loss, aux) = match &value {
             Value::Tuple(parts) if parts.len() == 2 => (parts[0].clone(), Some(parts[1].clone())),
             _ => (value, None),
         };
-        let loss = self.float_scalar(&loss, span, "the loss")?;
+        let loss = self.float_scalar(&loss, span, &player.described())?;
         let mut recorded = Vec::new();
         if let Some(Value::Record(fields)) = aux {
             for (name, value) in fields.iter() {
@@ -136,21 +137,21 @@ impl Evaluator<'_> {
         Ok(self.cast_array(&array, self.cx.kept()))
     }
 
-    /// Recorded values by name, from their sums and counts over the step's batches.
-    pub(super) fn recorded_means(&mut self, f: &LossFunction, arrays: Vec<Array>) -> Vec<(String, Array)> {
+    /// What was recorded by name, from sums and counts over the step's batches.
+    pub(super) fn recorded_tallies(&mut self, f: &LossFunction, arrays: Vec<Array>) -> Vec<(String, Tally)> {
         let mut arrays = arrays.into_iter();
         let mut next = || arrays.next().expect("as many arrays as the loss function records");
         let mut out = Vec::new();
         for (name, counted) in &f.recorded {
             let sum = next();
             let count = if *counted { Count::Array(next()) } else { Count::Times(1) };
-            out.push((name.clone(), self.mean_of_tally(&sum, &count)));
+            out.push((name.clone(), Tally { sum, count }));
         }
         out
     }
 
-    /// Lowers the loss of one batch to a graph of its own.
-    pub(super) fn loss_function(&mut self, setup: &TrainSetup, decls: &[LeafDecl], lead: &[usize]) -> Eval<LossFunction> {
+    /// Lowers a player's loss of one batch to a graph of its own; `decls` are the leaves as the player sees them.
+    pub(super) fn loss_function(&mut self, setup: &TrainSetup, player: &Player, decls: &[LeafDecl], lead: &[usize]) -> Eval<LossFunction> {
         self.cx.push_level();
         let mut leaves: Vec<Option<Array>> = vec![None; decls.len()];
         for buffer in [false, true] {
@@ -162,7 +163,7 @@ impl Evaluator<'_> {
         let fields = self.field_inputs(setup.data.as_deref(), &setup.fields, lead);
         let step = self.cx.input("step_key", DType::U32, &[2]);
         let batch = self.cx.input("key", DType::U32, &[2]);
-        let parts = self.evaluate_loss(setup, decls, &leaves, &fields, &LossKeys { step, batch });
+        let parts = self.evaluate_loss(setup, player, decls, &leaves, &fields, &LossKeys { step, batch });
         let parts = match parts {
             Ok(p) => p,
             Err(stop) => {

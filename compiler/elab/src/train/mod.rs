@@ -4,14 +4,17 @@ mod at;
 mod evaluation;
 mod init;
 mod loss;
+mod player;
 mod step;
 
+pub(crate) use evaluation::by_name;
 pub(crate) use init::without_numbers;
 
 use crate::evaluator::{Eval, Evaluator, Mode};
 use crate::host::DataTable;
 use crate::optimizer::{Leaf, OptInputs, Pass};
-use crate::program::{CheckpointSpec, DataUse, LogSpec, MetricProgram, Slot, SlotKind, StepProgram, TrainProgram};
+use crate::players::Player;
+use crate::program::{CheckpointSpec, DataUse, LogSpec, MetricProgram, PlayerSpec, Record, Slot, SlotKind, StepProgram, TrainProgram};
 use crate::scope::Scope;
 use crate::settings::TrainSetup;
 use crate::tally::{Count, Metrics, Tally};
@@ -34,6 +37,8 @@ const FOLD_OPTIMIZER: u32 = 0xF000_0003;
 pub const FOLD_BATCH: u32 = 0xF000_0004;
 /// Of what is drawn once for the whole run, in its settings.
 pub(crate) const FOLD_SETTINGS: u32 = 0xF000_0005;
+/// Of a player, with its number.
+const FOLD_PLAYER: u32 = 0xF000_0100;
 /// The place of the expressions of a run.
 pub(crate) const RUN_PLACE: u64 = 0;
 
@@ -66,7 +71,7 @@ pub struct LeafDecl {
     pub ty: Ty,
     /// Type the model sees.
     pub seen: DType,
-    /// Whether it is a buffer, or frozen: takes no gradient, is not seen by the optimizer.
+    /// Whether it is a buffer, frozen, or another player's: takes no gradient, is not seen by the optimizer.
     pub buffer: bool,
     /// Whether it is a frozen parameter.
     pub frozen: bool,
@@ -139,7 +144,7 @@ impl Evaluator<'_> {
             }
         }
         let given_names = metrics.iter().map(|m| m.name.as_str());
-        self.recorded_once(setup, std::iter::once("loss").chain(step.recorded.iter().map(String::as_str)).chain(given_names))?;
+        self.recorded_once(setup, step.recorded.iter().map(|r| r.name.as_str()).chain(given_names))?;
         let stop_when = match &setup.stop_when {
             Some(e) => Some(self.lower_stop(setup, e, &step.recorded)?),
             None => None,
@@ -168,6 +173,8 @@ impl Evaluator<'_> {
             offload: setup.offload.clone(),
             stop_when,
             stop_on_nan: setup.stop_on_nan,
+            players: setup.players.iter().filter_map(player_spec).collect(),
+            simultaneous: setup.simultaneous,
             precision: setup.precision,
         })
     }
@@ -181,7 +188,7 @@ impl Evaluator<'_> {
                 continue;
             }
             let setting = setup.metrics.iter().find(|m| m.values.first().and_then(|(n, _)| n.as_ref()).is_some_and(|n| &*n.text == name));
-            let place = setting.map_or(setup.loss.span, |m| m.span);
+            let place = setting.map_or(setup.players[0].loss.span, |m| m.span);
             return self.fail(Diagnostic::error(Code("E0537"), place, format!("`{name}` is recorded twice")).help(
                 "give each metric of the train, the loss, the model and the optimizer, and each auxiliary value, a name of its own",
             ));
@@ -251,8 +258,18 @@ fn order_leaves(decls: &[LeafDecl], leaves: &[Array]) -> Vec<Array> {
     pick(false).chain(pick(true)).collect()
 }
 
-/// A leaf's path as optimizer bodies see it: without the model's name where there is only one model.
-pub(crate) fn short_path(setup: &TrainSetup, path: &str) -> Arc<str> {
+/// The leaves as a player sees them: those of the others are given.
+fn seen_by(player: &Player, decls: &[LeafDecl]) -> Rc<[LeafDecl]> {
+    decls.iter().map(|d| LeafDecl { buffer: d.buffer || !player.owns(&d.path), ..d.clone() }).collect()
+}
+
+fn player_spec(player: &Player) -> Option<PlayerSpec> {
+    let name = player.name.as_ref()?.to_string();
+    Some(PlayerSpec { name, every: player.every, times: player.times })
+}
+
+/// A path as metrics are named after: without the model's name where there is only one model.
+fn short_path(setup: &TrainSetup, path: &str) -> Arc<str> {
     match setup.models.as_slice() {
         [(name, _)] => Arc::from(path.strip_prefix(&format!("{name}.")).unwrap_or(path)),
         _ => Arc::from(path),

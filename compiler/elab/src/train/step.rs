@@ -1,34 +1,46 @@
 //! One training step: gradients (accumulated where asked), metrics on the batch, the optimizer.
 
+use super::player::{At, StepCx, in_range, states_of};
 use super::*;
 use crate::program::Ranged;
 use optc_ir::ScalarOp;
 
 /// A step as lowered.
 pub(super) struct StepValues {
-    /// Slots, loss, recorded, ranged.
+    /// Slots, recorded, ranged.
     outputs: Vec<Array>,
-    recorded: Vec<String>,
-    record_every: Vec<u64>,
+    recorded: Vec<Record>,
     hyper: IndexMap<String, f64>,
     ranged: Vec<Ranged>,
     has_eval: bool,
 }
 
+/// What is recorded at a step, and whose it is.
+struct Found {
+    name: String,
+    array: Array,
+    every: u64,
+    /// Number of the player; none of the train's own metrics.
+    player: Option<usize>,
+}
+
 impl Evaluator<'_> {
     pub(super) fn lower_step(&mut self, setup: &TrainSetup, decls: &[LeafDecl], slots: &[Slot]) -> Eval<(StepProgram, bool)> {
-        let lead = [setup.batch];
-        let f = Rc::new(self.loss_function(setup, decls, &lead)?);
+        let mut losses = Vec::with_capacity(setup.players.len());
+        for player in &setup.players {
+            let seen = seen_by(player, decls);
+            losses.push((Rc::new(self.loss_function(setup, player, &seen, &[setup.batch])?), seen));
+        }
         self.cx.push_level();
-        let result = self.step_values(setup, decls, slots, &f);
-        let StepValues { outputs, recorded, record_every, hyper, ranged, has_eval } = match result {
+        let result = self.step_values(setup, decls, slots, losses);
+        let StepValues { outputs, recorded, hyper, ranged, has_eval } = match result {
             Ok(v) => v,
             Err(stop) => {
                 self.cx.pop_level();
                 return Err(stop);
             }
         };
-        let watched = setup.watched_names();
+        let watched = self.watched_in_step(setup);
         let mut names: Vec<String> = (0..slots.len()).map(|k| format!("slot.{k}")).collect();
         names.extend((0..setup.fields.len()).map(|k| format!("field.{k}")));
         names.push("key".into());
@@ -40,42 +52,44 @@ impl Evaluator<'_> {
             hyper: hyper.into_iter().collect(),
             watched: watched.iter().map(|n| n.to_string()).collect(),
             recorded,
-            record_every,
+            losses: setup.players.len(),
             ranged,
         };
         Ok((step, has_eval))
     }
 
-    pub(super) fn step_values(&mut self, setup: &TrainSetup, decls: &[LeafDecl], slots: &[Slot], f: &Rc<LossFunction>) -> Eval<StepValues> {
+    /// Names of the recorded values that a step reads: metrics, and losses where an optimizer's arguments mention them.
+    fn watched_in_step(&self, setup: &TrainSetup) -> Vec<Arc<str>> {
+        let mut names = setup.watched_names();
+        if setup.players.iter().any(|p| crate::optimizer::arguments_mention(&p.optimizer, "loss")) {
+            names.extend(setup.loss_names());
+        }
+        names
+    }
+
+    fn step_values(
+        &mut self,
+        setup: &TrainSetup,
+        decls: &[LeafDecl],
+        slots: &[Slot],
+        losses: Vec<(Rc<LossFunction>, Rc<[LeafDecl]>)>,
+    ) -> Eval<StepValues> {
         let inputs: Vec<Array> =
             slots.iter().enumerate().map(|(k, s)| self.cx.input(&format!("slot.{k}"), s.ty.dtype, &s.ty.shape)).collect();
         let lead: Vec<usize> = if setup.accumulate > 1 { vec![setup.accumulate, setup.batch] } else { vec![setup.batch] };
         let fields = self.field_inputs(setup.data.as_deref(), &setup.fields, &lead);
         let run_key = self.cx.input("key", DType::U32, &[2]);
         let mut scalars: Vec<(Arc<str>, Value)> = Vec::new();
-        for (k, name) in setup.watched_names().into_iter().enumerate() {
+        for (k, name) in self.watched_in_step(setup).into_iter().enumerate() {
             let input = self.cx.input(&format!("watched.{k}"), DType::F64, &[]);
             scalars.push((name, Value::Array(self.weak_float(&input))));
         }
+        let recorded_losses = evaluation::by_name(scalars.split_off(setup.watched_names().len()));
         let step = inputs[slots.len() - 1].clone();
         let key = self.fold_key(&run_key, FOLD_STEP, Some(&step));
         let leaves = &inputs[..decls.len()];
-        let (loss, recorded_arrays, buffers, gradients) = if !self.cx.emitting() {
-            let g = decls.iter().zip(leaves).filter(|(d, _)| !d.buffer).map(|(_, a)| a.clone()).collect();
-            let scalar = Array { dtype: self.cx.float, shape: Vec::new(), weak: false, node: None };
-            (scalar.clone(), vec![scalar; f.recorded_arrays()], Vec::new(), g)
-        } else if setup.accumulate > 1 {
-            self.accumulate(setup, decls, leaves, &fields, &key, f)?
-        } else {
-            let args = order_leaves(decls, leaves)
-                .into_iter()
-                .chain(fields.iter().map(|(_, a)| a.clone()))
-                .chain(LossKeys::of_step(&key).inputs());
-            self.inline_gradients(f, &args.collect::<Vec<_>>(), setup.span)?
-        };
         // Metrics without `on` are computed on the step's batch, at the incoming weights.
-        let means = self.recorded_means(f, recorded_arrays);
-        let mut recorded: Vec<(String, Array, u64)> = means.into_iter().map(|(n, a)| (n, a, 1)).collect();
+        let mut of_batch = Vec::new();
         for metric in setup.metrics.iter().filter(|m| m.clauses.iter().all(|c| &*c.word.text != "on")) {
             let every = self.every(setup, metric)?;
             let (name, array) = if every > 1 && self.cx.emitting() {
@@ -83,78 +97,59 @@ impl Evaluator<'_> {
             } else {
                 self.batch_metric(setup, decls, leaves, &fields, &key, metric)?
             };
-            recorded.push((name, array, every));
+            of_batch.push(Found { name, array, every, player: None });
         }
-        let mut gradient = gradients.into_iter();
-        let opt_leaves: Vec<Leaf> = decls
-            .iter()
-            .zip(leaves)
-            .filter(|(d, _)| !d.buffer)
-            .map(|(d, w)| Leaf {
-                path: short_path(setup, &d.path),
-                w: w.clone(),
-                g: gradient.next().expect("a gradient for every parameter"),
-            })
-            .collect();
-        let loss_value = Value::Array(self.weak_float(&loss));
-        scalars.insert(0, (Arc::from("loss"), loss_value));
-        let states =
-            slots.iter().zip(&inputs).filter(|(s, _)| s.kind == SlotKind::State).map(|(s, a)| (s.name.clone(), a.clone())).collect();
-        let loss_at = Rc::new(at::TrainLoss {
-            setup: Rc::new(setup.clone()),
-            decls: decls.into(),
-            leaves: leaves.to_vec(),
-            fields: fields.clone(),
-            key: key.clone(),
-            f: f.clone(),
-        });
-        let opt_key = self.fold_key(&key, FOLD_OPTIMIZER, None);
-        let opt = OptInputs {
-            pass: Pass::Step,
-            leaves: opt_leaves,
-            step: step.clone(),
-            total_steps: setup.steps as i64,
-            scalars,
-            states,
-            key: Some(opt_key),
-            inputs: true,
-            all_leaves: true,
-            loss: Some(loss_at),
-        };
-        let out = self.run_optimizer(&setup.optimizer, opt)?;
-        for (name, tally) in self.named_metrics(out.metrics, &|stage| Arc::from(stage)) {
-            recorded.push((name, self.mean_of_tally(&tally.sum, &tally.count), 1));
+        let mut states = IndexMap::new();
+        for player in &setup.players {
+            states.extend(states_of(player, slots, &inputs));
+        }
+        let old = At { leaves: leaves.to_vec(), states };
+        let cx = StepCx { setup, decls, fields: &fields, key, step: step.clone(), scalars, recorded: recorded_losses, losses };
+        let mut now = old.clone();
+        let (mut found_losses, mut found, mut ranged, mut hyper) = (Vec::new(), Vec::new(), Vec::new(), IndexMap::new());
+        let mut has_eval = false;
+        for (k, player) in setup.players.iter().enumerate() {
+            let made = if setup.simultaneous {
+                let mut own = old.clone();
+                let made = self.play(&cx, k, &mut own)?;
+                cx.bring(k, &own, &mut now);
+                made
+            } else {
+                self.play(&cx, k, &mut now)?
+            };
+            let every = player.every;
+            found_losses.push(Found { name: player.recorded("loss"), array: made.loss, every, player: Some(k) });
+            for (name, tally) in made.recorded {
+                let array = self.mean_of_tally(&tally.sum, &tally.count);
+                found.push(Found { name, array, every, player: Some(k) });
+            }
+            ranged.extend(made.ranged);
+            hyper.extend(made.hyper);
+            has_eval |= made.has_eval;
         }
         let next = optc_ops::binary(&mut self.cx, optc_ops::BinOp::Add, &Val::Array(step.clone()), &Val::Int(Dim::from(1i64)));
         let next = match self.lift(next, setup.span)? {
             Val::Array(a) => self.cast_array(&a, DType::I32),
             other => panic!("compiler bug: a counter became {other:?}"),
         };
-        let (mut new_w, mut new_b) = (out.w.into_iter(), buffers.into_iter());
         let mut outputs: Vec<Array> = Vec::new();
-        for (slot, input) in slots.iter().zip(&inputs) {
+        for (k, slot) in slots.iter().enumerate() {
             outputs.push(match slot.kind {
-                SlotKind::Param => new_w.next().expect("a new value for every parameter"),
-                SlotKind::Buffer | SlotKind::Frozen => new_b.next().unwrap_or_else(|| input.clone()),
-                SlotKind::State => out.states.get(&slot.name).cloned().unwrap_or_else(|| input.clone()),
+                SlotKind::Param | SlotKind::Buffer | SlotKind::Frozen => now.leaves[k].clone(),
+                SlotKind::State => now.states[&slot.name].clone(),
                 SlotKind::Counter => next.clone(),
             });
         }
-        outputs.push(loss);
-        outputs.extend(recorded.iter().map(|(_, a, _)| a.clone()));
-        let (ranged, computed): (Vec<Ranged>, Vec<Array>) = out.ranged.into_iter().unzip();
+        apart(setup, &mut found);
+        let all: Vec<Found> = found_losses.into_iter().chain(found).chain(of_batch).collect();
+        outputs.extend(all.iter().map(|f| f.array.clone()));
+        let (ranged, computed): (Vec<Ranged>, Vec<Array>) = ranged.into_iter().unzip();
         outputs.extend(computed.iter().cloned());
         if !ranged.is_empty() {
             outputs.push(self.in_ranges(&ranged, &computed));
         }
-        Ok(StepValues {
-            outputs,
-            recorded: recorded.iter().map(|(n, _, _)| n.clone()).collect(),
-            record_every: recorded.iter().map(|(_, _, e)| *e).collect(),
-            hyper: out.hyper,
-            ranged,
-            has_eval: out.eval.is_some(),
-        })
+        let recorded = all.into_iter().map(|f| Record { last: f.player.is_none() || f.every == 1, name: f.name, every: f.every }).collect();
+        Ok(StepValues { outputs, recorded, hyper, ranged, has_eval })
     }
 
     /// 0 where all of these hyperparameters are in their ranges, NaN where one is not: what the step is guarded by.
@@ -164,14 +159,8 @@ impl Evaluator<'_> {
         for (r, value) in ranged.iter().zip(values) {
             let x = self.cx.node(value);
             let graph = self.cx.graph();
-            let ends = [(r.limits.low, false), (r.limits.high, true)];
-            for ((limit, inclusive), high) in ends.into_iter().filter_map(|(end, high)| Some((end?, high))) {
-                let slack = if inclusive { crate::args::slack(limit) } else { 0.0 };
-                let end = graph.scalar(DType::F64, if high { limit + slack } else { limit - slack }, origin);
-                let op = if inclusive { ScalarOp::Le } else { ScalarOp::Lt };
-                let holds = graph.map(op, &if high { [x, end] } else { [end, x] }, origin);
-                inside = graph.map(ScalarOp::And, &[inside, holds], origin);
-            }
+            let holds = in_range(graph, r, x);
+            inside = graph.map(ScalarOp::And, &[inside, holds], origin);
         }
         let graph = self.cx.graph();
         let (zero, nan) = (graph.scalar(DType::F64, 0.0, origin), graph.scalar(DType::F64, f64::NAN, origin));
@@ -341,5 +330,17 @@ impl Evaluator<'_> {
             return self.error("E0516", value.span, format!("`every` needs a positive number, not {n}"));
         }
         Ok(n as u64)
+    }
+}
+
+/// What several players record under one name gets theirs behind it: `kl.gen`, `kl.disc`.
+fn apart(setup: &TrainSetup, found: &mut [Found]) {
+    let owners: Vec<(String, Option<usize>)> = found.iter().map(|f| (f.name.clone(), f.player)).collect();
+    for f in found {
+        if let Some(k) = f.player
+            && owners.iter().any(|(name, player)| *name == f.name && *player != Some(k))
+        {
+            f.name = setup.players[k].recorded(&f.name);
+        }
     }
 }
