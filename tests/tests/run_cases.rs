@@ -88,6 +88,7 @@ cases! {
     metrics
     metrics_in_bodies
     metrics_when_due
+    models_as_values
     nested_derivatives
     offloading
     optimizer_bodies

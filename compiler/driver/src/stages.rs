@@ -5,6 +5,7 @@ use crate::pipeline::{self, CompileOptions, Stages, Timings};
 use crate::session::{Session, kind, params};
 use optc_base::{SourceMap, Span};
 use optc_elab::TrainProgram;
+use optc_elab::program::SlotKind;
 use optc_front::ast::{File, Item, ItemKind};
 use optc_front::{Def, ItemRef};
 use optc_ir::Graph;
@@ -122,6 +123,21 @@ pub fn signature(sources: &SourceMap, item: &Item) -> Option<String> {
 /// The persistent arrays of a train with their types, and what its step reads besides.
 pub fn slots(program: &TrainProgram) -> String {
     let mut out = String::new();
+    for (k, player) in program.players.iter().enumerate() {
+        let how_often = match (player.every, player.times) {
+            (1, 1) => "once in every step".to_string(),
+            (1, n) => format!("{n} times in every step"),
+            (k, 1) => format!("once in every {k} steps"),
+            (k, n) => format!("{n} times in every {k} steps"),
+        };
+        let sees = match (k, program.simultaneous) {
+            (0, _) | (_, true) => "the weights that came in",
+            _ => "the newest weights",
+        };
+        let of_player = |name: &str| name.strip_prefix(player.name.as_str()).is_some_and(|rest| rest.starts_with('.'));
+        let elements: usize = program.slots.iter().filter(|s| s.kind == SlotKind::Param && of_player(&s.name)).map(|s| s.ty.len()).sum();
+        let _ = writeln!(out, "  player {}: {elements} parameters, steps {how_often}, sees {sees}", player.name);
+    }
     for slot in &program.slots {
         let _ = writeln!(out, "  {} {}: {}", format!("{:?}", slot.kind).to_lowercase(), slot.name, slot.ty);
     }

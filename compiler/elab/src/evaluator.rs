@@ -271,7 +271,7 @@ impl<'p> Evaluator<'p> {
     ) -> Eval<(T, Vec<ParamLeaf>, bool)> {
         let saved_key = self.key.replace(key.clone());
         let counters = std::mem::take(&mut self.counters);
-        let start = Initializing { key: key.clone(), leaves: Vec::new(), known, early: false };
+        let start = Initializing { key: key.clone(), leaves: Vec::new(), known, early: false, asked: Vec::new() };
         let saved = self.recorder.initializing.replace(start);
         let result = f(self);
         self.key = saved_key;

@@ -71,6 +71,8 @@ pub struct Initializing {
     pub known: Vec<ParamLeaf>,
     /// Whether some were asked for that are neither drawn nor known.
     pub early: bool,
+    /// Models whose parameters were asked for. They may be run on a tree made of these alone, which then draws them.
+    pub asked: Vec<Arc<str>>,
 }
 
 /// What bodies leave behind besides their value.
@@ -234,6 +236,14 @@ impl Evaluator<'_> {
         }
         all.extend(args);
         if let Some(tree) = &model.params {
+            let asked = |i: &Initializing| model.label.as_ref().is_some_and(|label| i.asked.contains(label));
+            if self.recorder.initializing.as_ref().is_some_and(asked) {
+                let unbound = ModelValue { params: None, dropping: false, args: Vec::new(), ..(**model).clone() };
+                let value = self.apply_model(&Rc::new(unbound), all.clone(), span, None, None)?;
+                if matches!(tree, Value::Unknown) {
+                    return Ok(value);
+                }
+            }
             let cx = ParamCx {
                 mode: ParamMode::Apply(tree.clone()),
                 path: Vec::new(),
@@ -499,6 +509,9 @@ impl Evaluator<'_> {
         }
         let checking = self.checking();
         let Some(init) = &mut self.recorder.initializing else { return Ok(Value::Unknown) };
+        if !init.asked.contains(label) {
+            init.asked.push(label.clone());
+        }
         let (drawn, known) = (own(&init.leaves), own(&init.known));
         if known.is_empty() && !complete {
             init.early = true;
@@ -655,6 +668,9 @@ impl Evaluator<'_> {
         let value = result?;
         if !keep {
             return Ok(value);
+        }
+        if matches!(params.value, Value::Unknown) {
+            return Ok(Value::Tuple(Rc::new(vec![value, Value::Unknown])));
         }
         let mut leaves = crate::tree::leaves(&params.value);
         for (path, array) in buffers.unwrap_or_default() {
