@@ -63,6 +63,32 @@ train fit {
 }
 ";
 
+/// Two players, one of which steps twice, the other in every third step; buffers, draws, accumulated gradients.
+const PLAYERS: &str = "\
+import std.optim.{adam, clip_by_global_norm}
+import std.nn.{linear, relu, dropout, batch_norm}
+
+data points {
+  x = generate(160) { i -> [cos(0.1 * i), sin(0.1 * i)] + 0.1 * random.normal([2]) }
+}
+
+model maker(z: f32[B, L]) -> f32[B, 2] = linear(relu(batch_norm(linear(z, 16))), 2)
+
+model judge(x: f32[B, 2]) -> f32[B] = reshape(linear(dropout(relu(linear(x, 16)), 0.1), 1), B)
+
+train fit {
+  data       points, batch = 16, shuffle = true
+  let        z = random.normal([B, 4])
+  model      gen = maker(), disc = judge()
+  loss       gen = mean(softplus(-disc(gen(z)))), disc = mean(softplus(-disc(x))) + mean(softplus(disc(gen(z))))
+  optimizer  disc = clip_by_global_norm(1.0) |> adam(lr = 1e-3), gen = adam(lr = 1e-3), disc times 2, gen every 3
+  accumulate 2
+  steps      2000
+  seed       3
+  checkpoint \"out/fit\" every 50, keep = 2
+}
+";
+
 fn command(folder: &Path, threads: usize, resume: bool) -> Command {
     let mut c = Command::new(env!("CARGO_BIN_EXE_optc-under-test"));
     c.current_dir(folder).args(["run", "fit.opt", "--quiet", "--threads", &threads.to_string()]);
@@ -98,14 +124,23 @@ fn tensors(folder: &Path) -> (u64, Vec<(String, String)>) {
 
 #[test]
 fn killed_and_resumed_is_never_killed() {
+    killed(SPEC, 4000);
+}
+
+#[test]
+fn players_killed_and_resumed_are_never_killed() {
+    killed(PLAYERS, 2000);
+}
+
+fn killed(spec: &str, steps: u64) {
     let kills: usize = std::env::var("OPTC_KILLS").ok().and_then(|v| v.parse().ok()).unwrap_or(3);
-    let whole = folder(SPEC);
+    let whole = folder(spec);
     let start = std::time::Instant::now();
     finish(command(whole.path(), 1, false));
     let expected = tensors(whole.path());
-    assert_eq!(expected.0, 4000);
+    assert_eq!(expected.0, steps);
     let duration = start.elapsed().as_millis() as u64;
-    let mut dir = folder(SPEC);
+    let mut dir = folder(spec);
     let mut random = 0x9E37_79B9_7F4A_7C15u64;
     let mut killed = 0;
     while killed < kills {
@@ -122,7 +157,7 @@ fn killed_and_resumed_is_never_killed() {
         if ended || o.status.success() {
             // This training is done, whatever was done to it; the next kills hit another.
             assert_eq!(tensors(dir.path()), expected);
-            dir = folder(SPEC);
+            dir = folder(spec);
         } else {
             killed += 1;
             let (newest, _) = optc_train::Checkpoints::new(&dir.path().join("out/fit"), None).latest().expect("a readable checkpoint");
@@ -136,7 +171,7 @@ fn killed_and_resumed_is_never_killed() {
 
 #[test]
 fn results_do_not_depend_on_threads() {
-    for spec in [SPEC, WIDE] {
+    for spec in [SPEC, WIDE, PLAYERS] {
         let results: Vec<_> = [1, 2, 3]
             .into_iter()
             .map(|threads| {

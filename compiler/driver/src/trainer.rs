@@ -606,7 +606,12 @@ fn out_of_range(program: &TrainProgram, run: &Run<'_>, stepper: &Stepper, compil
         let message = format!("step {}: `{}` of `{}` is {shown}, but must be {must}", step + 1, ranged.name, ranged.optimizer);
         Some(
             Diagnostic::error(Code("R0205"), ranged.span, message)
-                .at(format!("outside the range when `step` is {step}"))
+                // Players count steps of their own.
+                .at(if program.players.is_empty() {
+                    format!("outside the range when `step` is {step}")
+                } else {
+                    "outside the range".into()
+                })
                 .label(ranged.range, "its range")
                 .help("the step was not made; change the schedule so that it stays inside, or bound it with `clip`"),
         )

@@ -494,7 +494,7 @@ impl Evaluator<'_> {
     }
     fn call_fn(&mut self, item_ref: ItemRef, item: &FnItem, args: Vec<CallArg>, span: Span) -> Eval {
         // A model that a function is given may draw its parameters there.
-        let follow = self.recorder.initializing.is_some() && args.iter().any(|a| holds_unbound(&a.value));
+        let follow = self.recorder.initializing.is_some() && args.iter().any(|a| crate::model_tree::holds_unbound(&a.value));
         let mut sig = self.bind_sig(&item.name, item_ref.module, &item.params, args, span)?;
         if self.checking() {
             if let Some(result) = item.result.as_ref().filter(|_| !follow) {
@@ -652,29 +652,6 @@ fn can_be_called(value: &Value) -> bool {
     match value {
         Value::Fn(_) | Value::Model(_) | Value::Schedule(_) | Value::Block(_) | Value::Unknown => true,
         Value::List(items) => !items.is_empty() && items.iter().all(can_be_called),
-        _ => false,
-    }
-}
-
-/// Whether a value holds a model of a `train` that is not bound to parameters yet.
-fn holds_unbound(value: &Value) -> bool {
-    match value {
-        Value::Model(m) => m.label.is_some() && m.params.is_none(),
-        Value::Tuple(items) | Value::List(items) => items.iter().any(holds_unbound),
-        Value::Record(fields) => fields.values().any(holds_unbound),
-        Value::Fn(f) => match &**f {
-            FnValue::Lambda { lambda, scope } => {
-                let mut found = false;
-                crate::walk::expr(&lambda.body, &mut |e| {
-                    if let ExprKind::Name(n) = &e.kind {
-                        found |= matches!(scope.get(n).map(|b| &b.value), Some(Value::Model(m)) if m.label.is_some() && m.params.is_none());
-                    }
-                    !found
-                });
-                found
-            }
-            _ => false,
-        },
         _ => false,
     }
 }

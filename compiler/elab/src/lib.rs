@@ -27,6 +27,7 @@ mod looped;
 mod loops;
 mod methods;
 pub mod model;
+mod model_tree;
 pub mod names;
 mod notation;
 pub mod optimizer;
