@@ -118,7 +118,6 @@ pub fn at_path(tree: &Value, path: &str) -> Option<Value> {
     let mut value = tree.clone();
     for part in path.split('.').filter(|p| !p.is_empty()) {
         value = match &value {
-            Value::Unknown => return Some(Value::Unknown),
             Value::Record(fields) => fields.get(part)?.clone(),
             Value::List(items) | Value::Tuple(items) => items.get(part.parse::<usize>().ok()?)?.clone(),
             // A tree that is not known while checking has all leaves.
