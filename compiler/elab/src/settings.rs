@@ -310,8 +310,9 @@ impl Evaluator<'_> {
         }
         let find = |word: &str| words.iter().copied().find(|s| &*s.word.text == word);
         self.key = self.settings_key(&scope, overrides, find("seed"))?;
-        for word in ["data", "players", "steps", "epochs", "seed", "accumulate", "checkpoint", "log", "offload", "precision"] {
-            let mut all = words.iter().filter(|s| &*s.word.text == word);
+        for word in ["data", "loss", "optimizer", "players", "steps", "epochs", "seed", "accumulate", "checkpoint", "log", "offload", "precision"] {
+            // Players have settings of their own, with their names.
+            let mut all = words.iter().filter(|s| &*s.word.text == word && s.values.iter().all(|(name, _)| name.is_none()));
             if let (Some(first), Some(second)) = (all.next(), all.next()) {
                 let d = Diagnostic::error(Code("E0527"), second.word.span, format!("`{word}` is set twice"))
                     .label(first.word.span, "set here before");
