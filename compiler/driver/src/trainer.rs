@@ -562,9 +562,8 @@ fn failed_step(
         // The search for the culprit holds everything in memory.
         None => {
             match (run.files.bytes() <= SEARCHED).then(|| crate::nan::blame(program, &run.slots, stepper.inputs_after_slots())).flatten() {
-                Some(b) => {
-                    Diagnostic::error(Code("R0202"), b.span, format!("step {step}: {} here makes {} {}", b.what, b.loss, b.value)).at(b.detail)
-                }
+                Some(b) => Diagnostic::error(Code("R0202"), b.span, format!("step {step}: {} here makes {} {}", b.what, b.loss, b.value))
+                    .at(b.detail),
                 None => Diagnostic::error(Code("R0202"), program.span, format!("step {step}: the loss is not finite")),
             }
             .help("lower the learning rate, clip the gradient, or guard the operation; `on nan { skip }` leaves it to the optimizer")

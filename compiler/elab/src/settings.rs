@@ -310,7 +310,9 @@ impl Evaluator<'_> {
         }
         let find = |word: &str| words.iter().copied().find(|s| &*s.word.text == word);
         self.key = self.settings_key(&scope, overrides, find("seed"))?;
-        for word in ["data", "loss", "optimizer", "players", "steps", "epochs", "seed", "accumulate", "checkpoint", "log", "offload", "precision"] {
+        for word in
+            ["data", "loss", "optimizer", "players", "steps", "epochs", "seed", "accumulate", "checkpoint", "log", "offload", "precision"]
+        {
             // Players have settings of their own, with their names.
             let mut all = words.iter().filter(|s| &*s.word.text == word && s.values.iter().all(|(name, _)| name.is_none()));
             if let (Some(first), Some(second)) = (all.next(), all.next()) {
