@@ -337,7 +337,7 @@ impl Evaluator<'_> {
                 FnValue::Item(item) => self.apply_item(*item, args, span, place, part),
                 FnValue::Lambda { lambda, scope } => {
                     let mut scope = scope.clone();
-                    scope.push();
+                    scope.enter_literal();
                     let mut args = args;
                     if lambda.params.len() != args.len() {
                         // A tuple may be taken apart by several names.

@@ -25,16 +25,27 @@ pub struct Scope {
     pub module: ModuleId,
     /// Innermost last.
     frames: Vec<Rc<Vec<(Arc<str>, Binding)>>>,
+    /// How many frames, from the outermost, are the surroundings of the function literal at hand, of which it has a copy.
+    captured: usize,
 }
 
 impl Scope {
     /// Nothing but the items of a module.
     pub fn new(module: ModuleId) -> Scope {
-        Scope { module, frames: vec![Rc::default()] }
+        Scope { module, frames: vec![Rc::default()], captured: 0 }
     }
     /// Enters a block.
     pub fn push(&mut self) {
         self.frames.push(Rc::default());
+    }
+    /// Enters the body of a function literal, whose surroundings these are.
+    pub fn enter_literal(&mut self) {
+        self.captured = self.frames.len();
+        self.push();
+    }
+    /// Whether a name is bound in the surroundings of the function literal at hand.
+    pub fn is_captured(&self, name: &str) -> bool {
+        self.frames.iter().rposition(|f| f.iter().any(|(n, _)| &**n == name)).is_some_and(|at| at < self.captured)
     }
     /// Leaves a block: its bindings vanish, updates of outer ones stay.
     pub fn pop(&mut self) {

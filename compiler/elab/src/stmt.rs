@@ -235,6 +235,18 @@ impl Evaluator<'_> {
                             .help(format!("declare it with `var`: `var {name} = …`")),
                     );
                 }
+                if scope.is_captured(name) && !self.instance.buffers.iter().any(|(n, _)| n == name) {
+                    return self.fail(
+                        Diagnostic::error(
+                            Code("E0222"),
+                            target.span,
+                            format!("`{name}` is declared outside this function, which has a copy of it"),
+                        )
+                        .at("the update would be lost")
+                        .label(binding.span, "declared here")
+                        .help("pass it as an argument, and give its new value as a result"),
+                    );
+                }
                 let mut value = self.keep_type(&binding.value, value, span)?;
                 if crate::tree::is_branch(&value) && crate::tree::same_structure(&binding.value, &value) {
                     // Loops and branches pair leaves by their order.
