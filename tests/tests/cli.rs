@@ -170,6 +170,19 @@ fn explain_shows_stages_pages_and_costs() {
     let text = out(&o);
     assert!(status(&o) == 0 && text.contains("4 bytes") && text.contains("20 bytes (12 read, 8 written)"), "{text}{}", err(&o));
     assert!(text.lines().any(|l| l.contains("elementwise") && l.ends_with("yes")), "{text}");
+    // A chain with a norm over all leaves is two passes, 8-bit states take none of their own.
+    for (optimizer, state, moved, passes) in [
+        ("adamw", "8 bytes", "28 bytes (16 read, 12 written)", "1"),
+        ("clip_by_global_norm(1.0) |> adamw()", "8 bytes", "32.001 bytes (20 read, 12 written)", "2"),
+        ("adamw8bit", "2.05 bytes", "16.2 bytes (10.1 read, 6.1 written)", "1"),
+        ("clip_by_global_norm(1.0) |> adamw8bit()", "2.05 bytes", "20.201 bytes (14.1 read, 6.1 written)", "2"),
+        ("lion8bit", "1.025 bytes", "14.1 bytes (9.05 read, 5.05 written)", "1"),
+    ] {
+        let text = out(&optc(dir.path(), &["explain", "--optimizer", optimizer]));
+        let says = |what: &str, value: &str| text.lines().any(|l| l.trim_start().starts_with(what) && l.ends_with(&format!("  {value}")));
+        assert!(says("state per parameter", state) && says("moved per parameter and step", moved), "{optimizer}: {text}");
+        assert!(says("passes over memory", passes), "{optimizer}: {text}");
+    }
     let o = optc(dir.path(), &["explain", "--optimizer", "lionn"]);
     assert!(status(&o) == 1 && err(&o).contains("lionn"), "{}", err(&o));
 }

@@ -80,6 +80,7 @@ cases! {
     indexing
     layers
     leaving_loops
+    line_searches
     linear_algebra
     lists_of_scripts
     loops
@@ -89,6 +90,7 @@ cases! {
     metrics_in_bodies
     metrics_when_due
     models_as_values
+    narrow_weights
     nested_derivatives
     offloading
     optimizer_bodies
@@ -100,6 +102,7 @@ cases! {
     populations_of_seeds
     precision
     processes
+    quantized_states
     random_rules
     randomness
     recurrent
@@ -110,6 +113,7 @@ cases! {
     sweeps
     train_settings
     trees
+    typed_states
     while_loops
     wrapper_library
     wrappers

@@ -1,7 +1,7 @@
 //! What an optimizer costs, read off the plan of its step.
 
 use crate::pipeline::{self, CompileOptions, Stages, Timings};
-use optc_abi::plan::{Instr, KernelCall, Plan, Trip};
+use optc_abi::plan::{Instr, KernelCall, LibOp, Plan, Trip};
 use optc_elab::TrainProgram;
 use optc_elab::program::SlotKind;
 use optc_ir::graph::NodeTy;
@@ -119,10 +119,12 @@ impl<'a> Traffic<'a> {
                     self.written += times * self.bytes(c.out.buffer);
                 }
                 Instr::Copy { bytes, .. } => {
-                    self.passes += times;
+                    self.passes += times * usize::from(*bytes >= 2 * self.large);
                     self.read += times * bytes;
                     self.written += times * bytes;
                 }
+                // Keys of draws are a few bytes.
+                Instr::Lib { op: LibOp::RandomFold { .. }, .. } => {}
                 Instr::Lib { buffers, .. } => {
                     self.library_calls += times;
                     self.passes += times;

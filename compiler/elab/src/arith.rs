@@ -74,10 +74,14 @@ impl Evaluator<'_> {
         if (none(&a) || none(&b)) && matches!(op, BinaryOp::Eq | BinaryOp::Ne) {
             return Ok(Value::Bool(Some((none(&a) && none(&b)) == (op == BinaryOp::Eq))));
         }
-        if let (Value::DType(x), Value::DType(y)) = (&a, &b)
-            && matches!(op, BinaryOp::Eq | BinaryOp::Ne)
-        {
-            return Ok(Value::Bool(Some((x == y) == (op == BinaryOp::Eq))));
+        let same_type = match (&a, &b) {
+            (Value::DType(x), Value::DType(y)) => Some(x == y),
+            (Value::Quantized(x), Value::Quantized(y)) => Some(x == y),
+            (Value::DType(_), Value::Quantized(_)) | (Value::Quantized(_), Value::DType(_)) => Some(false),
+            _ => None,
+        };
+        if let (Some(same), BinaryOp::Eq | BinaryOp::Ne) = (same_type, op) {
+            return Ok(Value::Bool(Some(same == (op == BinaryOp::Eq))));
         }
         if let (Value::Optimizer(_) | Value::Model(_) | Value::Fn(_), _) | (_, Value::Optimizer(_) | Value::Model(_) | Value::Fn(_)) =
             (&a, &b)

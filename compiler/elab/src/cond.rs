@@ -267,6 +267,7 @@ impl Evaluator<'_> {
             (Value::None, Value::None) => Value::None,
             (Value::Str(x), Value::Str(y)) if x == y => a.clone(),
             (Value::DType(x), Value::DType(y)) if x == y => a.clone(),
+            (Value::Quantized(x), Value::Quantized(y)) if x == y => a.clone(),
             (Value::Tuple(x), Value::Tuple(y)) if x.len() == y.len() => {
                 Value::Tuple(Rc::new(x.iter().zip(y.iter()).map(|(p, q)| self.join(p, q)).collect()))
             }

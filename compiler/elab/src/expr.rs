@@ -211,8 +211,10 @@ impl Evaluator<'_> {
                     format!("`{}` is {}, not an element type", name.text, describe(&other)),
                 )),
             },
-            ElemType::Quantized(_) => self
-                .fail(Diagnostic::error(Code("E0710"), span, "block-quantized arrays are not yet supported").help("use `bf16` or `f16`")),
+            ElemType::Quantized(_) => self.fail(
+                Diagnostic::error(Code("E0351"), span, "only states of optimizers are block-quantized")
+                    .help("`state m: q8(block = 256)[...] = 0` in the body of an optimizer; elsewhere use `bf16` or `f16`"),
+            ),
         }
     }
     /// Items in index brackets.

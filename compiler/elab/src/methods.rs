@@ -304,7 +304,15 @@ impl StepLoss for FunctionLoss {
 impl FunctionLoss {
     /// `span` is where the step stands, `at` where the body asks.
     fn evaluate(&self, ev: &mut Evaluator<'_>, w: &[Array], asked: &Asked, span: Span, at: Span) -> Eval<(Array, Vec<Array>)> {
-        let tree = |ev: &mut Evaluator<'_>, arrays: &[Array]| ev.rebuild_tree(&self.tree, &mut arrays.iter().cloned().map(Value::Array));
+        // The function takes the parameters in their own types.
+        let types: Vec<Option<DType>> = crate::tree::leaves(&self.tree)
+            .into_iter()
+            .map(|(_, leaf)| if let Value::Array(a) = leaf { Some(a.dtype) } else { None })
+            .collect();
+        let tree = |ev: &mut Evaluator<'_>, arrays: &[Array]| {
+            let cast: Vec<Array> = arrays.iter().zip(&types).map(|(a, d)| d.map_or(a.clone(), |d| ev.cast_array(a, d))).collect();
+            ev.rebuild_tree(&self.tree, &mut cast.into_iter().map(Value::Array))
+        };
         let arg = |value: Value| CallArg { name: None, value, span };
         let point = tree(ev, w);
         let derivative = |value| Value::Fn(Rc::new(FnValue::Transformed(Transform::Grad { f: self.f.clone(), wrt: Vec::new(), value })));

@@ -69,6 +69,7 @@ impl Evaluator<'_> {
             Value::Float(Some(x)) => shown(*x, DIGITS),
             Value::Bool(Some(b)) => b.to_string(),
             Value::DType(d) => d.to_string(),
+            Value::Quantized(q) => q.to_string(),
             Value::None => "none".into(),
             Value::Tuple(items) => list(self, items, "(", ")")?,
             Value::List(items) => list(self, items, "[", "]")?,

@@ -57,6 +57,7 @@ impl Evaluator<'_> {
             },
             Value::None => "none".into(),
             Value::DType(d) => d.to_string(),
+            Value::Quantized(q) => q.to_string(),
             Value::Array(a) => {
                 if self.checking() {
                     return Ok(None);

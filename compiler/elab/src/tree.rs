@@ -420,6 +420,7 @@ pub fn describe(value: &Value) -> String {
         Value::Bool(_) => "a flag".into(),
         Value::Str(_) => "a string".into(),
         Value::DType(d) => format!("the element type {d}"),
+        Value::Quantized(_) => "a block-quantized storage type".into(),
         Value::None => "none".into(),
         Value::Range { .. } | Value::RunRange(..) => "a range".into(),
         Value::Tuple(items) => format!("({})", items.iter().map(describe).collect::<Vec<_>>().join(", ")),

@@ -229,7 +229,7 @@ impl Evaluator<'_> {
                 other => self.wrong_type(ty, "a data set", &other, span, what),
             },
             TypeKind::Type => match value {
-                v @ Value::DType(_) => Ok(v),
+                v @ (Value::DType(_) | Value::Quantized(_)) => Ok(v),
                 other => self.wrong_type(ty, "an element type", &other, span, what),
             },
             TypeKind::Tree => Ok(value),

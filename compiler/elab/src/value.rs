@@ -8,7 +8,7 @@ use optc_abi::DType;
 use optc_base::Span;
 use optc_front::ast;
 use optc_front::{ItemRef, ModuleId};
-use optc_ops::{Array, Dim, Val};
+use optc_ops::{Array, Dim, Quantized, Val};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -27,6 +27,8 @@ pub enum Value {
     Str(Arc<str>),
     /// An element type.
     DType(DType),
+    /// `q8(block = 256)`: how a state is stored.
+    Quantized(Quantized),
     /// `none`; also the value of a block without one.
     None,
     /// `a..b` with compile-time bounds; with `reverse` it runs downward.

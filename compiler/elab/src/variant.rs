@@ -96,6 +96,7 @@ impl Evaluator<'_> {
             Value::Bool(b) => b.map_or("?".into(), |b| b.to_string()),
             Value::Str(s) => s.to_string(),
             Value::DType(d) => d.to_string(),
+            Value::Quantized(q) => q.to_string(),
             Value::None => "none".into(),
             Value::Unknown => "?".into(),
             Value::Range { start, stop, reverse } => format!("{start}..{stop} {reverse}"),

@@ -11,9 +11,9 @@ use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 /// Element operations below which a kernel need not run on several threads.
-const SMALL_WORK: usize = 1 << 14;
+pub(crate) const SMALL_WORK: usize = 1 << 14;
 /// Elements of one row of a kernel that should stay in a core's cache.
-const ROW_ELEMENTS: usize = 1 << 15;
+pub(crate) const ROW_ELEMENTS: usize = 1 << 15;
 /// Additions per element up to which a value is computed again rather than stored and loaded.
 const CHEAP: usize = 6;
 /// Nodes of one kernel: code generators take more than linear time.
@@ -184,7 +184,8 @@ pub(crate) fn group(net: &Net, aliased: &[N]) -> Grouping {
     let mut class: Vec<Class> = (0..count).map(|n| class(net, n)).collect();
     let mut stored = vec![false; count];
     demands(net, &mut class, &mut stored);
-    let cone = cones(net, &class, aliased);
+    let mut cone = cones(net, &class, aliased);
+    crate::by_rows::join_rows(net, &class, aliased, &mut cone);
     let mut state = State {
         net,
         class,
@@ -350,7 +351,14 @@ impl State<'_> {
                 }
             }
         }
-        self.join(n, 0, own_rows(self.net, n), &chosen);
+        let mut rows = own_rows(self.net, n);
+        for &(m, r) in edges.iter().filter(|e| self.cone[e.0]) {
+            rows = gcd(rows, if self.is_member(m) { r } else { 0 });
+        }
+        for &g in &chosen {
+            rows = gcd(rows, self.groups[g].rows);
+        }
+        self.join(n, 0, rows, &chosen);
         let g = self.group_of[n].expect("just joined");
         for m in shared {
             self.updates.entry(m).or_insert(g);
@@ -366,13 +374,11 @@ impl State<'_> {
         let mut work = self.work(n);
         let mut members = 1;
         let mut widest = net.len_of(n);
+        let holds_partial = |g: &usize| self.groups[*g].members.iter().take(2).any(|&m| net.nodes[m].partial);
+        let partial = net.nodes[n].partial || with.iter().any(holds_partial);
         for &g in with {
             let group = &self.groups[g];
-            if group.cone {
-                return false;
-            }
-            let partial = net.nodes[n].partial || group.members.iter().take(2).any(|&m| net.nodes[m].partial);
-            if partial && (flat.is_none() || group.flat != flat) {
+            if group.cone || (partial && (flat.is_none() || group.flat != flat)) {
                 return false;
             }
             before = before.max(if group.staged { group.rows } else { 0 });

@@ -1,12 +1,13 @@
 //! From graph to fused kernels to an execution plan with static memory.
 //!
-//! The stages: `net` (the planner's node list), `rows` and `group` (which nodes share a kernel), `stage`, `keep`, `loops`, `emit` and `build` (kernels),
+//! The stages: `net` (the planner's node list), `rows`, `group` and `by_rows` (which nodes share a kernel), `stage`, `keep`, `loops`, `emit` and `build` (kernels),
 //! `remat` and `peak` (what is computed again instead of kept), `dot` (matrix products on memory as it lies),
 //! `block` and `schedule` (instructions and their order, who writes where),
 //! `seq` (small kernels become one), `memory` (the arena).
 
 mod block;
 mod build;
+mod by_rows;
 mod dot;
 mod emit;
 mod group;

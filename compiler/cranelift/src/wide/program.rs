@@ -173,6 +173,7 @@ impl Program {
     /// A bound of an integer that is not negative.
     fn most_integer(&self, v: V) -> Option<f64> {
         match self.insts[v as usize] {
+            Inst::Shift(asm::SHIFT, asm::SHIFT_RIGHT, _, by) if (1..32).contains(&by) => Some(f64::from(u32::MAX >> by)),
             Inst::Binary(asm::SHR_VAR, _, by, _) => self.bits(by).filter(|by| (1..32).contains(by)).map(|by| f64::from(u32::MAX >> by)),
             _ => None,
         }

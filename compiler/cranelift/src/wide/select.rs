@@ -375,6 +375,15 @@ impl Selector<'_> {
                 self.not(more)
             }
             // Amounts of the width or more give what the table asks.
+            Shl | Shr if self.program.bits(x[1]).is_some_and(|n| n < 32) => {
+                let by = self.program.bits(x[1]).unwrap_or(0) as u8;
+                let digit = match op {
+                    Shl => asm::SHIFT_LEFT,
+                    _ if signed => asm::SHIFT_ARITHMETIC,
+                    _ => asm::SHIFT_RIGHT,
+                };
+                self.program.push(Inst::Shift(asm::SHIFT, digit, x[0], by))
+            }
             Shl => self.binary(asm::SHL_VAR, x[0], x[1]),
             Shr => self.binary(if signed { asm::SAR_VAR } else { asm::SHR_VAR }, x[0], x[1]),
             _ => return Err(Narrow),
@@ -427,6 +436,10 @@ impl Selector<'_> {
                 self.not(none)
             }
             (DType::I32 | DType::U32 | DType::U8, DType::I32 | DType::U32) => x,
+            (DType::I32 | DType::U32, DType::U8) => {
+                let byte = self.i(0xFF);
+                self.and(x, byte)
+            }
             _ => return Err(Narrow),
         })
     }

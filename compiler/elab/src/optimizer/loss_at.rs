@@ -52,11 +52,9 @@ impl Evaluator<'_> {
                         .help("take the gradient in the wrapper and pass it on: `inner.delta(g)`"),
                 );
             }
-            let x = self.fit(&own[0], compute, &member.leaf.w.shape, "x", span)?;
-            weights[member.index] = self.cast_array(&x, member.leaf.w.dtype);
+            weights[member.index] = self.fit(&own[0], compute, &member.leaf.w.shape, "x", span)?;
             if let Some(v) = own.get(1) {
-                let v = self.fit(v, compute, &member.leaf.w.shape, "v", span)?;
-                directions[member.index] = Some(self.cast_array(&v, member.leaf.w.dtype));
+                directions[member.index] = Some(self.fit(v, compute, &member.leaf.w.shape, "v", span)?);
             }
         }
         let (loss, arrays) = self.loss_arrays(name, &leaves, &weights, directions, span)?;

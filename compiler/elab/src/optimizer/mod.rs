@@ -10,6 +10,7 @@ mod evaluated;
 mod instances;
 mod lockstep;
 mod loss_at;
+mod quantized;
 mod states;
 
 pub(crate) use collectives::OF_LOSS;
@@ -28,7 +29,7 @@ use optc_abi::DType;
 use optc_base::{Code, Diagnostic, Span};
 use optc_front::ast::{Block, Expr, ExprId, ExprKind, FnItem, ItemKind, LetKind, Param, Stmt, StmtKind, TypeKind};
 use optc_front::{ItemRef, ModuleId};
-use optc_ops::{Array, Dim};
+use optc_ops::{Array, Dim, Quantized, Stored};
 use rustc_hash::FxHashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -161,6 +162,8 @@ struct BodyRun {
     conditional: bool,
     /// The key of the leaf at hand, or of what all leaves share.
     key: Option<Array>,
+    /// Arrays read from block-quantized storage, with what is stored.
+    coded: Vec<(Array, Stored)>,
 }
 
 #[derive(Clone, Debug)]
@@ -168,7 +171,27 @@ struct StageState {
     name: Arc<str>,
     leaf: Option<usize>,
     /// One per array of the state's tree.
-    parts: Vec<(String, DType)>,
+    parts: Vec<StatePart>,
+}
+
+/// An array of a state.
+#[derive(Clone, Debug)]
+struct StatePart {
+    /// Its full name.
+    name: String,
+    storage: Storage,
+    shape: Vec<Dim>,
+    /// The element type bodies see.
+    seen: DType,
+}
+
+/// How values are kept between steps.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Storage {
+    /// As they are.
+    Plain(DType),
+    /// As codes and scales, two slots.
+    Blocks(Quantized),
 }
 
 /// Tells the draws of bodies from those around them.

@@ -109,13 +109,18 @@ impl Evaluator<'_> {
             Value::Array(a) => a.shape.is_empty(),
             _ => false,
         };
+        // Reading widens to what the body computes in.
+        let seen = |storage: Storage| match storage {
+            Storage::Plain(d) if compute_type(d) == d => d,
+            _ => compute,
+        };
         let value = match (&written, shared) {
-            (Some((dtype, shape)), _) => Value::Array(self.fit(&value, *dtype, shape, &name.text, init.span)?),
+            (Some((storage, shape)), _) => Value::Array(self.fit(&value, seen(*storage), shape, &name.text, init.span)?),
             (None, false) if is_scalar(&value) => Value::Array(self.fit(&value, compute, &info.w.shape, &name.text, init.span)?),
             (None, true) if is_scalar(&value) => Value::Array(self.fit(&value, compute, &[], &name.text, init.span)?),
             _ => value,
         };
-        let mut parts = Vec::new();
+        let mut parts: Vec<StatePart> = Vec::new();
         let mut current = Vec::new();
         for (path, part) in self.tree_leaves(&value, init.span)? {
             let full = if path.is_empty() { base.clone() } else { format!("{base}.{path}") };
@@ -130,25 +135,26 @@ impl Evaluator<'_> {
                 Ok(a) => a,
                 Err(e) => return self.fail(e.diagnostic(init.span)),
             };
-            parts.push((full.clone(), array.dtype));
-            let array = if pass == Pass::Init {
+            let storage = written.as_ref().map_or(Storage::Plain(array.dtype), |w| w.0);
+            let part = StatePart { name: full, storage, shape: array.shape.clone(), seen: seen(storage) };
+            if pass == Pass::Init {
                 let run = self.opt_run();
-                let twice = run.body.stage_states.iter().any(|s| s.parts.iter().any(|p| p.0 == full));
-                // What a wrapper holds may be mentioned several times: the first mention sets the initial values.
-                let array = run.states.entry(full.clone()).or_insert(array).clone();
-                if twice || parts.iter().filter(|p: &&(String, DType)| p.0 == full).count() > 1 {
+                let known = |s: &StageState| s.parts.iter().any(|p| p.name == part.name);
+                if run.body.stage_states.iter().any(known) || parts.iter().any(|p| p.name == part.name) {
                     return self.fail(Diagnostic::error(Code("E0345"), name.span, format!("state `{}` is declared twice", name.text)));
                 }
-                array
-            } else {
-                match self.opt_run().states.get(&full) {
-                    Some(a) => a.clone(),
-                    // While checking there are no slots: the type is what matters.
-                    None => array,
+                for (slot, array) in self.slots_of(&part, &array, None) {
+                    // What a wrapper holds may be mentioned several times: the first mention sets the initial values.
+                    self.opt_run().states.entry(slot).or_insert(array);
                 }
+            }
+            let now = match self.read_slots(&part) {
+                Some(a) => a,
+                // While checking there are no slots: the type is what matters.
+                None => self.cast_array(&array, part.seen),
             };
-            let widened = self.cast_array(&array, compute_type(array.dtype));
-            current.push(Value::Array(widened));
+            parts.push(part);
+            current.push(Value::Array(now));
         }
         let bound = self.rebuild_tree(&value, &mut current.into_iter());
         for &target in if shared { active } else { std::slice::from_ref(&leaf) } {
@@ -174,72 +180,28 @@ impl Evaluator<'_> {
         }
     }
 
-    /// The storage type and shape a state's type asks for; `...` is the leaf's shape.
-    pub(super) fn state_type(&mut self, scope: &mut Scope, ty: &optc_front::ast::Type, w: &Array) -> Eval<(DType, Vec<Dim>)> {
-        use optc_front::ast::{DimExpr, ElemType};
-        let TypeKind::Array { elem, dims } = &ty.kind else {
-            return self.fail(Diagnostic::error(Code("E0351"), ty.span, "the type of a state is an element type with dimensions"));
-        };
-        let dtype = match elem {
-            ElemType::Concrete(d) => self.cx.written(*d),
-            ElemType::Float => compute_type(w.dtype),
-            ElemType::Named(n) => match scope.get(&n.text).map(|b| b.value.clone()) {
-                Some(Value::DType(d)) => d,
-                Some(Value::Unknown) => self.cx.float,
-                _ => {
-                    return self.fail(
-                        Diagnostic::error(Code("E0351"), n.span, format!("`{}` is not an element type", n.text))
-                            .help("declare the parameter as `name: type = f32`"),
-                    );
-                }
-            },
-            ElemType::Quantized(_) => {
-                return self.fail(
-                    Diagnostic::error(Code("E0710"), ty.span, "block-quantized states are not yet supported")
-                        .help("use `bf16[...]` or `f16[...]`"),
-                );
-            }
-        };
-        let mut shape = Vec::new();
-        for dim in dims.iter().flatten() {
-            match dim {
-                DimExpr::Ellipsis(_) => shape.extend(w.shape.iter().cloned()),
-                DimExpr::Expr(e) => {
-                    let value = self.expr(scope, e)?;
-                    match value {
-                        Value::Int(d) => shape.push(d),
-                        Value::Unknown => shape.push(self.cx.fresh_symbol("?")),
-                        _ => return self.fail(Diagnostic::error(Code("E0344"), e.span, "a dimension must be a compile-time integer")),
-                    }
-                }
-            }
-        }
-        Ok((dtype, shape))
-    }
-
     /// After an update of a value kept in a narrow type: what is read later is what was stored.
     pub(super) fn round_stored(&mut self, scope: &mut Scope, root: Option<&str>, leaf: usize, span: Span) -> Eval<()> {
         let Some(root) = root else { return Ok(()) };
-        let storage: Vec<DType> = if root == "w" {
-            vec![self.opt_run().instance.leaves[leaf].leaf.w.dtype]
+        let own;
+        let (parts, of): (Vec<StatePart>, Option<usize>) = if root == "w" {
+            let w = self.opt_run().instance.leaves[leaf].leaf.w.clone();
+            own = StatePart { name: String::new(), storage: Storage::Plain(w.dtype), shape: w.shape, seen: compute_type(w.dtype) };
+            (vec![own], Some(leaf))
         } else {
             let states = &self.opt_run().body.stage_states;
             let found = states.iter().rev().find(|s| &*s.name == root && s.leaf.is_none_or(|l| l == leaf));
-            found.map(|s| s.parts.iter().map(|p| p.1).collect()).unwrap_or_default()
+            found.map(|s| (s.parts.clone(), s.leaf)).unwrap_or_default()
         };
         let Some(value) = scope.get(root).map(|b| b.value.clone()) else { return Ok(()) };
         let mut value = value;
-        if storage.iter().any(|&d| compute_type(d) != d) {
-            let parts = self.tree_leaves(&value, span)?;
+        if parts.iter().any(|p| p.storage != Storage::Plain(p.seen)) {
+            // Draws of random rounding belong to the leaf.
+            self.enter_leaf(of);
             let mut rounded = Vec::new();
-            for ((_, part), &dtype) in parts.iter().zip(&storage) {
-                let Some(val) = part.to_val() else { continue };
-                let array = match optc_ops::materialize(&mut self.cx, &val, Some(compute_type(dtype))) {
-                    Ok(a) => a,
-                    Err(e) => return self.fail(e.diagnostic(span)),
-                };
-                let stored = self.cast_array(&array, dtype);
-                rounded.push(Value::Array(self.cast_array(&stored, compute_type(dtype))));
+            for ((_, now), part) in self.tree_leaves(&value, span)?.iter().zip(&parts) {
+                let fitted = self.fit(now, part.seen, &part.shape, root, span)?;
+                rounded.push(Value::Array(self.as_stored(part, &fitted, span)));
             }
             value = self.rebuild_tree(&value, &mut rounded.into_iter());
             scope.set(root, value.clone());
@@ -260,13 +222,15 @@ impl Evaluator<'_> {
             let scope = &scopes[state.leaf.unwrap_or(0)];
             let value = scope.get(&format!("state {}", state.name)).or_else(|| scope.get(&state.name)).map(|b| b.value.clone());
             let value = value.unwrap_or(Value::Unknown);
+            self.enter_leaf(state.leaf);
             let parts = self.tree_leaves(&value, item.span)?;
-            for ((full, dtype), (_, part)) in state.parts.iter().zip(parts) {
-                let Some(incoming) = self.opt_run().states.get(full).cloned() else { continue };
-                let shape = incoming.shape.clone();
-                let fitted = self.fit(&part, compute_type(*dtype), &shape, &state.name, item.span)?;
-                let stored = self.cast_array(&fitted, *dtype);
-                self.opt_run().states.insert(full.clone(), stored);
+            for (part, (_, now)) in state.parts.iter().zip(parts) {
+                let fitted = self.fit(&now, part.seen, &part.shape, &state.name, item.span)?;
+                for (slot, array) in self.slots_of(part, &fitted, Some(item.span)) {
+                    if let Some(kept) = self.opt_run().states.get_mut(&slot) {
+                        *kept = array;
+                    }
+                }
             }
         }
         Ok(())

@@ -27,7 +27,7 @@ impl StepLoss for TrainLoss {
             .zip(&self.leaves)
             .map(|(d, old)| if d.buffer { old.clone() } else { new.next().expect("a weight for every parameter").clone() })
             .collect();
-        let leaves = order_leaves(&self.decls, &leaves);
+        let leaves = ev.order_leaves(&self.decls, &leaves);
         if let Asked::Each = asked {
             return self.each(ev, &leaves, span);
         }
@@ -41,7 +41,8 @@ impl StepLoss for TrainLoss {
         let float = ev.cx.kept();
         let mut carried = vec![float_scalar(ev, float)];
         if !matches!(asked, Asked::Value) {
-            carried.extend(w.iter().map(|w| ev.zeros_like(w)));
+            let params = self.decls.iter().filter(|d| !d.buffer).count();
+            carried.extend(leaves[..params].iter().map(|w| ev.zeros_like(w)));
         }
         let outs = batches(ev, k, &carried, &self.fields, |ev, counter, slices| {
             let keys = LossKeys { step: self.key.clone(), batch: ev.fold_key(&self.key, FOLD_BATCH, Some(counter)) };
@@ -164,7 +165,10 @@ impl Evaluator<'_> {
         let mut nodes: Vec<NodeId> = args.iter().chain(&f.captured).map(|a| self.cx.node(a)).collect();
         let dtype = gradient.ty(gradient.outputs[0]).dtype;
         nodes.push(self.cx.graph().scalar(dtype, 1.0, origin));
-        nodes.extend(directions.iter().map(|v| self.cx.node(v)).collect::<Vec<_>>());
+        for (v, w) in directions.iter().zip(args) {
+            let v = self.cast_array(v, w.dtype);
+            nodes.push(self.cx.node(&v));
+        }
         let results = self.cx.graph().inline(&product, &nodes, "");
         let arrays: Vec<Array> = results[outputs + floats..].iter().map(|&n| self.cx.array(n)).collect();
         Ok((self.cx.array(results[0]), arrays))

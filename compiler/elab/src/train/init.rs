@@ -109,8 +109,11 @@ impl Evaluator<'_> {
                 key: key.clone(),
                 f: f.clone(),
             }));
-            let args =
-                order_leaves(&seen, arrays).into_iter().chain(fields.iter().map(|(_, a)| a.clone())).chain(LossKeys::of_step(key).inputs());
+            let args = self
+                .order_leaves(&seen, arrays)
+                .into_iter()
+                .chain(fields.iter().map(|(_, a)| a.clone()))
+                .chain(LossKeys::of_step(key).inputs());
             gradients = self.inline_gradients(&f, &args.collect::<Vec<_>>(), player.loss.span)?.3;
         }
         let mut g = gradients.into_iter();

@@ -156,7 +156,8 @@ impl Evaluator<'_> {
         let mut leaves: Vec<Option<Array>> = vec![None; decls.len()];
         for buffer in [false, true] {
             for (k, d) in decls.iter().enumerate().filter(|(_, d)| d.buffer == buffer) {
-                leaves[k] = Some(self.cx.input(&format!("leaf.{k}"), d.ty.dtype, &d.ty.shape));
+                let dtype = if buffer { d.ty.dtype } else { d.seen };
+                leaves[k] = Some(self.cx.input(&format!("leaf.{k}"), dtype, &d.ty.shape));
             }
         }
         let leaves: Vec<Array> = leaves.into_iter().flatten().collect();

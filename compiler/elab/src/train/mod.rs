@@ -245,17 +245,23 @@ impl Evaluator<'_> {
         Ok(out)
     }
 
+    /// Parameters before buffers, as a loss function takes them: parameters as the model sees them, so that their gradients are not rounded to what weights are
+    /// stored in.
+    fn order_leaves(&mut self, decls: &[LeafDecl], leaves: &[Array]) -> Vec<Array> {
+        let mut out = Vec::with_capacity(leaves.len());
+        for buffer in [false, true] {
+            for (d, a) in decls.iter().zip(leaves).filter(|(d, _)| d.buffer == buffer) {
+                out.push(if buffer { a.clone() } else { self.cast_array(a, d.seen) });
+            }
+        }
+        out
+    }
+
     /// A key folded with a place and, if given, a number.
     pub(crate) fn fold_key(&mut self, key: &Array, place: u32, number: Option<&Array>) -> Array {
         let number = number.map_or(Value::Int(Dim::from(0i64)), |n| Value::Array(n.clone()));
         self.key_fold(key, &number, place)
     }
-}
-
-/// Parameters before buffers, as a loss function takes them.
-fn order_leaves(decls: &[LeafDecl], leaves: &[Array]) -> Vec<Array> {
-    let pick = |buffer: bool| decls.iter().zip(leaves).filter(move |(d, _)| d.buffer == buffer).map(|(_, a)| a.clone());
-    pick(false).chain(pick(true)).collect()
 }
 
 /// The leaves as a player sees them: those of the others are given.

@@ -282,7 +282,7 @@ impl Evaluator<'_> {
             self.accumulate(setup, seen, &at.leaves, cx.fields, &cx.key, f)?
         } else {
             let fields = cx.fields.iter().map(|(_, a)| a.clone());
-            let args = order_leaves(seen, &at.leaves).into_iter().chain(fields).chain(LossKeys::of_step(&cx.key).inputs());
+            let args = self.order_leaves(seen, &at.leaves).into_iter().chain(fields).chain(LossKeys::of_step(&cx.key).inputs());
             self.inline_gradients(f, &args.collect::<Vec<_>>(), player.loss.span)?
         };
         let mut recorded = self.recorded_tallies(f, arrays);

@@ -181,7 +181,7 @@ impl Evaluator<'_> {
         let k = setup.accumulate;
         let float = self.cx.float;
         let origin = self.cx.origin;
-        let ordered = order_leaves(decls, leaves);
+        let ordered = self.order_leaves(decls, leaves);
         let params = &ordered[..f.params];
         // Carried: loss, recorded, gradients (sums), then buffers (latest).
         let mut carried: Vec<Array> = Vec::new();
