@@ -22,7 +22,7 @@ sys.path.insert(0, os.path.dirname(HERE))
 from turns import OPTC, ROOT, Machine
 
 # Arguments of each JAX script that make it the experiment the spec runs.
-SYSTEMS = {"01": ["3000", "1"], "17": [], "26": [], "30": []}
+SYSTEMS = {"01": ["3000", "1"], "17": [], "26": [], "30": [], "31": []}
 
 
 def seconds(machine, command):

@@ -233,7 +233,7 @@ impl Evaluator<'_> {
                 Ok(())
             }
             _ => {
-                let (ta, tb) = (self.numbers(a, span)?, self.numbers(b, span)?);
+                let (ta, tb) = (self.numbers(a, b, span)?, self.numbers(b, a, span)?);
                 let (xa, xb) = (ta.to_f64(), tb.to_f64());
                 if ta.shape != tb.shape && xa.len() != 1 && xb.len() != 1 {
                     return self.error("E0347", span, format!("the two sides of `~=` have shapes {:?} and {:?}", ta.shape, tb.shape));
@@ -252,20 +252,27 @@ impl Evaluator<'_> {
         }
     }
 
-    /// A value as numbers.
-    fn numbers(&mut self, value: &Value, span: Span) -> Eval<Arc<Tensor>> {
+    /// A value as numbers; `beside` is what it is compared with.
+    fn numbers(&mut self, value: &Value, beside: &Value, span: Span) -> Eval<Arc<Tensor>> {
+        // Numbers as they were written take the type they meet.
+        let met = match beside {
+            Value::Array(a) if a.dtype.is_float() && !a.weak => a.dtype,
+            _ => optc_abi::DType::F64,
+        };
         match value {
             Value::Series(s) => Ok(Arc::new(Tensor::from_f64(optc_abi::DType::F64, &[s.values.len()], &s.values))),
             Value::Int(_) | Value::Float(_) => {
                 let x = self.host_number(value, span)?;
-                Ok(Arc::new(Tensor::scalar(x)))
+                Ok(Arc::new(Tensor::from_f64(met, &[], &[x])))
             }
             other => {
                 let val = self.val_of(other, span)?;
                 self.cx.at(span);
                 let array = optc_ops::as_written(&mut self.cx, &val);
                 let array = self.lift(array, span)?;
-                self.force(&array, span)
+                let found = self.force(&array, span)?;
+                let written = found.dtype.is_float() && crate::grad::arrays_of(other).is_empty();
+                Ok(if written { Arc::new(found.cast(met)) } else { found })
             }
         }
     }
