@@ -173,9 +173,9 @@ train fit {
 
 #[test]
 fn a_file_cut_off_during_a_run_ends_it_and_a_checkpoint_goes_on() {
-    let whole = folder(&spec("adamw(lr = 1e-3)", 40, 10, ""));
+    let whole = folder(&spec("adamw(lr = 1e-3)", 200, 10, ""));
     finish(command(whole.path(), 1, false));
-    let dir = folder(&spec("adamw(lr = 1e-3)", 40, 10, "offload \"out/states\", chunk = 140_000, throttle = 30MiB"));
+    let dir = folder(&spec("adamw(lr = 1e-3)", 200, 10, "offload \"out/states\", chunk = 140_000, throttle = 30MiB"));
     let child = command(dir.path(), 1, false).spawn().expect("the binary starts");
     let start = Instant::now();
     while newest(dir.path()).is_none() && start.elapsed() < Duration::from_secs(30) {

@@ -128,11 +128,11 @@ pub fn record(files: &Files, moved: &Moved) -> Vec<(&'static str, f64)> {
 
 /// A file that failed while a step ran.
 pub fn failed(failure: &Failure, what: &str, span: Span) -> Diagnostic {
-    let cut_off = !failure.writing && matches!(failure.error.kind(), ErrorKind::UnexpectedEof | ErrorKind::NotFound);
-    let (code, verb) = match failure.writing {
-        _ if cut_off => ("R0129", "read"),
-        true => ("R0102", "written"),
-        false => ("R0101", "read"),
+    let (code, verb) = match (failure.error.kind(), failure.writing) {
+        (ErrorKind::UnexpectedEof, true) => ("R0129", "written"),
+        (ErrorKind::UnexpectedEof | ErrorKind::NotFound, false) => ("R0129", "read"),
+        (_, true) => ("R0102", "written"),
+        (_, false) => ("R0101", "read"),
     };
     let message = format!("{what}: `{}` cannot be {verb}: {}: {}", failure.name, failure.path.display(), failure.error);
     Diagnostic::error(Code(code), span, message)

@@ -53,6 +53,14 @@ pub struct RunSettings {
     pub resume: bool,
 }
 
+/// What evaluates the script in the outside world `host`.
+fn scripted<'p>(program: &'p Program, settings: &'p RunSettings, host: &'p mut dyn HostEnv) -> Evaluator<'p> {
+    let mut ev = Evaluator::new(program, Mode::Host);
+    ev.host = Some(host);
+    ev.script.settings = settings.clone();
+    ev
+}
+
 /// Runs an experiment.
 ///
 /// # Errors
@@ -63,9 +71,7 @@ pub fn run_experiment<'p>(
     settings: &'p RunSettings,
     host: &'p mut dyn HostEnv,
 ) -> Result<(), Vec<Diagnostic>> {
-    let mut ev = Evaluator::new(program, Mode::Host);
-    ev.host = Some(host);
-    ev.script.settings = settings.clone();
+    let mut ev = scripted(program, settings, host);
     let ItemKind::Experiment(experiment) = &program.item(item).kind else { panic!("compiler bug: not an experiment") };
     ev.script.experiment = experiment.name.text.to_string();
     let result = (|| {
@@ -86,9 +92,7 @@ pub fn run_train<'p>(
     settings: &'p RunSettings,
     host: &'p mut dyn HostEnv,
 ) -> Result<RunResult, Vec<Diagnostic>> {
-    let mut ev = Evaluator::new(program, Mode::Host);
-    ev.host = Some(host);
-    ev.script.settings = settings.clone();
+    let mut ev = scripted(program, settings, host);
     let span = program.item(item).name().map_or(Span::default(), |n| n.span);
     let mut out = RunResult::default();
     let block = BlockValue { item, args: Vec::new(), split: None };
@@ -106,9 +110,7 @@ pub fn lower_only<'p>(
     settings: &'p RunSettings,
     host: &'p mut dyn HostEnv,
 ) -> Result<crate::TrainProgram, Vec<Diagnostic>> {
-    let mut ev = Evaluator::new(program, Mode::Host);
-    ev.host = Some(host);
-    ev.script.settings = settings.clone();
+    let mut ev = scripted(program, settings, host);
     let span = program.item(item).name().map_or(Span::default(), |n| n.span);
     let block = BlockValue { item, args: Vec::new(), split: None };
     let mut out = None;
@@ -140,9 +142,7 @@ pub fn lower_call<'p>(
     settings: &'p RunSettings,
     host: &'p mut dyn HostEnv,
 ) -> Result<LoweredCall, Vec<Diagnostic>> {
-    let mut ev = Evaluator::new(program, Mode::Host);
-    ev.host = Some(host);
-    ev.script.settings = settings.clone();
+    let mut ev = scripted(program, settings, host);
     let ItemKind::Fn(function) = &program.item(item).kind else { panic!("compiler bug: not a function") };
     let span = function.name.span;
     let mut out = None;

@@ -73,7 +73,7 @@ impl Operands {
 }
 
 impl Operands {
-    /// Eigenvalues and singular values are computed in f64: in f32 the iterations lose two digits, and one element type compiles in half the time.
+    /// Eigenvalues and singular values are computed in f64: in f32 the iterations lose two digits, and one element type is less to compile than two.
     fn run_decomposition(&self, unit: usize) {
         let (m, n, k) = (self.dims.m, self.dims.n, self.dims.k());
         // The operand, then the results.

@@ -58,6 +58,25 @@ fn loops_end_early() {
 }
 
 #[test]
+fn a_break_ends_a_loop_and_does_not_only_skip_its_passes() {
+    let loops = |text: &str| {
+        let graph = graph(text, &[t(&[], &[1.0])]);
+        let found: Vec<_> = graph
+            .ids()
+            .filter_map(|id| if let optc_ir::graph::Op::Loop(l) = &graph.node(id).op { Some((l.trip, l.guard)) } else { None })
+            .collect();
+        found
+    };
+    let broken = loops("fn f(x: f32) -> f32 { var s = x; for i in 0..100 { s <- s * 2; break if s > 50 }; s }");
+    assert!(
+        !broken.is_empty() && broken.iter().all(|(trip, guard)| trip.is_none() && guard.is_some_and(|g| g.most == Some(100))),
+        "{broken:?}"
+    );
+    let whole = loops("fn f(x: f32) -> f32 { var s = x; for i in 0..100 { s <- s * 2 }; s }");
+    assert!(!whole.is_empty() && whole.iter().all(|(trip, guard)| *trip == Some(100) && guard.is_none()), "{whole:?}");
+}
+
+#[test]
 fn loops_that_use_their_index_as_a_size_are_unrolled() {
     close("fn f(x: f32[6]) -> f32 { var s = 0.0; for i in 1..6 { s <- s + sum(x[0:i]) }; s }", &[t(&[6], &[1.0; 6])], &[15.0]);
 }

@@ -56,6 +56,11 @@ pub fn run(text: &str, args: &[Tensor]) -> Vec<Tensor> {
 
 /// As [`run`], without checking first.
 pub fn lower(text: &str, args: &[Tensor]) -> Vec<Tensor> {
+    optc_ir::interp::interpret(&graph(text, args), args).expect("it runs")
+}
+
+/// A call of `f` on tensors of these types, lowered.
+pub fn graph(text: &str, args: &[Tensor]) -> optc_ir::Graph {
     let program = load(text);
     let mut ev = Evaluator::new(&program, Mode::Lower);
     let Some(Def::Item(item)) = program.lookup(ModuleId(0), "f") else { panic!("no f") };
@@ -76,7 +81,7 @@ pub fn lower(text: &str, args: &[Tensor]) -> Vec<Tensor> {
     let graph = ev.cx.graph();
     graph.outputs = nodes;
     optc_ir::verify::verify(graph).expect("a sound graph");
-    optc_ir::interp::interpret(graph, args).expect("it runs")
+    graph.clone()
 }
 
 /// An f32 tensor.

@@ -57,8 +57,11 @@ impl Disk {
         }
     }
 
-    /// Writes `from` to the bytes at `at`.
+    /// Writes `from` to the bytes at `at`; an error if the file has been cut off there, which writing would hide by a hole.
     pub fn write(&self, from: &[u8], at: u64) -> io::Result<()> {
+        if self.len()? < at + from.len() as u64 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file has been cut off"));
+        }
         #[cfg(unix)]
         return std::os::unix::fs::FileExt::write_all_at(&self.file, from, at);
         #[cfg(windows)]
