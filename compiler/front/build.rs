@@ -3,6 +3,10 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+#[path = "src/item_names.rs"]
+mod item_names;
+use item_names::items;
+
 fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     println!("cargo::rerun-if-changed={}", folder.display());
     let Ok(entries) = std::fs::read_dir(folder) else { return };
@@ -14,21 +18,6 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
             found.push(path);
         }
     }
-}
-
-/// Names of the items of a file: the second word of lines that start with a word of items.
-fn items(text: &str) -> Vec<&str> {
-    let words = ["fn", "layer", "model", "loss", "schedule", "optimizer", "const", "type", "data", "train", "experiment"];
-    let mut names = Vec::new();
-    for line in text.lines() {
-        let line = line.strip_prefix("host ").unwrap_or(line);
-        let Some((word, rest)) = line.split_once(' ') else { continue };
-        if words.contains(&word) {
-            let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
-            names.push(&rest[..end]);
-        }
-    }
-    names
 }
 
 fn main() {

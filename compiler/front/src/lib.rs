@@ -2,6 +2,7 @@
 
 pub mod ast;
 mod format;
+mod item_names;
 mod load;
 pub mod modules;
 pub mod parse;

@@ -1,7 +1,10 @@
 //! The embedded standard library: which items there are, in which file, and how to show them.
 
 use crate::ast::ItemKind;
+use crate::item_names::items;
 use optc_base::SourceId;
+use std::path::Path;
+use std::sync::LazyLock;
 
 /// A file of the standard library.
 #[derive(Debug)]
@@ -16,15 +19,48 @@ pub struct StdFile {
     pub text: &'static str,
 }
 
-/// All files, sorted by name.
-static FILES: &[StdFile] = include!(concat!(env!("OUT_DIR"), "/stdlib.rs"));
+/// The embedded files, sorted by name.
+static EMBEDDED: &[StdFile] = include!(concat!(env!("OUT_DIR"), "/stdlib.rs"));
+
+/// All files, sorted by name. The folder that `OPTC_STDLIB` names takes the place of what is embedded: a changed library is tried without a build.
+static FILES: LazyLock<&[StdFile]> = LazyLock::new(|| match std::env::var_os("OPTC_STDLIB") {
+    Some(folder) if !folder.is_empty() => read_library(Path::new(&folder)),
+    _ => EMBEDDED,
+});
+
+/// Reads a library from its folder, for the life of the process. Files that cannot be read are left out: names from them will not be found.
+fn read_library(root: &Path) -> &'static [StdFile] {
+    let keep = |s: String| -> &'static str { Box::leak(s.into_boxed_str()) };
+    let mut found = Vec::new();
+    let mut folders = vec![root.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for path in std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|e| e.path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "opt") {
+                let Ok(text) = std::fs::read_to_string(&path) else { continue };
+                let relative = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().replace('\\', "/");
+                let folder = relative.rsplit_once('/').map_or("", |(f, _)| f).replace('/', ".");
+                let text = keep(text);
+                found.push(StdFile {
+                    folder: keep(format!("std.{folder}")),
+                    name: keep(format!("std/{relative}")),
+                    items: items(text).leak(),
+                    text,
+                });
+            }
+        }
+    }
+    found.sort_by_key(|f| f.name);
+    found.leak()
+}
 
 /// Names that are built in and may be imported from `std.nn` all the same.
 pub const BUILT_IN: &[&str] = &["relu", "silu", "gelu", "softmax", "log_softmax", "softplus", "sigmoid", "tanh"];
 
 /// All files of the standard library.
 pub fn std_files() -> &'static [StdFile] {
-    FILES
+    &FILES
 }
 
 /// The folders: `std.init`, `std.loss`, ….
@@ -105,6 +141,14 @@ mod tests {
             let names: Vec<&str> = tree.items.iter().filter_map(|i| i.name()).map(|n| &*n.text).collect();
             assert_eq!(names, file.items, "{}", file.name);
         }
+    }
+
+    #[test]
+    fn a_library_in_a_folder_is_the_embedded_one() {
+        let read = read_library(Path::new("../../stdlib"));
+        let lines =
+            |files: &[StdFile]| files.iter().map(|f| format!("{} {} {:?} {}", f.folder, f.name, f.items, f.text)).collect::<Vec<_>>();
+        assert_eq!(lines(read), lines(EMBEDDED));
     }
 
     #[test]
