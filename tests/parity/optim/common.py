@@ -15,6 +15,8 @@ import optax
 import torch
 
 torch.set_num_threads(1)
+# Scalars that torch keeps as tensors, such as the learning rate of ASGD, are in f64 too.
+torch.set_default_dtype(torch.float64)
 STEPS = 50
 KEPT = [1, 2, 3, 5, 10, 20, 30, 40, 50]
 # A matrix, a vector, one element, a block, a scalar; then a convolution (HWIO), a taller and a wider matrix for the rules that know matrices.
