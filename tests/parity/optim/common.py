@@ -156,3 +156,34 @@ def tree_walk(rule):
         return rows
 
     return walk
+
+
+def wide(walk):
+    """A walk under f64 as torch's default, for optimizers that keep numbers of their own in the default type."""
+
+    def inner(problem):
+        torch.set_default_dtype(torch.float64)
+        try:
+            return walk(problem)
+        finally:
+            torch.set_default_dtype(torch.float32)
+
+    return inner
+
+
+def turned_walk(make, closure=False, read=None):
+    """`torch_walk` for rules that tell the output channel from the others: it is the first axis in torch, the last one here."""
+
+    class Turned(Problem):
+        def __init__(self, problem):
+            self.leaves, self.kind, self.source = problem.leaves, problem.kind, problem
+            self.start = {k: np.moveaxis(v, -1, 0) if v.ndim else v for k, v in problem.start.items()}
+            self.gradients = {k: np.moveaxis(v, -1, 1) if v.ndim > 1 else v for k, v in problem.gradients.items()}
+            self.curvature = {k: np.moveaxis(v, -1, 0) if v.ndim else v for k, v in problem.curvature.items()}
+            self.target = {k: np.moveaxis(v, -1, 1) if v.ndim > 1 else v for k, v in problem.target.items()}
+
+    def walk(problem):
+        rows = torch_walk(make, closure, read)(Turned(problem))
+        return [{k: np.moveaxis(v, 0, -1) if v.ndim else v for k, v in row.items()} for row in rows]
+
+    return walk
