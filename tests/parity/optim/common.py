@@ -172,18 +172,21 @@ def wide(walk):
 
 
 def turned_walk(make, closure=False, read=None):
-    """`torch_walk` for rules that tell the output channel from the others: it is the first axis in torch, the last one here."""
+    """`torch_walk` for rules that tell output and input channels apart: they are the first two axes in torch, the last and the last but one here."""
+
+    def to_torch(x, lead=0):
+        return np.ascontiguousarray(np.moveaxis(x, [-1, -2], [lead, lead + 1])) if x.ndim > lead + 1 else x
 
     class Turned(Problem):
         def __init__(self, problem):
-            self.leaves, self.kind, self.source = problem.leaves, problem.kind, problem
-            self.start = {k: np.moveaxis(v, -1, 0) if v.ndim else v for k, v in problem.start.items()}
-            self.gradients = {k: np.moveaxis(v, -1, 1) if v.ndim > 1 else v for k, v in problem.gradients.items()}
-            self.curvature = {k: np.moveaxis(v, -1, 0) if v.ndim else v for k, v in problem.curvature.items()}
-            self.target = {k: np.moveaxis(v, -1, 1) if v.ndim > 1 else v for k, v in problem.target.items()}
+            self.leaves, self.kind = problem.leaves, problem.kind
+            self.start = {k: to_torch(v) for k, v in problem.start.items()}
+            self.curvature = {k: to_torch(v) for k, v in problem.curvature.items()}
+            self.gradients = {k: to_torch(v, 1) for k, v in problem.gradients.items()}
+            self.target = {k: to_torch(v, 1) for k, v in problem.target.items()}
 
     def walk(problem):
         rows = torch_walk(make, closure, read)(Turned(problem))
-        return [{k: np.moveaxis(v, 0, -1) if v.ndim else v for k, v in row.items()} for row in rows]
+        return [{k: np.moveaxis(v, [0, 1], [-1, -2]) if v.ndim > 1 else v for k, v in row.items()} for row in rows]
 
     return walk
