@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from models import joined, pattern, rise, train, transformer, xent
+from models import pattern, train, transformer, xent
 from optc_literals import literal
 from rules import Averaged, adamp, averaged
 
@@ -276,64 +276,6 @@ experiment lion_signs {{
 """)
 
 
-# ---------------------------------------------------------------- schedules
-COUNT = 40
-SCHEDULES = [
-    ("constant", "constant(0.3)", optax.constant_schedule(0.3)),
-    ("linear", "linear(start = 1.0, end = 0.1, steps = 25, begin = 5)", optax.linear_schedule(1.0, 0.1, 25, 5)),
-    ("polynomial", "polynomial(start = 1.0, end = 0.1, power = 2.5, steps = 25, begin = 5)", optax.polynomial_schedule(1.0, 0.1, 2.5, 25, 5)),
-    ("exponential", "exponential(start = 1.0, rate = 0.5, steps = 7, begin = 3)", optax.exponential_decay(1.0, 7, 0.5, 3)),
-    ("exponential_staircase", "exponential(start = 1.0, rate = 0.5, steps = 7, staircase = true, end = 0.2)", optax.exponential_decay(1.0, 7, 0.5, 0, True, 0.2)),
-    ("exponential_growth", "exponential(start = 0.1, rate = 2.0, steps = 7, end = 0.9)", optax.exponential_decay(0.1, 7, 2.0, end_value=0.9)),
-    ("step_decay", "step_decay(start = 1.0, factor = 0.3, every = 9)", optax.piecewise_constant_schedule(1.0, {9: 0.3, 18: 0.3, 27: 0.3, 36: 0.3})),
-    ("piecewise_constant", "piecewise_constant(1.0, [(10, 0.5), (30, 0.1)])", optax.piecewise_constant_schedule(1.0, {10: 0.5, 30: 0.1})),
-    ("cosine", "cosine(peak = 1.0, total = 33, floor = 0.1)", optax.cosine_decay_schedule(1.0, 33, 0.1)),
-    ("warmup_constant", "warmup_constant(peak = 1.0, warmup = 8)", rise(1.0, 8)),
-    ("warmup_linear", "warmup_linear(peak = 1.0, warmup = 8, total = 35, floor = 0.05)", joined((0, rise(1.0, 8)), (8, optax.linear_schedule(1.0, 0.05, 27)))),
-    ("warmup_cosine", "warmup_cosine(peak = 1.0, warmup = 8, total = 35, floor = 0.05)", joined((0, rise(1.0, 8)), (8, optax.cosine_decay_schedule(1.0, 27, 0.05)))),
-    ("warmup_exponential", "warmup_exponential(peak = 1.0, warmup = 8, rate = 0.5, steps = 6, floor = 0.1)",
-     joined((0, rise(1.0, 8)), (8, optax.exponential_decay(1.0, 6, 0.5, end_value=0.1)))),
-    ("warmup_stable_decay", "warmup_stable_decay(peak = 1.0, warmup = 8, decay = 10, total = 35, floor = 0.1)",
-     joined((0, rise(1.0, 8)), (8, optax.constant_schedule(1.0)), (25, optax.linear_schedule(1.0, 0.1, 10)))),
-    ("one_cycle", "one_cycle(peak = 1.0, warmup = 12, total = 36)", optax.cosine_onecycle_schedule(36, 1.0, 12 / 36 + 1e-9)),
-    ("inverse_sqrt", "inverse_sqrt(peak = 1.0, warmup = 8)", lambda s: np.minimum((s + 1) / 8, np.sqrt(8 / (s + 1)))),
-    ("join", "join([(0, linear(start = 0.1, end = 1.0, steps = 9)), (10, cosine(peak = 1.0, total = 20)), (32, constant(0.2))])",
-     joined((0, optax.linear_schedule(0.1, 1.0, 9)), (10, optax.cosine_decay_schedule(1.0, 20)), (32, optax.constant_schedule(0.2)))),
-    ("product", "warmup(5) * cosine(peak = 1.0, total = 33)", lambda s: min(1.0, (s + 1) / 5) * optax.cosine_decay_schedule(1.0, 33)(s)),
-]
-
-
-def schedules():
-    names = sorted({w for _, s, _ in SCHEDULES for w in re.findall(r"([a-z_]+)\(", s)})
-    text = HEAD + f"""## The first {COUNT} values of every schedule of the library, against Optax in f64. The loss is the parameter itself, its gradient 1, so that after k steps of gradient
-## descent the loss is minus the sum of the first k learning rates.
-import std.optim.sgd
-import std.schedule.{{{", ".join(names)}}}
-
-model place() -> f32 {{
-  param x: f32 = 0.0
-  x
-}}
-
-train descend {{
-  model     net = place()
-  loss      net()
-  optimizer sgd(lr = 0.0)
-  steps     {COUNT + 1}
-  seed      0
-}}
-"""
-    for name, source, f in SCHEDULES:
-        values = np.array([float(f(np.int64(i))) for i in range(COUNT)])
-        text += f"""
-experiment {name}_agrees {{
-  let r = run descend with {{ optimizer = sgd(lr = {source}) }}
-  check r.loss ~= {literal(-np.concatenate([[0.0], np.cumsum(values)]))} within 1e-6 relative, "{name}"
-}}
-"""
-    write("schedules.opt", text)
-
-
 # ---------------------------------------------------------------- models
 PATTERN = """## Weights that every language makes exactly: integers modulo 251, shifted and scaled.
 fn pattern(dims, salt: int, scale: float) {
@@ -494,6 +436,5 @@ if __name__ == "__main__":
     os.makedirs(DATA, exist_ok=True)
     optimizers()
     signs()
-    schedules()
     digits()
     gpt()
