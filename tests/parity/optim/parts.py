@@ -1,0 +1,170 @@
+"""Stages in front of a rule, and wrappers around one."""
+import numpy as np
+import optax
+import pytorch_optimizer as po
+import torch
+from pytorch_optimizer.optimizer.agc import agc
+from pytorch_optimizer.optimizer.gradient_centralization import centralize_gradient
+from pytorch_optimizer.optimizer.grokfast import gradfilter_ema, gradfilter_ma
+from pytorch_optimizer.optimizer.utils.matrix import zero_power_via_newton_schulz_5
+from scipy.special import erfi
+
+from .common import ALL, SMALL, Case, leaf_walk, optax_walk, torch_walk, tree_walk, turned_walk, wide
+
+zero_power_via_newton_schulz_5.__defaults__ = tuple(torch.float64 if d is torch.bfloat16 else d for d in zero_power_via_newton_schulz_5.__defaults__)
+
+
+class Before:
+    """A torch optimizer behind something that changes the gradients of its parameters."""
+
+    def __init__(self, params, change, optimizer):
+        self.params, self.change, self.optimizer = params, change, optimizer
+
+    def step(self):
+        self.change(self.params)
+        self.optimizer.step()
+
+
+def each(change):
+    def run(params):
+        for p in params:
+            p.grad = change(p.data, p.grad)
+
+    return run
+
+
+def centralized(p, g):
+    g = g.clone()
+    centralize_gradient(g)
+    return g
+
+
+class Named:
+    """What the filters of Grokfast want of a model."""
+
+    def __init__(self, params):
+        self.params = params
+
+    def named_parameters(self):
+        return [(str(i), p) for i, p in enumerate(self.params)]
+
+
+class Filter:
+    def __init__(self, filter, **more):
+        self.filter, self.more, self.grads = filter, more, None
+
+    def __call__(self, params):
+        self.grads = self.filter(Named(params), grads=self.grads, **self.more)
+
+
+def cautious_torch(like):
+    """Adam's step, masked as in timm or in the authors' code, in NumPy."""
+
+    def rule(w, g, s, t, lr=0.01, b1=0.9, b2=0.999, eps=1e-8):
+        s["m"] = b1 * s.get("m", 0) + (1 - b1) * g
+        s["v"] = b2 * s.get("v", 0) + (1 - b2) * g**2
+        u = s["m"] / (1 - b1**t) / (np.sqrt(s["v"] / (1 - b2**t)) + eps)
+        mask = (u * g > 0).astype(float)
+        mask = mask / max(mask.mean(), 1e-3) if like == "timm" else mask * (mask.size / (mask.sum() + 1))
+        return w - lr * mask * u
+
+    return leaf_walk(rule)
+
+
+def decayed(kind):
+    """Momentum beside a decay of its own, in NumPy."""
+
+    def rule(w, g, s, t, rate=0.01):
+        s["b"] = 0.9 * s.get("b", 0) + g
+        u = 0.01 * s["b"]
+        if kind == "cautious":
+            return w - u - rate * np.where(u * w >= 0, w, 0)
+        axes = tuple(range(w.ndim - 1)) if w.ndim > 1 else tuple(range(w.ndim))
+        size = np.sqrt(np.sum(w**2, axis=axes, keepdims=True))
+        return w - u - 2 * rate * (1 - 1 / (size + 1e-8)) * w
+
+    return leaf_walk(rule)
+
+
+def adamc(problem):
+    """AdamC of pytorch_optimizer on normalized layers, with its rate set before each step."""
+    count = iter(range(50))
+
+    class Scheduled:
+        def __init__(self, params):
+            self.optimizer = po.AdamC([{"params": params, "normalized": True}], 0.01, weight_decay=0.1, foreach=False)
+            self.optimizer.max_lr = 0.01
+
+        def step(self):
+            self.optimizer.param_groups[0]["lr"] = 0.01 * 0.5 * (1 + np.cos(np.pi * next(count) / 50))
+            self.optimizer.step()
+
+    return torch_walk(Scheduled)(problem)
+
+
+def trac(w, g, s, t, _, lr=0.1, initial=1e-3, eps=1e-8):
+    """Muppidi, Zhang and Yang 2024, algorithms 1 and 2, around gradient descent."""
+    p0 = s.setdefault("p0", dict(w))
+    b = 1 - 0.1 ** np.arange(1, 7)
+    v, sigma, total = s.get("v", np.zeros(6)), s.get("sigma", np.full(6, 1e-8)), s.get("total", 0.0)
+    e = {k: (w[k] - p0[k]) / (total + eps) for k in w}
+    h = sum(np.sum(e[k] * g[k]) for k in w)
+    v, sigma = b**2 * v + h**2, b * sigma - h
+    total = np.sum(initial / erfi(1 / np.sqrt(2)) * erfi(sigma / (np.sqrt(2 * v) + eps)))
+    s["v"], s["sigma"], s["total"] = v, sigma, total
+    return {k: p0[k] + max(total, 0) * (e[k] - lr * g[k]) for k in w}
+
+
+def diloco(w, g, s, t, lr=0.1, outer=0.7, mu=0.9):
+    """Douillard et al. 2023, algorithm 1 with one worker: gradient descent, and Nesterov's momentum every 7 steps."""
+    a = s.setdefault("a", w)
+    w = w - lr * g
+    if t % 7 == 0:
+        d = a - w
+        s["b"] = mu * s.get("b", 0) + d
+        s["a"] = w = a - outer * (d + mu * s["b"])
+    return w
+
+
+def mars(kind, **more):
+    return wide(turned_walk(lambda p: po.MARS(p, 0.01, mars_type=kind, weight_decay=0.05, lr_1d_factor=0.5, eps=1e-12, foreach=False, **more)))
+
+
+CASES = [
+    Case("agc", "adaptive_grad_clip(0.05) |> sgd(lr = 0.1)", optax_walk(lambda: optax.chain(optax.adaptive_grad_clip(0.05), optax.sgd(0.1))), "Optax adaptive_grad_clip(0.05), sgd(0.1)",
+         leaves="abcefhi"),
+    Case("agc_torch", "adaptive_grad_clip(0.05, eps = 0.1) |> sgd(lr = 0.1)", turned_walk(lambda p: Before(p, each(lambda p, g: agc(p, g, 0.1, 0.05)), torch.optim.SGD(p, 0.1))),
+         "pytorch_optimizer agc(agc_clip_val=0.05)", leaves="abcefhi"),
+    Case("centralize", "centralize() |> sgd(lr = 0.1)", turned_walk(lambda p: Before(p, each(centralized), torch.optim.SGD(p, 0.1))), "pytorch_optimizer centralize_gradient", leaves=ALL),
+    Case("centralize_first", "centralize(channel = 0) |> sgd(lr = 0.1)", optax_walk(lambda: optax.chain(optax.centralize(), optax.sgd(0.1))), "Optax centralize(), sgd(0.1)", leaves=ALL),
+    Case("grokfast", "grokfast(alpha = 0.9, strength = 3.0) |> sgd(lr = 0.02, momentum = 0.9)",
+         torch_walk(lambda p: Before(p, Filter(gradfilter_ema, alpha=0.9, lamb=3.0), torch.optim.SGD(p, 0.02, 0.9))), "pytorch_optimizer gradfilter_ema(alpha=0.9, lamb=3)"),
+    Case("grokfast_window", "grokfast_window(window = 7, strength = 3.0) |> sgd(lr = 0.02)",
+         torch_walk(lambda p: Before(p, Filter(gradfilter_ma, window_size=7, lamb=3.0), torch.optim.SGD(p, 0.02))), "pytorch_optimizer gradfilter_ma(window_size=7, lamb=3)"),
+    Case("grokfast_window_early", "grokfast_window(window = 7, strength = 3.0, warmup = false) |> sgd(lr = 0.02)",
+         torch_walk(lambda p: Before(p, Filter(gradfilter_ma, window_size=7, lamb=3.0, warmup=False), torch.optim.SGD(p, 0.02))),
+         "pytorch_optimizer gradfilter_ma(window_size=7, lamb=3, warmup=False)"),
+    Case("orthograd", "orthograd() |> sgd(lr = 0.1)", torch_walk(lambda p: po.OrthoGrad(torch.optim.SGD(p, 0.1))), "pytorch_optimizer OrthoGrad(SGD(0.1))", leaves="abdhi"),
+    Case("cautious_adam", "cautious(adam(lr = 0.01))", cautious_torch("authors"), "the authors' mask in NumPy"),
+    Case("cautious_timm", 'cautious(adam(lr = 0.01), variant = "timm")', cautious_torch("timm"), "timm's mask in NumPy"),
+    Case("cautious_lion", "cautious(lion(lr = 0.01))", torch_walk(lambda p: po.Lion(p, 0.01, weight_decay=0.0, cautious=True, foreach=False)), "pytorch_optimizer Lion(0.01, cautious=True)",
+         signs=0.01),
+    Case("decay_cautious", 'decoupled_weight_decay(sgd(lr = 0.01, momentum = 0.9), rate = 0.01, kind = "cautious")', decayed("cautious"), "the paper's rule in NumPy"),
+    Case("decay_norm", 'decoupled_weight_decay(sgd(lr = 0.01, momentum = 0.9), rate = 0.01, kind = "norm")', decayed("norm"), "Ranger21's norm loss in NumPy", leaves=ALL),
+    Case("decay_plain", "decoupled_weight_decay(adam(lr = cosine(peak = 0.01, total = 50)), rate = 0.1 * cosine(peak = 0.01, total = 50))",
+         optax_walk(lambda: optax.adamw(optax.cosine_decay_schedule(0.01, 50), weight_decay=0.1)), "Optax adamw(cosine_decay_schedule(0.01, 50), weight_decay=0.1)"),
+    Case("adamc", "adamc(lr = cosine(peak = 0.01, total = 50), peak = 0.01, weight_decay = 0.1)", adamc,
+         "pytorch_optimizer AdamC(0.01, weight_decay=0.1), normalized; it adds 1e-15 under the root", tolerance=1e-5),
+    Case("mars", "mars(lr = 0.01, eps = 1e-12, weight_decay = 0.05, vector_factor = 0.5)", mars("adamw"),
+         "pytorch_optimizer MARS(0.01, weight_decay=0.05), eps 1e-12; it adds 1e-15 under the root", leaves=ALL, problem="bowl", tolerance=2e-5),
+    Case("mars_lion", 'mars(lr = 0.01, base = "lion", eps = 1e-12, weight_decay = 0.05, vector_factor = 0.5)', mars("lion"),
+         "pytorch_optimizer MARS(0.01, mars_type='lion', weight_decay=0.05), eps 1e-12", leaves=ALL, problem="bowl", tolerance=1e-7, signs=0.01),
+    Case("mars_shampoo", 'mars(lr = 0.01, base = "shampoo", eps = 1e-12, weight_decay = 0.05, vector_factor = 0.5)', mars("shampoo"),
+         "pytorch_optimizer MARS(0.01, mars_type='shampoo', weight_decay=0.05), eps 1e-12", leaves="abchi", problem="bowl", tolerance=1e-7),
+    Case("trac", "trac(sgd(lr = 0.1), initial = 1e-3)", tree_walk(trac), "the paper's algorithms 1 and 2 in NumPy with SciPy's erfi", problem="bowl"),
+    Case("trac_torch", "trac(sgd(lr = 0.1), initial = 1e-3)", wide(torch_walk(lambda p: po.TRAC(torch.optim.SGD(p, 0.1), s_prev=1e-3))),
+         "pytorch_optimizer TRAC(SGD(0.1), s_prev=1e-3), whose erfi is approximate", leaves="abcd", problem="bowl", tolerance=1e-4),
+    Case("magma", "magma(adam(lr = 0.01), keep = 1.0)", torch_walk(lambda p: po.Magma(torch.optim.Adam(p, 0.01), mask_prob=1.0, moment_key=None)),
+         "pytorch_optimizer Magma(Adam(0.01), mask_prob=1), whose alignment is in f32", tolerance=1e-6),
+    Case("diloco", "diloco(sgd(lr = 0.1), sgd(lr = 0.7, momentum = 0.9, nesterov = true), k = 7)", leaf_walk(diloco), "the paper's algorithm 1 in NumPy", problem="bowl"),
+]
