@@ -159,6 +159,7 @@ IN_F32 = {"bi_tempered_large": 5e-4, "dice_large": 1e-2}
 CASES = [
     # regression
     ("mse", "mse(z, target as f32)", "z", "Optax squared_error", by_jax(lambda z: optax.squared_error(z, J["target"]))),
+    ("l2", "mse(z, target as f32) / 2", "z", "Optax l2_loss", by_jax(lambda z: optax.l2_loss(z, J["target"]))),
     ("l1", "l1(z, target as f32)", "z", "torch l1_loss", by_torch(lambda z: F.l1_loss(z, T["target"]))),
     ("huber", "huber(z, target as f32, delta = 1.5)", "z", "Optax huber_loss", by_jax(lambda z: optax.huber_loss(z, J["target"], delta=1.5))),
     ("huber_torch", "huber(z, target as f32, delta = 0.5)", "z", "torch huber_loss", by_torch(lambda z: F.huber_loss(z, T["target"], delta=0.5))),
@@ -187,6 +188,14 @@ CASES = [
     ("cross_entropy_ruled_out", "cross_entropy_dense(where(dense == 0, -inf, z), dense as f32)", "z", "Optax safe_softmax_cross_entropy, logits -infinity",
      by_jax(lambda z: optax.losses.safe_softmax_cross_entropy(jnp.where(J["dense"] == 0, -jnp.inf, z), J["dense"]))),
     ("smooth_labels", "sum(z * smooth_labels(z, 0.3))", "dense", "Optax smooth_labels", by_jax(lambda z: jnp.sum(z * optax.smooth_labels(z, 0.3)))),
+    ("cross_entropy_weights", "sum((soft as f32)[0][labels] * vmap(cross_entropy)(z, labels)) / sum((soft[0] as f32)[labels])", "z", "torch cross_entropy with weights of classes",
+     by_torch(lambda z: F.cross_entropy(z, T["labels"], weight=T["soft"][0]))),
+    ("cross_entropy_ignored", "sum(where(labels != 4, vmap(cross_entropy)(z, labels), 0)) / sum((labels != 4) as f32)", "z", "torch cross_entropy with ignore_index",
+     by_torch(lambda z: F.cross_entropy(z, T["labels"], ignore_index=4))),
+    ("cross_entropy_sum", "sum((soft as f32)[:, 0] * vmap(cross_entropy)(z, labels))", "z", "torch cross_entropy, example by example (reduction none)",
+     by_torch(lambda z: (T["soft"][:, 0] * F.cross_entropy(z, T["labels"], reduction="none")).sum())),
+    ("binary_cross_entropy_positive", "mean(3.0 * (yes as f32) * softplus(-z) + (1 - (yes as f32)) * softplus(z))", "z", "torch binary_cross_entropy_with_logits with pos_weight",
+     by_torch(lambda z: F.binary_cross_entropy_with_logits(z, T["yes"], pos_weight=torch.tensor(3.0)))),
     ("poly_cross_entropy", "poly_cross_entropy(z, dense as f32, epsilon = 1.5)", "z", "Optax poly_loss_cross_entropy", by_jax(lambda z: optax.losses.poly_loss_cross_entropy(z, J["dense"], epsilon=1.5))),
     ("poly_cross_entropy_large", "poly_cross_entropy(1e3 * z, dense as f32)", "z", "Optax poly_loss_cross_entropy", by_jax(lambda z: optax.losses.poly_loss_cross_entropy(1e3 * z, J["dense"]))),
     ("nll", "nll(z, labels)", "z", "torch nll_loss", by_torch(lambda z: F.nll_loss(z, T["labels"]))),
@@ -268,6 +277,8 @@ CASES = [
     ("triplet", "triplet(z, positives as f32, negatives as f32)", "anchors", "Optax triplet_margin_loss", by_jax(lambda z: optax.losses.triplet_margin_loss(z, J["positives"], J["negatives"]))),
     ("triplet_torch", 'triplet(z, positives as f32, negatives as f32, margin = 0.5, degree = 3.0, swap = true, variant = "torch")', "anchors", "torch triplet_margin_loss",
      by_torch(lambda z: F.triplet_margin_loss(z, T["positives"], T["negatives"], margin=0.5, p=3.0, swap=True))),
+    ("triplet_distance", "mean(maximum(0, vmap(cosine_distance)(z, positives as f32) - vmap(cosine_distance)(z, negatives as f32) + 0.5))", "anchors", "torch triplet_margin_with_distance_loss", by_torch(
+        lambda z: F.triplet_margin_with_distance_loss(z, T["positives"], T["negatives"], margin=0.5, distance_function=lambda a, b: 1 - F.cosine_similarity(a, b)))),
     ("cosine_embedding", "cosine_embedding(z, positives as f32, signs as f32, margin = 0.1)", "anchors", "torch cosine_embedding_loss", by_torch(lambda z: F.cosine_embedding_loss(z, T["positives"], T["signs"], margin=0.1))),
     ("focal_cosine", "focal_cosine(z, labels)", "z", "pytorch_optimizer FocalCosineLoss", by_torch(lambda z: po.FocalCosineLoss()(z, T["labels"]))),
     ("ranking_softmax", "ranking_softmax(z, counts as f32)", "z", "Optax ranking_softmax_loss", by_jax(lambda z: optax.losses.ranking_softmax_loss(z, J["counts"]))),

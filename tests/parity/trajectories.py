@@ -56,7 +56,7 @@ def items():
         folder = os.path.join(ROOT, "stdlib", part)
         for file in sorted(os.listdir(folder)):
             with open(os.path.join(folder, file)) as f:
-                found |= {name: part for name in re.findall(r"^(?:optimizer|schedule) ([a-z]\w*)", f.read(), re.M)}
+                found |= {name: part for name in re.findall(r"^(?:optimizer|schedule|fn) ([a-z]\w*)", f.read(), re.M)}
     return found
 
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import torch
+from pytorch_optimizer import Lookahead
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn, get_swa_avg_fn
 
 from .common import STEPS, Case, optax_walk, torch_walk
@@ -37,6 +38,22 @@ def averaged(make, average):
         for k, w in enumerate(optax_walk(make)(problem)):
             seen = {n: np.asarray(v) for n, v in average(k + 1, w, seen).items()}
             rows.append(seen)
+        return rows
+
+    return walk
+
+
+def projected(make, f):
+    """An Optax rule whose weights are projected after each step, leaf by leaf."""
+
+    def walk(problem):
+        tx, rows = make(), []
+        p = {k: jnp.asarray(v) for k, v in problem.start.items()}
+        state = tx.init(p)
+        for k in range(STEPS):
+            updates, state = tx.update({n: jnp.asarray(g) for n, g in problem.gradient(k, p).items()}, state, p)
+            p = {n: f(v) for n, v in optax.apply_updates(p, updates).items()}
+            rows.append({n: np.asarray(v) for n, v in p.items()})
         return rows
 
     return walk
@@ -96,6 +113,8 @@ CASES = [
     Case("nested", "on_updates(on_updates(adam(lr = 1.0), trace(0.5) |> sgd(lr = 1.0)), clip(0.3) |> sgd(lr = 0.1))", optax_walk(lambda: chain(adam_directions(), optax.trace(0.5), optax.clip(0.3), sgd(0.1))),
          "Optax scale_by_adam, trace, clip"),
     Case("keep_nonnegative", "adam(lr = 0.1) |> keep_nonnegative()", optax_walk(lambda: chain(adam(0.1), optax.keep_params_nonnegative())), "Optax keep_params_nonnegative"),
+    Case("projected", "sgd(lr = 0.01) |> projected(x -> project_l2_ball(x, 1.5))", projected(lambda: sgd(0.01), lambda x: optax.projections.projection_l2_ball(x, 1.5)), "Optax sgd, projection_l2_ball"),
+    Case("lookahead", "lookahead(sgd(lr = 0.1, momentum = 0.9), k = 5, alpha = 0.5)", torch_walk(lambda p: Lookahead(torch.optim.SGD(p, 0.1, 0.9), k=5, alpha=0.5)), "pytorch_optimizer Lookahead"),
     # Groups and masks
     Case("masked", "{ ndim >= 2: clip(0.3), _: identity() } |> adam(lr = 0.01)", optax_walk(lambda: chain(optax.masked(optax.clip(0.3), matrices), adam(0.01))), "Optax masked(clip)"),
     Case("masked_norm", "{ ndim >= 2: clip_by_global_norm(0.5), _: identity() } |> sgd(lr = 0.1)", optax_walk(lambda: chain(optax.masked(optax.clip_by_global_norm(0.5), matrices), sgd(0.1))), "Optax masked(clip_by_global_norm)"),
