@@ -1,8 +1,10 @@
 """Further rules of pytorch_optimizer."""
 import pytorch_optimizer as po
 
+from rules import adamp
+
 from .adam import bare
-from .common import ALL, Case, torch_walk
+from .common import ALL, Case, optax_walk, torch_walk
 from .momentum import channels_first
 
 
@@ -16,6 +18,10 @@ def subset_norm(lr, wd, size):
 
 
 CASES = [
+    Case("adamp_authors", "adamp(lr = 0.01, weight_decay = 0.1, delta = 1.0)", optax_walk(lambda: adamp(0.01, wd=0.1, delta=1.0)), "the authors' formulas in JAX", leaves=ALL),
+    Case("adamp", "adamp(lr = 0.01, eps = 1e-20, weight_decay = 0.1, delta = 1.0)", channels_first(torch_walk(lambda p: po.AdamP(p, 0.01, weight_decay=0.1, delta=1.0, eps=1e-20))), "pytorch_optimizer AdamP(0.01, weight_decay=0.1, delta=1, eps=1e-20), channels first (its eps stands elsewhere)", leaves=ALL),
+    Case("adamp_nesterov", "adamp(lr = 0.01, beta2 = 0.95, eps = 1e-20, wd_ratio = 0.5, weight_decay = 0.1, nesterov = true)",
+         channels_first(torch_walk(lambda p: po.AdamP(p, 0.01, (0.9, 0.95), 0.1, wd_ratio=0.5, nesterov=True, eps=1e-20))), "pytorch_optimizer AdamP(0.01, (0.9, 0.95), 0.1, wd_ratio=0.5, nesterov=True, eps=1e-20), channels first", leaves=ALL),
     Case("vsgd", "vsgd(lr = 0.05)", torch_walk(lambda p: po.VSGD(p, 0.05)), "pytorch_optimizer VSGD(0.05)"),
     Case("vsgd_decay", "vsgd(lr = 0.05, noise = 5.0, strength = 0.01, tau1 = 0.7, tau2 = 0.8, weight_decay = 0.1, eps = 1e-4)", torch_walk(lambda p: po.VSGD(p, 0.05, 5.0, 0.01, 0.7, 0.8, 0.1, eps=1e-4)),
          "pytorch_optimizer VSGD(0.05, 5, 0.01, 0.7, 0.8, 0.1, eps=1e-4)"),
