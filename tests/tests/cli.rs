@@ -446,6 +446,36 @@ fn a_step_whose_hyperparameter_leaves_its_range_is_not_made() {
     }
 }
 
+#[test]
+fn a_step_that_makes_a_parameter_infinite_is_noticed() {
+    // The loss saturates, so it is finite whatever the weights are. With players the second one's weights, which it steps every other time.
+    let model = "model plane(n: int) -> f32[n] {\n  param x: f32[n] = 1\n  x\n}\n\n\
+                 loss bounded(x: f32[N]) -> f32 = mean(clip(x, -5, 5)^2)\n\n\
+                 optimizer wild() {\n  w <- w - where(step < 3, 0.1, 3e38) * 1e2 * g\n}\n\n";
+    let plain = |name: &str, rest: &str| {
+        format!("train {name} {{\n  model net = plane(70)\n  loss bounded(net())\n  optimizer wild()\n  steps 6\n  {rest}\n}}\n\n")
+    };
+    let spec = format!(
+        "{model}{}{}train players {{\n  model calm = plane(3), net = plane(70)\n  loss calm = bounded(calm()), net = bounded(net())\n  \
+         optimizer calm = wild() |> still(), net = wild(), net every 2\n  steps 20\n}}\n\noptimizer still() {{\n  state old = w\n  w <- old\n}}\n",
+        plain("stopping", "checkpoint \"out\" every 2"),
+        plain("skipping", "on nan { skip }"),
+    );
+    let dir = folder(&[("a.opt", &spec)]);
+    let o = optc(dir.path(), &["run", "a.opt", "stopping"]);
+    let message = err(&o);
+    assert!(status(&o) == 1 && message.contains("error[R0207]: step 4: the update makes `net.x` NaN or infinite"), "{message}");
+    assert!(message.contains("element 0 of 70 is") && message.contains("the last good checkpoint is"), "{message}");
+    assert_eq!(newest(&dir.path().join("out")).0, 2, "the state after the step is not kept");
+    let o = optc(dir.path(), &["run", "a.opt", "skipping"]);
+    let message = err(&o);
+    assert_eq!(status(&o), 0, "{message}");
+    assert_eq!(message.matches("warning: step 4: the update makes `net.x` NaN or infinite").count(), 1, "{message}");
+    let o = optc(dir.path(), &["run", "a.opt", "players"]);
+    let message = err(&o);
+    assert!(status(&o) == 1 && message.contains("error[R0207]") && message.contains("step 8") && message.contains("`net.x`"), "{message}");
+}
+
 /// Names of the folders below one, sorted.
 fn folders(path: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(path).expect("a folder").flatten().filter(|e| e.path().is_dir());

@@ -71,6 +71,7 @@ cases! {
     derivatives
     double_precision
     draw_parameters
+    draws_of_examples
     element_types
     freezing
     functions
@@ -109,6 +110,7 @@ cases! {
     saved_trees
     shared_layers
     sources
+    stored_players
     strings_and_lists
     sweeps
     train_settings

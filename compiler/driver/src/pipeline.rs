@@ -14,6 +14,8 @@ pub struct CompileOptions {
     pub alias: Vec<(usize, usize)>,
     /// Indices of scalar outputs that must be finite before anything aliased is overwritten.
     pub guards: Vec<usize>,
+    /// Indices of outputs that are reported where they are written and not finite.
+    pub watch: Vec<usize>,
     /// Inputs whose memory is a file's.
     pub offload: Vec<usize>,
     /// The program runs once, so that its code had better be made quickly.
@@ -65,7 +67,12 @@ pub fn plan(graph: Graph, options: &CompileOptions, timings: &mut Timings) -> St
     let simplified = optc_mid::simplify::simplify(graph, &optc_mid::simplify::Config::default());
     timings.simplify = start.elapsed();
     let start = Instant::now();
-    let config = optc_plan::Config { alias: options.alias.clone(), guards: options.guards.clone(), offload: options.offload.clone() };
+    let config = optc_plan::Config {
+        alias: options.alias.clone(),
+        guards: options.guards.clone(),
+        watch: options.watch.clone(),
+        offload: options.offload.clone(),
+    };
     let planned = optc_plan::plan(&simplified, &config);
     timings.plan = start.elapsed();
     Stages { simplified, planned }

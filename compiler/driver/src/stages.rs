@@ -15,7 +15,13 @@ use std::fmt::Write;
 /// How the step of a train is compiled: slots in place; a loss that is not finite, or a hyperparameter outside its range, stops it before anything is overwritten.
 pub fn step_options(program: &TrainProgram) -> CompileOptions {
     let slots = program.slots.len();
-    CompileOptions { alias: (0..slots).map(|k| (k, k)).collect(), guards: program.guards(), offload: program.offloaded(), once: false }
+    CompileOptions {
+        alias: (0..slots).map(|k| (k, k)).collect(),
+        guards: program.guards(),
+        watch: program.weights(),
+        offload: program.offloaded(),
+        once: false,
+    }
 }
 
 /// The step of a train, simplified and planned.

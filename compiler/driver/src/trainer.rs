@@ -304,13 +304,21 @@ pub fn train(program: &TrainProgram, around: &mut Surroundings<'_>) -> Result<Ru
         s.values.reserve(more);
     }
     let first = run.step;
-    let mut interrupted = false;
+    let (mut interrupted, mut warned) = (false, false);
     while run.step < program.steps {
         if !stepper.watched.is_empty() {
             stepper.watch(&run.series);
         }
-        if let Err(e) = stepper.step(run.step) {
-            return Err(failed_step(program, &run, &mut stepper, &e, checkpoints.as_ref(), around));
+        match stepper.step(run.step) {
+            // The step was made; an optimizer that is left alone may go on.
+            Err(e) if e.status.code == status::WRITTEN && !program.stop_on_nan => {
+                if !warned {
+                    eprintln!("warning: {}", weights_not_finite(program, &run, checkpoints.as_ref()).message);
+                    warned = true;
+                }
+            }
+            Err(e) => return Err(failed_step(program, &run, &mut stepper, &e, checkpoints.as_ref(), around)),
+            Ok(()) => {}
         }
         run.step += 1;
         let step = run.step;
@@ -552,6 +560,9 @@ fn failed_step(
     if let Some(failure) = stepper.program.take_failure() {
         return offload::failed(&failure, &format!("step {step}"), program.span);
     }
+    if error.status.code == status::WRITTEN {
+        return weights_not_finite(program, run, store);
+    }
     if error.status.code != status::NOT_FINITE {
         return run_error(error, &format!("step {step}"), program.span);
     }
@@ -577,6 +588,33 @@ fn failed_step(
         }
     }
     diagnostic
+}
+
+/// The parameter that the step after `run.step` has left NaN or infinite.
+fn weights_not_finite(program: &TrainProgram, run: &Run<'_>, store: Option<&Checkpoints>) -> Diagnostic {
+    let step = run.step + 1;
+    let found = program.weights().into_iter().find_map(|k| {
+        let value = run.files.value(k, &run.slots[k]).ok()?;
+        let bad = (0..value.len()).find(|&i| !value.get_f64(i).is_finite())?;
+        Some((program.slots[k].name.as_str(), bad, value.len(), value.get_f64(bad)))
+    });
+    let message = match found {
+        Some((name, ..)) => format!("step {step}: the update makes `{name}` NaN or infinite"),
+        // A check that sees more than is left: a value that was overwritten by a later player's step.
+        None => format!("step {step}: an update makes a parameter NaN or infinite"),
+    };
+    let mut d = Diagnostic::error(Code("R0207"), program.span, message);
+    if let Some((_, bad, len, value)) = found {
+        let number = if value.is_nan() { "NaN".to_string() } else { value.to_string() };
+        d = d.note(if len == 1 { format!("it is {number}") } else { format!("element {bad} of {len} is {number}") });
+    }
+    d = d.note(
+        "the loss at the weights before it is finite: look at what the optimizer divides by, at its learning rate, and at the gradient",
+    );
+    if let Some((path, _)) = store.and_then(|s| s.latest().ok()).and_then(|(found, _)| found) {
+        d = d.note(format!("the last good checkpoint is {}", path.display()));
+    }
+    d.help("lower the learning rate, clip the gradient, or guard the division; `on nan { skip }` goes on after a warning")
 }
 
 /// The hyperparameter whose range kept the step from being made; `None` if it was the loss. Computes them anew from the state before the step.

@@ -67,8 +67,8 @@ pub(crate) struct Models {
     pub models: Vec<(Arc<str>, Value)>,
     /// Starting points: model, tree, place.
     pub given: Vec<(Arc<str>, Value, Span)>,
-    /// `stored bf16`
-    pub stored: Option<DType>,
+    /// What the weights of a model are stored in, by name, where `stored bf16` says it.
+    pub stored: Vec<(Arc<str>, DType)>,
 }
 
 type Named<'a> = Vec<(Option<&'a Name>, &'a Expr)>;
@@ -82,7 +82,7 @@ fn values_of<'a>(words: &[&'a Setting], word: &str) -> Named<'a> {
 impl Evaluator<'_> {
     /// The models, with the arguments and starting points that overrides give.
     pub(crate) fn read_models(&mut self, words: &[&Setting], scope: &mut Scope, overrides: &Overrides, used: &mut [bool]) -> Eval<Models> {
-        let mut out = Models { models: Vec::new(), given: Vec::new(), stored: None };
+        let mut out = Models { models: Vec::new(), given: Vec::new(), stored: Vec::new() };
         for s in words.iter().filter(|s| &*s.word.text == "model") {
             for (name, e) in &s.values {
                 let Some(name) = name else {
@@ -124,7 +124,22 @@ impl Evaluator<'_> {
                 }
             }
             for clause in s.clauses.iter().filter(|c| &*c.word.text == "stored") {
-                out.stored = Some(self.dtype_setting(scope, clause.value.as_ref(), s.span)?);
+                // Behind the first model it is that one's, behind the others it names one.
+                let dtype = self.dtype_setting(scope, clause.value.as_ref(), s.span)?;
+                let names: Vec<Arc<str>> = s.values.iter().filter_map(|(n, _)| n.as_ref().map(|n| n.text.clone())).collect();
+                let model = match &clause.variable {
+                    Some(one) if !names.contains(&one.text) => {
+                        let d = Diagnostic::error(Code("E0546"), one.span, format!("this setting has no model `{}`", one.text));
+                        return self.fail(d.help(format!("its models are {}", names.join(", "))));
+                    }
+                    Some(one) => Some(one.text.clone()),
+                    None => names.first().cloned(),
+                };
+                let Some(model) = model else { continue };
+                if out.stored.iter().any(|(n, _)| *n == model) {
+                    return self.error("E0527", clause.word.span, format!("what `{model}` is stored in is said twice"));
+                }
+                out.stored.push((model, dtype));
             }
         }
         Ok(out)

@@ -262,6 +262,10 @@ impl TrainProgram {
         let ranges = (!self.step.ranged.is_empty()).then_some(self.ranged_outputs().end);
         losses.chain(ranges).collect()
     }
+    /// Positions of the trained parameters among the slots: a step that makes one of them NaN or infinite is noticed.
+    pub fn weights(&self) -> Vec<usize> {
+        self.slots.iter().enumerate().filter(|(_, s)| s.kind == SlotKind::Param).map(|(i, _)| i).collect()
+    }
     /// Positions of the model's leaves (parameters and buffers) among the slots.
     pub fn leaves(&self) -> Vec<usize> {
         let leaf = |kind| matches!(kind, SlotKind::Param | SlotKind::Frozen | SlotKind::Buffer);

@@ -223,7 +223,7 @@ impl<'p> Evaluator<'p> {
             let mut leaves = Vec::new();
             for (path, weight) in leaf_names.iter().zip(&result.weights) {
                 if let Some(path) = path.strip_prefix(&prefix) {
-                    let stored = setup.stored.is_some() && weight.dtype.is_float();
+                    let stored = setup.stored_as(name).is_some() && weight.dtype.is_float();
                     let weight = if stored { Arc::new(weight.cast(float)) } else { weight.clone() };
                     leaves.push((Arc::from(path), self.literal(weight)));
                 }

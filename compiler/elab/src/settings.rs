@@ -92,11 +92,15 @@ pub struct TrainSetup {
     pub stop_on_nan: bool,
     /// `precision`
     pub precision: DType,
-    /// `stored bf16`
-    pub stored: Option<DType>,
+    /// What the weights of a model are stored in, by its name, where `stored bf16` says it.
+    pub stored: Vec<(Arc<str>, DType)>,
 }
 
 impl TrainSetup {
+    /// What the weights of the model `name` are stored in, if that is said.
+    pub(crate) fn stored_as(&self, name: &str) -> Option<DType> {
+        self.stored.iter().find(|(n, _)| **n == *name).map(|(_, dtype)| *dtype)
+    }
     /// The element type `f32` stands for.
     pub fn working(&self) -> DType {
         working(self.precision)

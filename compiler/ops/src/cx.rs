@@ -26,12 +26,43 @@ pub struct Cx {
     pub origin: Origin,
     /// The working precision: the element type of floats that nothing else decides, and what `f32` stands for in the text (`precision f64`).
     pub float: DType,
+    /// What is done with draws.
+    pub draws: Draws,
+}
+
+/// What is done with draws from now on.
+#[derive(Clone, Debug, Default)]
+pub enum Draws {
+    /// They are made.
+    #[default]
+    Made,
+    /// They are made, and where in the key's sequence and of which shape is noted in order.
+    Noted(Vec<(usize, Vec<usize>)>),
+    /// They are those that the same text makes for a whole batch, or the part of them that belongs to one example.
+    OfExample {
+        /// What was noted for the whole batch.
+        whole: Arc<Vec<(usize, Vec<usize>)>>,
+        /// How many were made so far.
+        made: usize,
+        /// Examples of the batch.
+        batch: usize,
+        /// The number of the example in it, an i32 scalar.
+        example: Array,
+    },
 }
 
 impl Cx {
     /// A context that only checks.
     pub fn check() -> Cx {
-        Cx { levels: Vec::new(), emitting: false, next_level: 0, next_symbol: 0, origin: Origin::default(), float: DType::F32 }
+        Cx {
+            levels: Vec::new(),
+            emitting: false,
+            next_level: 0,
+            next_symbol: 0,
+            origin: Origin::default(),
+            float: DType::F32,
+            draws: Draws::Made,
+        }
     }
     /// A context that lowers into an empty graph.
     pub fn lower() -> Cx {

@@ -35,7 +35,7 @@ pub mod value;
 
 pub use arith::{BinOp, UnOp, array_literal, as_written, binary, broadcast_to, cast, materialize, unary};
 pub use builtin::{builtin_names, call, constant, is_builtin, operations, parameters};
-pub use cx::Cx;
+pub use cx::{Cx, Draws};
 pub use dim::{Dim, Symbol};
 pub use dim_arith::Fit;
 pub use dim_solve::{Bindings, substitute, unify};

@@ -14,7 +14,7 @@
 
 use crate::args::Args;
 use crate::arith::broadcast_to;
-use crate::cx::Cx;
+use crate::cx::{Cx, Draws};
 use crate::dim::Dim;
 use crate::error::Res;
 use crate::meet::to_array;
@@ -25,6 +25,61 @@ use optc_ir::{ScalarOp, Ty};
 
 /// Words `k` times the size of `shape` and following of the key's sequence.
 fn words_at(cx: &mut Cx, key: &Array, k: usize, shape: &[Dim]) -> Array {
+    if cx.emitting() {
+        let sizes: Vec<usize> = shape.iter().map(|d| d.known().unwrap_or(1) as usize).collect();
+        match &mut cx.draws {
+            Draws::Made => {}
+            Draws::Noted(noted) => noted.push((k, sizes)),
+            Draws::OfExample { whole, made, batch, example } => {
+                let (of_batch, batch, example) = (whole.get(*made).cloned(), *batch, example.clone());
+                *made += 1;
+                return words_of_example(cx, key, (k, sizes), of_batch, batch, &example);
+            }
+        }
+    }
+    made_words(cx, key, k, shape)
+}
+
+/// The place of an example's number in a key, where its draws are no part of those of its batch.
+const EXAMPLE: u32 = 0xE000_0001;
+
+/// The part of the words of a batch that belongs to one example: along the axis that is so many times as long as for the example alone. Words of the same shape
+/// for both belong to all examples; others that have no counterpart in the batch are drawn for the example.
+fn words_of_example(
+    cx: &mut Cx,
+    key: &Array,
+    (k, one): (usize, Vec<usize>),
+    of_batch: Option<(usize, Vec<usize>)>,
+    batch: usize,
+    example: &Array,
+) -> Array {
+    let dims = |sizes: &[usize]| -> Vec<Dim> { sizes.iter().map(|&n| Dim::from(n)).collect() };
+    let counterpart = of_batch.filter(|(at, shape)| *at == k && shape.len() == one.len());
+    if let Some((_, shape)) = &counterpart {
+        let differ: Vec<usize> = (0..one.len()).filter(|&a| shape[a] != one[a]).collect();
+        match differ[..] {
+            [] => return made_words(cx, key, k, &dims(&one)),
+            [axis] if shape[axis] == batch * one[axis] => {
+                let whole = made_words(cx, key, k, &dims(shape));
+                let mut cut = shape.clone();
+                cut[axis] = one[axis];
+                cut.insert(axis, batch);
+                return cx.build(DType::U32, dims(&one), &[&whole, example], |e| {
+                    let parts = e.graph.reshape(e.x[0], &cut, e.origin);
+                    e.graph.gather(parts, e.x[1], axis, e.origin)
+                });
+            }
+            _ => {}
+        }
+    }
+    let key = cx.build(DType::U32, key.shape.clone(), &[key, example], |e| {
+        let number = e.graph.cast(e.x[1], DType::U32, e.origin);
+        e.graph.op_as(Op::RandomFold { place: EXAMPLE }, &[e.x[0], number], Ty::new(DType::U32, [2]), e.origin)
+    });
+    made_words(cx, &key, k, &dims(&one))
+}
+
+fn made_words(cx: &mut Cx, key: &Array, k: usize, shape: &[Dim]) -> Array {
     cx.build(DType::U32, shape.to_vec(), &[key], |e| {
         let ty = Ty::new(DType::U32, e.shape.iter().copied());
         let start = (k * ty.len()) as u64;

@@ -8,17 +8,18 @@ use crate::loops::combine;
 use crate::net::{CHUNK, N, Net};
 use crate::remat::rematerialize;
 use crate::rows::{self, Class};
-use crate::schedule::{Claim, Read, Unit, Write, order};
+use crate::schedule::{Claim, Guarded, Read, Unit, Write, order};
 use crate::seq::SMALL_NS;
-use crate::stage::{CallShape, Emitted, NS_PER_OP, emit_group, finish};
+use crate::stage::{CallShape, Emitted, NS_PER_OP, chunk_calls, emit_group, finish};
 use crate::{dot, store::Store};
 use optc_abi::plan::{BufRef, Conv, Instr, KernelCall, LibCall, LibDims, LibOp, LoopId, Trip};
 use optc_abi::tensor::ALIGN;
 use optc_ir::Op;
 use optc_ir::build::strides;
-use optc_ir::graph::{Graph, LoopOp, NodeTy, ReduceOp, ScatterMode};
+use optc_ir::graph::{LoopOp, NodeTy, ReduceOp, ScatterMode};
 use optc_ir::infer::infer;
 use optc_ir::kernel::{Access, Extent, LoopKind};
+use rustc_hash::FxHashMap;
 
 /// Where a result of a block must be at its end.
 #[derive(Clone, Debug)]
@@ -28,25 +29,42 @@ pub(crate) struct Target {
     pub alias: Option<usize>,
 }
 
-/// Plans one graph. `inputs` are the places of its inputs, `targets` those of its outputs; `guards` are the outputs to check.
+/// Outputs of a block of which something is asked.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Asked<'a> {
+    /// Must be finite before anything aliased is overwritten.
+    pub guards: &'a [usize],
+    /// Must be finite where they are written.
+    pub watch: &'a [usize],
+}
+
+/// Plans one graph. `inputs` are the places of its inputs, `targets` those of its outputs.
 pub(crate) fn plan_block(
     store: &mut Store,
     mut net: Net,
     inputs: &[BufRef],
     targets: &[Target],
-    guards: &[usize],
+    asked: Asked<'_>,
     within: Option<LoopId>,
 ) -> Vec<Instr> {
     let aliased: Vec<N> = targets.iter().zip(&net.outputs).filter(|(t, _)| t.alias.is_some()).map(|(_, &o)| o).collect();
     let mut grouping = group(&net, &aliased);
     rematerialize(&mut net, &mut grouping);
+    grouping.watched = vec![false; net.nodes.len()];
+    for &k in asked.watch {
+        let node = net.outputs[k];
+        grouping.watched[node] = net.nodes[node].ty.dtype.is_float() && !matches!(net.nodes[node].op, Op::Input { .. });
+    }
     let net = &net;
-    let mut block = Block { store, net, grouping: &grouping, places: vec![None; net.nodes.len()], units: Vec::new(), within };
+    let overwritten = targets.iter().zip(&net.outputs).filter_map(|(t, &o)| t.alias.map(|i| (o, net.inputs[i]))).collect();
+    let places = vec![None; net.nodes.len()];
+    let mut block = Block { store, net, grouping: &grouping, overwritten, places, units: Vec::new(), within };
     for (&node, place) in net.inputs.iter().zip(inputs) {
         block.places[node] = Some(place.clone());
     }
     block.emit_units();
-    let claims = block.settle(targets, guards);
+    block.watch_rest();
+    let claims = block.settle(targets, asked.guards);
     let units = std::mem::take(&mut block.units);
     let (code, copies) = order(block.store, net, units, claims, &block.places);
     let mut code = code;
@@ -54,24 +72,26 @@ pub(crate) fn plan_block(
     code
 }
 
-struct Block<'a> {
-    store: &'a mut Store,
-    net: &'a Net,
-    grouping: &'a Grouping,
+pub(crate) struct Block<'a> {
+    pub store: &'a mut Store,
+    pub net: &'a Net,
+    pub grouping: &'a Grouping,
+    /// Outputs that overwrite an input, with that input.
+    pub overwritten: FxHashMap<N, N>,
     /// Memory of nodes.
     places: Vec<Option<BufRef>>,
-    units: Vec<Unit>,
+    pub units: Vec<Unit>,
     /// The loop whose body this is.
-    within: Option<LoopId>,
+    pub within: Option<LoopId>,
 }
 
 impl Block<'_> {
-    fn bytes(&self, n: N) -> usize {
+    pub fn bytes(&self, n: N) -> usize {
         self.net.len_of(n) * self.net.nodes[n].ty.dtype.size()
     }
 
     /// The memory of a node, made when first asked for.
-    fn place(&mut self, n: N) -> BufRef {
+    pub fn place(&mut self, n: N) -> BufRef {
         let n = self.net.strip(n);
         if let Some(place) = &self.places[n] {
             return place.clone();
@@ -126,7 +146,7 @@ impl Block<'_> {
     }
 
     /// Makes memory for what a kernel reads and writes, and the instruction.
-    fn kernel_unit(&mut self, emitted: Emitted, key: N) -> Unit {
+    pub fn kernel_unit(&mut self, emitted: Emitted, key: N) -> Unit {
         let net = self.net;
         let mut unit = Unit::new(key);
         unit.small = emitted.ns <= SMALL_NS && emitted.calls.len() == 1;
@@ -175,7 +195,7 @@ impl Block<'_> {
         unit
     }
 
-    fn reads_all(&self, unit: &mut Unit, nodes: impl IntoIterator<Item = N>) {
+    pub fn reads_all(&self, unit: &mut Unit, nodes: impl IntoIterator<Item = N>) {
         for n in nodes {
             unit.reads.push(Read { node: self.net.strip(n), call: 0, aligned: false, last: 0 });
         }
@@ -329,16 +349,8 @@ impl Block<'_> {
         e.b.store(out, &Lin::axis(chunk).scaled(CHUNK as i64).add_scaled(&Lin::axis(i), 1), value);
         e.b.close();
         e.b.close();
-        let (full, rest) = (len / CHUNK, len % CHUNK);
-        let mut calls = Vec::new();
-        if full > 0 {
-            calls.push(CallShape { sizes: vec![CHUNK as i64, full as i64], range: full as i64, grain: 8, skip: 0 });
-        }
-        if rest > 0 {
-            calls.push(CallShape { sizes: vec![rest as i64, 1], range: 1, grain: 1, skip: full });
-        }
         let ns = len as f64 * NS_PER_OP;
-        let emitted = finish(e, calls, len, ns, format!("fill.{}", node_dims(net, n)), n);
+        let emitted = finish(e, chunk_calls(len, 8), len, ns, format!("fill.{}", node_dims(net, n)), n);
         let mut unit = self.kernel_unit(emitted, n);
         unit.code.pop().expect("one instruction")
     }
@@ -395,35 +407,24 @@ impl Block<'_> {
             (None, Some(_)) => Trip::While { go: results[0].clone(), most: self.place(operands[0]) },
         };
         if l.trip != Some(0) {
-            let code = plan_block(self.store, body, &inputs, &targets, &[], Some(id));
+            let watch = self.watched_results(n);
+            let code = plan_block(self.store, body, &inputs, &targets, Asked { guards: &[], watch: &watch }, Some(id));
             unit.code.push(Instr::Loop { id, trip, reverse: l.reverse, counter, body: code });
         }
         self.take_results(n, &results, &mut unit);
         unit
     }
 
-    fn branch(&mut self, n: N, then: &Graph, otherwise: &Graph) -> Unit {
-        let operands = self.net.nodes[n].operands.clone();
-        let mut unit = Unit::new(n);
-        self.reads_all(&mut unit, operands.iter().copied());
-        let pred = self.place(operands[0]);
-        let inputs: Vec<BufRef> = operands[1..].iter().map(|&o| self.place(o)).collect();
-        let types = then.output_types();
-        let results: Vec<BufRef> = types.iter().map(|t| BufRef::whole(self.store.temporary(t.dtype, t.len(), self.within))).collect();
-        let targets: Vec<Target> = results.iter().map(|r| Target { memory: r.clone(), alias: None }).collect();
-        let mut side = |graph: &Graph| plan_block(self.store, Net::new(graph), &inputs, &targets, &[], self.within);
-        let (then, otherwise) = (side(then), side(otherwise));
-        unit.code.push(Instr::Cond { pred, then, otherwise });
-        self.take_results(n, &results, &mut unit);
-        unit
+    /// The nodes that stand for the results of a tuple node.
+    pub fn results_of(&self, n: N) -> Vec<N> {
+        let of = |r: &N| matches!(self.net.nodes[*r].op, Op::Result { .. }) && self.net.nodes[*r].operands[0] == n;
+        (n + 1..self.net.nodes.len()).filter(of).collect()
     }
 
     /// Gives the results of a tuple node their memory.
-    fn take_results(&mut self, n: N, results: &[BufRef], unit: &mut Unit) {
-        for r in n + 1..self.net.nodes.len() {
-            if let Op::Result { index } = self.net.nodes[r].op
-                && self.net.nodes[r].operands[0] == n
-            {
+    pub fn take_results(&mut self, n: N, results: &[BufRef], unit: &mut Unit) {
+        for r in self.results_of(n) {
+            if let Op::Result { index } = self.net.nodes[r].op {
                 self.places[r] = Some(results[index].clone());
                 unit.writes.push(Write { node: r, call: index, first: 1 });
             }
@@ -441,7 +442,9 @@ impl Block<'_> {
         for &g in guards {
             let node = net.outputs[g];
             let value = self.place(node);
-            settled.guards.push((node, Instr::Guard { value, dtype: net.nodes[node].ty.dtype }));
+            let guard = Instr::Guard { value, dtype: net.nodes[node].ty.dtype };
+            let failed = self.units.iter().any(|u| !u.in_place.is_empty()).then(|| self.failed(node));
+            settled.guards.push(Guarded { node, guard, failed });
         }
         let overwritten: Vec<N> = targets.iter().filter_map(|t| t.alias).map(|i| net.inputs[i]).collect();
         let mut taken = vec![false; net.nodes.len()];
@@ -495,10 +498,10 @@ pub(crate) struct Settled {
     pub claims: Vec<Claim>,
     pub copies: Vec<Instr>,
     /// Nodes to check, with the instructions that do.
-    pub guards: Vec<(N, Instr)>,
+    pub guards: Vec<Guarded>,
 }
 
-fn node_dims(net: &Net, n: N) -> String {
+pub(crate) fn node_dims(net: &Net, n: N) -> String {
     net.nodes[n].ty.shape.iter().map(|d| d.to_string()).collect::<Vec<_>>().join("x")
 }
 

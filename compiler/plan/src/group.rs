@@ -43,6 +43,8 @@ pub(crate) struct Grouping {
     pub groups: Vec<Group>,
     /// Nodes that have memory.
     pub stored: Vec<bool>,
+    /// Nodes whose elements must be finite where they are written.
+    pub watched: Vec<bool>,
 }
 
 /// The nodes an expression of `n` reaches through views, with the rows of the path.
@@ -517,6 +519,7 @@ impl State<'_> {
             }
         }
         let group_of = self.group_of.iter().map(|g| g.map(|g| index[g])).collect();
-        Grouping { class: self.class, group_of, groups, stored: self.stored }
+        let watched = vec![false; net.nodes.len()];
+        Grouping { class: self.class, group_of, groups, stored: self.stored, watched }
     }
 }

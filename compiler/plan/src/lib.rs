@@ -6,6 +6,7 @@
 //! `seq` (small kernels become one), `memory` (the arena).
 
 mod block;
+mod branch;
 mod build;
 mod by_rows;
 mod dot;
@@ -28,10 +29,11 @@ mod seq;
 mod stage;
 mod store;
 mod tidy;
+mod watch;
 
 pub use print::print;
 
-use block::{Target, plan_block};
+use block::{Asked, Target, plan_block};
 use net::Net;
 use optc_abi::plan::{BufRef, BufferDecl, Instr, Place, Plan, SlotDecl};
 use optc_ir::Graph;
@@ -45,6 +47,8 @@ pub struct Config {
     pub alias: Vec<(usize, usize)>,
     /// Indices of scalar float outputs that must be finite before anything aliased is overwritten.
     pub guards: Vec<usize>,
+    /// Outputs to be watched: the pass that writes them reports [`optc_abi::plan::status::WRITTEN`] where they are not finite.
+    pub watch: Vec<usize>,
     /// Inputs whose memory is a file's: [`Plan::offload`] says what is done with them.
     pub offload: Vec<usize>,
 }
@@ -76,7 +80,7 @@ pub fn plan(graph: &Graph, config: &Config) -> Planned {
         targets.push(Target { memory, alias: alias(k) });
     }
     let net = Net::new(graph);
-    let mut code = plan_block(&mut store, net, &inputs, &targets, &config.guards, None);
+    let mut code = plan_block(&mut store, net, &inputs, &targets, Asked { guards: &config.guards, watch: &config.watch }, None);
     memory::resolve(&store, &mut code);
     seq::join(&mut store, &mut code);
     let (offsets, arena_bytes) = memory::place(&store, &mut code);

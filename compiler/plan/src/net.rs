@@ -81,6 +81,13 @@ impl Net {
         }
     }
 
+    /// Reads input `first` wherever input `second`, which is the same array, is read.
+    pub fn merge_inputs(&mut self, second: usize, first: usize) {
+        let (from, to) = (self.inputs[second], self.inputs[first]);
+        let nodes = self.nodes.iter_mut().flat_map(|n| n.operands.iter_mut());
+        nodes.chain(&mut self.outputs).filter(|o| **o == from).for_each(|o| *o = to);
+    }
+
     /// The node whose memory a chain of reshapes shows.
     pub fn strip(&self, mut n: N) -> N {
         while matches!(self.nodes[n].op, Op::Reshape) {

@@ -42,6 +42,28 @@ pub(crate) struct Unit {
     pub flat: bool,
     /// A kernel so small that it should run together with others of that kind.
     pub small: bool,
+    /// What a conditional, the last instruction, changes in place if the results get the memory of these inputs.
+    pub in_place: Vec<InPlace>,
+}
+
+/// A result of a conditional in the memory of what it replaces.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InPlace {
+    /// The result.
+    pub node: N,
+    /// The node that decides.
+    pub pred: N,
+    /// Whether each branch, the one for true first, makes another value of it.
+    pub changed: [bool; 2],
+}
+
+/// An output that must be finite.
+#[derive(Clone, Debug)]
+pub(crate) struct Guarded {
+    pub node: N,
+    pub guard: Instr,
+    /// Tells whether it is not, and where: for what must be undone then.
+    pub failed: Option<(Instr, BufRef)>,
 }
 
 impl Unit {
@@ -199,18 +221,18 @@ pub(crate) fn order(
         unit.key = unit.key.max(net.nodes.len() + claim.node);
     }
     let first_guard = units.len();
-    for (node, instr) in guards {
+    for guarded in &guards {
         let mut unit = Unit::new(net.nodes.len());
-        unit.reads.push(Read { node, call: 0, aligned: false, last: 0 });
-        unit.code.push(instr);
+        unit.reads.push(Read { node: guarded.node, call: 0, aligned: false, last: 0 });
         units.push(unit);
     }
+    let undone = undo(store, net, &mut units, &claims, places, &guards, first_guard);
     let mut next: Vec<Vec<(usize, usize)>> =
         data_edges(net, &units).into_iter().map(|list| list.into_iter().map(|v| (v, usize::MAX)).collect()).collect();
     for (c, claim) in claims.iter().enumerate() {
         let Some(input) = claim.input else { continue };
         let mut before: Vec<usize> = readers[&input].iter().map(|&(u, _)| u).filter(|&u| u != claim.unit).collect();
-        before.extend(first_guard..units.len());
+        before.extend((first_guard..units.len()).filter(|g| !undone.contains(&(claim.unit, *g))));
         before.sort_unstable();
         before.dedup();
         before.into_iter().for_each(|u| next[u].push((claim.unit, c)));
@@ -267,6 +289,69 @@ pub(crate) fn order(
         code.append(&mut units[u].code);
     }
     (code, copies)
+}
+
+/// Lets conditionals that guards depend on change their arrays in place all the same: a branch that does saves the old values first, and a guard that fails brings
+/// them back. Gives the units that thereby need not wait for which guards.
+fn undo(
+    store: &mut Store,
+    net: &Net,
+    units: &mut [Unit],
+    claims: &[Claim],
+    places: &[Option<BufRef>],
+    guards: &[Guarded],
+    first_guard: usize,
+) -> FxHashSet<(usize, usize)> {
+    let mut free = FxHashSet::default();
+    let next = data_edges(net, units);
+    let mut back: Vec<Vec<Instr>> = vec![Vec::new(); guards.len()];
+    for u in 0..first_guard {
+        if units[u].in_place.is_empty() {
+            continue;
+        }
+        let mut seen = vec![false; units.len()];
+        let mut todo = vec![u];
+        while let Some(v) = todo.pop() {
+            todo.extend(next[v].iter().copied().filter(|&w| !std::mem::replace(&mut seen[w], true)));
+        }
+        let reached: Vec<usize> = (first_guard..units.len()).filter(|&g| seen[g]).collect();
+        let own: Vec<&Claim> = claims.iter().filter(|c| c.unit == u && c.input.is_some()).collect();
+        if reached.is_empty() || own.is_empty() || reached.iter().any(|&g| guards[g - first_guard].failed.is_none()) {
+            continue;
+        }
+        let pred = units[u].in_place[0].pred;
+        let (mut save, mut restore) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+        for claim in own {
+            let Some(changed) = units[u].in_place.iter().find(|p| p.node == claim.node).map(|p| p.changed) else { continue };
+            let ty = &net.nodes[claim.node].ty;
+            let saved = BufRef::whole(store.temporary(ty.dtype, ty.len(), None));
+            for side in (0..2).filter(|&side| changed[side]) {
+                save[side].push(Instr::Copy { src: claim.memory.clone(), dst: saved.clone(), bytes: claim.bytes });
+                restore[side].push(Instr::Copy { src: saved.clone(), dst: claim.memory.clone(), bytes: claim.bytes });
+            }
+        }
+        let Some(Instr::Cond { then, otherwise, .. }) = units[u].code.last_mut() else {
+            panic!("compiler bug: no conditional that changes arrays in place")
+        };
+        for (code, save) in [then, otherwise].into_iter().zip(save) {
+            code.splice(0..0, save);
+        }
+        let [then, otherwise] = restore;
+        let place = places[net.strip(pred)].clone().expect("compiler bug: a condition without memory");
+        for g in reached {
+            units[g].reads.push(Read { node: net.strip(pred), call: 0, aligned: false, last: 0 });
+            back[g - first_guard].push(Instr::Cond { pred: place.clone(), then: then.clone(), otherwise: otherwise.clone() });
+            free.insert((u, g));
+        }
+    }
+    for ((unit, guarded), back) in units[first_guard..].iter_mut().zip(guards).zip(back) {
+        if let Some((test, failed)) = guarded.failed.as_ref().filter(|_| !back.is_empty()) {
+            unit.code.push(test.clone());
+            unit.code.push(Instr::Cond { pred: failed.clone(), then: back, otherwise: Vec::new() });
+        }
+        unit.code.push(guarded.guard.clone());
+    }
+    free
 }
 
 /// The claims that make units of some ring wait for each other, where no unit can run.

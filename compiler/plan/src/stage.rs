@@ -12,9 +12,10 @@ use crate::loops::runs;
 use crate::net::{CHUNK, N, Net, identity};
 use crate::rows::{Class, cost, edge_rows};
 use optc_abi::DType;
-use optc_ir::Op;
+use optc_abi::plan::WRITTEN_ORIGIN;
 use optc_ir::graph::ReduceOp;
-use optc_ir::kernel::{AccId, AccOp, Access, Extent, Kernel, LoopKind, ValueId};
+use optc_ir::kernel::{AccId, AccOp, Access, Expr, Extent, Kernel, LoopKind, ValueId};
+use optc_ir::{Op, ScalarOp};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::BTreeMap;
 
@@ -76,6 +77,14 @@ pub(crate) struct Stage {
     pub elsewhere: Vec<N>,
     /// Where a stored result goes.
     pub slot: Slot,
+}
+
+/// The accumulators of a stage.
+struct Accs {
+    /// Of a reduction.
+    total: Option<AccId>,
+    /// Of a watched array.
+    finite: Option<AccId>,
 }
 
 /// Which loop of a kernel a stage runs in, in order: phase, elements, and a number of its own for a stage that shares no loop.
@@ -298,7 +307,7 @@ fn flat_kernel(mut e: Emitter<'_>, stages: &[Stage], size: usize, ns: f64, name:
     let chunk = e.b.open(Extent::Size(1), LoopKind::Parallel);
     e.b.kernel.sizes = 2;
     e.row_axis = Some(chunk);
-    let accs: Vec<Option<AccId>> = stages.iter().map(|s| e.total(s)).collect();
+    let accs: Vec<Accs> = stages.iter().map(|s| e.accs(s)).collect();
     let i = e.b.open(Extent::Size(0), LoopKind::Vector);
     let at = Lin::axis(chunk).scaled(CHUNK as i64).add_scaled(&Lin::axis(i), 1);
     let order: Vec<&Stage> = stages.iter().collect();
@@ -308,8 +317,13 @@ fn flat_kernel(mut e: Emitter<'_>, stages: &[Stage], size: usize, ns: f64, name:
     e.b.close();
     e.results(&order, &accs, &Lin::axis(chunk));
     e.b.close();
+    let grain = (UNIT_NS * (size / CHUNK) as f64 / ns).ceil().clamp(1.0, 64.0) as i64;
+    finish(e, chunk_calls(size, grain), size, ns, name, main)
+}
+
+/// The uses of a flat kernel on arrays of `size` elements: whole chunks, and the rest.
+pub(crate) fn chunk_calls(size: usize, grain: i64) -> Vec<CallShape> {
     let (full, rest) = (size / CHUNK, size % CHUNK);
-    let grain = (UNIT_NS * full as f64 / ns).ceil().clamp(1.0, 64.0) as i64;
     let mut calls = Vec::new();
     if full > 0 {
         calls.push(CallShape { sizes: vec![CHUNK as i64, full as i64], range: full as i64, grain, skip: 0 });
@@ -317,7 +331,7 @@ fn flat_kernel(mut e: Emitter<'_>, stages: &[Stage], size: usize, ns: f64, name:
     if rest > 0 {
         calls.push(CallShape { sizes: vec![rest as i64, 1], range: 1, grain: 1, skip: full });
     }
-    finish(e, calls, size, ns, name, main)
+    calls
 }
 
 impl Emitter<'_> {
@@ -330,13 +344,50 @@ impl Emitter<'_> {
         acc
     }
 
-    fn total(&mut self, stage: &Stage) -> Option<AccId> {
-        let Kind::Total(kind) = stage.kind else { return None };
-        Some(self.accumulator(kind, self.net.nodes[stage.node].ty.dtype))
+    fn accs(&mut self, stage: &Stage) -> Accs {
+        let dtype = self.net.nodes[stage.node].ty.dtype;
+        let watched = self.grouping.watched[stage.node] && stage.kind == Kind::Store && stage.slot == Slot::Node(stage.node);
+        Accs {
+            total: if let Kind::Total(kind) = stage.kind { Some(self.accumulator(kind, dtype)) } else { None },
+            finite: watched.then(|| self.finite(dtype)),
+        }
+    }
+
+    /// The accumulator of a watched array: of floats of 32 bits and less the largest magnitude as bits, which an integer maximum finds without waiting for sums; of
+    /// others a sum of zeros, which one value that is not finite makes NaN.
+    pub fn finite(&mut self, dtype: DType) -> AccId {
+        if value_type(dtype) == DType::F32 { self.accumulator(ReduceOp::Max, DType::U32) } else { self.accumulator(ReduceOp::Sum, dtype) }
+    }
+
+    /// Notes a value of a watched array.
+    pub fn note(&mut self, finite: AccId, value: ValueId) {
+        let dtype = self.b.dtype(value);
+        let seen = if dtype == DType::F32 {
+            let bits = self.b.pure(DType::U32, Expr::Bitcast(value));
+            let magnitude = self.b.literal(DType::U32, 0.0, 0x7FFF_FFFF);
+            self.b.map(ScalarOp::And, DType::U32, &[bits, magnitude])
+        } else {
+            let zero = self.b.literal(dtype, 0.0, 0);
+            self.b.map(ScalarOp::Mul, dtype, &[value, zero])
+        };
+        self.b.update(finite, seen);
+    }
+
+    /// Reports a watched array that was not finite.
+    pub fn check(&mut self, finite: AccId) {
+        let found = self.b.read(finite);
+        let bad = if self.b.dtype(found) == DType::U32 {
+            let infinity = self.b.literal(DType::U32, 0.0, 0x7F80_0000);
+            self.b.map(ScalarOp::Le, DType::Bool, &[infinity, found])
+        } else {
+            self.b.map(ScalarOp::IsNan, DType::Bool, &[found])
+        };
+        let index = self.b.cast(bad, DType::I32);
+        self.b.pure(DType::I32, Expr::CheckedIndex { index, extent: 1, origin: WRITTEN_ORIGIN });
     }
 
     /// One pass over an element: all values first, then what changes memory.
-    fn pass(&mut self, stages: &[&Stage], accs: &[Option<AccId>], at: &Lin, space: usize) -> Result<(), Misfit> {
+    fn pass(&mut self, stages: &[&Stage], accs: &[Accs], at: &Lin, space: usize) -> Result<(), Misfit> {
         self.here = Some((at.clone(), space));
         let mut values: Vec<ValueId> = Vec::with_capacity(stages.len());
         for stage in stages {
@@ -349,12 +400,15 @@ impl Emitter<'_> {
             });
         }
         for ((stage, acc), value) in stages.iter().zip(accs).zip(values) {
-            match acc {
-                Some(acc) => self.b.update(*acc, value),
+            match acc.total {
+                Some(acc) => self.b.update(acc, value),
                 None => {
                     let buffer = self.buffer(stage.slot, Access::Write);
                     self.b.store(buffer, at, value);
                 }
+            }
+            if let Some(finite) = acc.finite {
+                self.note(finite, value);
             }
         }
         self.here = None;
@@ -362,11 +416,14 @@ impl Emitter<'_> {
     }
 
     /// After a loop: totals become values of the row, stored arrays can be loaded.
-    fn results(&mut self, stages: &[&Stage], accs: &[Option<AccId>], row: &Lin) {
+    fn results(&mut self, stages: &[&Stage], accs: &[Accs], row: &Lin) {
         for (stage, acc) in stages.iter().zip(accs) {
-            match acc {
+            if let Some(finite) = acc.finite {
+                self.check(finite);
+            }
+            match acc.total {
                 Some(acc) => {
-                    let value = self.b.read(*acc);
+                    let value = self.b.read(acc);
                     self.row_values.insert(stage.node, value);
                     if self.grouping.stored[stage.node] {
                         let buffer = self.buffer(Slot::Node(stage.node), Access::Write);
@@ -384,7 +441,7 @@ impl Emitter<'_> {
     fn shared_loop(&mut self, stages: &[&Stage], rows: usize, row: &Lin) -> Result<(), Misfit> {
         let space = stages[0].space;
         let inner = space / rows;
-        let accs: Vec<Option<AccId>> = stages.iter().map(|s| self.total(s)).collect();
+        let accs: Vec<Accs> = stages.iter().map(|s| self.accs(s)).collect();
         self.nest(&[inner], LoopKind::Vector, &mut |e, at| {
             let at = row.scaled(inner as i64).add_scaled(&at[0], 1);
             e.pass(stages, &accs, &at, space)

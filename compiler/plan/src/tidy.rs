@@ -1,5 +1,6 @@
 //! Last touches on a kernel: unused values go, numbers become consecutive, so that equal kernels are equal.
 
+use optc_abi::plan::WRITTEN_ORIGIN;
 use optc_ir::kernel::{Expr, Index, Kernel, Stmt, ValueId};
 
 /// Removes values nobody uses (and loops left empty), and renumbers values and axes in order of appearance.
@@ -40,6 +41,8 @@ fn sweep(body: &mut Vec<Stmt>, used: &mut [bool]) {
                 !body.is_empty()
             }
             Stmt::Let { value, expr, .. } => {
+                // A check of what was written is there for what it reports.
+                used[*value] |= matches!(expr, Expr::CheckedIndex { origin: WRITTEN_ORIGIN, .. });
                 if used[*value] {
                     operands(expr, &mut |v| used[v] = true);
                 }

@@ -337,7 +337,12 @@ pub mod status {
     pub const NOT_FINITE: i32 = 2;
     /// An array that lives in a file could not be read or written.
     pub const STORAGE: i32 = 3;
+    /// What was written to a watched output holds NaN or infinity. The run was complete: everything has been written.
+    pub const WRITTEN: i32 = 4;
 }
+
+/// What kernels report as [`Status::origin`] when a watched output they have written is not finite: no place of the text.
+pub const WRITTEN_ORIGIN: u32 = i32::MAX as u32;
 
 /// A compiled kernel. `buffers` holds one address per buffer parameter, `sizes` one extent per size parameter; the parallel loop runs over `begin..end`.
 pub type KernelFn = unsafe extern "C" fn(buffers: *const *mut u8, sizes: *const i64, begin: i64, end: i64, status: *mut Status);

@@ -6,7 +6,7 @@ use crate::pool::Pool;
 use crate::{conv, lib_call};
 use optc_abi::offload::Touch;
 use optc_abi::pages::{self, LARGE};
-use optc_abi::plan::{Conv, Instr, KernelFn, LibOp, Plan, PlanFn, RawCall, RuntimeTable, Status, status};
+use optc_abi::plan::{Conv, Instr, KernelFn, LibOp, Plan, PlanFn, RawCall, RuntimeTable, Status, WRITTEN_ORIGIN, status};
 use optc_abi::tensor::AlignedBytes;
 use optc_abi::{DType, Tensor};
 use std::any::Any;
@@ -201,7 +201,7 @@ impl Program {
     /// Runs once on the bound memory.
     ///
     /// # Errors
-    /// An index out of range or a guarded scalar that is not finite.
+    /// An index out of range, a guarded scalar that is not finite, a watched output that is not ([`status::WRITTEN`], after everything was done).
     ///
     /// # Safety
     /// Every input and every output that aliases no input must be bound to memory that is valid now.
@@ -235,6 +235,8 @@ impl Program {
         let mut status = *self.context.status.get_mut();
         if status.code == status::OK {
             status.code = code;
+        } else if status.origin == WRITTEN_ORIGIN as i32 {
+            status.code = if code == status::OK { status::WRITTEN } else { code };
         }
         if self.context.offload.get_mut().as_mut().is_some_and(|engine| !engine.end()) {
             status.code = status::STORAGE;

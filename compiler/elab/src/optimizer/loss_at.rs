@@ -92,7 +92,12 @@ impl Evaluator<'_> {
             let value = self.float_number(f64::NAN);
             let mut arrays: Vec<Array> = leaves.iter().map(|l| self.zeros_like(&l.w)).collect();
             if name == "grad_each_at" {
-                let n = if self.checking() { self.cx.fresh_symbol("B") } else { Dim::from(1i64) };
+                let n = match self.opt_run().examples.clone() {
+                    Some(n) => n,
+                    None if self.checking() => self.cx.fresh_symbol("B"),
+                    None => Dim::from(1i64),
+                };
+                self.opt_run().examples = Some(n.clone());
                 for a in &mut arrays {
                     let shape: Vec<Dim> = std::iter::once(n.clone()).chain(a.shape.iter().cloned()).collect();
                     let spread = optc_ops::broadcast_to(&mut self.cx, a, &shape);

@@ -114,6 +114,8 @@ pub struct OptRun {
     states: IndexMap<String, Array>,
     instance: Instance,
     body: BodyRun,
+    /// The examples of the step's loss, while checking: one size.
+    examples: Option<Dim>,
 }
 
 /// An optimizer with leaves of its own: the whole one, a group, or the optimizer a wrapper holds.
@@ -217,6 +219,7 @@ impl Evaluator<'_> {
             states: inputs.states.clone(),
             instance: Instance { leaves, step: inputs.step.clone(), prefix: inputs.prefix.clone(), stages: 0 },
             body: BodyRun::default(),
+            examples: None,
             inputs,
         };
         let outer = self.opt.replace(run);

@@ -65,26 +65,44 @@ impl StepLoss for TrainLoss {
 }
 
 impl TrainLoss {
-    /// The gradients of the losses of batches of one example.
+    /// The gradients of the losses of batches of one example, each with the draws that it has in its batch.
     fn each(&self, ev: &mut Evaluator<'_>, leaves: &[Array], span: Span) -> Eval<(Array, Vec<Array>)> {
         let one = TrainSetup { batch: 1, ..(*self.setup).clone() };
-        let f = ev.isolated(RUN_PLACE, None, |ev| ev.loss_function(&one, &one.players[self.player], &self.decls, &[1]))?;
-        let rows = self.setup.batch * self.setup.accumulate;
-        let origin = ev.cx.origin;
-        let mut fields = Vec::new();
-        for (name, a) in &self.fields {
-            let lead = if self.setup.accumulate > 1 { 2 } else { 1 };
-            let node = ev.cx.node(a);
-            let shape: Vec<usize> = [rows, 1].into_iter().chain(ev.cx.graph().ty(node).shape[lead..].iter().copied()).collect();
-            let node = ev.cx.graph().reshape(node, &shape, origin);
-            fields.push((name.clone(), ev.cx.array(node)));
+        let of_batch = Some((&*self.f, self.setup.batch));
+        let f = ev.isolated(RUN_PLACE, None, |ev| ev.loss_function(&one, &one.players[self.player], &self.decls, &[1], of_batch))?;
+        let (k, size) = (self.setup.accumulate, self.setup.batch);
+        let of_examples = |ev: &mut Evaluator<'_>, fields: &[(Arc<str>, Array)], keys: &LossKeys| {
+            let origin = ev.cx.origin;
+            let mut single = Vec::new();
+            for (name, a) in fields {
+                let node = ev.cx.node(a);
+                let shape: Vec<usize> = [size, 1].into_iter().chain(ev.cx.graph().ty(node).shape[1..].iter().copied()).collect();
+                let node = ev.cx.graph().reshape(node, &shape, origin);
+                single.push((name.clone(), ev.cx.array(node)));
+            }
+            batches(ev, size, &[], &single, |ev, counter, slices| {
+                let args = leaves.iter().cloned().chain(slices).chain(keys.inputs()).chain([counter.clone()]);
+                Ok(ev.loss_results(&f, &args.collect::<Vec<_>>(), &Asked::Gradient, span)?.1)
+            })
+        };
+        if k == 1 {
+            let gradients = of_examples(ev, &self.fields, &LossKeys::of_step(&self.key))?;
+            return Ok((float_scalar(ev, ev.cx.kept()), gradients));
         }
-        let outs = batches(ev, rows, &[], &fields, |ev, counter, slices| {
+        let by_batch = batches(ev, k, &[], &self.fields, |ev, counter, slices| {
             let keys = LossKeys { step: self.key.clone(), batch: ev.fold_key(&self.key, FOLD_BATCH, Some(counter)) };
-            let args: Vec<Array> = leaves.iter().cloned().chain(slices).chain(keys.inputs()).collect();
-            Ok(ev.loss_results(&f, &args, &Asked::Gradient, span)?.1)
+            let fields: Vec<(Arc<str>, Array)> = self.fields.iter().map(|(n, _)| n.clone()).zip(slices).collect();
+            of_examples(ev, &fields, &keys)
         })?;
-        Ok((float_scalar(ev, ev.cx.kept()), outs))
+        let origin = ev.cx.origin;
+        let mut gradients = Vec::with_capacity(by_batch.len());
+        for a in &by_batch {
+            let node = ev.cx.node(a);
+            let shape: Vec<usize> = [k * size].into_iter().chain(ev.cx.graph().ty(node).shape[2..].iter().copied()).collect();
+            let node = ev.cx.graph().reshape(node, &shape, origin);
+            gradients.push(ev.cx.array(node));
+        }
+        Ok((float_scalar(ev, ev.cx.kept()), gradients))
     }
 }
 

@@ -47,8 +47,9 @@ impl Evaluator<'_> {
         let mut decls = Vec::new();
         let mut arrays = Vec::new();
         for leaf in &leaves {
-            let stored =
-                if leaf.buffer || !leaf.array.dtype.is_float() { leaf.array.dtype } else { setup.stored.unwrap_or(leaf.array.dtype) };
+            let model = leaf.path.split('.').next().unwrap_or_default();
+            let kept = leaf.buffer || !leaf.array.dtype.is_float();
+            let stored = if kept { leaf.array.dtype } else { setup.stored_as(model).unwrap_or(leaf.array.dtype) };
             let shape = leaf.array.shape.iter().map(|d| d.known().unwrap_or(1) as usize);
             decls.push(LeafDecl {
                 path: leaf.path.clone(),
@@ -99,7 +100,7 @@ impl Evaluator<'_> {
         let mut loss_at: Option<Rc<dyn crate::optimizer::StepLoss>> = None;
         let mut gradients = Vec::new();
         if player.state_uses_gradient && self.cx.emitting() {
-            let f = Rc::new(self.loss_function(setup, player, &seen, &[setup.batch])?);
+            let f = Rc::new(self.loss_function(setup, player, &seen, &[setup.batch], None)?);
             loss_at = Some(Rc::new(at::TrainLoss {
                 setup: Rc::new(TrainSetup { accumulate: 1, ..setup.clone() }),
                 player: number,

@@ -1,6 +1,7 @@
 //! The loss of one batch as a function with gradients.
 
 use super::*;
+use optc_ops::Draws;
 
 impl Evaluator<'_> {
     /// The scope the loss and metrics are evaluated in.
@@ -151,7 +152,15 @@ impl Evaluator<'_> {
     }
 
     /// Lowers a player's loss of one batch to a graph of its own; `decls` are the leaves as the player sees them.
-    pub(super) fn loss_function(&mut self, setup: &TrainSetup, player: &Player, decls: &[LeafDecl], lead: &[usize]) -> Eval<LossFunction> {
+    /// With `of_batch`, the loss of the batch it belongs to and the size of that, it is the loss of one example, which has its part of the draws of the batch.
+    pub(super) fn loss_function(
+        &mut self,
+        setup: &TrainSetup,
+        player: &Player,
+        decls: &[LeafDecl],
+        lead: &[usize],
+        of_batch: Option<(&LossFunction, usize)>,
+    ) -> Eval<LossFunction> {
         self.cx.push_level();
         let mut leaves: Vec<Option<Array>> = vec![None; decls.len()];
         for buffer in [false, true] {
@@ -164,7 +173,19 @@ impl Evaluator<'_> {
         let fields = self.field_inputs(setup.data.as_deref(), &setup.fields, lead);
         let step = self.cx.input("step_key", DType::U32, &[2]);
         let batch = self.cx.input("key", DType::U32, &[2]);
+        let draws = match of_batch {
+            Some((f, batch)) => {
+                let example = self.cx.input("example", DType::I32, &[]);
+                Draws::OfExample { whole: f.draws.clone(), made: 0, batch, example }
+            }
+            None => Draws::Noted(Vec::new()),
+        };
+        let outer = std::mem::replace(&mut self.cx.draws, draws);
         let parts = self.evaluate_loss(setup, player, decls, &leaves, &fields, &LossKeys { step, batch });
+        let draws = match std::mem::replace(&mut self.cx.draws, outer) {
+            Draws::Noted(noted) => Arc::new(noted),
+            Draws::Made | Draws::OfExample { .. } => Arc::default(),
+        };
         let parts = match parts {
             Ok(p) => p,
             Err(stop) => {
@@ -186,7 +207,7 @@ impl Evaluator<'_> {
         }
         let (graph, captured) = self.cx.pop_level();
         let params = decls.iter().filter(|d| !d.buffer).count();
-        Ok(LossFunction { graph, captured, recorded, buffers: parts.buffers.len(), params })
+        Ok(LossFunction { graph, captured, recorded, buffers: parts.buffers.len(), params, draws })
     }
 
     /// Puts value and gradients of a loss function into the graph on top. Gives loss, sums and counts of recorded values, buffers, gradients (of parameters).

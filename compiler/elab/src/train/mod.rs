@@ -86,7 +86,8 @@ struct LossParts {
     buffers: Vec<Array>,
 }
 
-/// The value-and-gradient function of one batch. Inputs: parameter leaves, buffer leaves, fields, keys of the step and of the batch, captured arrays; outputs of `graph`: loss, recorded (each a sum
+/// The value-and-gradient function of one batch. Inputs: parameter leaves, buffer leaves, fields, keys of the step and of the batch, for the loss of one example its number in
+/// the batch, captured arrays; outputs of `graph`: loss, recorded (each a sum
 /// and, where its number is known at run time only, a count), buffers, and after differentiation the gradients.
 struct LossFunction {
     graph: Graph,
@@ -95,6 +96,8 @@ struct LossFunction {
     recorded: Vec<(String, bool)>,
     buffers: usize,
     params: usize,
+    /// The draws it makes, in order: where in its key's sequence, and of which shape.
+    draws: Arc<Vec<(usize, Vec<usize>)>>,
 }
 
 impl LossFunction {

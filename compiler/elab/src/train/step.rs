@@ -29,7 +29,7 @@ impl Evaluator<'_> {
         let mut losses = Vec::with_capacity(setup.players.len());
         for player in &setup.players {
             let seen = seen_by(player, decls);
-            losses.push((Rc::new(self.loss_function(setup, player, &seen, &[setup.batch])?), seen));
+            losses.push((Rc::new(self.loss_function(setup, player, &seen, &[setup.batch], None)?), seen));
         }
         self.cx.push_level();
         let result = self.step_values(setup, decls, slots, losses);
