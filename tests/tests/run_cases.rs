@@ -102,6 +102,7 @@ cases! {
     populations
     populations_of_seeds
     precision
+    private_gradients
     processes
     quantized_states
     random_rules

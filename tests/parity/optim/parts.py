@@ -7,6 +7,7 @@ from pytorch_optimizer.optimizer.agc import agc
 from pytorch_optimizer.optimizer.gradient_centralization import centralize_gradient
 from pytorch_optimizer.optimizer.grokfast import gradfilter_ema, gradfilter_ma
 from pytorch_optimizer.optimizer.utils.matrix import zero_power_via_newton_schulz_5
+from scipy.fft import dctn, idctn
 from scipy.special import erfi
 
 from .common import ALL, SMALL, Case, leaf_walk, optax_walk, torch_walk, tree_walk, turned_walk, wide
@@ -126,6 +127,22 @@ def diloco(w, g, s, t, lr=0.1, outer=0.7, mu=0.9):
     return w
 
 
+def demo(w, g, s, t, lr=0.01, decay=0.9, keep=3, chunk=3, wd=0.1):
+    """Peng, Quesnelle and Kingma 2024, algorithm 1 on one worker, with SciPy's transform."""
+    m = decay * s.get("m", np.zeros_like(w)) + lr * g
+    x = m.reshape(-1, w.shape[-1]) if w.ndim else m.reshape(1, 1)
+    h, l = (max(d for d in range(1, n + 1) if n % d == 0 and d <= chunk) for n in x.shape)
+    back = np.zeros_like(x)
+    for i in range(0, x.shape[0], h):
+        for j in range(0, x.shape[1], l):
+            y = dctn(x[i : i + h, j : j + l], norm="ortho")
+            least = np.sort(np.abs(y).reshape(-1))[-min(keep, y.size)]
+            back[i : i + h, j : j + l] = idctn(np.where(np.abs(y) >= least, y, 0), norm="ortho")
+    back = back.reshape(w.shape)
+    s["m"] = m - back
+    return (1 - lr * wd) * w - lr * np.sign(back)
+
+
 def mars(kind, **more):
     return wide(turned_walk(lambda p: po.MARS(p, 0.01, mars_type=kind, weight_decay=0.05, lr_1d_factor=0.5, eps=1e-12, foreach=False, **more)))
 
@@ -167,4 +184,9 @@ CASES = [
     Case("magma", "magma(adam(lr = 0.01), keep = 1.0)", torch_walk(lambda p: po.Magma(torch.optim.Adam(p, 0.01), mask_prob=1.0, moment_key=None)),
          "pytorch_optimizer Magma(Adam(0.01), mask_prob=1), whose alignment is in f32", tolerance=1e-6),
     Case("diloco", "diloco(sgd(lr = 0.1), sgd(lr = 0.7, momentum = 0.9, nesterov = true), k = 7)", leaf_walk(diloco), "the paper's algorithm 1 in NumPy", problem="bowl"),
+    Case("demo", "demo(lr = 0.01, decay = 0.9, keep = 3, chunk = 3, weight_decay = 0.1)", leaf_walk(demo), "the paper's algorithm 1 in NumPy with SciPy's transform", leaves=ALL, problem="bowl",
+         signs=0.01),
+    Case("ranger21", "ranger21(lr = 0.01, limit = 0.3, weight_decay = 0.1, norm_pull = 0.1)",
+         turned_walk(lambda p: po.Ranger21(p, num_iterations=50, lr=0.01, disable_lr_scheduler=True, agc_clipping_value=0.3, weight_decay=0.1, norm_loss_factor=0.1, foreach=False)),
+         "pytorch_optimizer Ranger21(lr=0.01, disable_lr_scheduler=True, agc_clipping_value=0.3, weight_decay=0.1, norm_loss_factor=0.1)", leaves="abcefhi", problem="bowl", tolerance=1e-8),
 ]
