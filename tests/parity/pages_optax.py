@@ -65,7 +65,7 @@ OPTAX = {
             ("schedule_free_sgd", "`schedule_free_sgd(lr = 0.1)`", "schedule_free:sgd"),
             ("schedule_free_eval_params", "`eval w` of the wrapper: metrics on data, the trained model and exports have the average", "schedule_free:sgd_average"),
             ("sophia hutchinson_estimator_diag_hessian", "`sophia(lr = 1e-3)`", "hessian:sophia"),
-            ("dpsgd differentially_private_aggregate", "`differentially_private(1.0, noise = 1.1) |> sgd(lr = 0.1, momentum = 0.9)`", "private:private private:noise_has_its_size"),
+            ("dpsgd differentially_private_aggregate", "`dp_sgd(lr = 0.1, limit = 1.0, noise = 1.1)`; its first part `private_gradient(limit = 1.0, noise = 1.1)`", "private:private private:noise_has_its_size run/private_gradients"),
             ("normalize", "`normalize(eps = 0.0) |> sgd(lr = 0.1)`", "combinators:normalize_plain"),
             ("split_real_and_imaginary", "not there: arrays are real; a complex parameter is two of them, whose real gradients are Optax's split ones", ""),
         ]),
