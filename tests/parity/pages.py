@@ -44,7 +44,7 @@ def items():
 
 
 # Words that are followed by a parenthesis and are of the language, or of the surrounding text.
-LANGUAGE = set("""half d get_ema_avg_fn hvp_at grad_at loss_at grad_each_at value_and_grad_at if abs all assignment accumulate apply dot eigh eye exp freeze grad hvp identity log matches
+LANGUAGE = set("""half d net get_ema_avg_fn hvp_at grad_at loss_at grad_each_at value_and_grad_at if abs all assignment accumulate apply dot eigh eye exp freeze grad hvp identity log matches
 max mean metric min minimum maximum ndim norm normal run sort softmax softplus sort sqrt stop_gradient
 sum vmap where start step sum weight_decay delta stack one_hot log_softmax logsumexp""".split())
 

@@ -30,7 +30,8 @@ TORCH = {
             ("state_dict load_state_dict", "`checkpoint`, `resume`; outside of a train `o` is a tree", "run/checkpoints run/optimizers_outside_train"),
             ("clip_grad_norm_", "`clip_by_global_norm(1.0)` in front", "combinators:clip_by_global_norm"),
             ("clip_grad_value_", "`clip(1.0)` in front", "combinators:clip"),
-            ("GradScaler", "not there: gradients of `precision f16` are not scaled; `precision bf16` needs no scale", ""),
+            ("GradScaler", "a fixed scale: `4096 * cross_entropy(net(x), y)` as the loss, `scale(1 / 4096) |> apply_if_finite(adam(lr = 1e-3))`; one that adapts is not there. `precision bf16` needs none",
+             "expressions:losses_are_scaled_for_f16 combinators:apply_if_finite"),
         ]),
         ("torch.optim.lr_scheduler and swa_utils", [
             ("LambdaLR", "an expression of `step`: `sgd(lr = 0.1 * 0.95^step)`, or a `schedule`", "schedules:lambda"),

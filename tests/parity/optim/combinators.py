@@ -144,6 +144,8 @@ CASES = [
     Case("skip_not_finite", f"{NAN} |> skip_large_updates(adam(lr = 0.01), max_norm = inf)",
          optax_walk(lambda: chain(nans, multi(adam(0.01), 1, should_skip_update_fn=optax.skip_not_finite)())), "Optax MultiSteps with skip_not_finite"),
     Case("multi_steps", "multi_steps(adam(lr = 0.01), k = 4)", optax_walk(multi(adam(0.01), 4)), "Optax MultiSteps"),
+    Case("multi_steps_growing", "multi_steps(adam(lr = 0.01), k = if step < 12 { 3 } else { 5 })", optax_walk(multi(adam(0.01), lambda n: jnp.where(n < 4, 3, 5))),
+         "Optax MultiSteps, k a function of the steps taken: 3 in the first four, then 5"),
     Case("multi_steps_sum", "multi_steps(adam(lr = 0.01), k = 4, average = false)", optax_walk(multi(adam(0.01), 4, use_grad_mean=False)), "Optax MultiSteps(use_grad_mean=False)"),
     # Hyperparameters
     Case("scheduled", "adamw(lr = cosine(peak = 0.02, total = 50), beta1 = linear(start = 0.85, end = 0.95, steps = 30), beta2 = linear(start = 0.9, end = 0.999, steps = 50), "
