@@ -65,6 +65,7 @@ cases! {
     buffers
     checkpoints
     claims
+    classical_methods
     conditionals
     data_blocks
     defaults
