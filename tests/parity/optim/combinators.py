@@ -8,7 +8,7 @@ import torch
 from pytorch_optimizer import Lookahead
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn, get_swa_avg_fn
 
-from .common import STEPS, Case, optax_walk, torch_walk
+from .common import STEPS, Case, optax_walk, torch_walk, tree_walk
 
 chain, adam, sgd = optax.chain, optax.adam, optax.sgd
 adam_directions = optax.scale_by_adam
@@ -57,6 +57,17 @@ def projected(make, f):
         return rows
 
     return walk
+
+
+def sharp(rho):
+    """SAM in NumPy with a radius that changes: gradient descent on the gradient at the worst point within rho(step)."""
+
+    def rule(w, g, s, t, problem):
+        length = np.sqrt(sum((np.asarray(v) ** 2).sum() for v in g.values()))
+        far = problem.gradient(t - 1, {k: w[k] + rho(t - 1) * np.asarray(g[k]) / (length + 1e-12) for k in w})
+        return {k: w[k] - 0.05 * np.asarray(far[k]) for k in w}
+
+    return tree_walk(rule)
 
 
 def averaged_model(avg_fn, start=0, every=1):
@@ -154,6 +165,10 @@ CASES = [
              *map(wide, (optax.cosine_decay_schedule(0.02, 50), optax.linear_schedule(0.85, 0.95, 30), optax.linear_schedule(0.9, 0.999, 50), optax.exponential_decay(1e-2, 5, 0.5))),
              weight_decay=wide(optax.linear_schedule(0.0, 0.2, 50)))),
          "Optax inject_hyperparams(adamw)"),
+    Case("momentum_warmup", "trace(linear(start = 0.5, end = 0.95, steps = 30)) |> sgd(lr = 0.05)",
+         optax_walk(lambda: chain(optax.inject_hyperparams(optax.trace)(wide(optax.linear_schedule(0.5, 0.95, 30))), optax.scale(-0.05))), "Optax inject_hyperparams(trace)"),
+    Case("radius_by_rate", "sam(sgd(lr = 0.05), rho = proportion(cosine(peak = 1.0, total = 50), from_high = 1.0, high = 0.2, low = 0.02))",
+         sharp(lambda step: 0.02 + 0.18 * 0.5 * (1 + np.cos(np.pi * step / 50))), "the papers in NumPy: SAM, its radius in proportion to a rate", problem="bowl"),
     # Averages of weights
     Case("ema", "sgd(lr = 0.1) |> ema(0.9)", averaged(lambda: sgd(0.1), lambda t, w, a: optax.incremental_update(w, a, 0.1)), "Optax incremental_update", evaluated=True),
     Case("periodic_update", "sgd(lr = 0.1) |> periodic_update(7)", averaged(lambda: sgd(0.1), lambda t, w, a: optax.periodic_update(w, a, jnp.asarray(t), 7)), "Optax periodic_update", evaluated=True),
