@@ -12,6 +12,7 @@ pub mod new_project;
 pub mod offload;
 pub mod pipeline;
 pub mod profile;
+pub mod ranges;
 pub mod session;
 pub mod stages;
 pub mod synthetic;

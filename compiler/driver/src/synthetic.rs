@@ -9,16 +9,39 @@ use std::path::Path;
 /// Names of the generated spec; users cannot collide with them in a file they import, where a leading `_` is private.
 const TRAIN: &str = "_step";
 
-/// Hands out the user's file whatever path is asked for by the generated root, other files as usual.
+/// The user's own spec, which an expression may use.
+#[derive(Clone, Copy, Debug)]
+pub enum Own<'a> {
+    /// In a file.
+    File(&'a Path),
+    /// A text, with the name that stands for it.
+    Text {
+        /// Its name.
+        name: &'a str,
+        /// The text.
+        text: &'a str,
+    },
+}
+
+impl Own<'_> {
+    fn read(&self) -> Result<(String, String), String> {
+        match self {
+            Own::File(path) => Ok((canonical(path), read_text(path)?)),
+            Own::Text { name, text } => Ok((name.to_string(), text.to_string())),
+        }
+    }
+}
+
+/// Hands out the user's spec whatever path is asked for by the generated root, other files as usual.
 struct Around<'a> {
-    file: Option<&'a Path>,
+    own: Option<Own<'a>>,
     root: &'a str,
 }
 
 impl FileLoader for Around<'_> {
     fn read(&self, from: &str, path: &str) -> Result<(String, String), String> {
-        match self.file {
-            Some(file) if from == self.root => Ok((canonical(file), read_text(file)?)),
+        match self.own {
+            Some(own) if from == self.root => own.read(),
             _ => Files.read(from, path),
         }
     }
@@ -35,14 +58,14 @@ fn names(expression: &str) -> Vec<&str> {
     found
 }
 
-/// Imports for an expression: the user's file, and what it uses of the given folders of the standard library that the file does not define or import itself.
-fn imports(expression: &str, file: Option<&Path>, folders: &[&str]) -> String {
+/// Imports for an expression: the user's spec, and what it uses of the given folders of the standard library that it does not define or import itself.
+fn imports(expression: &str, given: Option<Own<'_>>, folders: &[&str]) -> String {
     let mut out = String::new();
     let mut own = Vec::new();
-    if let Some(path) = file {
+    if let Some(given) = given {
         out.push_str("import \"spec.opt\"\n");
         // What it cannot read is reported when the import is followed.
-        if let Ok(text) = read_text(path) {
+        if let Ok((_, text)) = given.read() {
             let (parsed, _) = optc_front::parse(Default::default(), &text);
             own.extend(parsed.items.iter().filter_map(|i| i.name()).map(|n| n.text.to_string()));
         }
@@ -95,9 +118,8 @@ const TERMS: usize = 500;
 /// A spec that trains leaves of these shapes with an optimizer (`lion`, `clip(1.0) |> adamw(lr = 1e-3)`; of `file`, or the standard library) on gradients that are inputs of the step.
 /// The train is the last item of the root file.
 pub fn optimizer(expression: &str, file: Option<&Path>, shapes: &[Vec<usize>]) -> Session {
-    // What the user wrote comes first, so that messages about it show their own words.
-    let mut text = format!("optimizer _asked() = {}\n", called(expression));
-    text.push_str(&imports(expression, file, &["std.optim", "std.schedule"]));
+    let own = file.map(Own::File);
+    let mut text = asked(expression, own);
     let dims = |shape: &[usize]| shape.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
     text.push_str("data _gradients {\n");
     for (k, shape) in shapes.iter().enumerate() {
@@ -124,22 +146,33 @@ pub fn optimizer(expression: &str, file: Option<&Path>, shapes: &[Vec<usize>]) -
         "train {TRAIN} {{\n  data _gradients, batch = 1\n  model net = _leaves()\n  loss _along(net(), {})\n  optimizer _asked()\n  steps 1\n}}",
         list(&|k| format!("c{k}"), ", ")
     );
-    spec("command line", text, file)
+    spec("command line", text, own)
+}
+
+/// An optimizer without parameters that is the expression, with what it imports. What the user wrote comes first, so that messages about it show their own words.
+fn asked(expression: &str, own: Option<Own<'_>>) -> String {
+    format!("optimizer _asked() = {}\n{}", called(expression), imports(expression, own, &["std.optim", "std.schedule"]))
+}
+
+/// A spec whose first item is an optimizer without parameters that is the expression (as for [`optimizer`]).
+pub fn rule(expression: &str, own: Option<Own<'_>>) -> Session {
+    spec("optimizer", asked(expression, own), own)
 }
 
 /// A spec whose only experiment plots the first `steps` values of a schedule.
 pub fn schedule(expression: &str, file: Option<&Path>, steps: usize) -> Session {
     let mut text = format!("fn _asked() = {}\n", called(expression));
-    text.push_str(&imports(expression, file, &["std.schedule"]));
+    let own = file.map(Own::File);
+    text.push_str(&imports(expression, own, &["std.schedule"]));
     let _ = writeln!(
         text,
         "experiment _values {{\n  let s = _asked()\n  let values = for k in 0..{steps} {{ yield s(k) * 1.0 }}\n  plot {{ schedule = values }}\n}}"
     );
-    spec("command line", text, file)
+    spec("command line", text, own)
 }
 
-fn spec(root: &str, text: String, file: Option<&Path>) -> Session {
-    Session::from_text(root, text, &Around { file, root })
+fn spec(root: &str, text: String, own: Option<Own<'_>>) -> Session {
+    Session::from_text(root, text, &Around { own, root })
 }
 
 #[cfg(test)]

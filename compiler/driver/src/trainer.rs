@@ -4,6 +4,7 @@ use crate::cache::Compiler;
 use crate::initial::initial_slots;
 use crate::offload::{self, Files};
 use crate::pipeline::CompileOptions;
+use crate::ranges::out_of_range_error;
 use indexmap::IndexMap;
 use optc_abi::plan::status;
 use optc_abi::{Tensor, philox};
@@ -633,26 +634,9 @@ fn out_of_range(program: &TrainProgram, run: &Run<'_>, stepper: &Stepper, compil
         return Ok(None);
     }
     let step = run.step;
-    Ok(program.step.ranged.iter().zip(values).find_map(|(ranged, value)| {
-        let x = value.get_f64(0);
-        let must = ranged.limits.broken_by_computed(x)?;
-        // As short as it can be and still be outside.
-        let short = optc_abi::number::shown(x, 6);
-        let outside = short.parse().is_ok_and(|rounded| ranged.limits.broken_by_computed(rounded).is_some());
-        let shown = if outside { short } else { x.to_string() };
-        let message = format!("step {}: `{}` of `{}` is {shown}, but must be {must}", step + 1, ranged.name, ranged.optimizer);
-        Some(
-            Diagnostic::error(Code("R0205"), ranged.span, message)
-                // Players count steps of their own.
-                .at(if program.players.is_empty() {
-                    format!("outside the range when `step` is {step}")
-                } else {
-                    "outside the range".into()
-                })
-                .label(ranged.range, "its range")
-                .help("the step was not made; change the schedule so that it stays inside, or bound it with `clip`"),
-        )
-    }))
+    // Players count steps of their own.
+    let count = program.players.is_empty().then_some(step);
+    Ok(out_of_range_error(&program.step.ranged, values, &format!("step {}", step + 1), count))
 }
 
 impl Stepper {

@@ -187,7 +187,7 @@ impl Evaluator<'_> {
             pass: Pass::Step,
             leaves,
             step: scalar(DType::I32),
-            total_steps: 1000,
+            total_steps: Some(1000),
             scalars,
             recorded,
             states: IndexMap::new(),

@@ -17,6 +17,7 @@ mod exits;
 mod expr;
 mod force;
 mod foreign;
+pub mod given;
 mod grad;
 pub mod host;
 mod jacobian;

@@ -151,6 +151,7 @@ impl Evaluator<'_> {
                 "`{name}` is only known in the body of an optimizer, where there is a loss; elsewhere take the gradient of a function: `grad(f)(x)`"
             )),
             "step" => Some("`step` is only known in schedules and optimizers".to_string()),
+            "total_steps" if self.in_optimizer => Some("nobody has said how many steps there will be".to_string()),
             "total_steps" => Some("`total_steps` is only known in optimizers".to_string()),
             "self" | "np" | "numpy" | "jnp" | "jax" | "lax" | "torch" | "math" | "linalg" | "scipy" => {
                 Some("operations stand in scope by their plain names: `exp(x)`, `inv(a)`".to_string())

@@ -2,12 +2,14 @@
 
 use crate::data::CheckedData;
 use crate::evaluator::{Eval, Evaluator, Mode};
+use crate::given::{FunctionProgram, GivenArg};
 use crate::grad::arrays_of;
 use crate::host::{DataTable, HostEnv, RunResult};
+use crate::optimizer::{AloneLeaf, AloneProgram};
 use crate::scope::Scope;
 use crate::settings::Overrides;
 use crate::sources::SourceFacts;
-use crate::value::{BlockValue, CallArg, FnValue, RunValue, Series, Value};
+use crate::value::{BlockValue, CallArg, FnValue, OptimizerValue, RunValue, Series, Value};
 use indexmap::IndexMap;
 use optc_abi::Tensor;
 use optc_base::{Code, Diagnostic, SourceId, Span};
@@ -168,6 +170,46 @@ pub fn lower_call<'p>(
         out = Some(LoweredCall { graph, inputs });
         Ok(())
     })();
+    finish(ev, result)?;
+    Ok(out.expect("lowering succeeded"))
+}
+
+/// Lowers an optimizer of the spec, all of whose parameters have defaults, for leaves that come from outside.
+///
+/// # Errors
+/// All that was found wrong.
+pub fn lower_optimizer<'p>(
+    program: &'p Program,
+    item: ItemRef,
+    leaves: &[AloneLeaf],
+    total_steps: Option<i64>,
+    settings: &'p RunSettings,
+    host: &'p mut dyn HostEnv,
+) -> Result<AloneProgram, Vec<Diagnostic>> {
+    let mut ev = scripted(program, settings, host);
+    let span = program.item(item).name().map_or(Span::default(), |n| n.span);
+    let optimizer = OptimizerValue::Single { item, args: Vec::new(), span };
+    let mut out = None;
+    let result = ev.lower_alone(&optimizer, leaves, total_steps, span).map(|lowered| out = Some(lowered));
+    finish(ev, result)?;
+    Ok(out.expect("lowering succeeded"))
+}
+
+/// Lowers a call of a function (`fn` or `loss`) of the spec from outside; `call` is its text.
+///
+/// # Errors
+/// All that was found wrong.
+pub fn lower_function<'p>(
+    program: &'p Program,
+    item: ItemRef,
+    args: &[GivenArg],
+    call: Span,
+    settings: &'p RunSettings,
+    host: &'p mut dyn HostEnv,
+) -> Result<FunctionProgram, Vec<Diagnostic>> {
+    let mut ev = scripted(program, settings, host);
+    let mut out = None;
+    let result = ev.lower_function(item, args, call).map(|lowered| out = Some(lowered));
     finish(ev, result)?;
     Ok(out.expect("lowering succeeded"))
 }

@@ -4,6 +4,7 @@
 //! leaves at the same point. A body is run in three passes over different inputs ([`Pass`]): to find the states and their initial values, to make the step, and to
 //! find the weights used in evaluation.
 
+mod alone;
 mod collectives;
 mod control;
 mod evaluated;
@@ -13,11 +14,13 @@ mod loss_at;
 mod quantized;
 mod states;
 
+pub use alone::{AloneLeaf, AloneProgram, AloneState};
 pub(crate) use collectives::OF_LOSS;
 pub(crate) use control::LockBody;
 pub(crate) use instances::{arguments_mention, key_text};
 pub(crate) use loss_at::{Asked, StepLoss};
 
+use crate::args::Limits;
 use crate::evaluator::{Eval, Evaluator, Mode};
 use crate::model::Recorder;
 use crate::program::Ranged;
@@ -64,8 +67,8 @@ pub struct OptInputs {
     pub leaves: Vec<Leaf>,
     /// Steps made before this one, an i32 scalar.
     pub step: Array,
-    /// `total_steps`
-    pub total_steps: i64,
+    /// `total_steps`; `None` where nobody has said how many there will be.
+    pub total_steps: Option<i64>,
     /// `loss` and metrics by name, as bodies see them.
     pub scalars: Vec<(Arc<str>, Value)>,
     /// What arguments written in a `train` see in their place: the last recorded values.
@@ -91,12 +94,16 @@ pub struct OptOutputs {
     pub w: Vec<Array>,
     /// States by name: initial values after [`Pass::Init`], new values after [`Pass::Step`].
     pub states: IndexMap<String, Array>,
+    /// Whose the states are that bodies declare (`None`: of all leaves), the body's number, and the name in it; after [`Pass::Init`].
+    pub owners: IndexMap<String, (Option<usize>, Arc<str>, Arc<str>)>,
     /// Recorded scalars.
     pub metrics: Metrics,
     /// Weights used in evaluation, by leaf, if a body names them.
     pub eval: Option<Vec<Array>>,
     /// Hyperparameters that became inputs: name and value.
     pub hyper: IndexMap<String, f64>,
+    /// The ranges that these are declared with, in the same order.
+    pub limits: Vec<Limits>,
     /// Hyperparameters with a range that are computed in the step.
     pub ranged: Vec<(Ranged, Array)>,
 }
@@ -351,7 +358,9 @@ impl Evaluator<'_> {
         };
         bind("step", Value::Array(step));
         bind("t", Value::Array(t));
-        bind("total_steps", Value::Int(Dim::from(total)));
+        if let Some(total) = total {
+            bind("total_steps", Value::Int(Dim::from(total)));
+        }
         for (name, value) in scalars {
             bind(&name, value);
         }
@@ -547,10 +556,12 @@ impl Evaluator<'_> {
         if let Some(array) = self.opt_run().hyper.get(&name) {
             return Ok(Value::Array(array.clone()));
         }
+        let limits = self.limits(param, scope)?;
         // The inputs of the step are those of its own graph, also where an optimizer runs under a condition.
         let array = Array { weak: true, ..self.cx.input_beside(&home, &format!("hyper.{name}"), DType::F64, &[]) };
         let run = self.opt_run();
         run.outputs.hyper.insert(name.clone(), number);
+        run.outputs.limits.push(limits);
         run.hyper.insert(name, array.clone());
         Ok(Value::Array(array))
     }

@@ -143,7 +143,10 @@ impl Evaluator<'_> {
                 if run.body.stage_states.iter().any(known) || parts.iter().any(|p| p.name == part.name) {
                     return self.fail(Diagnostic::error(Code("E0345"), name.span, format!("state `{}` is declared twice", name.text)));
                 }
+                let owner = (!shared).then(|| self.opt_run().instance.leaves[leaf].index);
                 for (slot, array) in self.slots_of(&part, &array, None) {
+                    let short = format!("{}{}", name.text, slot.strip_prefix(&*base).unwrap_or_default());
+                    self.opt_run().outputs.owners.entry(slot.clone()).or_insert_with(|| (owner, stage.clone(), Arc::from(short)));
                     // What a wrapper holds may be mentioned several times: the first mention sets the initial values.
                     self.opt_run().states.entry(slot).or_insert(array);
                 }

@@ -331,7 +331,7 @@ fn step(text: &str, gradients: &[Vec<f64>]) -> Vec<Vec<f64>> {
         pass: Pass::Step,
         leaves,
         step: count,
-        total_steps: 10,
+        total_steps: Some(10),
         scalars: Vec::new(),
         recorded: Vec::new(),
         states: indexmap::IndexMap::new(),

@@ -39,7 +39,7 @@ impl Evaluator<'_> {
             pass: Pass::Eval,
             leaves,
             step: self.steps_of(player, &inputs[slots.len() - 1], setup.span)?,
-            total_steps: setup.steps as i64,
+            total_steps: Some(setup.steps as i64),
             scalars: self.unknown_scalars(setup),
             recorded: self.unknown_recorded(setup),
             states: player::states_of(player, slots, inputs),

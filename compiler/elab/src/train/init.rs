@@ -131,7 +131,7 @@ impl Evaluator<'_> {
             pass: Pass::Init,
             leaves: weights,
             step: self.lift(step, setup.span)?,
-            total_steps: setup.steps as i64,
+            total_steps: Some(setup.steps as i64),
             scalars: self.unknown_scalars(setup),
             recorded: self.unknown_recorded(setup),
             states: IndexMap::new(),

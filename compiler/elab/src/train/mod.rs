@@ -32,7 +32,7 @@ use std::sync::Arc;
 /// Place numbers of key folds, apart from those of draws in the text: of the step at hand, counted from 0.
 pub const FOLD_STEP: u32 = 0xF000_0001;
 const FOLD_LETS: u32 = 0xF000_0002;
-const FOLD_OPTIMIZER: u32 = 0xF000_0003;
+pub(crate) const FOLD_OPTIMIZER: u32 = 0xF000_0003;
 /// Of a batch of the step, or of a part of the data set that a metric runs through.
 pub const FOLD_BATCH: u32 = 0xF000_0004;
 /// Of what is drawn once for the whole run, in its settings.
@@ -212,7 +212,7 @@ impl Evaluator<'_> {
     }
 
     /// Ends the graph on top: its inputs in the order of `names` (those not asked for must be captured arrays, which become constants), `outputs` as its results.
-    fn finish_graph(&mut self, outputs: &[Array], names: &[String], span: Span) -> Eval<Graph> {
+    pub(crate) fn finish_graph(&mut self, outputs: &[Array], names: &[String], span: Span) -> Eval<Graph> {
         if !self.cx.emitting() {
             self.cx.pop_level();
             return Ok(Graph::new());

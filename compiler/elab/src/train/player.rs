@@ -311,7 +311,7 @@ impl Evaluator<'_> {
             pass: Pass::Step,
             leaves,
             step: count.clone(),
-            total_steps: setup.steps as i64,
+            total_steps: Some(setup.steps as i64),
             scalars,
             recorded: cx.recorded.clone(),
             states,

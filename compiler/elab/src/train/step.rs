@@ -153,7 +153,7 @@ impl Evaluator<'_> {
     }
 
     /// 0 where all of these hyperparameters are in their ranges, NaN where one is not: what the step is guarded by.
-    fn in_ranges(&mut self, ranged: &[Ranged], values: &[Array]) -> Array {
+    pub(crate) fn in_ranges(&mut self, ranged: &[Ranged], values: &[Array]) -> Array {
         let origin = self.cx.origin;
         let mut inside = self.cx.graph().scalar(DType::Bool, 1.0, origin);
         for (r, value) in ranged.iter().zip(values) {

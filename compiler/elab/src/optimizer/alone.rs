@@ -1,0 +1,262 @@
+//! An optimizer alone: its step on weights and gradients that come from outside, as graphs.
+
+use super::*;
+use crate::train::{FOLD_OPTIMIZER, FOLD_STEP, RUN_PLACE};
+use optc_ir::graph::{Graph, Op};
+use optc_ir::{ScalarOp, Ty};
+
+/// A weight that comes from outside.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AloneLeaf {
+    /// Its path, as groups and `name` see it.
+    pub path: Arc<str>,
+    /// The weight as stored.
+    pub weight: Ty,
+    /// The element type of its gradient.
+    pub gradient: DType,
+}
+
+/// An array that an optimizer keeps from step to step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AloneState {
+    /// Name as in a run: `optimizer.0.m.linear.w`.
+    pub full: String,
+    /// Which body it belongs to (`0`, `1.inner.0`), and its name there (`m`; of a state that is a tree, the path in it too).
+    pub body: String,
+    /// See `body`.
+    pub name: String,
+    /// Whose it is; `None` if all leaves share it.
+    pub leaf: Option<usize>,
+    /// Its type.
+    pub ty: Ty,
+}
+
+/// An optimizer, lowered for given leaves.
+#[derive(Clone, Debug)]
+pub struct AloneProgram {
+    /// How many leaves there are.
+    pub leaves: usize,
+    /// What it keeps, besides the count of its steps.
+    pub states: Vec<AloneState>,
+    /// Initial values of the states. Inputs: the run's key (u32[2]), weights, gradients.
+    pub init: Graph,
+    /// A step. Inputs: weights, gradients, states, the number of steps made (i32 scalar), the run's key, the loss (f64 scalar), hyperparameters (f64 scalars). Outputs: new
+    /// weights, new states, the number of steps plus 1, then hyperparameters to be checked (f64 scalars) and, if there are any, an f64 scalar that is 0 where all of them
+    /// are in their ranges and NaN where one is not.
+    pub step: Graph,
+    /// The weights used in evaluation. Inputs: weights, states, the number of steps made. `None` if they are the weights.
+    pub eval: Option<Graph>,
+    /// Hyperparameters that are inputs, and their values as written.
+    pub hyper: Vec<(String, f64)>,
+    /// The ranges that these are declared with.
+    pub limits: Vec<Limits>,
+    /// Hyperparameters that the step computes and that have a range.
+    pub ranged: Vec<Ranged>,
+}
+
+impl AloneProgram {
+    /// Whether initial values of states depend on the gradients.
+    pub fn begins_with_gradients(&self) -> bool {
+        let live = self.init.live();
+        (0..self.leaves).any(|k| live[self.init.inputs[1 + self.leaves + k].node.index()])
+    }
+    /// The input of the step that is the loss.
+    pub fn loss_input(&self) -> usize {
+        2 * self.leaves + self.states.len() + 2
+    }
+    /// Whether a step depends on the loss.
+    pub fn needs_loss(&self) -> bool {
+        self.step.live()[self.step.inputs[self.loss_input()].node.index()]
+    }
+    /// Whether a step draws at random.
+    pub fn draws(&self) -> bool {
+        self.step.live()[self.step.inputs[self.loss_input() - 1].node.index()]
+    }
+    /// Whether any weight gets a new value: a rule that only transforms gradients changes none.
+    pub fn changes_weights(&self) -> bool {
+        (0..self.leaves).any(|k| !matches!(self.step.node(self.step.outputs[k]).op, Op::Input { .. }))
+    }
+    /// The output that must be finite before anything is overwritten.
+    pub fn guard(&self) -> Option<usize> {
+        (!self.ranged.is_empty()).then_some(self.leaves + self.states.len() + 1 + self.ranged.len())
+    }
+    /// The step with the changes of the weights, as they are stored, in the place of the new weights.
+    pub fn changes(&self) -> Graph {
+        let mut graph = self.step.clone();
+        for k in 0..self.leaves {
+            let (old, new) = (graph.inputs[k].node, graph.outputs[k]);
+            let (stored, origin) = (graph.ty(old).dtype, graph.origin(new));
+            let [old, new] = [old, new].map(|node| graph.cast(node, compute_type(stored), origin));
+            let change = graph.map(ScalarOp::Sub, &[new, old], origin);
+            graph.outputs[k] = graph.cast(change, stored, origin);
+        }
+        graph
+    }
+}
+
+impl Evaluator<'_> {
+    /// Lowers an optimizer for leaves that come from outside. It draws as in a run with the same key.
+    ///
+    /// # Errors
+    /// What it reports; a step that needs the loss at other weights.
+    pub(crate) fn lower_alone(
+        &mut self,
+        optimizer: &OptimizerValue,
+        leaves: &[AloneLeaf],
+        total_steps: Option<i64>,
+        span: Span,
+    ) -> Eval<AloneProgram> {
+        let mode = std::mem::replace(&mut self.mode, Mode::Lower);
+        let script = std::mem::replace(&mut self.in_script, false);
+        let float = if leaves.iter().any(|l| l.weight.dtype == DType::F64) { DType::F64 } else { DType::F32 };
+        let result = self.isolated(RUN_PLACE, None, |ev| {
+            ev.with_float(float, |ev| {
+                let alone = Alone { optimizer, leaves, total_steps, span };
+                let (init, states) = ev.alone_init(&alone)?;
+                let (step, (hyper, limits), ranged, has_eval) = ev.alone_step(&alone, &states)?;
+                let eval = if has_eval { Some(ev.alone_eval(&alone, &states)?) } else { None };
+                Ok(AloneProgram { leaves: leaves.len(), states, init, step, eval, hyper, limits, ranged })
+            })
+        });
+        (self.mode, self.in_script) = (mode, script);
+        result
+    }
+
+    fn alone_inputs(&mut self, what: &str, leaves: &[AloneLeaf]) -> Vec<Array> {
+        let dtype = |l: &AloneLeaf| if what == "g" { l.gradient } else { l.weight.dtype };
+        leaves.iter().enumerate().map(|(k, l)| self.cx.input(&format!("{what}.{k}"), dtype(l), &l.weight.shape)).collect()
+    }
+
+    fn alone_states(&mut self, states: &[AloneState]) -> Vec<Array> {
+        states.iter().enumerate().map(|(k, s)| self.cx.input(&format!("state.{k}"), s.ty.dtype, &s.ty.shape)).collect()
+    }
+
+    /// Runs `f` on a graph of its own, whose inputs are then those of these names.
+    fn alone_graph<T>(&mut self, span: Span, f: impl FnOnce(&mut Self) -> Eval<(T, Vec<Array>, Vec<String>)>) -> Eval<(T, Graph)> {
+        self.cx.push_level();
+        match f(self) {
+            Ok((value, outputs, names)) => Ok((value, self.finish_graph(&outputs, &names, span)?)),
+            Err(stop) => {
+                self.cx.pop_level();
+                Err(stop)
+            }
+        }
+    }
+
+    fn alone_init(&mut self, alone: &Alone<'_>) -> Eval<(Graph, Vec<AloneState>)> {
+        let (states, graph) = self.alone_graph(alone.span, |ev| {
+            let key = ev.cx.input("key", DType::U32, &[2]);
+            let (w, g) = (ev.alone_inputs("w", alone.leaves), ev.alone_inputs("g", alone.leaves));
+            let zero = optc_ops::materialize(&mut ev.cx, &optc_ops::Val::Int(Dim::from(0i64)), Some(DType::I32));
+            let step = ev.lift(zero, alone.span)?;
+            let unknown = vec![(Arc::from("loss"), Value::Float(Some(f64::NAN)))];
+            let key = ev.fold_key(&key, FOLD_OPTIMIZER, None);
+            let inputs = alone.inputs(Pass::Init, (w, g), step, unknown, IndexMap::new(), Some(key));
+            let out = ev.run_optimizer(alone.optimizer, inputs)?;
+            let (mut states, mut arrays) = (Vec::new(), Vec::new());
+            for (full, array) in out.states {
+                let known = out.owners.get(&full).cloned();
+                // What no body declares are the counters of what wrappers hold.
+                let counter = || full.strip_prefix("optimizer.").and_then(|rest| rest.rsplit_once('.')).unwrap_or(("", &full));
+                let (leaf, body, name) = known.unwrap_or_else(|| (None, counter().0.into(), counter().1.into()));
+                let ty = Ty::new(array.dtype, array.shape.iter().map(|d| d.known().unwrap_or(1) as usize));
+                states.push(AloneState { body: body.to_string(), name: name.to_string(), leaf, ty, full });
+                arrays.push(array);
+            }
+            let leaf_names = |what| (0..alone.leaves.len()).map(move |k| format!("{what}.{k}"));
+            Ok((states, arrays, ["key".to_string()].into_iter().chain(leaf_names("w")).chain(leaf_names("g")).collect()))
+        })?;
+        Ok((graph, states))
+    }
+
+    #[expect(clippy::type_complexity, reason = "an internal tuple")]
+    fn alone_step(
+        &mut self,
+        alone: &Alone<'_>,
+        states: &[AloneState],
+    ) -> Eval<(Graph, (Vec<(String, f64)>, Vec<Limits>), Vec<Ranged>, bool)> {
+        let ((hyper, ranged, has_eval), graph) = self.alone_graph(alone.span, |ev| {
+            let (w, g) = (ev.alone_inputs("w", alone.leaves), ev.alone_inputs("g", alone.leaves));
+            let held = ev.alone_states(states);
+            let step = ev.cx.input("step", DType::I32, &[]);
+            let run_key = ev.cx.input("key", DType::U32, &[2]);
+            let loss = ev.cx.input("loss", DType::F64, &[]);
+            let loss = vec![(Arc::from("loss"), Value::Array(ev.weak_float(&loss)))];
+            let key = ev.fold_key(&run_key, FOLD_STEP, Some(&step));
+            let key = ev.fold_key(&key, FOLD_OPTIMIZER, None);
+            let named = states.iter().map(|s| s.full.clone()).zip(held).collect();
+            let inputs = alone.inputs(Pass::Step, (w, g), step.clone(), loss, named, Some(key));
+            let out = ev.run_optimizer(alone.optimizer, inputs)?;
+            let next = ev.offset(&step, 1);
+            let mut outputs = out.w;
+            outputs.extend(states.iter().map(|s| out.states[&s.full].clone()));
+            outputs.push(ev.cast_array(&next, DType::I32));
+            let (ranged, computed): (Vec<Ranged>, Vec<Array>) = out.ranged.into_iter().unzip();
+            outputs.extend(computed.iter().cloned());
+            if !ranged.is_empty() {
+                outputs.push(ev.in_ranges(&ranged, &computed));
+            }
+            let mut names: Vec<String> =
+                ["w", "g"].iter().flat_map(|what| (0..alone.leaves.len()).map(move |k| format!("{what}.{k}"))).collect();
+            names.extend((0..states.len()).map(|k| format!("state.{k}")));
+            names.extend(["step", "key", "loss"].map(String::from));
+            names.extend(out.hyper.keys().map(|n| format!("hyper.{n}")));
+            Ok((((out.hyper.into_iter().collect(), out.limits), ranged, out.eval.is_some()), outputs, names))
+        })?;
+        Ok((graph, hyper, ranged, has_eval))
+    }
+
+    fn alone_eval(&mut self, alone: &Alone<'_>, states: &[AloneState]) -> Eval<Graph> {
+        let ((), graph) = self.alone_graph(alone.span, |ev| {
+            let w = ev.alone_inputs("w", alone.leaves);
+            let g = w.iter().map(|w| ev.zeros_like(w)).collect();
+            let held = ev.alone_states(states);
+            let step = ev.cx.input("step", DType::I32, &[]);
+            let unknown = vec![(Arc::from("loss"), Value::Float(Some(f64::NAN)))];
+            let named = states.iter().map(|s| s.full.clone()).zip(held).collect();
+            let inputs = alone.inputs(Pass::Eval, (w.clone(), g), step, unknown, named, None);
+            let weights = ev.run_optimizer(alone.optimizer, inputs)?.eval.unwrap_or(w);
+            let mut names: Vec<String> = (0..alone.leaves.len()).map(|k| format!("w.{k}")).collect();
+            names.extend((0..states.len()).map(|k| format!("state.{k}")));
+            names.push("step".into());
+            Ok(((), weights, names))
+        })?;
+        Ok(graph)
+    }
+}
+
+/// What is lowered.
+struct Alone<'a> {
+    optimizer: &'a OptimizerValue,
+    leaves: &'a [AloneLeaf],
+    total_steps: Option<i64>,
+    span: Span,
+}
+
+impl Alone<'_> {
+    fn inputs(
+        &self,
+        pass: Pass,
+        (w, g): (Vec<Array>, Vec<Array>),
+        step: Array,
+        scalars: Vec<(Arc<str>, Value)>,
+        states: IndexMap<String, Array>,
+        key: Option<Array>,
+    ) -> OptInputs {
+        let leaves = self.leaves.iter().zip(w.into_iter().zip(g)).map(|(l, (w, g))| Leaf { path: l.path.clone(), w, g }).collect();
+        OptInputs {
+            pass,
+            leaves,
+            inputs: (pass == Pass::Step).then(|| step.clone()),
+            step,
+            total_steps: self.total_steps,
+            recorded: scalars.clone(),
+            scalars,
+            states,
+            key,
+            prefix: String::new(),
+            all_leaves: true,
+            loss: None,
+        }
+    }
+}

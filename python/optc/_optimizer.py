@@ -1,0 +1,367 @@
+"""Optimizers of the language as compiled steps over lists of arrays."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import weakref
+from operator import is_
+from typing import Any, Iterable, NamedTuple, Sequence
+
+from . import _arrays, _lib
+
+_INIT, _STEP, _CHANGES, _UPDATE, _EVAL = range(5)
+Shape = tuple[int, ...]
+
+
+class States(NamedTuple):
+    """What an optimizer keeps from step to step.
+
+    ``leaves`` has one dictionary per leaf, ``shared`` is what all leaves have in common, the number of steps made (``"step"``, int32) among it. A pytree for JAX;
+    the values are arrays that can be saved and given back as they are.
+    """
+
+    leaves: list[dict[str, Any]]
+    shared: dict[str, Any]
+
+
+class _Known:
+    """Arrays that were looked at, and their addresses. torch may move what its tensors hold, so that theirs are asked for again."""
+
+    __slots__ = ("arrays", "addresses", "torch")
+
+    def __init__(self, arrays: tuple[Any, ...], addresses: list[int], torch: bool):
+        self.arrays, self.addresses, self.torch = arrays, addresses, torch
+
+    @staticmethod
+    def of(arrays: Sequence[Any], seen: Sequence[_arrays.Seen]) -> "_Known":
+        torch = all(s.kind == "torch" for s in seen)
+        # Of others, and of mixtures, nothing is known the next time.
+        same = torch or all(s.kind == "numpy" and s.keep is x for s, x in zip(seen, arrays))
+        return _Known(tuple(arrays) if same else (), [s.address for s in seen], torch)
+
+    def are(self, arrays: Sequence[Any]) -> bool:
+        return len(self.arrays) == len(arrays) and all(map(is_, self.arrays, arrays))
+
+    def now(self) -> list[int]:
+        return [x.data_ptr() for x in self.arrays] if self.torch and self.arrays else self.addresses
+
+
+class Optimizer:
+    """A rule compiled for leaves of given shapes; made by :func:`optc.optimizer`.
+
+    A step goes over all leaves in one call of compiled code; leaves of one shape share kernels. Arrays are those of NumPy or torch (CPU), used where they lie: parameters
+    and states must be contiguous; gradients that are not are copied. Several threads may use one optimizer; their steps run one after the other.
+    """
+
+    def __init__(
+        self,
+        rule: str,
+        shapes: Sequence[Any],
+        dtype: Any = None,
+        *,
+        names: Sequence[str] | None = None,
+        file: str | None = None,
+        grad_dtype: Any = None,
+        total_steps: int | None = None,
+        _module: int | None = None,
+    ):
+        taken = [(tuple(s.shape), _arrays.dtype_name(s.dtype)) if hasattr(s, "shape") else (tuple(int(n) for n in s), None) for s in shapes]
+
+        def each(given: Any, default: list[str]) -> list[str]:
+            if given is None:
+                return default
+            if isinstance(given, (list, tuple)):
+                if len(given) != len(taken):
+                    raise ValueError(f"{len(given)} element types for {len(taken)} leaves")
+                return [_arrays.dtype_name(d) for d in given]
+            return [_arrays.dtype_name(given)] * len(taken)
+
+        self.rule = rule
+        self.shapes: list[Shape] = [s for s, _ in taken]
+        self.names = [f"w{k}" for k in range(len(taken))] if names is None else [str(n) for n in names]
+        if len(self.names) != len(taken):
+            raise ValueError(f"{len(self.names)} names for {len(taken)} leaves")
+        self._dtypes = each(dtype, [d or "f32" for _, d in taken])
+        self._grad_dtypes = each(grad_dtype, self._dtypes)
+        leaves = [
+            {"name": n, "shape": s, "dtype": d, "gradient": g}
+            for n, s, d, g in zip(self.names, self.shapes, self._dtypes, self._grad_dtypes)
+        ]
+        made = _lib.request(do="optimizer", rule=rule, file=file and str(file), module=_module, leaves=leaves, total_steps=total_steps)
+        self._handle: int = made["step"]
+        self._states = [(s["leaf"], s["name"], s["dtype"], tuple(s["shape"])) for s in made["states"]]
+        self._kept = [*self._states, (None, "step", "i32", ())]
+        #: For each leaf its states, and what is shared: name to (shape, element type).
+        self.states = States(
+            [{n: (shape, d) for leaf, n, d, shape in self._states if leaf == k} for k in range(len(taken))],
+            {n: (shape, d) for leaf, n, d, shape in self._states if leaf is None} | {"step": ((), "i32")},
+        )
+        #: Hyperparameters that a step takes by name, and their values as the rule was written.
+        self.hyperparameters: dict[str, float] = {h["name"]: h["value"] for h in made["hyper"]}
+        #: Whether a step needs the loss; whether it draws at random; whether initial states depend on gradients; whether evaluation has weights of its own.
+        self.needs_loss: bool = made["needs_loss"]
+        self.draws: bool = made["draws"]
+        self.begins_with_gradients: bool = made["begins_with_gradients"]
+        self.has_weights: bool = made["has_eval"]
+        self._places = {name: 1 + k for k, name in enumerate(self.hyperparameters)}
+        self._scalars = ctypes.c_double * (1 + len(self._places))
+        self._template = bytes(self._scalars(float("nan"), *self.hyperparameters.values()))
+        n, s = len(taken), len(self._states)
+        self._inputs = 2 * n + s + 1
+        self._block = {c: ctypes.c_void_p * c for c in (2 * n + s, self._inputs, self._inputs + n, 2 * self._inputs - n, 2 * n + s + 1)}
+        self._params = _Known((), [], False)
+        self._held = _Known((), [], False)
+        self._grads: tuple[list[weakref.ref[Any]], list[int]] = ([], [])
+
+    def __del__(self, release: Any = _lib.release) -> None:
+        if hasattr(self, "_handle"):
+            release(self._handle)
+
+    def __repr__(self) -> str:
+        hyper = ", ".join(f"{n} = {v:g}" for n, v in self.hyperparameters.items())
+        return f"<optc.Optimizer {self.rule}: {len(self.shapes)} leaves; {hyper}>"
+
+    # What is seen of the caller's arrays.
+
+    def _see(self, arrays: Sequence[Any], what: str, dtypes: list[str], write: bool) -> list[_arrays.Seen]:
+        if len(arrays) != len(self.shapes):
+            raise ValueError(f"{len(arrays)} {what}s for {len(self.shapes)} leaves")
+        seen = []
+        for k, x in enumerate(arrays):
+            try:
+                found = _arrays.see(x, write)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"{what} of `{self.names[k]}`: {error}") from None
+            self._fits(found, what, self.names[k], dtypes[k], self.shapes[k])
+            seen.append(found)
+        return seen
+
+    @staticmethod
+    def _fits(found: _arrays.Seen, what: str, name: str, dtype: str, shape: Shape) -> None:
+        if found.dtype != dtype or tuple(found.shape) != shape:
+            have, want = f"{found.dtype}{list(found.shape)}", f"{dtype}{list(shape)}"
+            raise ValueError(f"{what} of `{name}` is {have}, not {want}")
+
+    def _params_at(self, params: Sequence[Any]) -> tuple[list[int], bool]:
+        """Addresses of parameters, and whether they are torch's. Those that were seen last are not looked at again, but torch may have moved them."""
+        known = self._params
+        if not known.are(params):
+            known = _Known.of(params, self._see(params, "parameter", self._dtypes, True))
+            self._params = known
+        return known.now(), known.torch
+
+    def _grads_at(self, grads: Sequence[Any], keep: list[Any]) -> list[int]:
+        if len(grads) == len(self.shapes) and all(type(g).__module__ == "torch" for g in grads):
+            names = _arrays._torch or _arrays._torch_names()
+            good = True
+            for g, dtype, shape in zip(grads, self._grad_dtypes, self.shapes):
+                if not (names.get(g.dtype) == dtype and g.shape == shape and g.is_contiguous() and g.is_cpu) or g.is_neg():
+                    good = False
+                    break
+            if good:
+                return [g.data_ptr() for g in grads]
+        known, addresses = self._grads
+        if len(known) == len(grads) and all(g is r() for g, r in zip(grads, known)):
+            return addresses
+        seen = self._see(grads, "gradient", self._grad_dtypes, False)
+        addresses = [s.address for s in seen]
+        if all(s.keep is g and s.kind == "numpy" for s, g in zip(seen, grads)):
+            # Gradients are let go when the caller lets them go.
+            self._grads = ([weakref.ref(g) for g in grads], addresses)
+        keep.append(seen)
+        return addresses
+
+    def _ordered(self, states: States) -> list[Any]:
+        try:
+            ordered = [states.shared[n] if leaf is None else states.leaves[leaf][n] for leaf, n, _, _ in self._states]
+            ordered.append(states.shared["step"])
+        except (KeyError, IndexError) as error:
+            raise ValueError(f"the states lack {error}; `init` makes them") from None
+        return ordered
+
+    def _states_at(self, states: States, write: bool, keep: list[Any]) -> list[int]:
+        ordered = self._ordered(states)
+        held = self._held
+        if write and held.are(ordered):
+            return held.now()
+        seen = []
+        for x, (leaf, name, dtype, shape) in zip(ordered, self._kept):
+            found = _arrays.see(x, write)
+            self._fits(found, f"state `{name}`", "all leaves" if leaf is None else self.names[leaf], dtype, shape)
+            seen.append(found)
+        if write:
+            self._held = _Known.of(ordered, seen)
+        keep.append(seen)
+        return [s.address for s in seen]
+
+    def _numbers(self, loss: Any, hyper: dict[str, Any]) -> Any:
+        numbers = self._scalars.from_buffer_copy(self._template)
+        if loss is not None:
+            numbers[0] = float(loss)
+        elif self.needs_loss:
+            raise ValueError(f"{self.rule} needs the loss of the step: `loss=`")
+        for name, value in hyper.items():
+            place = self._places.get(name)
+            if place is None:
+                known = ", ".join(self._places) or "none"
+                raise TypeError(f"{self.rule} has no hyperparameter `{name}` that can be changed; there are {known}")
+            numbers[place] = value
+        return numbers
+
+    def _run(self, part: int, addresses: list[int], numbers: Any, seed: int) -> None:
+        count = len(addresses)
+        block = self._block[count](*addresses)
+        fault = _lib.step(self._handle, part, block, count, numbers, len(numbers), seed)
+        if fault:
+            _lib.failed(fault)
+
+    @staticmethod
+    def _changed(params: Sequence[Any]) -> None:
+        """Tells autograd that parameters have new values."""
+        graph = sys.modules["torch"].autograd.graph
+        if hasattr(graph, "increment_version"):
+            graph.increment_version(params)
+
+    # What can be done.
+
+    def init(self, params: Sequence[Any], grads: Sequence[Any] | None = None, *, seed: int = 0) -> States:
+        """The states before the first step: NumPy arrays, or torch tensors if the parameters are.
+
+        A rule whose states begin with the gradient needs ``grads``.
+        """
+        if grads is None and self.begins_with_gradients:
+            raise ValueError(f"the states of {self.rule} begin with the gradient: `init(params, grads)`")
+        seen = self._see(params, "parameter", self._dtypes, False)
+        of = "torch" if all(s.kind == "torch" for s in seen) and seen else "numpy"
+        keep: list[Any] = [seen]
+        addresses = [s.address for s in seen]
+        addresses += [0] * len(seen) if grads is None else self._grads_at(grads, keep)
+        states = States([{} for _ in self.shapes], {})
+        for leaf, name, dtype, shape in self._states:
+            array, address = _arrays.empty(shape, dtype, of)
+            (states.shared if leaf is None else states.leaves[leaf])[name] = array
+            addresses.append(address)
+        self._run(_INIT, addresses, self._scalars.from_buffer_copy(self._template), seed)
+        count, _ = _arrays.empty((), "i32", of)
+        count[...] = 0
+        states.shared["step"] = count
+        return states
+
+    def step(self, params: Sequence[Any], grads: Sequence[Any], states: States, *, loss: Any = None, seed: int = 0, **hyper: float) -> None:
+        """Makes one step: ``params`` and ``states`` are updated in place.
+
+        Hyperparameters are given by name (``lr=1e-3``) for this step alone and need no compiling. ``seed`` is that of the whole run: what a rule draws depends on it
+        and on the number of the step.
+        """
+        keep: list[Any] = []
+        addresses, torch = self._params_at(params)
+        addresses = [*addresses, *self._grads_at(grads, keep), *self._states_at(states, True, keep)]
+        self._run(_STEP, addresses, self._numbers(loss, hyper), seed)
+        if torch:
+            self._changed(params)
+
+    def bind(self, params: Sequence[Any], grads: Sequence[Any], states: States, *, seed: int = 0) -> "BoundStep":
+        """A step whose addresses are looked up now, once: for arrays that stay where they are, gradients too."""
+        return BoundStep(self, params, grads, states, seed)
+
+    def delta(
+        self, params: Sequence[Any], grads: Sequence[Any], states: States, *, out: Sequence[Any] | None = None, loss: Any = None, seed: int = 0, **hyper: float
+    ) -> list[Any]:
+        """The changes that :meth:`step` would make to the parameters, which stay as they are; ``states`` are updated in place.
+
+        The changes are written to ``out`` where it is given.
+        """
+        keep: list[Any] = []
+        seen = self._see(params, "parameter", self._dtypes, False)
+        addresses = [*(s.address for s in seen), *self._grads_at(grads, keep), *self._states_at(states, True, keep)]
+        if out is None:
+            changes, places = self._empty(seen)
+        else:
+            written = self._see(out, "change", self._dtypes, True)
+            changes, places = list(out), [s.address for s in written]
+        self._run(_CHANGES, addresses + places, self._numbers(loss, hyper), seed)
+        return changes if out is not None else self._finish(changes, seen)
+
+    def update(
+        self, params: Sequence[Any], grads: Sequence[Any], states: States, *, loss: Any = None, seed: int = 0, **hyper: float
+    ) -> tuple[list[Any], States]:
+        """The changes of the parameters and the new states; nothing is overwritten. For JAX, whose arrays do not change, and what is given may be JAX's."""
+        keep: list[Any] = []
+        seen = self._see(params, "parameter", self._dtypes, False)
+        addresses = [*(s.address for s in seen), *self._grads_at(grads, keep), *self._states_at(states, False, keep)]
+        changes, places = self._empty(seen)
+        old = self._ordered(states)
+        new, after = [], []
+        for x, (_, _, dtype, shape) in zip(old, self._kept):
+            array, address = _arrays.empty(shape, dtype, _arrays.kind(x))
+            new.append(array)
+            after.append(address)
+        self._run(_UPDATE, [*addresses, *places, *after], self._numbers(loss, hyper), seed)
+        finished = [_arrays.finish(a, d, _arrays.kind(x)) for a, x, (_, _, d, _) in zip(new, old, self._kept)]
+        states = States([{} for _ in self.shapes], {})
+        for (leaf, name, _, _), array in zip(self._states, finished):
+            (states.shared if leaf is None else states.leaves[leaf])[name] = array
+        states.shared["step"] = finished[-1]
+        return self._finish(changes, seen), states
+
+    def weights(self, params: Sequence[Any], states: States) -> list[Any]:
+        """The weights that the rule wants evaluation to use (averages, say); the parameters themselves where it names none."""
+        if not self.has_weights:
+            return list(params)
+        keep: list[Any] = []
+        seen = self._see(params, "parameter", self._dtypes, False)
+        out, places = self._empty(seen)
+        addresses = [*(s.address for s in seen), *self._states_at(states, False, keep), *places]
+        self._run(_EVAL, addresses, self._scalars.from_buffer_copy(self._template), 0)
+        return self._finish(out, seen)
+
+    def _empty(self, seen: Iterable[_arrays.Seen]) -> tuple[list[Any], list[int]]:
+        made = [_arrays.empty(shape, dtype, s.kind) for shape, dtype, s in zip(self.shapes, self._dtypes, seen)]
+        return [x for x, _ in made], [address for _, address in made]
+
+    def _finish(self, arrays: list[Any], seen: Iterable[_arrays.Seen]) -> list[Any]:
+        return [_arrays.finish(x, dtype, s.kind) for x, dtype, s in zip(arrays, self._dtypes, seen)]
+
+
+class BoundStep:
+    """A step on arrays whose addresses are known: calling it makes the step.
+
+    The arrays must stay where they are (torch: no ``p.data = …``, no gradients set to none); a bound step is for one thread at a time.
+    """
+
+    def __init__(self, optimizer: Optimizer, params: Sequence[Any], grads: Sequence[Any], states: States, seed: int):
+        seen = [
+            *optimizer._see(params, "parameter", optimizer._dtypes, True),
+            *optimizer._see(grads, "gradient", optimizer._grad_dtypes, False),
+        ]
+        moved = [s for s, x in zip(seen, [*params, *grads]) if s.keep is not x]
+        if moved:
+            raise ValueError("what is bound must be contiguous arrays of NumPy or torch")
+        self._keep: list[Any] = [seen]
+        addresses = [s.address for s in seen] + optimizer._states_at(states, True, self._keep)
+        self._torch = list(params) if all(s.kind == "torch" for s in seen[: len(params)]) else None
+        self._keep.append((params, grads, states))
+        self._optimizer = optimizer
+        self._block = (ctypes.c_void_p * len(addresses))(*addresses)
+        self._fixed = (optimizer._handle, _STEP, self._block, len(addresses))
+        self._seed = seed
+        #: The loss, for rules that need it.
+        self.loss = float("nan")
+        self._numbers = optimizer._scalars.from_buffer_copy(optimizer._template)
+
+    def set(self, **hyper: float) -> None:
+        """Changes hyperparameters for the steps to come."""
+        numbers = self._optimizer._numbers(self.loss, hyper)
+        for name in hyper:
+            place = self._optimizer._places[name]
+            self._numbers[place] = numbers[place]
+
+    def __call__(self) -> None:
+        numbers = self._numbers
+        numbers[0] = self.loss
+        fault = _lib.step(*self._fixed, numbers, len(numbers), self._seed)
+        if fault:
+            _lib.failed(fault)
+        if self._torch is not None:
+            Optimizer._changed(self._torch)
