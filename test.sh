@@ -40,7 +40,7 @@ cargo nextest run --workspace --locked --no-fail-fast
 cargo test --doc --workspace --locked --quiet
 
 step "specs"
-cargo build --release --locked
+cargo build --release --locked -p optc -p optc-python
 optc=./target/release/optc
 if [[ -n ${CARGO_TARGET_DIR:-} ]]; then optc=$CARGO_TARGET_DIR/release/optc; fi
 "$optc" fmt --check examples stdlib bench/specs
@@ -51,4 +51,14 @@ for spec in examples/*.opt examples/systems/*/*.opt; do
   step "$spec"
   "$optc" test "$spec"
 done
+step "python"
+target=$(realpath "${CARGO_TARGET_DIR:-target}")
+if ! python3 -c 'import venv, ensurepip' 2>/dev/null; then debian python3 python3-venv; fi
+python3 -m venv "$target/python"
+python=$target/python/bin/python
+# The tests of JAX and Optax are skipped where these cannot be had, those of torch where it is not installed.
+"$python" -m pip install --quiet numpy jax optax || "$python" -m pip install --quiet numpy
+OPTC_LIBRARY=$target/release/liboptc_python.so PYTHONPATH=python "$python" -m unittest discover -s python/tests -t python
+OPTC_LIBRARY=$target/release/liboptc_python.so "$python" -m pip install --quiet .
+(cd "$target" && "$python" -c 'import optc; assert optc.compile("fn f(x: float) = 2 * x").f(2.0) == 4')
 step "all passed"

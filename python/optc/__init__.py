@@ -40,7 +40,8 @@ def load(path: str | os.PathLike[str]) -> Module:
 
 
 def optimizer(
-    rule: str, shapes: Any, dtype: Any = None, *, names: Any = None, file: str | os.PathLike[str] | None = None, grad_dtype: Any = None, total_steps: int | None = None
+    rule: str, shapes: Any, dtype: Any = None, *, names: Any = None, file: str | os.PathLike[str] | None = None, grad_dtype: Any = None,
+    outputs_first: bool = False, total_steps: int | None = None
 ) -> Optimizer:
     """A rule compiled for leaves of given shapes: ``optc.optimizer("adamw(lr = 1e-3)", shapes=[(64, 32), (32,)])``.
 
@@ -48,8 +49,11 @@ def optimizer(
     shapes, or arrays that stand for theirs and their element type; ``dtype`` is one element type or one per leaf (float32, float64, bfloat16, float16; float32 if nothing is
     said), ``grad_dtype`` that of the gradients, where it is another. ``names`` are what groups of leaves and ``name`` go by. ``total_steps`` is needed by rules
     and schedules that mention it.
+
+    Rules that tell rows of a matrix from its columns (Muon, Adafactor, …) take the last axis for that of outputs, as in JAX. Weights of torch's layers have their outputs
+    in the first axis: say ``outputs_first=True`` for them. States then have the shape that the rule sees.
     """
-    return Optimizer(rule, shapes, dtype, names=names, file=None if file is None else os.fspath(file), grad_dtype=grad_dtype, total_steps=total_steps)
+    return Optimizer(rule, shapes, dtype, names=names, file=None if file is None else os.fspath(file), grad_dtype=grad_dtype, outputs_first=outputs_first, total_steps=total_steps)
 
 
 def list_optimizers() -> dict[str, str]:

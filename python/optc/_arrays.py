@@ -102,14 +102,15 @@ class Seen:
 
 
 def _of_numpy(x: np.ndarray, of: str, write: bool) -> Seen:
-    dtype = _NUMPY.get(x.dtype) or dtype_name(x.dtype)
+    native = x.dtype if x.dtype.isnative else x.dtype.newbyteorder("=")
+    dtype = _NUMPY.get(native) or dtype_name(native)
     interface = x.__array_interface__
     address, read_only = interface["data"]
     aligned = x.flags
     if not (aligned.c_contiguous and aligned.aligned) or not x.dtype.isnative:
         if write:
             raise ValueError("an array that is updated in place must be contiguous, aligned and of the machine's byte order")
-        x = np.array(x, dtype=x.dtype.newbyteorder("="), order="C")
+        x = np.array(x, dtype=native, order="C")
         address = x.__array_interface__["data"][0]
     elif write and read_only:
         raise ValueError("an array that is updated in place must be writable")
@@ -179,7 +180,7 @@ def finish(x: Any, dtype: str, of: str) -> Any:
     if of == "jax":
         import jax
 
-        return jax.numpy.asarray(x)
+        return jax.device_put(x, jax.devices("cpu")[0])
     return x
 
 

@@ -63,6 +63,7 @@ class Optimizer:
         names: Sequence[str] | None = None,
         file: str | None = None,
         grad_dtype: Any = None,
+        outputs_first: bool = False,
         total_steps: int | None = None,
         _module: int | None = None,
     ):
@@ -85,7 +86,7 @@ class Optimizer:
         self._dtypes = each(dtype, [d or "f32" for _, d in taken])
         self._grad_dtypes = each(grad_dtype, self._dtypes)
         leaves = [
-            {"name": n, "shape": s, "dtype": d, "gradient": g}
+            {"name": n, "shape": s, "dtype": d, "gradient": g, "outputs_first": bool(outputs_first)}
             for n, s, d, g in zip(self.names, self.shapes, self._dtypes, self._grad_dtypes)
         ]
         made = _lib.request(do="optimizer", rule=rule, file=file and str(file), module=_module, leaves=leaves, total_steps=total_steps)
@@ -98,7 +99,7 @@ class Optimizer:
             {n: (shape, d) for leaf, n, d, shape in self._states if leaf is None} | {"step": ((), "i32")},
         )
         #: Hyperparameters that a step takes by name, and their values as the rule was written.
-        self.hyperparameters: dict[str, float] = {h["name"]: h["value"] for h in made["hyper"]}
+        self.hyperparameters: dict[str, float] = {h["name"]: float(h["value"]) for h in made["hyper"]}
         #: Whether a step needs the loss; whether it draws at random; whether initial states depend on gradients; whether evaluation has weights of its own.
         self.needs_loss: bool = made["needs_loss"]
         self.draws: bool = made["draws"]

@@ -66,7 +66,8 @@ fn numbers(values: &[f64]) -> Vec<Value> {
     values.iter().map(|&x| number(x)).collect()
 }
 
-fn number(x: f64) -> Value {
+/// A number in JSON.
+pub fn number(x: f64) -> Value {
     if x.is_finite() { json!(x) } else { json!(x.to_string()) }
 }
 

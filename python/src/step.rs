@@ -26,6 +26,7 @@ pub struct Leaf {
     shape: Vec<usize>,
     dtype: String,
     gradient: String,
+    outputs_first: bool,
 }
 
 /// Where an optimizer is written.
@@ -92,7 +93,12 @@ pub fn compile(asked: &Asked) -> Result<Value, Fault> {
         if !seen.insert(&leaf.name) {
             return Err(wrong(format!("two leaves are called `{}`", leaf.name)));
         }
-        leaves.push(AloneLeaf { path: Arc::from(&*leaf.name), weight: Ty::new(weight, leaf.shape.iter().copied()), gradient });
+        leaves.push(AloneLeaf {
+            path: Arc::from(&*leaf.name),
+            weight: Ty::new(weight, leaf.shape.iter().copied()),
+            gradient,
+            outputs_first: leaf.outputs_first,
+        });
     }
     if leaves.is_empty() {
         return Err(wrong("an optimizer needs leaves"));
@@ -118,8 +124,12 @@ pub fn compile(asked: &Asked) -> Result<Value, Fault> {
             |(s, short)| json!({ "full": s.full, "name": short, "leaf": s.leaf, "dtype": s.ty.dtype.name(), "shape": s.ty.shape.to_vec() }),
         )
         .collect();
-    let hyper: Vec<Value> =
-        program.hyper.iter().zip(&names).map(|((full, value), short)| json!({ "full": full, "name": short, "value": value })).collect();
+    let hyper: Vec<Value> = program
+        .hyper
+        .iter()
+        .zip(&names)
+        .map(|((full, value), short)| json!({ "full": full, "name": short, "value": crate::host::number(*value) }))
+        .collect();
     let facts = json!({
         "states": states, "hyper": hyper, "needs_loss": program.needs_loss(), "draws": program.draws(),
         "begins_with_gradients": program.begins_with_gradients(), "has_eval": program.eval.is_some(),

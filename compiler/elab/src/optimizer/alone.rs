@@ -14,6 +14,21 @@ pub struct AloneLeaf {
     pub weight: Ty,
     /// The element type of its gradient.
     pub gradient: DType,
+    /// Whether its first axis is that of outputs, as in torch: rules see it as the last.
+    pub outputs_first: bool,
+}
+
+impl AloneLeaf {
+    /// The axes as rules see them; `None` if they see the leaf as it is.
+    fn seen(&self) -> Option<Vec<usize>> {
+        let rank = self.weight.shape.len();
+        (self.outputs_first && rank > 1).then(|| (1..rank).chain([0]).collect())
+    }
+    /// The axes of what rules see as they are stored.
+    fn stored(&self) -> Option<Vec<usize>> {
+        let rank = self.weight.shape.len();
+        self.seen().map(|_| [rank - 1].into_iter().chain(0..rank - 1).collect())
+    }
 }
 
 /// An array that an optimizer keeps from step to step.
@@ -124,7 +139,25 @@ impl Evaluator<'_> {
 
     fn alone_inputs(&mut self, what: &str, leaves: &[AloneLeaf]) -> Vec<Array> {
         let dtype = |l: &AloneLeaf| if what == "g" { l.gradient } else { l.weight.dtype };
-        leaves.iter().enumerate().map(|(k, l)| self.cx.input(&format!("{what}.{k}"), dtype(l), &l.weight.shape)).collect()
+        let mut inputs = Vec::with_capacity(leaves.len());
+        for (k, l) in leaves.iter().enumerate() {
+            let input = self.cx.input(&format!("{what}.{k}"), dtype(l), &l.weight.shape);
+            inputs.push(self.permuted(input, l.seen()));
+        }
+        inputs
+    }
+
+    /// Weights as they are stored.
+    fn as_stored_by(&mut self, leaves: &[AloneLeaf], w: Vec<Array>) -> Vec<Array> {
+        leaves.iter().zip(w).map(|(l, w)| self.permuted(w, l.stored())).collect()
+    }
+
+    fn permuted(&mut self, x: Array, axes: Option<Vec<usize>>) -> Array {
+        let Some(axes) = axes else { return x };
+        let node = self.cx.node(&x);
+        let origin = self.cx.origin;
+        let node = self.cx.graph().permute(node, &axes, origin);
+        self.cx.array(node)
     }
 
     fn alone_states(&mut self, states: &[AloneState]) -> Vec<Array> {
@@ -188,7 +221,7 @@ impl Evaluator<'_> {
             let inputs = alone.inputs(Pass::Step, (w, g), step.clone(), loss, named, Some(key));
             let out = ev.run_optimizer(alone.optimizer, inputs)?;
             let next = ev.offset(&step, 1);
-            let mut outputs = out.w;
+            let mut outputs = ev.as_stored_by(alone.leaves, out.w);
             outputs.extend(states.iter().map(|s| out.states[&s.full].clone()));
             outputs.push(ev.cast_array(&next, DType::I32));
             let (ranged, computed): (Vec<Ranged>, Vec<Array>) = out.ranged.into_iter().unzip();
@@ -216,6 +249,7 @@ impl Evaluator<'_> {
             let named = states.iter().map(|s| s.full.clone()).zip(held).collect();
             let inputs = alone.inputs(Pass::Eval, (w.clone(), g), step, unknown, named, None);
             let weights = ev.run_optimizer(alone.optimizer, inputs)?.eval.unwrap_or(w);
+            let weights = ev.as_stored_by(alone.leaves, weights);
             let mut names: Vec<String> = (0..alone.leaves.len()).map(|k| format!("w.{k}")).collect();
             names.extend((0..states.len()).map(|k| format!("state.{k}")));
             names.push("step".into());
