@@ -70,6 +70,29 @@ def sharp(rho):
     return tree_walk(rule)
 
 
+# A loss that falls, stands still, falls again and stands still: multiples of 1/1024.
+VALUES = [round(1024 * v) / 1024 for v in np.concatenate([np.linspace(4, 2, 10), 2 + 0.01 * np.sin(np.arange(15)), np.linspace(1.9, 1, 8), np.full(17, 1.0)])]
+
+
+def plateau(lr, **settings):
+    """torch's SGD under ReduceLROnPlateau, which is shown the value of a step before it is made."""
+
+    def walk(problem):
+        params = [torch.nn.Parameter(torch.from_numpy(np.array(v))) for v in problem.start.values()]
+        o = torch.optim.SGD(params, lr)
+        schedule, rows = torch.optim.lr_scheduler.ReduceLROnPlateau(o, **settings), []
+        for k in range(STEPS):
+            schedule.step(VALUES[k])
+            for p, g in zip(params, problem.gradient(k, {n: p.detach() for n, p in zip(problem.leaves, params)}).values()):
+                p.grad = g.clone()
+            o.step()
+            rows.append({n: p.detach().numpy().copy() for n, p in zip(problem.leaves, params)})
+        assert o.param_groups[0]["lr"] == 0.1 * settings["min_lr"] / 0.1, "all reductions are made"
+        return rows
+
+    return walk
+
+
 def averaged_model(avg_fn, start=0, every=1):
     """torch's AveragedModel of SGD, updated in steps start + 1, start + 1 + every, …; before that the weights."""
 
@@ -169,6 +192,8 @@ CASES = [
          optax_walk(lambda: chain(optax.inject_hyperparams(optax.trace)(wide(optax.linear_schedule(0.5, 0.95, 30))), optax.scale(-0.05))), "Optax inject_hyperparams(trace)"),
     Case("radius_by_rate", "sam(sgd(lr = 0.05), rho = proportion(cosine(peak = 1.0, total = 50), from_high = 1.0, high = 0.2, low = 0.02))",
          sharp(lambda step: 0.02 + 0.18 * 0.5 * (1 + np.cos(np.pi * step / 50))), "the papers in NumPy: SAM, its radius in proportion to a rate", problem="bowl"),
+    Case("plateau", f"reduce_on_plateau(sgd(lr = 0.1), value = from_table({VALUES}), factor = 0.5, patience = 4, rtol = 1e-2, cooldown = 2, min_scale = 0.1)",
+         plateau(0.1, factor=0.5, patience=3, threshold=1e-2, cooldown=2, min_lr=0.01), "torch ReduceLROnPlateau(factor=0.5, patience=3, threshold=1e-2, cooldown=2, min_lr=0.01)"),
     # Averages of weights
     Case("ema", "sgd(lr = 0.1) |> ema(0.9)", averaged(lambda: sgd(0.1), lambda t, w, a: optax.incremental_update(w, a, 0.1)), "Optax incremental_update", evaluated=True),
     Case("periodic_update", "sgd(lr = 0.1) |> periodic_update(7)", averaged(lambda: sgd(0.1), lambda t, w, a: optax.periodic_update(w, a, jnp.asarray(t), 7)), "Optax periodic_update", evaluated=True),
