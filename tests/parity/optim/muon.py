@@ -1,6 +1,7 @@
 """Muon and its relatives, on matrices, blocks and a convolution; the references orthogonalize in f64, where torch would round to bf16."""
 import numpy as np
 import pytorch_optimizer as po
+import pytorch_optimizer.optimizer.sso as po_sphere
 import torch
 import torch.optim._muon as torch_muon
 from optax import contrib
@@ -84,6 +85,14 @@ def clipped(w, g, s, t, _):
     return {k: (w[k] - 0.1 * g[k]) * (50 / max(50 + 10 * t, 50)) ** 0.3 for k in w}
 
 
+class Wide(InF64):
+    """torch with f64 in the place of f32 and bf16."""
+
+    float32 = torch.float64
+
+
+po_sphere.torch = Wide()
+
 MATRICES = "adfhi"
 CASES = [
     Case("muon", "muon(lr = 0.02, weight_decay = 0.1, adam_lr = 0.01)", turned_walk(lambda p: Both(p, lr=0.02, weight_decay=0.1)), "torch Muon(0.02, weight_decay=0.1) and AdamW(0.01)",
@@ -123,4 +132,6 @@ CASES = [
     Case("dion", "dion(lr = 0.01, rank = 3, weight_decay = 0.1, start = (dims -> reshape(sin(((1 + iota(prod(dims)))^2) as f32), dims)))", tree_walk(dion), "the paper's algorithm 1 in NumPy",
          leaves=MATRICES, problem="bowl"),
     Case("qk_clip", "sgd(lr = 0.1) |> qk_clip(value = 60.0 + 10 * step, threshold = 50.0, exponent = 0.3)", tree_walk(clipped), "the paper's factor in NumPy"),
+    Case("spectral_sphere", "spectral_sphere(lr = 0.01, weight_decay = 0.1)", turned_walk(lambda p: po.SpectralSphere(p, 0.01, weight_decay=0.1, foreach=False)),
+         "pytorch_optimizer SpectralSphere(0.01, weight_decay=0.1)", leaves="ahi", tolerance=1e-7),
 ]

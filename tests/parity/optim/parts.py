@@ -143,6 +143,46 @@ def demo(w, g, s, t, lr=0.01, decay=0.9, keep=3, chunk=3, wd=0.1):
     return (1 - lr * wd) * w - lr * np.sign(back)
 
 
+def top_k(w, g, s, t, share=0.3, lr=0.05):
+    """Stich, Cordonnier and Jaggi 2018, algorithm 1."""
+    d = s.get("e", 0) + lr * g
+    k = max(int(np.ceil(share * w.size)), 1)
+    u = np.where(np.abs(d) >= np.sort(np.abs(d).reshape(-1))[-k], d, 0)
+    s["e"] = d - u
+    return w - u
+
+
+def ef_sign(w, g, s, t, lr=0.05, wd=0.1):
+    """Karimireddy et al. 2019, algorithm 1."""
+    d = lr * g + s.get("e", 0)
+    u = np.mean(np.abs(d)) * np.sign(d)
+    s["e"] = d - u
+    return w - u - lr * wd * w
+
+
+def bcos(w, g, s, t, lr=0.01, beta=0.9, eps=1e-6, wd=0.1):
+    """Jiang and Xiao 2025, the estimator of the square of the momentum to come, from the one before."""
+    m = s.get("m", g)
+    v = (1 - (1 - beta) ** 2) * m**2 + (1 - beta) ** 2 * g**2
+    s["m"] = beta * m + (1 - beta) * g
+    return (1 - lr * wd) * w - lr * s["m"] / (np.sqrt(v) + eps)
+
+
+class WithLoss:
+    """An optimizer that wants a closure and the gradients before it."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+
+    def step(self, closure):
+        closure()
+        self.optimizer.step(closure)
+
+
+def alig(**more):
+    return wide(torch_walk(lambda p: WithLoss(po.AliG(p, max_lr=0.05, **more)), closure=True))
+
+
 def mars(kind, **more):
     return wide(turned_walk(lambda p: po.MARS(p, 0.01, mars_type=kind, weight_decay=0.05, lr_1d_factor=0.5, eps=1e-12, foreach=False, **more)))
 
@@ -189,4 +229,14 @@ CASES = [
     Case("ranger21", "ranger21(lr = 0.01, limit = 0.3, weight_decay = 0.1, norm_pull = 0.1)",
          turned_walk(lambda p: po.Ranger21(p, num_iterations=50, lr=0.01, disable_lr_scheduler=True, agc_clipping_value=0.3, weight_decay=0.1, norm_loss_factor=0.1, foreach=False)),
          "pytorch_optimizer Ranger21(lr=0.01, disable_lr_scheduler=True, agc_clipping_value=0.3, weight_decay=0.1, norm_loss_factor=0.1)", leaves="abcefhi", problem="bowl", tolerance=1e-8),
+    Case("top_k_gradient", "top_k_gradient(0.3) |> sgd(lr = 0.05)", leaf_walk(top_k), "the paper's algorithm 1 in NumPy", leaves=ALL, problem="bowl"),
+    Case("ef_sign_sgd", "ef_sign_sgd(lr = 0.05, weight_decay = 0.1)", leaf_walk(ef_sign), "the paper's algorithm 1 in NumPy", leaves=ALL, problem="bowl"),
+    Case("bcos", "bcos(lr = 0.01)", leaf_walk(bcos), "the paper's conditional estimator in NumPy"),
+    Case("bcos_gradient", 'bcos(lr = 0.01, mode = "g", weight_decay = 0.05)', torch_walk(lambda p: po.BCOS(p, 0.01, mode="g", weight_decay=0.05, foreach=False)),
+         "pytorch_optimizer BCOS(0.01, mode='g', weight_decay=0.05)"),
+    Case("bcos_momentum", 'bcos(lr = 0.01, mode = "m", beta2 = 0.99)', torch_walk(lambda p: po.BCOS(p, 0.01, mode="m", beta2=0.99, foreach=False)),
+         "pytorch_optimizer BCOS(0.01, mode='m', beta2=0.99)"),
+    Case("alig", "alig(max_lr = 0.05, momentum = 0.8)", alig(momentum=0.8), "pytorch_optimizer AliG(max_lr=0.05, momentum=0.8)", problem="bowl", tolerance=1e-6),
+    Case("alig_adjusted", "alig(max_lr = 0.05, momentum = 0.8, adjusted = true)", alig(momentum=0.8, adjusted_momentum=True),
+         "pytorch_optimizer AliG(max_lr=0.05, momentum=0.8, adjusted_momentum=True)", problem="bowl", tolerance=1e-6),
 ]

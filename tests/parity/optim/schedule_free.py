@@ -30,4 +30,7 @@ CASES = [
          "pytorch_optimizer ScheduleFreeAdamW(0.01, eps=1e-3, warmup_steps=20), evaluated; it adds 1e-15 under the root", evaluated=True, tolerance=1e-6),
     Case("radam", "schedule_free_radam(lr = 0.01, eps = 1e-3, weight_decay = 0.1)", torch_walk(lambda p: po.ScheduleFreeRAdam(p, 0.01, eps=1e-3, weight_decay=0.1, foreach=False)),
          "pytorch_optimizer ScheduleFreeRAdam(0.01, eps=1e-3, weight_decay=0.1)"),
+    Case("adamw_decoupled", "schedule_free_adamw(lr = 0.01, eps = 1e-3, decoupling = 20.0)",
+         torch_walk(lambda p: po.ScheduleFreeAdamW(p, 0.01, eps=1e-3, decoupling_c=20, foreach=False), read=average(0.9)),
+         "pytorch_optimizer ScheduleFreeAdamW(0.01, eps=1e-3, decoupling_c=20), evaluated; it adds 1e-15 under the root", evaluated=True, tolerance=1e-6),
 ]
