@@ -61,6 +61,10 @@ def shampoo_paper(w, g, s, t, _, lr=0.05, eps=1e-3):
     return new
 
 
+def dash(**more):
+    return torch_walk(lambda p: po.DASH(p, 0.01, inverse_root_method="eigh", **more))
+
+
 TWO = "abcehi"
 CASES = [
     Case("shampoo", "shampoo(lr = 0.01, beta2 = 0.99, interval = 3, block = 4, weight_decay = 0.1)", shampoo(),
@@ -85,4 +89,10 @@ CASES = [
     Case("kron_diagonal", f"kron(lr = 0.01, momentum = 0.5, probability = 1, largest = 4, initial = 0.5, balance = 0, from_momentum = false, draw = {DRAW})",
          torch_walk(lambda p: With(po.Kron(p, 0.01, momentum=0.5, pre_conditioner_update_probability=1.0, max_size_triangular=4, momentum_into_precondition_update=False, balance_prob=0, precondition_dtype=torch.float64), precondition_init_scale=0.5)),
          "pytorch_optimizer Kron(0.01, momentum=0.5, max_size_triangular=4, momentum_into_precondition_update=False) on fixed draws", leaves="abdfhi", problem="bowl", tolerance=1e-8),
+    Case("dash", "dash(lr = 0.01, block = 4, interval = 3, weight_decay = 0.1)", dash(block_size=4, precondition_frequency=3, weight_decay=0.1),
+         "pytorch_optimizer DASH(0.01, block_size=4, precondition_frequency=3, inverse_root_method='eigh')", leaves="abchi", problem="bowl", tolerance=1e-6),
+    Case("dash_momentum", "dash(lr = 0.01, graft_beta = 0.99, block = 512, interval = 2, start = 5, momentum = 0.5, bias_correction = false)",
+         dash(block_size=512, precondition_frequency=2, start_preconditioning_step=5, grafting_beta=0.99, momentum=0.5, correct_bias=False),
+         "pytorch_optimizer DASH(0.01, precondition_frequency=2, start_preconditioning_step=5, grafting_beta=0.99, momentum=0.5, correct_bias=False)", leaves="abchi", problem="bowl",
+         tolerance=1e-6),
 ]
