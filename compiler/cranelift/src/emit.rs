@@ -132,6 +132,73 @@ impl<'f> Emit<'f> {
         result.map(|_| self.b.inst_results(call)[0])
     }
 
+    /// A scalar math function that is not code of ours: of f64, or of f32 by way of f64.
+    pub(crate) fn library(&mut self, op: ScalarOp, float: Type, x: &[Value]) -> Value {
+        if self.features.object {
+            return self.linked(op, float, x);
+        }
+        let address = if float == types::F64 { helpers::f64_address(op) } else { helpers::f32_address(op) };
+        self.call(address, x, Some(float)).expect("has a result")
+    }
+
+    /// The same in code for object files: calls of the C library, and what `optc_ir::eval` makes of such functions.
+    fn linked(&mut self, op: ScalarOp, float: Type, x: &[Value]) -> Value {
+        if float == types::F32 {
+            if op == ScalarOp::Fma {
+                return self.imported(crate::object::place("fmaf"), x);
+            }
+            let wide: Vec<Value> = x.iter().map(|&x| self.b.ins().fpromote(types::F64, x)).collect();
+            let y = self.linked(op, types::F64, &wide);
+            return self.b.ins().fdemote(types::F32, y);
+        }
+        match op {
+            ScalarOp::Rem => {
+                let r = self.imported(crate::object::math_of(op), x);
+                let (zero, up) = (self.float_of(types::F64, 0.0), self.b.ins().fadd(r, x[1]));
+                let [some, below, divisor] = [(FloatCC::NotEqual, r), (FloatCC::LessThan, r), (FloatCC::LessThan, x[1])]
+                    .map(|(cc, a)| self.b.ins().fcmp(cc, a, zero));
+                let other = self.b.ins().bxor(below, divisor);
+                let moved = self.b.ins().band(some, other);
+                self.b.ins().select(moved, up, r)
+            }
+            ScalarOp::Sigmoid => {
+                let size = self.b.ins().fabs(x[0]);
+                let size = self.b.ins().fneg(size);
+                let e = self.imported(crate::object::place("exp"), &[size]);
+                let (zero, one) = (self.float_of(types::F64, 0.0), self.float_of(types::F64, 1.0));
+                let below = self.b.ins().fcmp(FloatCC::LessThan, x[0], zero);
+                let over = self.b.ins().select(below, e, one);
+                let under = self.b.ins().fadd(one, e);
+                self.b.ins().fdiv(over, under)
+            }
+            ScalarOp::Softplus => {
+                let size = self.b.ins().fabs(x[0]);
+                let size = self.b.ins().fneg(size);
+                let e = self.imported(crate::object::place("exp"), &[size]);
+                let log = self.imported(crate::object::place("log1p"), &[e]);
+                let zero = self.float_of(types::F64, 0.0);
+                let below = self.b.ins().fcmp(FloatCC::LessThanOrEqual, x[0], zero);
+                let linear = self.b.ins().select(below, zero, x[0]);
+                self.b.ins().fadd(linear, log)
+            }
+            _ => self.imported(crate::object::math_of(op), x),
+        }
+    }
+
+    /// Calls a function of the C library by name.
+    fn imported(&mut self, index: u32, x: &[Value]) -> Value {
+        let (float, arity) = crate::object::math_signature(index);
+        let mut s = ir::Signature::new(self.b.func.signature.call_conv);
+        s.params.extend(std::iter::repeat_n(AbiParam::new(float), arity));
+        s.returns.push(AbiParam::new(float));
+        let signature = self.b.import_signature(s);
+        let name = ir::UserExternalName { namespace: crate::object::MATH_NAMESPACE, index };
+        let name = ir::ExternalName::user(self.b.func.declare_imported_user_function(name));
+        let function = self.b.import_function(ir::ExtFuncData { name, signature, colocated: false, patchable: false });
+        let call = self.b.ins().call(function, x);
+        self.b.inst_results(call)[0]
+    }
+
     /// x + constant.
     pub(crate) fn add_const(&mut self, x: Value, c: i64) -> Value {
         if c == 0 {
@@ -237,8 +304,7 @@ impl Lanes for Emit<'_> {
         if self.features.fma {
             return self.b.ins().fma(a, b, c);
         }
-        let address = helpers::f32_address(ScalarOp::Fma);
-        self.by_lane(&[a, b, c], types::F32X4, |e, x| e.call(address, x, Some(types::F32)).expect("has a result"))
+        self.by_lane(&[a, b, c], types::F32X4, |e, x| e.library(ScalarOp::Fma, types::F32, x))
     }
     fn trunc(&mut self, a: Value) -> Value {
         let a = self.as_float(a);
@@ -307,8 +373,7 @@ impl Lanes for Emit<'_> {
         self.b.ins().brif(any, slow, &[], after, &[value.into()]);
         self.b.switch_to_block(slow);
         self.b.seal_block(slow);
-        let address = helpers::f32_address(op);
-        let exact = self.by_lane(&[x], types::F32X4, |e, x| e.call(address, x, Some(types::F32)).expect("has a result"));
+        let exact = self.by_lane(&[x], types::F32X4, |e, x| e.library(op, types::F32, x));
         let exact = Emit::select(self, mask, exact, value);
         self.b.ins().jump(after, &[exact.into()]);
         self.b.switch_to_block(after);

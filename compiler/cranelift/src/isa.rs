@@ -19,6 +19,8 @@ pub(crate) struct Features {
     pub(crate) fma: bool,
     /// 256-bit registers for whole passes of vector loops.
     pub(crate) wide: bool,
+    /// Functions are called by name, not by address: the code goes to an object file.
+    pub(crate) object: bool,
 }
 
 /// The target at each effort, and its features.
@@ -48,12 +50,12 @@ pub(crate) fn target() -> Result<Target, Error> {
     TARGET.get_or_init(detect).clone()
 }
 
-fn isa(effort: Effort) -> Result<OwnedTargetIsa, Error> {
+fn flags(effort: Effort, object: bool) -> Result<settings::Flags, Error> {
     let mut flags = settings::builder();
     for (name, value) in [
         ("opt_level", if effort == Effort::Once { "none" } else { "speed" }),
         ("regalloc_algorithm", if effort == Effort::Loops { "backtracking" } else { "single_pass" }),
-        ("is_pic", "false"),
+        ("is_pic", if object { "true" } else { "false" }),
         ("enable_verifier", if cfg!(debug_assertions) { "true" } else { "false" }),
         ("unwind_info", "false"),
         ("enable_probestack", "false"),
@@ -61,8 +63,54 @@ fn isa(effort: Effort) -> Result<OwnedTargetIsa, Error> {
     ] {
         flags.set(name, value).map_err(|e| Error(format!("Cranelift setting {name}: {e}")))?;
     }
+    Ok(settings::Flags::new(flags))
+}
+
+fn isa(effort: Effort) -> Result<OwnedTargetIsa, Error> {
     let builder = cranelift_native::builder().map_err(|e| Error(format!("Cranelift does not support this machine: {e}")))?;
-    builder.finish(settings::Flags::new(flags)).map_err(|e| Error(format!("Cranelift does not support this machine: {e}")))
+    builder.finish(flags(effort, false)?).map_err(|e| Error(format!("Cranelift does not support this machine: {e}")))
+}
+
+/// The targets that an object file for this triple is made for, the plainest first: x86-64 as of 2008 (v2), with AVX2 and FMA (v3); any 64-bit ARM.
+/// Without a triple: this machine's architecture and system.
+///
+/// # Errors
+/// Another architecture, or a triple that is none.
+pub(crate) fn of_triple(triple: Option<&str>) -> Result<Vec<Target>, Error> {
+    use cranelift_codegen::isa::lookup;
+    use target_lexicon::{Architecture, Triple};
+    let triple = match triple {
+        Some(text) => text.parse::<Triple>().map_err(|e| Error(format!("`{text}` is no target: {e}")))?,
+        None => Triple::host(),
+    };
+    let x86 = triple.architecture == Architecture::X86_64;
+    if !x86 && !matches!(triple.architecture, Architecture::Aarch64(_)) {
+        return Err(Error(format!("object files can be made for x86_64 and aarch64, not for {}", triple.architecture)));
+    }
+    let v2 = ["has_cmpxchg16b", "has_sse3", "has_ssse3", "has_sse41", "has_sse42", "has_popcnt"];
+    let v3 = ["has_avx", "has_avx2", "has_fma", "has_bmi1", "has_bmi2", "has_lzcnt"];
+    let levels: &[Vec<&str>] = if x86 { &[v2.to_vec(), [v2.as_slice(), &v3].concat()] } else { &[Vec::new()] };
+    let mut targets = Vec::new();
+    for (level, settings) in levels.iter().enumerate() {
+        let make = |effort| {
+            let mut builder = lookup(triple.clone()).map_err(|e| Error(format!("no code can be made for {triple}: {e}")))?;
+            for name in settings {
+                builder.enable(name).map_err(|e| Error(format!("Cranelift setting {name}: {e}")))?;
+            }
+            builder.finish(flags(effort, true)?).map_err(|e| Error(format!("no code can be made for {triple}: {e}")))
+        };
+        let (once, around, loops) = (make(Effort::Once)?, make(Effort::Around)?, make(Effort::Loops)?);
+        let features = Features {
+            frontend: loops.frontend_config(),
+            x86,
+            sse41: true,
+            fma: !x86 || level == 1,
+            wide: x86 && level == 1,
+            object: true,
+        };
+        targets.push(Target { once, around, loops, features });
+    }
+    Ok(targets)
 }
 
 fn detect() -> Result<Target, Error> {
@@ -75,6 +123,7 @@ fn detect() -> Result<Target, Error> {
         sse41: !x86 || has("has_sse41") && has("has_ssse3"),
         fma: !x86 || has("has_fma") && has("has_avx"),
         wide: crate::wide::available(),
+        object: false,
     };
     if !features.sse41 {
         return Err(Error("this processor lacks SSE4.1, which compiled programs need".to_string()));

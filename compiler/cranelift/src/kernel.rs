@@ -407,7 +407,7 @@ impl Builder<'_, '_> {
         let name = ir::UserExternalName { namespace: crate::WIDE_NAMESPACE, index: self.wide.len() as u32 };
         let name = self.e.b.func.declare_imported_user_function(name);
         let name = ir::ExternalName::user(name);
-        let function = self.e.b.import_function(ir::ExtFuncData { name, signature, colocated: false, patchable: false });
+        let function = self.e.b.import_function(ir::ExtFuncData { name, signature, colocated: self.e.features.object, patchable: false });
         self.e.b.ins().call(function, &[arguments]);
         self.wide.push(program);
     }

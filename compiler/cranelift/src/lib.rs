@@ -15,6 +15,7 @@ mod isa;
 mod kernel;
 mod lanes;
 mod memory;
+pub mod object;
 mod ops;
 mod vecmath;
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! Scalar operations, casts and random words on scalars and on four-lane groups.
 
 use crate::emit::{Emit, Shift, scalar_type, vector_type};
-use crate::helpers;
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::{InstBuilder, Value, types};
 use optc_abi::DType;
@@ -268,12 +267,12 @@ impl Emit<'_> {
     /// A scalar math function: f32 through the vector version so that scalar and vector code agree, the rest by a call.
     fn float_function(&mut self, op: ScalarOp, dtype: DType, x: &[Value]) -> Value {
         if dtype == DType::F64 {
-            return self.call(helpers::f64_address(op), x, Some(types::F64)).expect("has a result");
+            return self.library(op, types::F64, x);
         }
         let lanes: Vec<Value> = x.iter().map(|&s| self.b.ins().splat(types::F32X4, s)).collect();
         match self.vector_math(op, &lanes) {
             Some(v) => self.b.ins().extractlane(v, 0),
-            None => self.call(helpers::f32_address(op), x, Some(types::F32)).expect("has a result"),
+            None => self.library(op, types::F32, x),
         }
     }
 

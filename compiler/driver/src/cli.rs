@@ -192,6 +192,32 @@ pub enum Command {
         #[arg(long, default_value_t = 1)]
         tensors: usize,
     },
+    /// Build an optimizer for use elsewhere: an object file with a C header, libraries.
+    #[command(
+        after_help = "Examples:\n  optc build --optimizer lion -o build\n  optc build --optimizer 'adamw(weight_decay = 0.1)' --emit staticlib,header --dtype f32,f64\n  optc build spec.opt --optimizer my_rule --emit obj,header --target aarch64-unknown-linux-gnu"
+    )]
+    Build {
+        /// A spec that defines the optimizer; without one it is the standard library's.
+        file: Option<PathBuf>,
+        /// The optimizer: a name, or an expression with arguments.
+        #[arg(long, value_name = "NAME")]
+        optimizer: String,
+        /// What to write.
+        #[arg(long, value_enum, value_delimiter = ',', default_values = ["obj", "header"])]
+        emit: Vec<crate::build::Emit>,
+        /// What names of functions begin with; by default the optimizer's name.
+        #[arg(long, value_name = "PREFIX")]
+        name: Option<String>,
+        /// Element types of weights and gradients.
+        #[arg(long = "dtype", value_enum, value_delimiter = ',', default_values = ["f32"])]
+        dtypes: Vec<crate::synthetic::Stored>,
+        /// The machine it is for, as a triple (`aarch64-unknown-linux-gnu`); this one's kind if absent.
+        #[arg(long, value_name = "TRIPLE")]
+        target: Option<String>,
+        /// The folder to write to.
+        #[arg(long, short, default_value = ".")]
+        output: PathBuf,
+    },
     /// Start a project: a folder with a spec that runs.
     #[command(after_help = "Examples:\n  optc new my_project && optc run my_project/main.opt")]
     New {

@@ -1,5 +1,6 @@
 //! The optc compiler driver: sessions, training runs, experiments and the command line.
 
+pub mod build;
 pub mod cache;
 pub mod cli;
 pub mod commands;

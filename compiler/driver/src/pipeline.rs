@@ -20,6 +20,8 @@ pub struct CompileOptions {
     pub offload: Vec<usize>,
     /// The program runs once, so that its code had better be made quickly.
     pub once: bool,
+    /// All outputs are updates of leaves, also those in memory of their own.
+    pub updates: bool,
 }
 
 impl CompileOptions {
@@ -72,6 +74,7 @@ pub fn plan(graph: Graph, options: &CompileOptions, timings: &mut Timings) -> St
         guards: options.guards.clone(),
         watch: options.watch.clone(),
         offload: options.offload.clone(),
+        updates: options.updates,
     };
     let planned = optc_plan::plan(&simplified, &config);
     timings.plan = start.elapsed();

@@ -20,7 +20,7 @@ pub fn step_options(program: &TrainProgram) -> CompileOptions {
         guards: program.guards(),
         watch: program.weights(),
         offload: program.offloaded(),
-        once: false,
+        ..CompileOptions::default()
     }
 }
 

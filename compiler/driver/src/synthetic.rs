@@ -1,6 +1,7 @@
 //! Specs the driver writes itself: an optimizer alone on given gradients, the values of a schedule. They are compiled like any other, so that what is reported is what runs.
 
 use crate::session::{Files, Session, canonical, read_text};
+use optc_abi::DType;
 use optc_front::ast::{FnKind, ItemKind, Param, TypeKind};
 use optc_front::{FileLoader, std_lib};
 use std::fmt::Write;
@@ -115,16 +116,43 @@ fn wrapped(name: &str, file: Option<&Path>) -> Option<Vec<String>> {
 /// Terms of one sum in a generated spec.
 const TERMS: usize = 500;
 
+/// How the leaves of a generated spec are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Stored {
+    /// Weights, gradients and states in f32.
+    #[default]
+    F32,
+    /// All in f64.
+    F64,
+    /// Weights and gradients in bf16, states as the rule says.
+    Bf16,
+}
+
+impl Stored {
+    /// The element type of weights and gradients.
+    pub fn dtype(self) -> DType {
+        match self {
+            Stored::F32 => DType::F32,
+            Stored::F64 => DType::F64,
+            Stored::Bf16 => DType::BF16,
+        }
+    }
+}
+
 /// A spec that trains leaves of these shapes with an optimizer (`lion`, `clip(1.0) |> adamw(lr = 1e-3)`; of `file`, or the standard library) on gradients that are inputs of the step.
 /// The train is the last item of the root file.
-pub fn optimizer(expression: &str, file: Option<&Path>, shapes: &[Vec<usize>]) -> Session {
+pub fn optimizer(expression: &str, file: Option<&Path>, shapes: &[Vec<usize>], stored: Stored) -> Session {
     let own = file.map(Own::File);
     let mut text = asked(expression, own);
     let dims = |shape: &[usize]| shape.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+    // In f64 a spec says `f32` too (`precision f64`), but data is what it is.
+    let kind = if stored == Stored::F64 { "f64" } else { "f32" };
+    let narrow = if stored == Stored::Bf16 { " as bf16" } else { "" };
+    let given = stored.dtype().name();
     text.push_str("data _gradients {\n");
     for (k, shape) in shapes.iter().enumerate() {
         let n: usize = shape.iter().product();
-        let _ = writeln!(text, "  c{k} = reshape(cos(iota({n}) as f32), 1, {})", dims(shape));
+        let _ = writeln!(text, "  c{k} = reshape(cos(iota({n}) as {kind}), 1, {}){narrow}", dims(shape));
     }
     text.push_str("}\nmodel _leaves() {\n");
     for (k, shape) in shapes.iter().enumerate() {
@@ -132,19 +160,21 @@ pub fn optimizer(expression: &str, file: Option<&Path>, shapes: &[Vec<usize>]) -
     }
     let list = |f: &dyn Fn(usize) -> String, sep: &str| (0..shapes.len()).map(f).collect::<Vec<_>>().join(sep);
     let _ = writeln!(text, "  {{ {} }}\n}}", list(&|k| format!("w{k} = w{k}"), ", "));
-    let _ = writeln!(text, "loss _along(p, {}) -> f32 {{", list(&|k| format!("c{k}: f32[B, {}]", dims(&shapes[k])), ", "));
+    let _ = writeln!(text, "loss _along(p, {}) -> f32 {{", list(&|k| format!("c{k}: {given}[1, {}]", dims(&shapes[k])), ", "));
     // The operators of one expression are limited.
     let leaves: Vec<usize> = (0..shapes.len()).collect();
     for (part, leaves) in leaves.chunks(TERMS).enumerate() {
-        let terms: Vec<String> = leaves.iter().map(|k| format!("sum(p.w{k} * c{k})")).collect();
+        let terms: Vec<String> = leaves.iter().map(|k| format!("sum(p.w{k} * (c{k}[0] as f32))")).collect();
         let _ = writeln!(text, "  let s{part} = {}", terms.join(" + "));
     }
     let parts: Vec<String> = (0..shapes.len().div_ceil(TERMS)).map(|part| format!("s{part}")).collect();
     let _ = writeln!(text, "  {}\n}}", parts.join(" + "));
     let _ = writeln!(
         text,
-        "train {TRAIN} {{\n  data _gradients, batch = 1\n  model net = _leaves()\n  loss _along(net(), {})\n  optimizer _asked()\n  steps 1\n}}",
-        list(&|k| format!("c{k}"), ", ")
+        "train {TRAIN} {{\n  data _gradients, batch = 1\n  model net = _leaves(){}\n  loss _along(net(), {})\n  optimizer _asked()\n  steps 1\n{}}}",
+        if stored == Stored::Bf16 { " stored bf16" } else { "" },
+        list(&|k| format!("c{k}"), ", "),
+        if stored == Stored::F64 { "  precision f64\n" } else { "" }
     );
     spec("command line", text, own)
 }
@@ -192,7 +222,7 @@ mod tests {
     fn thousands_of_leaves_make_a_spec_that_checks() {
         // Evaluation nests deeper than the stack of a test's thread.
         let checked = std::thread::Builder::new().stack_size(256 << 20).spawn(|| {
-            let mut session = optimizer("lion", None, &vec![vec![2]; 2_500]);
+            let mut session = optimizer("lion", None, &vec![vec![2]; 2_500], Stored::F32);
             session.check();
             session.diagnostics
         });

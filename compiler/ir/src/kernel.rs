@@ -13,6 +13,9 @@ use optc_abi::DType;
 /// Virtual lanes of a vector reduction.
 pub const LANES: usize = 16;
 
+/// Elements that one pass of the parallel loop of a kernel over a flat array goes over; its vector loop's extent is a size parameter.
+pub const FLAT_UNIT: i64 = 1 << 14;
+
 /// Index of a buffer parameter.
 pub type BufferId = usize;
 /// Index of a size parameter (a run-time extent).

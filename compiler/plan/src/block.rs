@@ -27,6 +27,8 @@ pub(crate) struct Target {
     pub memory: BufRef,
     /// The input whose memory that is.
     pub alias: Option<usize>,
+    /// It is the new value of a leaf though it overwrites none: made element by element in kernels that all leaves share.
+    pub update: bool,
 }
 
 /// Outputs of a block of which something is asked.
@@ -47,7 +49,7 @@ pub(crate) fn plan_block(
     asked: Asked<'_>,
     within: Option<LoopId>,
 ) -> Vec<Instr> {
-    let aliased: Vec<N> = targets.iter().zip(&net.outputs).filter(|(t, _)| t.alias.is_some()).map(|(_, &o)| o).collect();
+    let aliased: Vec<N> = targets.iter().zip(&net.outputs).filter(|(t, _)| t.update || t.alias.is_some()).map(|(_, &o)| o).collect();
     let mut grouping = group(&net, &aliased);
     rematerialize(&mut net, &mut grouping);
     grouping.watched = vec![false; net.nodes.len()];
@@ -378,7 +380,7 @@ impl Block<'_> {
                 let own = BufRef::whole(self.store.temporary(ty.dtype, ty.len(), self.within));
                 unit.code.push(Instr::Copy { src: place, dst: own.clone(), bytes: self.bytes(arg) });
                 unit.reads.push(Read { node, call: k, aligned: true, last: 0 });
-                targets.push(Target { memory: own.clone(), alias: Some(k + 1) });
+                targets.push(Target { memory: own.clone(), alias: Some(k + 1), update: false });
                 results.push(own.clone());
                 inputs.push(own);
             } else if k < l.carried + l.scanned {
@@ -397,7 +399,7 @@ impl Block<'_> {
             let own = BufRef::whole(self.store.temporary(ty.dtype, ty.len() * trip_count, self.within));
             let mut slice = own.clone();
             slice.steps.push((id, (ty.len() * ty.dtype.size()) as i64));
-            targets.push(Target { memory: slice, alias: None });
+            targets.push(Target { memory: slice, alias: None, update: false });
             results.push(own);
         }
         let trip = match (l.trip, l.guard) {

@@ -18,7 +18,7 @@ impl Block<'_> {
         let mut inputs: Vec<BufRef> = args.iter().map(|&o| self.place(o)).collect();
         let types = then.output_types();
         let results: Vec<BufRef> = types.iter().map(|t| BufRef::whole(self.store.temporary(t.dtype, t.len(), self.within))).collect();
-        let mut targets: Vec<Target> = results.iter().map(|r| Target { memory: r.clone(), alias: None }).collect();
+        let mut targets: Vec<Target> = results.iter().map(|r| Target { memory: r.clone(), alias: None, update: false }).collect();
         let mut in_place: Vec<N> = Vec::new();
         for r in self.results_of(n) {
             let Op::Result { index } = net.nodes[r].op else { continue };

@@ -51,6 +51,8 @@ pub struct Config {
     pub watch: Vec<usize>,
     /// Inputs whose memory is a file's: [`Plan::offload`] says what is done with them.
     pub offload: Vec<usize>,
+    /// Outputs in memory of their own are updates of leaves too (changes, initial states), not only those that overwrite an input.
+    pub updates: bool,
 }
 
 /// A plan and the kernels it runs.
@@ -77,7 +79,7 @@ pub fn plan(graph: &Graph, config: &Config) -> Planned {
             Some(i) => inputs[i].clone(),
             None => external(&mut store, ty.dtype, ty.len(), Place::Output(k)),
         };
-        targets.push(Target { memory, alias: alias(k) });
+        targets.push(Target { memory, alias: alias(k), update: config.updates });
     }
     let net = Net::new(graph);
     let mut code = plan_block(&mut store, net, &inputs, &targets, Asked { guards: &config.guards, watch: &config.watch }, None);

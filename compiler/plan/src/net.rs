@@ -12,7 +12,7 @@ use std::sync::Arc;
 pub(crate) type N = usize;
 
 /// Elements of one chunk of a flat kernel: what one pass of its parallel loop works on.
-pub(crate) const CHUNK: usize = 1 << 14;
+pub(crate) const CHUNK: usize = optc_ir::kernel::FLAT_UNIT as usize;
 /// Multiply-adds up to which a matrix product is written as loops.
 const TINY_DOT: usize = 512;
 /// Elements from which a reduction to few results is done in two steps, so that it can run on several threads.

@@ -57,6 +57,9 @@ pub const CODES: &[(&str, &str)] = &[
     ("R0127", "a log of a process does not hold the request"),
     ("R0128", "no room on the disk for offloaded arrays"),
     ("R0129", "the file of an offloaded array is damaged"),
+    ("R0130", "the rule has no form for leaves of any length"),
+    ("R0131", "there is no code for this target"),
+    ("R0132", "a library could not be linked"),
 ];
 
 impl TrainError {

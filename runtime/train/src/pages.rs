@@ -160,6 +160,24 @@ const PAGES: &[(&str, &str)] = &[
          Each run needs the files for itself: leave them alone until it has ended. The step at hand was not finished and the files hold half of\n\
          it; a checkpoint holds a whole state: go on from it with `--resume`.",
     ),
+    (
+        "R0130",
+        "`optc build` makes functions for leaves of any length. The code is the same whatever the length is, so the rule has to go over each\n\
+         element by itself: norms of a tensor, matrix products, random draws and updates every few steps need its shape or the runtime.\n\
+         Hyperparameters and numbers that all leaves share (the step, corrections, schedules) may be anything.\n\n\
+         Such rules run through the Python module, `optc.optimizer(\"muon(lr = 0.02)\", shapes = …)`, which compiles them for the shapes at hand.\n\
+         `optc explain --optimizer NAME` tells whether a rule is elementwise.",
+    ),
+    (
+        "R0131",
+        "Object files are made for x86-64 and 64-bit ARM; a target is a triple of machine, vendor and system:\n\n\
+         \x20   optc build --optimizer lion --target aarch64-unknown-linux-gnu",
+    ),
+    (
+        "R0132",
+        "`--emit cdylib` calls the system's C compiler (`cc`, or what the environment variable CC names) to link. Install one, or take the\n\
+         object file or the archive, which need no tools: `--emit obj,header`, `--emit staticlib,header`.",
+    ),
 ];
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use crate::pipeline::{self, CompileOptions};
 use crate::profile::Profile;
 use crate::session::{Failed, Session};
 use crate::stages;
+use crate::synthetic::Stored;
 use crate::trainer::{self, Stepper, run_key};
 use optc_abi::Tensor;
 use optc_base::{SourceMap, Span};
@@ -388,7 +389,7 @@ pub fn optimizer(
         return Err(crate::wrong_usage());
     }
     let shapes = leaves(size, tensors);
-    let (program, session, _) = explain::optimizer_step(expression, Some(file), &shapes, settings.threads, messages)?;
+    let (program, session, _) = explain::optimizer_step(expression, Some(file), &shapes, Stored::F32, settings.threads, messages)?;
     let lowered = begin.elapsed().as_secs_f64();
     let fail = |d: optc_base::Diagnostic| {
         messages.print(&[d], &session.program.sources);

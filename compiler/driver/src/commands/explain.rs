@@ -5,6 +5,7 @@ use crate::cli::Stage;
 use crate::messages::Messages;
 use crate::pipeline::CompileOptions;
 use crate::session::{Failed, Session, params};
+use crate::synthetic::Stored;
 use crate::{cost, stages, synthetic};
 use optc_base::nearest;
 use optc_elab::TrainProgram;
@@ -216,12 +217,13 @@ pub(crate) fn optimizer_step(
     expression: &str,
     file: Option<&Path>,
     shapes: &[Vec<usize>],
+    stored: Stored,
     threads: usize,
     messages: &Messages,
 ) -> Result<(TrainProgram, Session, bool), Failed> {
     let expression = &*synthetic::completed(expression, file);
     let attempt = |text: &str| {
-        let mut session = synthetic::optimizer(text, file, shapes);
+        let mut session = synthetic::optimizer(text, file, shapes, stored);
         session.check();
         if session.has_errors() {
             return Err(session);
@@ -254,7 +256,7 @@ pub(crate) fn optimizer_step(
 }
 
 fn optimizer(expression: &str, file: Option<&Path>, messages: &Messages) -> Result<(), Failed> {
-    let (program, _, transform) = optimizer_step(expression, file, &[vec![1000, 1000]], 1, messages)?;
+    let (program, _, transform) = optimizer_step(expression, file, &[vec![1000, 1000]], Stored::F32, 1, messages)?;
     let cost = cost::cost(&program);
     let number = |x: f64| {
         let rounded = (x * 1000.0).round() / 1000.0;
@@ -285,7 +287,7 @@ fn optimizer(expression: &str, file: Option<&Path>, messages: &Messages) -> Resu
 }
 
 /// The name of a hyperparameter without the number of its stage: `adamw.lr` of `1.adamw.lr`.
-fn hyper_name(name: &str) -> &str {
+pub(crate) fn hyper_name(name: &str) -> &str {
     match name.split_once('.') {
         Some((stage, rest)) if !stage.is_empty() && stage.bytes().all(|b| b.is_ascii_digit()) => rest,
         _ => name,

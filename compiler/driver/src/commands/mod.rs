@@ -1,6 +1,7 @@
 //! What the commands of the command line do, one module each.
 
 pub mod bench;
+pub mod build;
 pub mod check;
 pub mod explain;
 pub mod fmt;
@@ -40,6 +41,13 @@ pub fn dispatch(cli: &Cli, messages: &Messages) -> Result<(), Failed> {
                 Some(optimizer) => bench::optimizer(file, optimizer, *size, *tensors, &settings, messages),
                 None => bench::spec(file, name.as_deref(), set, &settings, messages),
             }
+        }
+        Command::Build { file, optimizer, emit, name, dtypes, target, output } => {
+            let file = file.as_deref();
+            build::build(
+                &build::Options { file, optimizer, emit, name: name.as_deref(), dtypes, target: target.as_deref(), output },
+                messages,
+            )
         }
         Command::New { folder } => match crate::new_project::create(folder) {
             Ok(()) => {

@@ -1,0 +1,121 @@
+//! Ahead-of-time builds: an optimizer as an object file with a C header, as libraries, as packages for other frameworks.
+
+pub mod archive;
+pub mod header;
+pub mod rule;
+
+use crate::messages::Messages;
+use crate::session::Failed;
+use crate::synthetic::Stored;
+use rule::Built;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What a build writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Emit {
+    /// An object file.
+    Obj,
+    /// A C header.
+    Header,
+    /// An archive of the object file.
+    Staticlib,
+    /// A shared library (needs the system's C compiler as a linker).
+    Cdylib,
+    /// Cranelift's intermediate code, as text.
+    Clif,
+    /// Machine code, as text.
+    Asm,
+}
+
+/// What is to be built.
+#[derive(Clone, Debug)]
+pub struct Request<'a> {
+    /// The spec that defines the optimizer, if it is not the library's.
+    pub file: Option<&'a Path>,
+    /// The optimizer: a name, or an expression such as `adamw(weight_decay = 0.1)`.
+    pub optimizer: &'a str,
+    /// Prefix of all names; by default the optimizer's.
+    pub name: Option<&'a str>,
+    /// Element types.
+    pub stored: &'a [Stored],
+    /// A target triple; this machine's if absent.
+    pub target: Option<&'a str>,
+    /// What is written.
+    pub emit: &'a [Emit],
+    /// Where to.
+    pub folder: &'a Path,
+}
+
+/// Builds, and tells which files were written.
+///
+/// # Errors
+/// A mistake in the spec; a rule that is not of the form that leaves of any length need (`R0130`); a target there is no code for; trouble with files. Why has been printed.
+pub fn build(request: &Request<'_>, messages: &Messages) -> Result<Vec<PathBuf>, Failed> {
+    let built = rule::build(request, messages)?;
+    let write = |name: String, bytes: &[u8]| -> Result<PathBuf, Failed> {
+        let path = request.folder.join(name);
+        let written = std::fs::create_dir_all(request.folder).and_then(|()| std::fs::write(&path, bytes));
+        written.map_err(|e| messages.error("R0102", &format!("cannot write {}: {e}", path.display()), None)).map_err(|()| Failed)?;
+        Ok(path)
+    };
+    let mut object = None;
+    let mut code = || -> Result<Vec<u8>, Failed> {
+        if object.is_none() {
+            let made = optc_cranelift::object::object(&built.library, request.target);
+            object = Some(
+                made.map_err(|e| messages.error("R0131", &e.to_string(), Some("`--target aarch64-unknown-linux-gnu`")))
+                    .map_err(|()| Failed)?,
+            );
+        }
+        Ok(object.clone().unwrap_or_default())
+    };
+    let name = &built.library.name;
+    let mut files = Vec::new();
+    for emit in request.emit {
+        files.push(match emit {
+            Emit::Obj => write(format!("{name}.o"), &code()?)?,
+            Emit::Header => write(format!("{name}.h"), header::header(&built).as_bytes())?,
+            Emit::Staticlib => write(format!("lib{name}.a"), &archive::archive(&format!("{name}.o"), &code()?, &built.symbols()))?,
+            Emit::Cdylib => {
+                let object = write(format!("{name}.o"), &code()?)?;
+                let library = request.folder.join(format!("lib{name}.so"));
+                let linked = link(request, &object, &library);
+                if !request.emit.contains(&Emit::Obj) {
+                    // A file that is gone already does no harm.
+                    let _ = std::fs::remove_file(&object);
+                }
+                linked.map_err(|why| messages.error("R0132", &why, Some("`--emit obj,header` needs no linker"))).map_err(|()| Failed)?;
+                library
+            }
+            Emit::Clif => write(format!("{name}.clif"), text(&built, optc_cranelift::clif).as_bytes())?,
+            Emit::Asm => write(format!("{name}.asm"), text(&built, optc_cranelift::asm).as_bytes())?,
+        });
+    }
+    Ok(files)
+}
+
+/// Links a shared library with the system's C compiler, or the one that the environment variable `CC` names.
+fn link(request: &Request<'_>, object: &Path, library: &Path) -> Result<(), String> {
+    let cc = std::env::var("CC").ok().filter(|cc| !cc.trim().is_empty()).unwrap_or_else(|| match request.target {
+        Some(triple) if triple.starts_with("aarch64") && !cfg!(target_arch = "aarch64") => "aarch64-linux-gnu-gcc".to_string(),
+        _ => "cc".to_string(),
+    });
+    let mut words = cc.split_whitespace();
+    let mut command = Command::new(words.next().unwrap_or("cc"));
+    command.args(words).args(["-shared", "-o"]).arg(library).arg(object).arg("-lm");
+    match command.output() {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(format!("`{cc}` could not link: {}", String::from_utf8_lossy(&output.stderr).trim())),
+        Err(e) => Err(format!("cannot run the linker `{cc}`: {e}")),
+    }
+}
+
+/// The code of each function of each element type, as text.
+fn text(built: &Built, print: impl Fn(&[optc_ir::kernel::Kernel], &optc_abi::plan::Plan) -> String) -> String {
+    let mut out = String::new();
+    for part in &built.parts {
+        out.push_str(&format!("; ==== {}\n{}\n", part.name, print(&part.kernels, &part.plan)));
+    }
+    out
+}

@@ -1,0 +1,48 @@
+//! `optc build`: an optimizer for use elsewhere.
+
+use super::say;
+use crate::build::{self, Emit};
+use crate::messages::Messages;
+use crate::session::Failed;
+use crate::synthetic::Stored;
+use std::path::Path;
+
+/// What the command line asks for.
+pub struct Options<'a> {
+    /// A spec.
+    pub file: Option<&'a Path>,
+    /// The optimizer.
+    pub optimizer: &'a str,
+    /// What is written.
+    pub emit: &'a [Emit],
+    /// Prefix of names.
+    pub name: Option<&'a str>,
+    /// Element types.
+    pub dtypes: &'a [Stored],
+    /// Target triple.
+    pub target: Option<&'a str>,
+    /// Where to.
+    pub output: &'a Path,
+}
+
+/// Builds, and says what was written.
+///
+/// # Errors
+/// As [`build::build`].
+pub fn build(options: &Options<'_>, messages: &Messages) -> Result<(), Failed> {
+    let mut stored = options.dtypes.to_vec();
+    stored.dedup();
+    let request = build::Request {
+        file: options.file,
+        optimizer: options.optimizer,
+        name: options.name,
+        stored: &stored,
+        target: options.target,
+        emit: options.emit,
+        folder: options.output,
+    };
+    for path in build::build(&request, messages)? {
+        say(&path.display().to_string());
+    }
+    Ok(())
+}
