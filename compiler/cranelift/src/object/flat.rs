@@ -60,6 +60,16 @@ pub struct Flat {
 }
 
 impl Flat {
+    /// Whether the number of the step matters.
+    pub fn counts_steps(&self) -> bool {
+        // What only counts on does nothing with it.
+        self.actions.iter().any(|a| match a {
+            Action::Scalars { buffers, .. } => buffers.contains(&At::Counter) && buffers.iter().any(|b| !matches!(b, At::Counter)),
+            Action::Pass { buffers, .. } => buffers.contains(&At::Counter),
+            _ => false,
+        })
+    }
+
     /// How often it goes over the leaf.
     pub fn passes(&self) -> usize {
         self.actions.iter().filter(|a| matches!(a, Action::Pass { .. } | Action::CopyArray { .. })).count()

@@ -2,7 +2,11 @@
 
 pub mod archive;
 pub mod header;
+mod jax;
+pub mod names;
 pub mod rule;
+pub mod source;
+mod torch;
 
 use crate::messages::Messages;
 use crate::session::Failed;
@@ -22,6 +26,10 @@ pub enum Emit {
     Staticlib,
     /// A shared library (needs the system's C compiler as a linker).
     Cdylib,
+    /// A Python module with a `torch.optim.Optimizer`, and the shared library that it calls.
+    Torch,
+    /// A Python module with an Optax transformation, and the shared library that it calls.
+    Jax,
     /// Cranelift's intermediate code, as text.
     Clif,
     /// Machine code, as text.
@@ -53,12 +61,7 @@ pub struct Request<'a> {
 /// A mistake in the spec; a rule that is not of the form that leaves of any length need (`R0130`); a target there is no code for; trouble with files. Why has been printed.
 pub fn build(request: &Request<'_>, messages: &Messages) -> Result<Vec<PathBuf>, Failed> {
     let built = rule::build(request, messages)?;
-    let write = |name: String, bytes: &[u8]| -> Result<PathBuf, Failed> {
-        let path = request.folder.join(name);
-        let written = std::fs::create_dir_all(request.folder).and_then(|()| std::fs::write(&path, bytes));
-        written.map_err(|e| messages.error("R0102", &format!("cannot write {}: {e}", path.display()), None)).map_err(|()| Failed)?;
-        Ok(path)
-    };
+    let write = |name: String, bytes: &[u8]| write_file(request, &name, bytes, messages);
     let mut object = None;
     let mut code = || -> Result<Vec<u8>, Failed> {
         if object.is_none() {
@@ -73,26 +76,52 @@ pub fn build(request: &Request<'_>, messages: &Messages) -> Result<Vec<PathBuf>,
     let name = &built.library.name;
     let mut files = Vec::new();
     for emit in request.emit {
-        files.push(match emit {
+        let file = match emit {
             Emit::Obj => write(format!("{name}.o"), &code()?)?,
             Emit::Header => write(format!("{name}.h"), header::header(&built).as_bytes())?,
             Emit::Staticlib => write(format!("lib{name}.a"), &archive::archive(&format!("{name}.o"), &code()?, &built.symbols()))?,
-            Emit::Cdylib => {
-                let object = write(format!("{name}.o"), &code()?)?;
-                let library = request.folder.join(format!("lib{name}.so"));
-                let linked = link(request, &object, &library);
-                if !request.emit.contains(&Emit::Obj) {
-                    // A file that is gone already does no harm.
-                    let _ = std::fs::remove_file(&object);
+            Emit::Torch | Emit::Jax => {
+                let framework = if *emit == Emit::Torch { "torch" } else { "optax" };
+                let names = names::names(&built, &built.doc, framework);
+                let summary = built.summary();
+                let module =
+                    if *emit == Emit::Torch { torch::module(&built, &names, &summary) } else { jax::module(&built, &names, &summary) };
+                let unknown =
+                    |what: String| messages.error("R0130", &format!("`{}` has no form in Python: {what}", request.optimizer), None);
+                let module = module.map_err(unknown).map_err(|()| Failed)?;
+                if !request.emit.contains(&Emit::Cdylib) && !files.iter().any(|f: &PathBuf| f.extension().is_some_and(|e| e == "so")) {
+                    files.push(shared(request, name, &code()?, messages)?);
                 }
-                linked.map_err(|why| messages.error("R0132", &why, Some("`--emit obj,header` needs no linker"))).map_err(|()| Failed)?;
-                library
+                write(format!("{name}_{framework}.py"), module.as_bytes())?
             }
+            Emit::Cdylib => shared(request, name, &code()?, messages)?,
             Emit::Clif => write(format!("{name}.clif"), text(&built, optc_cranelift::clif).as_bytes())?,
             Emit::Asm => write(format!("{name}.asm"), text(&built, optc_cranelift::asm).as_bytes())?,
-        });
+        };
+        files.push(file);
     }
     Ok(files)
+}
+
+/// A file of this name with these bytes in the folder that was asked for.
+fn write_file(request: &Request<'_>, name: &str, bytes: &[u8], messages: &Messages) -> Result<PathBuf, Failed> {
+    let path = request.folder.join(name);
+    let written = std::fs::create_dir_all(request.folder).and_then(|()| std::fs::write(&path, bytes));
+    written.map_err(|e| messages.error("R0102", &format!("cannot write {}: {e}", path.display()), None)).map_err(|()| Failed)?;
+    Ok(path)
+}
+
+/// The shared library of an object file.
+fn shared(request: &Request<'_>, name: &str, object: &[u8], messages: &Messages) -> Result<PathBuf, Failed> {
+    let object = write_file(request, &format!("{name}.o"), object, messages)?;
+    let library = request.folder.join(format!("lib{name}.so"));
+    let linked = link(request, &object, &library);
+    if !request.emit.contains(&Emit::Obj) {
+        // A file that is gone already does no harm.
+        let _ = std::fs::remove_file(&object);
+    }
+    linked.map_err(|why| messages.error("R0132", &why, Some("`--emit obj,header` needs no linker"))).map_err(|()| Failed)?;
+    Ok(library)
 }
 
 /// Links a shared library with the system's C compiler, or the one that the environment variable `CC` names.

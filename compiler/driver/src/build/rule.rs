@@ -78,9 +78,30 @@ pub struct Built {
     pub variants: Vec<Variant>,
     /// Code that can be shown.
     pub parts: Vec<Part>,
+    /// The update as it is written out in other languages.
+    pub source: Graphs,
+    /// The documentation of the optimizer.
+    pub doc: String,
+}
+
+/// The update of a leaf as graphs.
+#[derive(Clone, Debug, Default)]
+pub struct Graphs {
+    /// Names of the inputs: `w`, `g`, `t`, `s_STATE`, `h_HYPER`.
+    pub inputs: Vec<String>,
+    /// Gives the new weight and states.
+    pub step: Graph,
+    /// Gives the change of the weight and the new states.
+    pub delta: Graph,
 }
 
 impl Built {
+    /// The first sentence of the documentation.
+    pub fn summary(&self) -> String {
+        let first = self.doc.lines().next().unwrap_or_default().trim();
+        if first.is_empty() { self.expression.clone() } else { first.to_string() }
+    }
+
     /// Names of all functions.
     pub fn symbols(&self) -> Vec<String> {
         let mut names = vec![format!("{}_defaults", self.library.name), format!("{}_error", self.library.name)];
@@ -119,6 +140,8 @@ pub fn build(request: &Request<'_>, messages: &Messages) -> Result<Built, Failed
         hyper: Vec::new(),
         variants: Vec::new(),
         parts: Vec::new(),
+        source: Graphs::default(),
+        doc: String::new(),
     };
     for &stored in request.stored {
         let mut made = Vec::new();
@@ -149,6 +172,10 @@ pub fn build(request: &Request<'_>, messages: &Messages) -> Result<Built, Failed
         built.library.rules.push(rule(&prefix, stored, &states, &lowered));
         for (function, piece) in [("step", &lowered.step), ("delta", &lowered.delta), ("init", &lowered.init)] {
             built.parts.push(Part { name: format!("{prefix}_{function}"), kernels: piece.kernels.clone(), plan: piece.plan.clone() });
+        }
+        if built.variants.is_empty() {
+            built.source = lowered.graphs(&built.hyper, &states);
+            built.doc = documentation(&session, request.optimizer);
         }
         built.variants.push(Variant { stored, states, change_in_place: lowered.delta.flat.passes() <= 1 });
     }
@@ -214,12 +241,17 @@ struct Piece {
     kernels: Vec<Kernel>,
     plan: Plan,
     flat: Flat,
+    simplified: Graph,
 }
 
 /// The functions of a rule at one length.
 struct Lowered {
     /// Slots that are states.
     states: Vec<usize>,
+    /// Where the inputs of the step come from.
+    inputs: Vec<Source>,
+    /// The output that is the weight, those that are states.
+    outputs: Vec<usize>,
     step: Piece,
     delta: Piece,
     init: Piece,
@@ -228,6 +260,24 @@ struct Lowered {
 impl Lowered {
     fn functions(&self) -> [&Flat; 3] {
         [&self.step.flat, &self.delta.flat, &self.init.flat]
+    }
+
+    /// The update as graphs with names.
+    fn graphs(&self, hyper: &[HyperDecl], states: &[StateDecl]) -> Graphs {
+        let name = |source: &Source| match *source {
+            Source::Array(WEIGHT) => "w".to_string(),
+            Source::Array(GRADIENT) => "g".to_string(),
+            Source::Array(k) => format!("s_{}", states[k - STATES].name),
+            Source::Counter => super::source::STEPS_BEFORE.to_string(),
+            Source::Hyper(k) => format!("h_{}", hyper[k].name),
+            Source::Nothing => "None".to_string(),
+        };
+        let only = |graph: &Graph| {
+            let mut graph = graph.clone();
+            graph.outputs = self.outputs.iter().map(|&k| graph.outputs[k]).collect();
+            graph
+        };
+        Graphs { inputs: self.inputs.iter().map(name).collect(), step: only(&self.step.simplified), delta: only(&self.delta.simplified) }
     }
 }
 
@@ -265,6 +315,7 @@ fn lower(program: &TrainProgram, length: usize) -> Result<Lowered, String> {
     let alias = options.alias.iter().copied().filter(|&(_, input)| input != weight).collect();
     let options = CompileOptions { alias, updates: true, ..options };
     let delta = piece(change, &options, length, &inputs, &outputs_of_change).map_err(no)?;
+    let given = inputs;
 
     let (start, filled) = without_splats(initial(program, weight, &states));
     let inputs: Vec<Source> = start.inputs.iter().map(|i| if i.name == "w" { Source::Array(WEIGHT) } else { Source::Nothing }).collect();
@@ -276,14 +327,15 @@ fn lower(program: &TrainProgram, length: usize) -> Result<Lowered, String> {
             init.flat.fill(STATES + i, program.slots[states[i]].ty.len() == 1, element);
         }
     }
-    Ok(Lowered { states, step, delta, init })
+    let outputs = [weight].into_iter().chain(states.iter().copied()).collect();
+    Ok(Lowered { states, inputs: given, outputs, step, delta, init })
 }
 
 fn piece(graph: Graph, options: &CompileOptions, length: usize, inputs: &[Source], outputs: &[Source]) -> Result<Piece, NotFlat> {
-    let planned = pipeline::plan(graph, options, &mut Timings::default()).planned;
+    let pipeline::Stages { planned, simplified } = pipeline::plan(graph, options, &mut Timings::default());
     let kernels: Vec<Kernel> = planned.kernels.into_iter().map(|k| k.kernel).collect();
     let flat = object::flatten(&planned.plan, &kernels, length, inputs, outputs)?;
-    Ok(Piece { kernels, plan: planned.plan, flat })
+    Ok(Piece { kernels, plan: planned.plan, flat, simplified })
 }
 
 /// The update with the change of the weight in the place of its new value: what `w - x` subtracts, as it is, or the difference.
@@ -387,6 +439,15 @@ fn hyperparameters(program: &TrainProgram, session: &Session) -> Vec<HyperDecl> 
             HyperDecl { name, value: Hyper { default, low, high } }
         })
         .collect()
+}
+
+/// The documentation of the first optimizer in an expression.
+fn documentation(session: &Session, expression: &str) -> String {
+    let first = expression.split(|c: char| !c.is_alphanumeric() && c != '_').find(|w| !w.is_empty()).unwrap_or_default();
+    let items = session.program.modules.iter().flat_map(|m| &m.file.items);
+    let found =
+        items.into_iter().find(|item| matches!(&item.kind, ItemKind::Fn(f) if f.kind == FnKind::Optimizer && &*f.name.text == first));
+    found.map(|item| item.doc.to_string()).unwrap_or_default()
 }
 
 /// An end of a range.
