@@ -43,8 +43,37 @@ pub(super) enum Action {
     CopyScalar { from: At, to: At, bytes: usize },
     /// An array of the leaf is copied; bytes of an element.
     CopyArray { from: usize, to: usize, size: i64 },
+    /// One or the other, as a bool scalar says.
+    Cond { pred: At, then: Vec<Action>, otherwise: Vec<Action> },
     /// Each element of an array of the leaf (the one element, if it has one) becomes these bytes.
     Fill { to: usize, scalar: bool, element: Vec<u8> },
+}
+
+impl Action {
+    /// Calls `visit` on this and on what stands under conditions.
+    pub(super) fn walk<'a>(&'a self, visit: &mut dyn FnMut(&'a Action)) {
+        visit(self);
+        if let Action::Cond { then, otherwise, .. } = self {
+            then.iter().chain(otherwise).for_each(|a| a.walk(visit));
+        }
+    }
+
+    /// Whether it touches nothing but scalars.
+    pub(super) fn on_scalars(&self) -> bool {
+        let mut all = true;
+        self.walk(&mut |a| all &= matches!(a, Action::Scalars { .. } | Action::CopyScalar { .. } | Action::Cond { .. }));
+        all
+    }
+
+    /// Places it reads or writes.
+    fn places(&self) -> Vec<&At> {
+        match self {
+            Action::Scalars { buffers, .. } | Action::Pass { buffers, .. } => buffers.iter().collect(),
+            Action::CopyScalar { from, to, .. } => vec![from, to],
+            Action::Cond { pred, .. } => vec![pred],
+            Action::CopyArray { .. } | Action::Fill { .. } => Vec::new(),
+        }
+    }
 }
 
 /// What a function does for a leaf.
@@ -62,17 +91,22 @@ pub struct Flat {
 impl Flat {
     /// Whether the number of the step matters.
     pub fn counts_steps(&self) -> bool {
+        let mut found = false;
         // What only counts on does nothing with it.
-        self.actions.iter().any(|a| match a {
-            Action::Scalars { buffers, .. } => buffers.contains(&At::Counter) && buffers.iter().any(|b| !matches!(b, At::Counter)),
-            Action::Pass { buffers, .. } => buffers.contains(&At::Counter),
-            _ => false,
-        })
+        let idle = |a: &Action| matches!(a, Action::Scalars { buffers, .. } if buffers.iter().all(|b| *b == At::Counter));
+        for action in &self.actions {
+            action.walk(&mut |a| found |= !idle(a) && a.places().contains(&&At::Counter));
+        }
+        found
     }
 
     /// How often it goes over the leaf.
     pub fn passes(&self) -> usize {
-        self.actions.iter().filter(|a| matches!(a, Action::Pass { .. } | Action::CopyArray { .. })).count()
+        let mut count = 0;
+        for action in &self.actions {
+            action.walk(&mut |a| count += usize::from(matches!(a, Action::Pass { .. } | Action::CopyArray { .. })));
+        }
+        count
     }
 }
 
@@ -130,12 +164,10 @@ pub fn flatten(
         return Err(NotFlat("it keeps arrays between two passes over a leaf".to_string()));
     }
     let constants: Vec<Vec<u8>> = plan.constants.iter().map(|t| t.bytes().to_vec()).collect();
-    let single = |at: &At| matches!(at, At::Array(_, 0));
-    let scalars_each = actions.iter().any(|a| match a {
-        Action::Scalars { buffers, .. } => buffers.iter().any(single),
-        Action::CopyScalar { from, to, .. } => single(from) || single(to),
-        _ => false,
-    });
+    let mut scalars_each = false;
+    for action in actions.iter().filter(|a| a.on_scalars()) {
+        action.walk(&mut |a| scalars_each |= a.places().iter().any(|at| matches!(at, At::Array(_, 0))));
+    }
     Ok(Flat { actions, scratch, constants, kernels: kernels.to_vec(), scalars_each })
 }
 
@@ -166,7 +198,15 @@ impl Reader<'_> {
             Instr::Conv(_) => no("it convolves"),
             Instr::Lib { .. } => no("it calls the runtime's library (random numbers, sorting, factorizations)"),
             Instr::Loop { .. } => no("it has a loop at run time"),
-            Instr::Cond { .. } => no("it has a condition at run time over arrays"),
+            Instr::Cond { pred, then, otherwise } => {
+                let side = |code: &[Instr]| {
+                    let mut actions = Vec::new();
+                    code.iter().try_for_each(|i| self.instr(i, &mut actions)).map(|()| actions)
+                };
+                let action = Action::Cond { pred: self.at(pred, 0)?, then: side(then)?, otherwise: side(otherwise)? };
+                actions.push(action);
+                Ok(())
+            }
             Instr::Guard { .. } => no("it may end before it is done"),
         }
     }

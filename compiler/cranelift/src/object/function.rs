@@ -123,15 +123,14 @@ impl Object {
 
     /// `RULE_NAME_many`, `RULE_NAME` and, where asked for, the form for XLA.
     pub(super) fn function(&mut self, library: &Library, rule: &Rule, function: &Function, level: Option<Level>) -> Result<(), Error> {
-        let used: BTreeSet<usize> = function
-            .flat
-            .actions
-            .iter()
-            .filter_map(|a| match a {
-                Action::Scalars { kernel, .. } | Action::Pass { kernel, .. } => Some(*kernel),
-                _ => None,
-            })
-            .collect();
+        let mut used: BTreeSet<usize> = BTreeSet::new();
+        for action in &function.flat.actions {
+            action.walk(&mut |a| {
+                if let Action::Scalars { kernel, .. } | Action::Pass { kernel, .. } = a {
+                    used.insert(*kernel);
+                }
+            });
+        }
         let mut works = Vec::new();
         for k in 0..self.levels.len() {
             let kernels = self.kernels(&function.flat.kernels, &used, k)?;
@@ -149,10 +148,14 @@ impl Object {
         let constants = flat.constants.iter().map(|c| self.data(Some(c.clone()), 16)).collect::<Result<Vec<_>, Error>>()?;
         self.define(None, &[types::I64, types::I64, types::I32, types::I64], None, |object, c| {
             let (count, leaves, step, hyper) = (c.params[0], c.params[1], c.params[2], c.params[3]);
-            let most = flat
-                .actions
-                .iter()
-                .map(|a| if let Action::Scalars { buffers, .. } | Action::Pass { buffers, .. } = a { buffers.len() } else { 0 });
+            let mut most = 1;
+            for action in &flat.actions {
+                action.walk(&mut |a| {
+                    if let Action::Scalars { buffers, .. } | Action::Pass { buffers, .. } = a {
+                        most = most.max(buffers.len());
+                    }
+                });
+            }
             let scratch = c.slot(flat.scratch.max(16), 4);
             let counter = c.slot(16, 4);
             let mut w = Work {
@@ -160,7 +163,7 @@ impl Object {
                 counter,
                 hyper,
                 leaf: None,
-                addresses: c.slot(8 * most.max().unwrap_or(1), 4),
+                addresses: c.slot(8 * most, 4),
                 sizes: c.slot(16, 4),
                 // Kernels report indices out of range there; those here have none.
                 status: c.slot(64, 4),
@@ -173,13 +176,12 @@ impl Object {
                     })
                     .collect(),
             };
-            let scalar = |a: &Action| matches!(a, Action::Scalars { .. } | Action::CopyScalar { .. });
             let set_counter = |w: &Work, c: &mut Code<'_>| {
                 c.b.ins().store(plain(), step, w.counter, 0);
             };
             set_counter(&w, c);
             if !flat.scalars_each {
-                for action in flat.actions.iter().filter(|a| scalar(a)) {
+                for action in flat.actions.iter().filter(|a| a.on_scalars()) {
                     w.action(object, c, action)?;
                 }
             }
@@ -195,7 +197,7 @@ impl Object {
                 if flat.scalars_each {
                     set_counter(&w, c);
                 }
-                for action in flat.actions.iter().filter(|a| flat.scalars_each || !scalar(a)) {
+                for action in flat.actions.iter().filter(|a| flat.scalars_each || !a.on_scalars()) {
                     w.action(object, c, action)?;
                 }
                 Ok(())
@@ -458,6 +460,20 @@ impl Work {
                 let (from, to) = (self.array(c, *from), self.array(c, *to));
                 let bytes = c.b.ins().imul_imm_s(self.leaf().n, *size);
                 c.b.ins().call(copy, &[to, from, bytes]);
+            }
+            Action::Cond { pred, then, otherwise } => {
+                let pred = self.address(c, pred);
+                let truth = c.b.ins().load(types::I8, plain(), pred, 0);
+                let blocks = [c.block(), c.block(), c.block()];
+                c.b.ins().brif(truth, blocks[0], &[], blocks[1], &[]);
+                for (block, actions) in [(blocks[0], then), (blocks[1], otherwise)] {
+                    c.enter(block);
+                    for action in actions {
+                        self.action(object, c, action)?;
+                    }
+                    c.b.ins().jump(blocks[2], &[]);
+                }
+                c.enter(blocks[2]);
             }
             Action::Fill { to, scalar, element } => {
                 let to = self.array(c, *to);

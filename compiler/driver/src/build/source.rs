@@ -27,30 +27,12 @@ const LONGEST: usize = 60;
 /// # Errors
 /// An operation that has no elementwise form, by name.
 pub fn source(graph: &Graph, inputs: &[String], dialect: Dialect) -> Result<(String, Vec<String>), String> {
-    let live = graph.live();
-    let mut uses: FxHashMap<NodeId, usize> = FxHashMap::default();
-    for id in graph.ids().filter(|id| live[id.index()]) {
-        for &o in &graph.node(id).operands {
-            *uses.entry(o).or_default() += 1;
-        }
-    }
-    for &o in &graph.outputs {
-        *uses.entry(o).or_default() += 1;
-    }
-    let mut writer = Writer { graph, dialect, text: String::new(), values: FxHashMap::default(), next: 0 };
+    let mut writer = Writer { graph, dialect, text: String::new(), values: FxHashMap::default(), tuples: FxHashMap::default(), next: 0, indent: 1 };
     for (input, name) in graph.inputs.iter().zip(inputs) {
         let number = dialect == Dialect::Torch && (name == STEPS_BEFORE || name.starts_with("h_"));
         writer.values.insert(input.node, Value { text: name.clone(), atom: true, product: false, number });
     }
-    for id in graph.ids().filter(|id| live[id.index()]) {
-        if writer.values.contains_key(&id) {
-            continue;
-        }
-        let value = writer.value(id)?;
-        let shared = uses.get(&id).copied().unwrap_or(0) > 1;
-        let value = if !value.atom && (shared || value.text.len() > LONGEST) { writer.bind(value) } else { value };
-        writer.values.insert(id, value);
-    }
+    writer.nodes()?;
     let results = graph.outputs.iter().map(|o| writer.values[o].text.clone()).collect();
     Ok((writer.text, results))
 }
@@ -71,14 +53,92 @@ struct Writer<'g> {
     dialect: Dialect,
     text: String,
     values: FxHashMap<NodeId, Value>,
+    /// Results of conditions.
+    tuples: FxHashMap<NodeId, Vec<Value>>,
     next: usize,
+    indent: usize,
 }
 
 impl Writer<'_> {
-    fn bind(&mut self, value: Value) -> Value {
-        let name = format!("x{}", self.next);
+    /// Writes what the outputs need, in order.
+    fn nodes(&mut self) -> Result<(), String> {
+        let graph = self.graph;
+        let live = graph.live();
+        let mut uses: FxHashMap<NodeId, usize> = FxHashMap::default();
+        let operands = graph.ids().filter(|id| live[id.index()]).flat_map(|id| graph.node(id).operands.iter().copied());
+        for id in operands.chain(graph.outputs.iter().copied()) {
+            *uses.entry(id).or_default() += 1;
+        }
+        for id in graph.ids().filter(|id| live[id.index()]) {
+            if self.values.contains_key(&id) {
+                continue;
+            }
+            let node = graph.node(id);
+            if let Op::Cond { then, otherwise } = &node.op {
+                let results = self.condition(node, then, otherwise)?;
+                self.tuples.insert(id, results);
+                continue;
+            }
+            let value = self.value(id)?;
+            let shared = uses.get(&id).copied().unwrap_or(0) > 1;
+            let value = if !value.atom && (shared || value.text.len() > LONGEST) { self.bind(value) } else { value };
+            self.values.insert(id, value);
+        }
+        Ok(())
+    }
+
+    fn line(&mut self, text: &str) {
+        let _ = writeln!(self.text, "{}{text}", "    ".repeat(self.indent));
+    }
+
+    /// One side of a condition or the other: a statement where the condition is a number, else both are computed and one is taken.
+    fn condition(&mut self, node: &Node, then: &Graph, otherwise: &Graph) -> Result<Vec<Value>, String> {
+        let pred = self.values[&node.operands[0]].clone();
+        let arguments: Vec<Value> = node.operands[1..].iter().map(|o| self.values[o].clone()).collect();
+        let names: Vec<String> = then.outputs.iter().map(|_| self.fresh()).collect();
+        let mut sides: Vec<Vec<Value>> = Vec::new();
+        for (k, side) in [then, otherwise].into_iter().enumerate() {
+            if pred.number {
+                let head = if k == 0 { format!("if {}:", pred.text) } else { "else:".to_string() };
+                self.line(&head);
+            }
+            let deeper = usize::from(pred.number);
+            let values = side.inputs.iter().zip(&arguments).map(|(i, v)| (i.node, v.clone())).collect();
+            let text = std::mem::take(&mut self.text);
+            let mut inner =
+                Writer { graph: side, dialect: self.dialect, text, values, tuples: FxHashMap::default(), next: self.next, indent: self.indent + deeper };
+            inner.nodes()?;
+            let results: Vec<Value> = side.outputs.iter().map(|o| inner.values[o].clone()).collect();
+            (self.next, self.text) = (inner.next, inner.text);
+            if pred.number {
+                self.indent += 1;
+                for (name, value) in names.iter().zip(&results) {
+                    self.line(&format!("{name} = {}", value.text));
+                }
+                self.indent -= 1;
+            }
+            sides.push(results);
+        }
+        let mut out = Vec::new();
+        for (k, name) in names.into_iter().enumerate() {
+            let (a, b) = (&sides[0][k], &sides[1][k]);
+            if !pred.number {
+                let lib = if self.dialect == Dialect::Jax { "jnp" } else { "torch" };
+                self.line(&format!("{name} = {lib}.where({}, {}, {})", pred.text, a.text, b.text));
+            }
+            out.push(Value { text: name, atom: true, product: false, number: pred.number && a.number && b.number });
+        }
+        Ok(out)
+    }
+
+    fn fresh(&mut self) -> String {
         self.next += 1;
-        let _ = writeln!(self.text, "    {name} = {}", value.text);
+        format!("x{}", self.next - 1)
+    }
+
+    fn bind(&mut self, value: Value) -> Value {
+        let name = self.fresh();
+        self.line(&format!("{name} = {}", value.text));
         Value { text: name, atom: true, product: false, number: value.number }
     }
 
@@ -110,6 +170,7 @@ impl Writer<'_> {
             Op::Broadcast { .. } | Op::Reshape | Op::StopGradient => Ok(self.values[&node.operands[0]].clone()),
             Op::Cast => Ok(self.cast(node)),
             Op::Map(op) => self.map(*op, node),
+            Op::Result { index } if self.tuples.contains_key(&node.operands[0]) => Ok(self.tuples[&node.operands[0]][*index].clone()),
             other => {
                 let shown = format!("{other:?}");
                 Err(shown.split([' ', '(', '{']).next().unwrap_or_default().to_string())
