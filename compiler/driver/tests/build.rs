@@ -62,7 +62,7 @@ fn numbers(dtype: DType, n: usize, salt: usize) -> Tensor {
     let values: Vec<f64> = (0..n)
         .map(|i| {
             let k = (i * 2_654_435_761 + salt * 40_503) % 1_000_003;
-            if k % 17 == 0 { 0.0 } else { (k as f64 / 5e5 - 1.0) * 10f64.powi(-((k % 4) as i32)) }
+            if k.is_multiple_of(17) { 0.0 } else { (k as f64 / 5e5 - 1.0) * 10f64.powi(-((k % 4) as i32)) }
         })
         .collect();
     Tensor::from_f64(dtype, &[n], &values)
