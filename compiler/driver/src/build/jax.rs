@@ -1,12 +1,120 @@
 //! A module with an Optax transformation: the rule in `jax.numpy`, and on XLA's foreign function interface around a shared library.
 
-use super::names::Names;
-use super::rule::Built;
+use super::names::{Names, class_name};
+use super::rule::{Built, WEIGHT};
+use super::source::{self, Dialect};
+use super::torch::tuple;
+use optc_abi::DType;
+use std::fmt::Write;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// The module; `@TOKEN@`s are filled in.
+const TEMPLATE: &str = include_str!("jax_template.py");
+
+fn dtype(d: DType) -> &'static str {
+    match d {
+        DType::F32 => "float32",
+        DType::F64 => "float64",
+        DType::BF16 => "bfloat16",
+        DType::F16 => "float16",
+        DType::I32 => "int32",
+        DType::I64 => "int64",
+        DType::U32 => "uint32",
+        DType::U8 => "uint8",
+        DType::Bool => "bool",
+    }
+}
+
+fn truth(b: bool) -> String {
+    if b { "True" } else { "False" }.to_string()
+}
+
+/// What Optax calls a hyperparameter: `b1` for `beta1`, `learning_rate` for `lr`.
+fn argument(name: &str) -> String {
+    match name.strip_prefix("beta") {
+        Some(k) if !k.is_empty() && k.bytes().all(|c| c.is_ascii_digit()) => format!("b{k}"),
+        _ if name == "lr" => "learning_rate".to_string(),
+        _ => name.to_string(),
+    }
+}
 
 /// The module's text.
 ///
 /// # Errors
 /// An operation of the rule that has no form in `jax.numpy`.
-pub fn module(_built: &Built, _names: &Names, _summary: &str) -> Result<String, String> {
-    Err("not written yet".to_string())
+pub fn module(built: &Built, names: &Names, summary: &str) -> Result<String, String> {
+    let name = &built.library.name;
+    let Some(first) = built.variants.first() else { return Err("no element types".to_string()) };
+    let (rule, results) = source::source(&built.source.delta, &built.source.inputs, Dialect::Jax)?;
+    let mut body = rule;
+    let _ = writeln!(body, "    return {}", tuple(&results));
+    let rule_args: Vec<String> = ["w", "g"]
+        .map(String::from)
+        .into_iter()
+        .chain(first.states.iter().map(|s| format!("s_{}", s.name)))
+        .chain(built.hyper.iter().map(|h| format!("h_{}", h.name)))
+        .collect();
+    let init_inputs: Vec<String> =
+        built.source.init.inputs.iter().map(|i| if i.name == "w" { "s_w" } else { "None" }.to_string()).collect();
+    let (mut initial, drawn) = source::source(&built.source.init, &init_inputs, Dialect::Jax)?;
+    let mut drawn = drawn.into_iter();
+    let mut fresh = Vec::new();
+    for (state, fill) in first.states.iter().zip(&built.source.fills) {
+        let kind = dtype(state.dtype);
+        fresh.push(match fill {
+            Some(x) if state.scalar => format!("jnp.full((), {x:?}, jnp.{kind})"),
+            Some(0.0) => format!("jnp.zeros_like(s_w, dtype=jnp.{kind})"),
+            Some(x) => format!("jnp.full_like(s_w, {x:?}, dtype=jnp.{kind})"),
+            // A fresh array: states are overwritten in place, the weights are not theirs.
+            None => format!("jnp.array({}, copy=True)", drawn.next().unwrap_or_default()),
+        });
+    }
+    let _ = writeln!(initial, "    return {}", tuple(&fresh));
+    let kept: Vec<String> = built
+        .variants
+        .iter()
+        .map(|v| {
+            let kinds: Vec<String> = v.states.iter().map(|s| format!("{:?}", dtype(s.dtype))).collect();
+            format!("({:?}, {})", dtype(v.stored.dtype()), tuple(&kinds))
+        })
+        .collect();
+    let suffixes: Vec<String> =
+        built.variants.iter().map(|v| format!("({:?}, {:?})", v.stored.dtype().name(), dtype(v.stored.dtype()))).collect();
+    let kinds: Vec<&str> = built.variants.iter().map(|v| dtype(v.stored.dtype())).collect();
+    let live = built.source.delta.live();
+    let needs = built.source.inputs.iter().position(|i| i == "w").is_some_and(|k| live[built.source.delta.inputs[k].node.index()]);
+    let arguments: Vec<String> = built.hyper.iter().map(|h| argument(&h.name)).collect();
+    let defaults: Vec<String> = arguments.iter().zip(&names.defaults).map(|(a, d)| format!("{a}={d}")).collect();
+    let fields: String = names.states.iter().map(|n| format!("    {n}: optax.Updates\n")).collect();
+    let doc = format!("{summary}\n\nMade by optc {} from `{}`.", env!("CARGO_PKG_VERSION"), built.expression);
+    debug_assert_eq!(WEIGHT, 0);
+    let tokens: Vec<(&str, String)> = vec![
+        ("DOC", doc),
+        ("SUMMARY", summary.to_string()),
+        ("CLASS", class_name(name)),
+        ("FUNCTION", name.clone()),
+        ("LIBRARY", format!("lib{name}.so")),
+        ("DTYPES", kinds.join(", ")),
+        ("SUFFIXES", tuple(&suffixes)),
+        ("NAME", name.clone()),
+        ("SINGLE", tuple(&first.states.iter().map(|s| truth(s.scalar)).collect::<Vec<_>>())),
+        ("KEPT", tuple(&kept)),
+        ("NEEDS_WEIGHTS", truth(needs)),
+        ("NEEDS", if needs { String::new() } else { ", or not: this rule does not read them".to_string() }),
+        ("IN_PLACE", truth(built.variants.iter().all(|v| v.change_in_place))),
+        ("FIELDS", if fields.is_empty() { String::new() } else { format!("{fields}\n") }),
+        ("RULE_ARGS", rule_args.join(", ")),
+        ("RULE", body),
+        ("INITIAL", initial),
+        ("ARGS", defaults.join(", ")),
+        ("VALUES", tuple(&arguments).trim_start_matches('(').trim_end_matches(')').to_string()),
+    ];
+    let mut text = TEMPLATE.to_string();
+    for (token, value) in &tokens {
+        text = text.replace(&format!("@{token}@"), value);
+    }
+    // Modules of one name with other code must not share a target.
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    Ok(text.replace("@FINGERPRINT@", &format!("{:08x}", hasher.finish() as u32)))
 }

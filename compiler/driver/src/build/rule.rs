@@ -7,8 +7,8 @@ use crate::messages::Messages;
 use crate::pipeline::{self, CompileOptions, Timings};
 use crate::session::{Failed, Session};
 use crate::synthetic::{self, Stored};
-use optc_abi::DType;
 use optc_abi::plan::Plan;
+use optc_abi::{DType, Tensor};
 use optc_cranelift::object::{self, Flat, Function, Hyper, Library, NotFlat, Rule, Source, Xla, code};
 use optc_elab::TrainProgram;
 use optc_elab::program::SlotKind;
@@ -93,6 +93,10 @@ pub struct Graphs {
     pub step: Graph,
     /// Gives the change of the weight and the new states.
     pub delta: Graph,
+    /// Gives, of the weight, the initial values of the states that `fills` has none for.
+    pub init: Graph,
+    /// The initial value of each state that has one everywhere.
+    pub fills: Vec<Option<f64>>,
 }
 
 impl Built {
@@ -252,6 +256,8 @@ struct Lowered {
     inputs: Vec<Source>,
     /// The output that is the weight, those that are states.
     outputs: Vec<usize>,
+    /// Initial values of the states that have one everywhere.
+    fills: Vec<Option<f64>>,
     step: Piece,
     delta: Piece,
     init: Piece,
@@ -277,7 +283,13 @@ impl Lowered {
             graph.outputs = self.outputs.iter().map(|&k| graph.outputs[k]).collect();
             graph
         };
-        Graphs { inputs: self.inputs.iter().map(name).collect(), step: only(&self.step.simplified), delta: only(&self.delta.simplified) }
+        Graphs {
+            inputs: self.inputs.iter().map(name).collect(),
+            step: only(&self.step.simplified),
+            delta: only(&self.delta.simplified),
+            init: self.init.simplified.clone(),
+            fills: self.fills.clone(),
+        }
     }
 }
 
@@ -328,7 +340,15 @@ fn lower(program: &TrainProgram, length: usize) -> Result<Lowered, String> {
         }
     }
     let outputs = [weight].into_iter().chain(states.iter().copied()).collect();
-    Ok(Lowered { states, inputs: given, outputs, step, delta, init })
+    let number = |(i, element): (usize, &Option<Vec<u8>>)| {
+        let mut one = Tensor::zeros(program.slots[states[i]].ty.dtype, &[]);
+        element.as_ref().map(|bytes| {
+            one.bytes_mut().copy_from_slice(bytes);
+            one.get_f64(0)
+        })
+    };
+    let fills = filled.iter().enumerate().map(number).collect();
+    Ok(Lowered { states, inputs: given, outputs, fills, step, delta, init })
 }
 
 fn piece(graph: Graph, options: &CompileOptions, length: usize, inputs: &[Source], outputs: &[Source]) -> Result<Piece, NotFlat> {

@@ -27,7 +27,8 @@ const LONGEST: usize = 60;
 /// # Errors
 /// An operation that has no elementwise form, by name.
 pub fn source(graph: &Graph, inputs: &[String], dialect: Dialect) -> Result<(String, Vec<String>), String> {
-    let mut writer = Writer { graph, dialect, text: String::new(), values: FxHashMap::default(), tuples: FxHashMap::default(), next: 0, indent: 1 };
+    let mut writer =
+        Writer { graph, dialect, text: String::new(), values: FxHashMap::default(), tuples: FxHashMap::default(), next: 0, indent: 1 };
     for (input, name) in graph.inputs.iter().zip(inputs) {
         let number = dialect == Dialect::Torch && (name == STEPS_BEFORE || name.starts_with("h_"));
         writer.values.insert(input.node, Value { text: name.clone(), atom: true, product: false, number });
@@ -105,8 +106,15 @@ impl Writer<'_> {
             let deeper = usize::from(pred.number);
             let values = side.inputs.iter().zip(&arguments).map(|(i, v)| (i.node, v.clone())).collect();
             let text = std::mem::take(&mut self.text);
-            let mut inner =
-                Writer { graph: side, dialect: self.dialect, text, values, tuples: FxHashMap::default(), next: self.next, indent: self.indent + deeper };
+            let mut inner = Writer {
+                graph: side,
+                dialect: self.dialect,
+                text,
+                values,
+                tuples: FxHashMap::default(),
+                next: self.next,
+                indent: self.indent + deeper,
+            };
             inner.nodes()?;
             let results: Vec<Value> = side.outputs.iter().map(|o| inner.values[o].clone()).collect();
             (self.next, self.text) = (inner.next, inner.text);

@@ -1,0 +1,167 @@
+"""@DOC@
+
+`@FUNCTION@` is an Optax transformation, to be used in `optax.chain`, under `jit`, `scan`, `vmap` and `shard_map` like any other. On the CPU all leaves of
+@DTYPES@ are updated in one pass by @LIBRARY@, which lies beside this file, through XLA's foreign function interface: states in place, if they
+are donated. Elsewhere, and with `native=False`, the same rule runs as it is written out below in `jax.numpy`. Generated: change the spec, not this file.
+"""
+
+import ctypes
+import pathlib
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+__all__ = ["@FUNCTION@", "@CLASS@State"]
+
+_LIBRARY = ctypes.CDLL(str(pathlib.Path(__file__).with_name("@LIBRARY@")))
+_TARGETS = {}
+for _suffix, _dtype in @SUFFIXES@:
+    _TARGETS[jnp.dtype(_dtype)] = f"optc_@NAME@_{_suffix}_delta_@FINGERPRINT@"
+    jax.ffi.register_ffi_target(_TARGETS[jnp.dtype(_dtype)], jax.ffi.pycapsule(getattr(_LIBRARY, f"@NAME@_{_suffix}_delta_xla")), platform="cpu")
+
+# Whether each state is one number for the whole leaf.
+_SINGLE = @SINGLE@
+# Element types of the states, by that of the weights.
+_KEPT = {jnp.dtype(_of): tuple(jnp.dtype(k) for k in _kept) for _of, _kept in @KEPT@}
+_NEEDS_WEIGHTS = @NEEDS_WEIGHTS@
+_CHANGE_IN_PLACE = @IN_PLACE@
+
+
+class @CLASS@State(NamedTuple):
+    """How many steps were made, and for each state a tree like that of the weights."""
+
+    count: jax.Array
+@FIELDS@
+
+def _rule(t, dtype, @RULE_ARGS@):
+    """The rule in `jax.numpy`: the change of the weight, and the states, after step `t`."""
+@RULE@
+
+def _initial(w):
+    """Fresh states of a leaf."""
+    dtype = jnp.promote_types(w.dtype, jnp.float32)  # noqa: F841 (the states may ask for it)
+    s_w = w
+@INITIAL@
+
+def _kept(dtype):
+    """Element types of the states of a leaf."""
+    known = _KEPT.get(jnp.dtype(dtype))
+    if known is not None:
+        return known
+    return tuple(jnp.promote_types(dtype, k) if jnp.issubdtype(k, jnp.floating) else k for k in _KEPT[jnp.dtype(jnp.float32)])
+
+
+def _rounded(w, g, results, states):
+    """The results in the types that the change and the states are kept in."""
+    return (results[0].astype(g.dtype), *(jnp.broadcast_to(r, s.shape).astype(s.dtype) for r, s in zip(results[1:], states)))
+
+
+def _written_out(t, hyper, leaves):
+    """The rule on all leaves, as `jax.numpy` has it: each leaf is (weight, gradient, states …)."""
+    out = []
+    for w, g, *states in leaves:
+        dtype = jnp.promote_types(g.dtype, jnp.float32)
+        out.append(_rounded(w, g, _rule(t, dtype, w, g, *states, *hyper), states))
+    return out
+
+
+def _pairs(hyper):
+    """Each number as its f32 and what that leaves over, so that f64 gets through where JAX has only f32."""
+    parts = []
+    for x in hyper:
+        if isinstance(x, (int, float)):
+            high = np.float32(x)
+            parts += [high, np.float32(float(x) - float(high))]
+        else:
+            x = jnp.asarray(x)
+            high = x.astype(jnp.float32)
+            parts += [high, (x - high.astype(x.dtype)).astype(jnp.float32)]
+    return jnp.stack([jnp.asarray(p, jnp.float32).reshape(()) for p in parts])
+
+
+def _call(dtype, t, pairs, leaves):
+    """One call of the library for all leaves of one type."""
+    operands, results, aliases = [jnp.asarray(t, jnp.int32), pairs], [], {}
+    for w, g, *states in leaves:
+        first = len(operands)
+        operands += [w, g, *states]
+        if _CHANGE_IN_PLACE:
+            aliases[first + 1] = len(results)
+        for k in range(len(states)):
+            aliases[first + 2 + k] = len(results) + 1 + k
+        results += [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (g, *states)]
+    flat = jax.ffi.ffi_call(_TARGETS[jnp.dtype(dtype)], results, input_output_aliases=aliases)(*operands)
+    each = 1 + len(_SINGLE)
+    return [tuple(flat[k : k + each]) for k in range(0, len(flat), each)]
+
+
+def _by_library(dtype, hyper_count):
+    """`_call` with a rule for `vmap`: elements are independent, so a batch is one more axis, unless steps or hyperparameters differ in it."""
+
+    @jax.custom_batching.custom_vmap
+    def call(t, pairs, leaves):
+        return _call(dtype, t, pairs, leaves)
+
+    @call.def_vmap
+    def batched(size, is_batched, t, pairs, leaves):
+        t_batched, pairs_batched, leaves_batched = is_batched
+        if t_batched or pairs_batched or any(_SINGLE):
+
+            def one(t, pairs, leaves):
+                hyper = [pairs[2 * k] + pairs[2 * k + 1] for k in range(hyper_count)]
+                return _written_out(t, hyper, leaves)
+
+            axes = jax.tree.map(lambda b: 0 if b else None, (t_batched, pairs_batched, leaves_batched))
+            out = jax.vmap(one, in_axes=axes, axis_size=size)(t, pairs, leaves)
+        else:
+            whole = jax.tree.map(lambda x, b: x if b else jnp.broadcast_to(x, (size, *x.shape)), leaves, leaves_batched)
+            out = call(t, pairs, whole)
+        return out, jax.tree.map(lambda _: True, out)
+
+    return call
+
+
+def @FUNCTION@(@ARGS@, *, native=None):
+    """@SUMMARY@
+
+    Hyperparameters are numbers, arrays (also traced ones, as from `optax.inject_hyperparams`) or functions of the number of steps made before.
+    `native`: whether the library is called; by default where JAX runs on the CPU.
+
+    The weights must be given to `update` (`params`)@NEEDS@.
+    """
+
+    def init(params):
+        leaves, tree = jax.tree.flatten(params)
+        fresh = [_initial(w) for w in leaves]
+        kept = [[s.astype(k) for s, k in zip(states, _kept(w.dtype))] for w, states in zip(leaves, fresh)]
+        return @CLASS@State(jnp.zeros((), jnp.int32), *(tree.unflatten([states[k] for states in kept]) for k in range(len(_SINGLE))))
+
+    def update(updates, state, params=None, **extra):
+        del extra
+        if _NEEDS_WEIGHTS and params is None:
+            raise ValueError(optax.NO_PARAMS_MSG if hasattr(optax, "NO_PARAMS_MSG") else "`params` must be given")
+        gradients, tree = jax.tree.flatten(updates)
+        weights = tree.flatten_up_to(params) if params is not None else gradients
+        states = [tree.flatten_up_to(s) for s in state[1:]]
+        leaves = list(zip(weights, gradients, *states))
+        count = optax.safe_increment(state.count)
+        hyper = [x(state.count) if callable(x) else x for x in (@VALUES@)]
+        use = jax.default_backend() == "cpu" if native is None else native
+        out = [None] * len(leaves)
+        groups = {}
+        for k, (w, g, *_) in enumerate(leaves):
+            dtype = jnp.dtype(g.dtype)
+            ours = use and dtype in _TARGETS and w.dtype == dtype and all(s[k].dtype == kind for s, kind in zip(states, _KEPT[dtype]))
+            groups.setdefault(dtype if ours else None, []).append(k)
+        for dtype, where in groups.items():
+            part = [leaves[k] for k in where]
+            results = _written_out(count, hyper, part) if dtype is None else _by_library(dtype, len(hyper))(count, _pairs(hyper), part)
+            for k, r in zip(where, results):
+                out[k] = r
+        trees = [tree.unflatten([r[k] for r in out]) for k in range(1 + len(_SINGLE))]
+        return trees[0], @CLASS@State(count, *trees[1:])
+
+    return optax.GradientTransformationExtraArgs(init, update)
