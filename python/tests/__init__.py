@@ -1,1 +1,5 @@
-"""Tests of the package: `python -m unittest discover -s python/tests -t python`, with OPTC_LIBRARY naming a built library."""
+"""Tests of the Python module; with JAX they want two devices, which must be said before it is imported."""
+
+import os
+
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")

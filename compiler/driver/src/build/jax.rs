@@ -106,8 +106,8 @@ pub fn module(built: &Built, names: &Names, summary: &str) -> Result<String, Str
         ("RULE_ARGS", rule_args.join(", ")),
         ("RULE", body),
         ("INITIAL", initial),
-        ("ARGS", defaults.join(", ")),
-        ("VALUES", tuple(&arguments).trim_start_matches('(').trim_end_matches(')').to_string()),
+        ("ARGS", defaults.iter().map(|d| format!("{d}, ")).collect()),
+        ("VALUES", arguments.join(", ")),
     ];
     let mut text = TEMPLATE.to_string();
     for (token, value) in &tokens {

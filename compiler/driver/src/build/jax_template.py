@@ -124,7 +124,7 @@ def _by_library(dtype, hyper_count):
     return call
 
 
-def @FUNCTION@(@ARGS@, *, native=None):
+def @FUNCTION@(@ARGS@*, native=None):
     """@SUMMARY@
 
     Hyperparameters are numbers, arrays (also traced ones, as from `optax.inject_hyperparams`) or functions of the number of steps made before.
@@ -132,6 +132,8 @@ def @FUNCTION@(@ARGS@, *, native=None):
 
     The weights must be given to `update` (`params`)@NEEDS@.
     """
+
+    given, library = tuple([@VALUES@]), native
 
     def init(params):
         leaves, tree = jax.tree.flatten(params)
@@ -148,8 +150,8 @@ def @FUNCTION@(@ARGS@, *, native=None):
         states = [tree.flatten_up_to(s) for s in state[1:]]
         leaves = list(zip(weights, gradients, *states))
         count = optax.safe_increment(state.count)
-        hyper = [x(state.count) if callable(x) else x for x in (@VALUES@)]
-        use = jax.default_backend() == "cpu" if native is None else native
+        hyper = [x(state.count) if callable(x) else x for x in given]
+        use = jax.default_backend() == "cpu" if library is None else library
         out = [None] * len(leaves)
         groups = {}
         for k, (w, g, *_) in enumerate(leaves):

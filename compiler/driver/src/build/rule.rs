@@ -433,6 +433,7 @@ fn state(program: &TrainProgram, slot: usize, used: &mut Vec<String>) -> StateDe
         }
         name = format!("{name}_{part}");
     }
+    let name = word(name);
     used.push(name.clone());
     StateDecl { name, dtype: slot.ty.dtype, scalar: slot.ty.len() == 1 }
 }
@@ -440,25 +441,20 @@ fn state(program: &TrainProgram, slot: usize, used: &mut Vec<String>) -> StateDe
 /// Hyperparameters with short names, defaults and the ranges that the text of their optimizers gives.
 fn hyperparameters(program: &TrainProgram, session: &Session) -> Vec<HyperDecl> {
     let all: Vec<(&str, f64)> = program.step.hyper.iter().map(|(n, v)| (n.as_str(), *v)).collect();
-    let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_string();
-    let short: Vec<String> = all.iter().map(|(n, _)| last(n)).collect();
-    all.iter()
-        .enumerate()
-        .map(|(k, &(full, default))| {
-            let own = explain::hyper_name(full);
-            let unique = |name: &String, among: &[String]| among.iter().filter(|n| *n == name).count() == 1;
-            let middle: Vec<String> = all.iter().map(|(n, _)| explain::hyper_name(n).replace('.', "_")).collect();
-            let name = if unique(&short[k], &short) {
-                short[k].clone()
-            } else if unique(&middle[k], &middle) {
-                middle[k].clone()
-            } else {
-                format!("part{}", full.replace('.', "_"))
-            };
-            let (low, high) = range(session, own);
-            HyperDecl { name, value: Hyper { default, low, high } }
-        })
-        .collect()
+    // The parameter alone, with its optimizer, with the whole path: the shortest that no other has.
+    let tail = |name: &str, words: usize| {
+        let parts: Vec<&str> = explain::hyper_name(name).split('.').collect();
+        parts[parts.len().saturating_sub(words)..].join("_")
+    };
+    let chosen = |k: usize| {
+        let unique = |words: usize| all.iter().filter(|(n, _)| tail(n, words) == tail(all[k].0, words)).count() == 1;
+        (1..4).find(|&words| unique(words)).map_or_else(|| format!("part{}", all[k].0.replace('.', "_")), |words| tail(all[k].0, words))
+    };
+    let decl = |k: usize| {
+        let (low, high) = range(session, explain::hyper_name(all[k].0));
+        HyperDecl { name: word(chosen(k)), value: Hyper { default: all[k].1, low, high } }
+    };
+    (0..all.len()).map(decl).collect()
 }
 
 /// The documentation of the first optimizer in an expression.
@@ -470,12 +466,25 @@ fn documentation(session: &Session, expression: &str) -> String {
     found.map(|item| item.doc.to_string()).unwrap_or_default()
 }
 
+/// A name that is no reserved word of C, C++ or Python.
+fn word(name: String) -> String {
+    const RESERVED: &[&str] = &[
+        "and", "as", "assert", "auto", "await", "bool", "break", "case", "char", "class", "const", "continue", "def", "default", "del",
+        "delete", "do", "double", "elif", "else", "enum", "except", "extern", "finally", "float", "for", "from", "global", "goto", "if",
+        "import", "in", "inline", "int", "is", "lambda", "long", "new", "nonlocal", "not", "or", "pass", "private", "public", "raise",
+        "register", "restrict", "return", "short", "signed", "sizeof", "static", "struct", "switch", "this", "try", "typedef", "union",
+        "unsigned", "void", "volatile", "while", "with", "yield", "n", "t", "w", "g", "hyper",
+    ];
+    if RESERVED.contains(&name.as_str()) { format!("{name}_") } else { name }
+}
+
 /// An end of a range.
 type End = Option<(f64, bool)>;
 
 /// The range that the definition of `adamw.beta1` gives, as far as it is written in numbers.
 fn range(session: &Session, name: &str) -> (End, End) {
-    let Some((optimizer, parameter)) = name.split_once('.') else { return (None, None) };
+    let mut words = name.rsplit('.');
+    let (Some(parameter), Some(optimizer)) = (words.next(), words.next()) else { return (None, None) };
     let items = session.program.modules.iter().flat_map(|m| &m.file.items);
     let found = items.into_iter().find_map(|item| match &item.kind {
         ItemKind::Fn(f) if f.kind == FnKind::Optimizer && &*f.name.text == optimizer => {

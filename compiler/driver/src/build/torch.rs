@@ -150,13 +150,7 @@ pub fn module(built: &Built, names: &Names, summary: &str) -> Result<String, Str
         ("CLASS", class_name(name)),
         ("FUNCTION_STATES", lead(&function_states)),
         ("FUNCTION_HYPER", lead(&built.hyper.iter().map(|h| h.name.clone()).collect::<Vec<_>>())),
-        (
-            "FUNCTION_VALUES",
-            tuple(&built.hyper.iter().map(|h| h.name.clone()).collect::<Vec<_>>())
-                .trim_start_matches('(')
-                .trim_end_matches(')')
-                .to_string(),
-        ),
+        ("FUNCTION_VALUES", built.hyper.iter().map(|h| h.name.clone()).collect::<Vec<_>>().join(", ")),
         ("FUNCTION_LISTS", function_states.join(", ")),
         ("FUNCTION", name.clone()),
         ("NAME", name.clone()),

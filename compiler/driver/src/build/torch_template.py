@@ -318,7 +318,7 @@ class @CLASS@(Optimizer):
 
 def @FUNCTION@(params, grads@FUNCTION_STATES@, state_steps, *@FUNCTION_HYPER@, maximize=False):
     """One step on lists of tensors, in place: states and `state_steps` (0-d tensors, counted up) belong to the parameters of the same place."""
-    values = (@FUNCTION_VALUES@)
+    values = tuple([@FUNCTION_VALUES@])
     hyper = _Hyper(ctypes.sizeof(_Hyper), _ABI, *(float(x) for x in values))
     lists = [@FUNCTION_LISTS@]
     for k, (p, g) in enumerate(zip(params, grads)):
