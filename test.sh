@@ -57,9 +57,9 @@ if ! python3 -c 'import venv, ensurepip' 2>/dev/null; then debian python3 python
 python3 -m venv "$target/python"
 python=$target/python/bin/python
 # Tests of JAX and Optax are skipped where these cannot be had, those of torch too, which takes 6 GB.
-"$python" -m pip install --quiet numpy==2.4.6
-"$python" -m pip install --quiet jax==0.10.2 optax==0.2.8 || true
-if (($(df --output=avail -BG "$target" | tail -1 | tr -dc 0-9) >= 12)); then "$python" -m pip install --quiet torch==2.15.0 || true; fi
+"$python" -m pip install --quiet "$(grep ^numpy bench/peers/requirements.txt)"
+"$python" -m pip install --quiet $(grep -e ^jax -e ^optax bench/peers/requirements.txt) || true
+if (($(df --output=avail -BG "$target" | tail -1 | tr -dc 0-9) >= 12)); then "$python" -m pip install --quiet "$(grep ^torch bench/peers/requirements-torch.txt)" || true; fi
 OPTC=$(realpath "$optc") OPTC_LIBRARY=$target/release/liboptc_python.so PYTHONPATH=python "$python" -m unittest discover -s python/tests -t python
 OPTC_LIBRARY=$target/release/liboptc_python.so "$python" -m pip install --quiet .
 (cd "$target" && "$python" -c 'import optc; assert optc.compile("fn f(x: float) = 2 * x").f(2.0) == 4')
