@@ -10,7 +10,7 @@ once per row and stay alive between their turns, optc starts anew each time. All
 
     train       steps per second: optc, JAX step by step and in a scan, PyTorch eager and compiled
     compile     from the text of the spec, or the Python functions, to the end of the first step, in a fresh process whose start is not counted
-    optimizers  one step of an optimizer on 50 M parameters, in one tensor and in 1000, beside a loop in C
+    optimizers  one step of an optimizer on 50 M parameters, in one tensor and in 1000, beside a loop in C; with smaller states beside the same rule with states in f32
     loops       functions with loops (training by hand, a population, Lanczos, conjugate gradients, Newton, ADMM): a call, and the first result
     memory      the most memory a fresh process ever held that compiles and makes a few steps; for peers also that of importing them alone
     start       from nothing to a process that can begin: `optc --version`, `import jax`, `import torch`
@@ -29,7 +29,18 @@ from turns import OPTC, PEERS, ROOT, Live, Machine, Scores
 
 SPECS = os.path.join(ROOT, "bench", "specs")
 MODELS = ["digits", "mlp784", "gpt", "cnn"]
-OPTIMIZERS = {"adamw": "adamw", "sgdm": "sgd_momentum", "lion": "lion", "clip+adamw": "clip_adamw"}
+OPTIMIZERS = {
+    "adamw": "adamw",
+    "sgdm": "sgd_momentum",
+    "lion": "lion",
+    "clip+adamw": "clip_adamw",
+    "adamw-bf16": "adamw_bf16",
+    "adamw-8bit": "adamw_8bit",
+    "lion-bf16": "lion_bf16",
+    "lion-8bit": "lion_8bit",
+}
+# Rules with smaller states, and the rule with states in f32 that takes turns with each.
+SMALLER = {"adamw-bf16": "adamw", "adamw-8bit": "adamw", "lion-bf16": "lion", "lion-8bit": "lion"}
 PARAMETERS = 50_000_000
 LOOPS = ["adam_loop", "population", "lanczos_loop", "cg_loop", "newton_loop", "admm_loop"]
 SECTIONS = ["train", "compile", "optimizers", "loops", "memory", "start"]
@@ -103,6 +114,8 @@ def optimizers(machine, args, scores):
 
 def optimizer_row(machine, args, scores, rule, layout, tensors, loop):
     row = f"{rule}/{layout}"
+    if rule in SMALLER:
+        return smaller_row(machine, args, scores, rule, row, tensors, loop)
     kinds = {"lion": ["foreach", "compiled"], "clip+adamw": ["fused", "compiled"], "sgdm": ["fused", "foreach"], "adamw": ["fused", "foreach", "compiled"]}[rule]
     torch = {f"torch {k}": f"torch/{rule}-{k}/{layout}" for k in kinds if k != "compiled" or layout == "one"} if args.torch else {}
     with Live(machine, "opt_jax.py", [f"jax/{row}"]) as with_jax, Live(machine, "opt_torch.py", [*torch.values()]) as with_torch:
@@ -116,6 +129,17 @@ def optimizer_row(machine, args, scores, rule, layout, tensors, loop):
                 for contender, case in cases.items():
                     seconds = live.turn(case, args.seconds)
                     scores.add("optimizers", row, contender, seconds and seconds * 1e3)
+
+
+def smaller_row(machine, args, scores, rule, row, tensors, loop):
+    """A rule with smaller states beside the same rule with states in f32, and that one's loop in C."""
+    for _ in range(args.rounds):
+        for contender, name in (("optc", OPTIMIZERS[rule]), ("optc f32", SMALLER[rule])):
+            report = machine.optc(os.path.join(SPECS, "optimizers.opt"), "--optimizer", name, "--size", str(PARAMETERS), "--tensors", str(tensors), "--seconds", str(args.seconds))
+            scores.add("optimizers", row, contender, report["ms"]["median"] if report else None)
+        if tensors == 1:
+            done = machine.run([loop, str(PARAMETERS), SMALLER[rule]])
+            scores.add("optimizers", row, "C loop", done and done.rows()[0]["ms"])
 
 
 def loops(machine, args, scores):

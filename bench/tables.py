@@ -17,7 +17,16 @@ class Section(NamedTuple):
 
 
 MODELS = {"digits": "digits MLP 64-32-10, batch 64", "mlp784": "MLP 784-256-256-10, batch 128", "gpt": "character GPT, 826 k parameters, 2048 tokens", "cnn": "CNN 28x28, batch 64"}
-RULES = {"adamw": "AdamW", "sgdm": "SGD, momentum", "lion": "Lion", "clip+adamw": "global clip + AdamW"}
+RULES = {
+    "adamw": "AdamW",
+    "sgdm": "SGD, momentum",
+    "lion": "Lion",
+    "clip+adamw": "global clip + AdamW",
+    "adamw-bf16": "AdamW, moments in bf16",
+    "adamw-8bit": "AdamW, moments in 8 bits",
+    "lion-bf16": "Lion, momentum in bf16",
+    "lion-8bit": "Lion, momentum in 8 bits",
+}
 LAYOUTS = {"one": "", "1000x": ", 1000 tensors"}
 LOOPS = {
     "adam_loop": "2000 steps of Adam, MLP 8-32-32-1",

@@ -5,7 +5,7 @@ use crate::kernel::{Builder, GROUP, Lanes, Position};
 use crate::ops::Val;
 use cranelift_codegen::ir::{InstBuilder, Value};
 use optc_abi::DType;
-use optc_ir::kernel::{BufferId, Index, ValueId};
+use optc_ir::kernel::{BufferId, Index, LOCAL, ValueId};
 
 /// Where the elements of an access lie.
 enum Place {
@@ -40,14 +40,22 @@ impl Builder<'_, '_> {
         self.e.cast(dtype, DType::I64, Val::One(s)).units()[0]
     }
 
+    /// Address of the first element of a parameter or local array.
+    fn base(&self, buffer: BufferId) -> Value {
+        match buffer.checked_sub(LOCAL) {
+            Some(local) => self.locals[local],
+            None => self.buffers[buffer],
+        }
+    }
+
     fn axis_value(&self, axis: usize) -> Value {
         self.axes[axis].unwrap_or_else(|| panic!("compiler bug: axis {axis} is used outside its loop"))
     }
 
     fn place(&mut self, buffer: BufferId, index: &Index) -> Place {
-        let size = self.kernel.buffers[buffer].dtype.size() as i64;
+        let size = self.kernel.dtype(buffer).size() as i64;
         let lane_axis = self.position.map(|p| p.axis);
-        let mut address = self.buffers[buffer];
+        let mut address = self.base(buffer);
         let mut constant = index.offset * size;
         // Terms that do not change along the vector axis come first, so that they can leave the loop together.
         for &(axis, stride) in index.axes.iter().filter(|(a, _)| Some(*a) != lane_axis) {
@@ -135,7 +143,7 @@ impl Builder<'_, '_> {
 
     /// Loads lane by lane, from the buffer's start where the guard is false.
     fn load_lanes(&mut self, buffer: BufferId, place: &Place, guard: Option<Val>) -> Val {
-        let dtype = self.kernel.buffers[buffer].dtype;
+        let dtype = self.kernel.dtype(buffer);
         let value = value_type(dtype);
         let lanes: Vec<Value> = (0..self.lane_count())
             .map(|lane| {
@@ -143,7 +151,7 @@ impl Builder<'_, '_> {
                 if let Some(guard) = guard {
                     let allowed = self.e.lane(guard, DType::Bool, lane);
                     let wanted = self.e.add_const(address, offset.into());
-                    let start = self.buffers[buffer];
+                    let start = self.base(buffer);
                     (address, offset) = (self.e.select(allowed, wanted, start), 0);
                 }
                 let s = self.e.load_scalar(dtype, address, offset);
@@ -154,14 +162,14 @@ impl Builder<'_, '_> {
     }
 
     pub(crate) fn load(&mut self, buffer: BufferId, index: &Index, guard: Option<(ValueId, ValueId)>) -> Val {
-        let dtype = self.kernel.buffers[buffer].dtype;
+        let dtype = self.kernel.dtype(buffer);
         let value = value_type(dtype);
         let mut place = self.place(buffer, index);
         let Some((condition, otherwise)) = guard else { return self.load_at(buffer, &place) };
         let (condition, otherwise) = (self.value(condition), self.value(otherwise));
         if let (Val::One(allowed), Place::One(..) | Place::Strided(..)) = (condition, &place) {
             // One decision for all lanes: where nothing may be loaded, the (aligned, never empty) start of the buffer is read instead.
-            let start = self.buffers[buffer];
+            let start = self.base(buffer);
             match &mut place {
                 Place::One(address, offset) | Place::Strided(address, offset, _) => {
                     let wanted = self.e.add_const(*address, (*offset).into());
@@ -224,7 +232,7 @@ impl Builder<'_, '_> {
     }
 
     fn load_at(&mut self, buffer: BufferId, place: &Place) -> Val {
-        let dtype = self.kernel.buffers[buffer].dtype;
+        let dtype = self.kernel.dtype(buffer);
         match place {
             Place::One(address, offset) => Val::One(self.e.load_scalar(dtype, *address, *offset)),
             Place::Strided(address, offset, stride) if *stride == dtype.size() as i64 && self.lane_count() == GROUP => {
@@ -235,7 +243,7 @@ impl Builder<'_, '_> {
     }
 
     pub(crate) fn store(&mut self, buffer: BufferId, index: &Index, value: ValueId) {
-        let dtype = self.kernel.buffers[buffer].dtype;
+        let dtype = self.kernel.dtype(buffer);
         let x = self.value(value);
         let place = self.place(buffer, index);
         if self.position.is_none() {

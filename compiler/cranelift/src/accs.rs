@@ -34,7 +34,7 @@ pub(crate) fn combine_op(op: ReduceOp) -> ScalarOp {
 }
 
 /// The value that changes nothing when combined.
-fn identity(op: ReduceOp, dtype: DType) -> Literal {
+pub(crate) fn identity(op: ReduceOp, dtype: DType) -> Literal {
     let (least, most) = match dtype {
         DType::I32 => (i64::from(i32::MIN), i64::from(i32::MAX)),
         DType::I64 => (i64::MIN, i64::MAX),

@@ -123,7 +123,7 @@ mod tests {
     fn kernel() -> Kernel {
         let constant = Stmt::Let { value: 0, dtype: optc_abi::DType::F32, expr: Expr::Const(Literal::Float(1.0)) };
         let body = vec![Stmt::For { axis: 0, extent: Extent::Size(0), kind: LoopKind::Vector, body: vec![constant] }];
-        Kernel { buffers: Vec::new(), sizes: 1, axes: 1, values: 1, accs: Vec::new(), body }
+        Kernel { sizes: 1, axes: 1, values: 1, body, ..Kernel::default() }
     }
 
     fn call(kernel: usize, size: i64) -> Instr {

@@ -77,7 +77,7 @@ impl Hoister<'_> {
             Expr::Const(_) => 0,
             Expr::Axis(a) => self.axes[*a],
             Expr::Load { buffer, index, guard } => {
-                if self.kernel.buffers[*buffer].access != Access::Read {
+                if self.kernel.buffers.get(*buffer).is_none_or(|b| b.access != Access::Read) {
                     return None;
                 }
                 let guard = guard.map_or(0, |(c, o)| of(&[c, o]));

@@ -12,7 +12,7 @@ use cranelift_codegen::ir::{self, AbiParam, InstBuilder, Value, types};
 use cranelift_codegen::isa::CallConv;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 use optc_abi::DType;
-use optc_ir::kernel::{AxisId, Expr, Extent, Kernel, LANES, Literal, LoopKind, Stmt};
+use optc_ir::kernel::{AxisId, Expr, Extent, Kernel, LANES, Literal, Local, LoopKind, Stmt};
 use optc_ir::scalar::ScalarOp;
 
 /// Lanes of one group.
@@ -64,6 +64,7 @@ pub(crate) struct Builder<'k, 'f> {
     pub(crate) kernel: &'k Kernel,
     pub(crate) dtypes: Vec<DType>,
     pub(crate) buffers: Vec<Value>,
+    pub(crate) locals: Vec<Value>,
     pub(crate) sizes: Vec<Value>,
     status: Value,
     begin: Value,
@@ -106,11 +107,13 @@ pub(crate) fn build(kernel: &Kernel, features: Features, func: &mut ir::Function
     let mut e = Emit::new(b, features);
     let flags = crate::emit::plain().with_readonly();
     let buffers = (0..kernel.buffers.len()).map(|i| e.b.ins().load(types::I64, flags, params[0], 8 * i as i32)).collect();
+    let locals = kernel.locals.iter().map(|l| local(&mut e, l)).collect();
     let sizes = (0..kernel.sizes).map(|i| e.b.ins().load(types::I64, flags, params[1], 8 * i as i32)).collect();
     let mut k = Builder {
         kernel,
         dtypes,
         buffers,
+        locals,
         sizes,
         begin: params[2],
         end: params[3],
@@ -137,6 +140,17 @@ pub(crate) fn build(kernel: &Kernel, features: Features, func: &mut ir::Function
     let built = Built { wide: std::mem::take(&mut k.wide), own_loops: k.own_loops };
     k.e.b.finalize(features.frontend);
     built
+}
+
+/// The address of a local array, at the start of a line of the cache: frames are aligned to less.
+fn local(e: &mut Emit<'_>, array: &Local) -> Value {
+    const LINE: i64 = 64;
+    let bytes = array.len * array.dtype.size() + LINE as usize;
+    let slot = e.b.create_sized_stack_slot(ir::StackSlotData::new(ir::StackSlotKind::ExplicitSlot, bytes as u32, 4));
+    let address = e.b.ins().stack_addr(types::I64, slot, 0);
+    let address = e.add_const(address, LINE - 1);
+    let mask = e.int(types::I64, -LINE);
+    e.b.ins().band(address, mask)
 }
 
 /// Whether a vector loop's body is cheap enough to be repeated for every group of a pass. Long bodies keep the processor busy across passes anyway,
@@ -368,7 +382,6 @@ impl Builder<'_, '_> {
     fn wide_const(&mut self, axis: AxisId, n: i64, body: &[Node], program: wide::Program) {
         let whole = n / LANES as i64 * LANES as i64;
         self.open_accs(body, true);
-        self.spill_accs();
         let count = self.e.int(types::I64, whole);
         self.call_wide(count, program);
         self.refill_accs();
@@ -381,7 +394,7 @@ impl Builder<'_, '_> {
         self.close_accs();
     }
 
-    /// Calls a wide loop for the first `count` passes; the accumulators' lanes are in memory.
+    /// Calls a wide loop for the first `count` passes, which leaves the accumulators' lanes in memory.
     fn call_wide(&mut self, count: Value, program: wide::Program) {
         let bytes = wide::Arguments::bytes(&program);
         let slot = self.e.b.create_sized_stack_slot(ir::StackSlotData::new(ir::StackSlotKind::ExplicitSlot, bytes, 3));

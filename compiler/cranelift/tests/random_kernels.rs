@@ -232,6 +232,7 @@ fn make(seed: u64, words: bool) -> (Kernel, Vec<Tensor>, Vec<i64>) {
         values: m.dtypes.len(),
         accs,
         body: vec![Stmt::For { axis: 0, extent: Extent::Const(rows), kind, body: outer }],
+        ..Kernel::default()
     };
     (kernel, m.tensors, vec![n])
 }

@@ -5,7 +5,7 @@ use optc_abi::plan::{Instr, KernelCall, LibOp, Plan, Trip};
 use optc_elab::TrainProgram;
 use optc_elab::program::SlotKind;
 use optc_ir::graph::NodeTy;
-use optc_ir::kernel::{Expr, Kernel, Stmt};
+use optc_ir::kernel::{Expr, Kernel, LOCAL, Stmt};
 use optc_ir::{Graph, Op};
 use std::collections::BTreeSet;
 
@@ -180,13 +180,13 @@ impl<'a> Traffic<'a> {
 fn touched(stmt: &Stmt, loads: &mut BTreeSet<usize>, stores: &mut BTreeSet<usize>) {
     match stmt {
         Stmt::For { body, .. } => body.iter().for_each(|s| touched(s, loads, stores)),
-        Stmt::Let { expr: Expr::Load { buffer, .. }, .. } => {
+        Stmt::Let { expr: Expr::Load { buffer, .. }, .. } if *buffer < LOCAL => {
             loads.insert(*buffer);
         }
-        Stmt::Store { buffer, .. } => {
+        Stmt::Store { buffer, .. } if *buffer < LOCAL => {
             stores.insert(*buffer);
         }
-        Stmt::Let { .. } | Stmt::Init { .. } | Stmt::Update { .. } => {}
+        Stmt::Let { .. } | Stmt::Init { .. } | Stmt::Update { .. } | Stmt::Store { .. } => {}
     }
 }
 

@@ -16,8 +16,10 @@ pub const LANES: usize = 16;
 /// Elements that one pass of the parallel loop of a kernel over a flat array goes over; its vector loop's extent is a size parameter.
 pub const FLAT_UNIT: i64 = 1 << 14;
 
-/// Index of a buffer parameter.
+/// Index of a buffer parameter, or [`LOCAL`] plus the index of a local array.
 pub type BufferId = usize;
+/// The first number of local arrays.
+pub const LOCAL: BufferId = 1 << 16;
 /// Index of a size parameter (a run-time extent).
 pub type SizeId = usize;
 /// Names a loop variable; unique in the kernel.
@@ -46,6 +48,16 @@ pub struct BufferParam {
     pub dtype: DType,
     /// Access.
     pub access: Access,
+}
+
+/// Memory of the kernel's own, for what several loops of a row need: every pass of the outermost loop has it for itself, and finds nothing in it that was stored before.
+/// It is small, so that it stays in the nearest cache.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Local {
+    /// Element type; one that values have.
+    pub dtype: DType,
+    /// Number of elements.
+    pub len: usize,
 }
 
 /// Number of passes of a loop.
@@ -224,6 +236,8 @@ pub enum Stmt {
 pub struct Kernel {
     /// Buffer parameters.
     pub buffers: Vec<BufferParam>,
+    /// Local arrays.
+    pub locals: Vec<Local>,
     /// Number of size parameters.
     pub sizes: usize,
     /// Number of axes.
@@ -234,6 +248,18 @@ pub struct Kernel {
     pub accs: Vec<Acc>,
     /// Statements.
     pub body: Vec<Stmt>,
+}
+
+impl Kernel {
+    /// The local array a buffer number stands for, if it is none of a parameter.
+    pub fn local(&self, buffer: BufferId) -> Option<&Local> {
+        buffer.checked_sub(LOCAL).and_then(|i| self.locals.get(i))
+    }
+
+    /// Element type of a parameter or local array.
+    pub fn dtype(&self, buffer: BufferId) -> DType {
+        self.local(buffer).map_or_else(|| self.buffers[buffer].dtype, |l| l.dtype)
+    }
 }
 
 /// A kernel with what messages need; the kernel itself is shared by all places with the same structure.

@@ -4,7 +4,7 @@
 
 use crate::eval::{eval_float, eval_int, eval_typed, float_to_int, int_to_float, round_to, wrap};
 use crate::interp::{float_bits, float_from_bits, float_identity, int_identity, step_of};
-use crate::kernel::{AccOp, Expr, Extent, Index, Kernel, LANES, Literal, LoopKind, Stmt, ValueId};
+use crate::kernel::{AccOp, Expr, Extent, Index, Kernel, LANES, LOCAL, Literal, LoopKind, Stmt, ValueId};
 use crate::kernel_verify::{KernelInfo, updates, verify_kernel};
 use crate::scalar::Class;
 use optc_abi::plan::{Status, status};
@@ -64,6 +64,7 @@ pub fn run_kernel(
         values: vec![Scalar::Int(0); kernel.values],
         accs: vec![Scalar::Int(0); kernel.accs.len()],
         lanes: None,
+        locals: kernel.locals.iter().map(|l| vec![0xFF; l.len * l.dtype.size()]).collect(),
         status: Status { code: status::OK, origin: -1, index: 0, extent: 0 },
     };
     run.block(&kernel.body)?;
@@ -111,6 +112,8 @@ struct Run<'a> {
     accs: Vec<Scalar>,
     /// Inside a vector loop: its present lane, and the lanes of each accumulator it updates.
     lanes: Option<(usize, Vec<Option<[Scalar; LANES]>>)>,
+    /// Local arrays; all bits are set where nothing has been stored.
+    locals: Vec<Vec<u8>>,
     status: Status,
 }
 
@@ -132,6 +135,9 @@ impl Run<'_> {
                 }
                 for pass in passes {
                     self.axes[*axis] = pass;
+                    if *kind == LoopKind::Parallel {
+                        self.locals.iter_mut().for_each(|l| l.fill(0xFF));
+                    }
                     if let Some((lane, _)) = &mut self.lanes {
                         *lane = pass as usize % LANES;
                     }
@@ -158,7 +164,8 @@ impl Run<'_> {
             }
             Stmt::Store { buffer, index, value } => {
                 let at = self.place(*buffer, index)?;
-                store(self.kernel.buffers[*buffer].dtype, &mut self.memory[at], self.values[*value]);
+                let memory = if let Some(i) = buffer.checked_sub(LOCAL) { &mut self.locals[i][at] } else { &mut self.memory[at] };
+                store(self.kernel.dtype(*buffer), memory, self.values[*value]);
             }
         }
         Ok(())
@@ -211,8 +218,8 @@ impl Run<'_> {
         at += index.axes.iter().map(|&(axis, stride)| self.axes[axis] * stride).sum::<i64>();
         at += index.values.iter().map(|&(value, stride)| self.values[value].int() * stride).sum::<i64>();
         at += index.sized.iter().map(|&(axis, stride, size)| self.axes[axis] * stride * self.sizes[size]).sum::<i64>();
-        let width = self.kernel.buffers[buffer].dtype.size();
-        let region = &self.regions[buffer];
+        let width = self.kernel.dtype(buffer).size();
+        let region = buffer.checked_sub(LOCAL).map_or_else(|| self.regions[buffer].clone(), |i| 0..self.locals[i].len());
         let start = usize::try_from(at).ok().map(|at| region.start + at * width);
         match start {
             Some(start) if start + width <= region.end => Ok(start..start + width),
@@ -237,7 +244,8 @@ impl Run<'_> {
             Expr::Load { guard: Some((guard, otherwise)), .. } if self.values[*guard].int() == 0 => self.values[*otherwise],
             Expr::Load { buffer, index, .. } => {
                 let at = self.place(*buffer, index)?;
-                load(self.kernel.buffers[*buffer].dtype, &self.memory[at])
+                let memory = if let Some(i) = buffer.checked_sub(LOCAL) { &self.locals[i][at] } else { &self.memory[at] };
+                load(self.kernel.dtype(*buffer), memory)
             }
             Expr::Map(op, ids) => {
                 let (x, n) = self.operands(ids);
@@ -351,6 +359,7 @@ mod tests {
                     ],
                 },
             ],
+            ..Kernel::default()
         }
     }
 

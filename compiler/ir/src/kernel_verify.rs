@@ -1,6 +1,6 @@
 //! The verifier of kernels: the invariants stated in `kernel.rs`.
 
-use crate::kernel::{AccId, AccOp, Access, AxisId, Expr, Extent, Index, Kernel, Literal, LoopKind, Stmt, ValueId};
+use crate::kernel::{AccId, AccOp, Access, AxisId, BufferId, BufferParam, Expr, Extent, Index, Kernel, Literal, LoopKind, Stmt, ValueId};
 use crate::scalar::{Class, ScalarOp};
 use optc_abi::DType;
 
@@ -35,6 +35,9 @@ pub fn verify_kernel(kernel: &Kernel) -> Result<KernelInfo, String> {
         if logical && acc.dtype != DType::Bool {
             return Err(format!("accumulator {i}: {:?} of {}", acc.op, acc.dtype));
         }
+    }
+    for (i, local) in kernel.locals.iter().enumerate() {
+        check.value_type(local.dtype).map_err(|m| format!("local array {i}: {m}"))?;
     }
     check.block(&kernel.body, true)?;
     Ok(check.info)
@@ -143,13 +146,19 @@ impl Check<'_> {
                 need(!(assign && self.vector.is_some()), || format!("accumulator {acc} is overwritten inside a vector loop"))
             }
             Stmt::Store { buffer, index, value } => {
-                let param = self.kernel.buffers.get(*buffer).ok_or_else(|| format!("buffer {buffer} does not exist"))?;
+                let param = self.param(*buffer)?;
                 need(param.access != Access::Read, || format!("store to buffer {buffer}, which is only read"))?;
                 let dtype = self.value(*value)?;
                 need(dtype == loaded_type(param.dtype), || format!("store of {dtype} to buffer {buffer} of {}", param.dtype))?;
                 self.index(index)
             }
         }
+    }
+
+    /// A parameter; a local array counts as one that is read and written.
+    fn param(&self, buffer: BufferId) -> Result<BufferParam, String> {
+        let local = self.kernel.local(buffer).map(|l| BufferParam { dtype: l.dtype, access: Access::ReadWrite });
+        local.or_else(|| self.kernel.buffers.get(buffer).cloned()).ok_or_else(|| format!("buffer {buffer} does not exist"))
     }
 
     fn acc(&self, acc: AccId, value: ValueId) -> Result<(), String> {
@@ -202,7 +211,7 @@ impl Check<'_> {
                 self.axis(*axis)
             }
             Expr::Load { buffer, index, guard } => {
-                let param = self.kernel.buffers.get(*buffer).ok_or_else(|| format!("buffer {buffer} does not exist"))?;
+                let param = self.param(*buffer)?;
                 need(param.access != Access::Write, || format!("load from buffer {buffer}, which is only written"))?;
                 need(dtype == loaded_type(param.dtype), || format!("load of {dtype} from buffer {buffer} of {}", param.dtype))?;
                 if let Some((guard, otherwise)) = guard {

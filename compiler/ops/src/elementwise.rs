@@ -235,6 +235,25 @@ pub(crate) fn lerp(cx: &mut Cx, args: &Args<'_>) -> Res<Val> {
     binary(cx, BinOp::Add, a, &d)
 }
 
+/// `fma(a, b, c) = a b + c`, rounded once
+pub(crate) fn fma(cx: &mut Cx, args: &Args<'_>) -> Res<Val> {
+    let x = [args.get("a"), args.get("b"), args.get("c")];
+    if let [Some(a), Some(b), Some(c)] = x.map(|v| Number::of(cx, v)) {
+        return Ok(Val::Float(a.float().zip(b.float()).zip(c.float()).map(|((a, b), c)| a.mul_add(b, c))));
+    }
+    let m = match meet(cx, &args.op(), &x)? {
+        Meet::WeakInt => Meet::WeakFloat,
+        Meet::Strong(d) if !d.is_float() => {
+            let named = ["a", "b", "c"].into_iter().find(|n| matches!(args.get(n), Val::Array(_))).unwrap_or("a");
+            let a = args.array(cx, named)?;
+            return Err(args.needs_floats(&a));
+        }
+        m => m,
+    };
+    let out = apply(cx, &args.op(), ScalarOp::Fma, &x, m)?;
+    Ok(Val::Array(Array { weak: m.is_weak(), ..out }))
+}
+
 /// `where(mask, a, b)`
 pub(crate) fn choose(cx: &mut Cx, args: &Args<'_>) -> Res<Val> {
     let (c, a, b) = (args.get("mask"), args.get("a"), args.get("b"));

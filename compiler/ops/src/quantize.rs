@@ -1,12 +1,15 @@
 //! Block-quantized arrays: one byte per element and one f32 scale, the largest magnitude, per block.
 //!
-//! A code `c` (0 to 127 beside a sign bit, 0 to 255 without a sign) stands for `scale * V(c) / V(most)` with `V(c) = 2^e (1 + m / 8) - 1`, where `m` are its last three
+//! A code `c` (0 to 127 beside a sign, 0 to 255 without one) stands for `scale * V(c) / V(most)` with `V(c) = 2^e (1 + m / 8) - 1`, where `m` are its last three
 //! bits and `e` the bits above: a float of three bits behind the point, moved so that the smallest is 0. Magnitudes from the scale down to 1.6e-5 of it (without a sign 2.5e-10) are
 //! known to 3 to 6 %, below they go linearly to 0. So the second moments of Adam, which are squares, reach as far as the first ones: where they did not, a small first moment would be
-//! divided by a second one that was rounded to 0. Coding and decoding are a few operations on the bits of a float.
+//! divided by a second one that was rounded to 0. `V(c) + 1` is a float whose bits are those of 1 and `c` further up: coding is a multiplication, an addition and a shift of these bits, and so is
+//! decoding. A byte holds `c`, negated (as an `i8`) for numbers below 0.
 //!
 //! `V` is linear between neighboring codes, so that rounding the place of a number between them is rounding the number: to the nearest one, or to one of
-//! the two with the probability that makes the mean exact.
+//! the two with the probability that makes the mean exact. What is drawn for that is one number per block, from a hash; elements of the block take it shifted digit by digit (a digital net in base 2
+//! under a random shift). So each element's draw is uniform on multiples of 2^-20 of a step between codes, blocks are independent, and within a block the draws are spread evenly rather than independent:
+//! 256 of them fall into each 256th once, which makes errors of sums smaller.
 
 use crate::cx::Cx;
 use crate::dim::Dim;
@@ -15,12 +18,12 @@ use optc_abi::DType;
 use optc_ir::ScalarOp;
 use optc_ir::graph::ReduceOp;
 
-/// Vector loops work on this many elements at once; blocks are a multiple of it where the size allows.
+/// Vector loops work on this many elements at once; blocks are a multiple of it where the size allows, and draws for rounding are spread over as many.
 const LANES: usize = 16;
 /// Bits of an f32's significand that a code does not have.
 const DROPPED: u32 = 20;
 /// The bits of 1.0.
-const ONE: u32 = 127 << 23;
+const ONE: i32 = 127 << 23;
 /// Below this scale a block is stored as zeros: factors would leave the range of f32.
 const LEAST_SCALE: f64 = 1e-28;
 
@@ -115,7 +118,7 @@ fn code_shape(shape: &[Dim], blocks: Blocks) -> Vec<Dim> {
 }
 
 /// Stores f32 numbers. `key` is what random rounding depends on, `u32[2]`; without it numbers are rounded to the nearest. Negative numbers are 0 in a format without
-/// a sign. A block that holds a NaN or an infinity reads as NaN, one whose largest magnitude is below 1e-28 as zeros.
+/// a sign. A block that holds a NaN or an infinity reads as NaN, whatever its codes, one whose largest magnitude is below 1e-28 as zeros.
 pub fn quantize(cx: &mut Cx, q: &Quantized, x: &Array, key: Option<&Array>) -> Stored {
     if !cx.emitting() {
         let unknown = Array { dtype: DType::U8, ..x.clone() };
@@ -124,60 +127,64 @@ pub fn quantize(cx: &mut Cx, q: &Quantized, x: &Array, key: Option<&Array>) -> S
     let blocks = q.blocks(elements(&x.shape));
     let x = cx.convert(x, DType::F32);
     let rows = cut(cx, &x, blocks);
-    let size = if q.signed { cx.map(ScalarOp::Abs, &[&rows]) } else { cx.with_const(ScalarOp::Max, &rows, 0.0) };
+    // Magnitudes are ordered as their bits, a NaN above all.
+    let bits = cx.same_bits(&rows, DType::I32);
+    let size = cx.with_const(ScalarOp::And, &bits, f64::from(i32::MAX));
     let scales = cx.reduced(ReduceOp::Max, &size, &[1]);
-    // V(most) / scale, 0 where that would not be finite.
-    let most = cx.splat(DType::F32, &scales.shape, raw_value(q.most()));
+    let scales = cx.same_bits(&scales, DType::F32);
+    // V(most) / scale, a little less so that no rounding leads beyond the last code; 0 where that would not be finite.
+    let most = cx.splat(DType::F32, &scales.shape, raw_value(q.most()) * (1.0 - 2f64.powi(-22)));
     let factor = cx.map(ScalarOp::Div, &[&most, &scales]);
     let least = cx.splat(DType::F32, &scales.shape, LEAST_SCALE);
     let large = cx.map(ScalarOp::Le, &[&least, &scales]);
     let zero = cx.splat(DType::F32, &scales.shape, 0.0);
     let factor = cx.select(&large, &factor, &zero);
     let factor = cx.spread(&factor, &[0], &rows.shape);
-    let v = cx.map(ScalarOp::Mul, &[&size, &factor]);
-    let v = cx.with_const(ScalarOp::Add, &v, 1.0);
-    let bits = cx.same_bits(&v, DType::U32);
+    let size = if q.signed { cx.same_bits(&size, DType::F32) } else { rows.clone() };
+    let one = cx.splat(DType::F32, &rows.shape, 1.0);
+    let v = cx.map(ScalarOp::Fma, &[&size, &factor, &one]);
+    let mut v = cx.same_bits(&v, DType::I32);
+    if !q.signed {
+        // Below 0, from where the sum that follows could run over.
+        v = cx.with_const(ScalarOp::Max, &v, f64::from(ONE));
+    }
     // Less the bits of 1, plus a half or what was drawn, of which the last bits are dropped.
     let at = match key {
         Some(key) if q.stochastic => {
-            let noise = draws(cx, key, &rows.shape);
-            let sum = cx.map(ScalarOp::Add, &[&bits, &noise]);
-            cx.with_const(ScalarOp::Sub, &sum, f64::from(ONE))
+            let noise = draws(cx, key, &rows.shape, blocks);
+            cx.map(ScalarOp::Add, &[&v, &noise])
         }
-        _ => cx.with_const(ScalarOp::Sub, &bits, f64::from(ONE - (1 << (DROPPED - 1)))),
+        _ => cx.with_const(ScalarOp::Add, &v, f64::from((1 << (DROPPED - 1)) - ONE)),
     };
-    let code = cx.with_const(ScalarOp::Shr, &at, f64::from(DROPPED));
-    let mut code = cx.with_const(ScalarOp::Min, &code, f64::from(q.most()));
+    let mut code = cx.with_const(ScalarOp::Shr, &at, f64::from(DROPPED));
     if q.signed {
-        let bits = cx.same_bits(&rows, DType::U32);
-        let sign = cx.with_const(ScalarOp::Shr, &bits, 24.0);
-        let sign = cx.with_const(ScalarOp::And, &sign, 128.0);
-        code = cx.map(ScalarOp::Or, &[&code, &sign]);
+        let sign = cx.map(ScalarOp::Sign, &[&bits]);
+        code = cx.map(ScalarOp::Mul, &[&code, &sign]);
+    } else {
+        code = cx.with_const(ScalarOp::Max, &code, 0.0);
+        code = cx.with_const(ScalarOp::Min, &code, f64::from(q.most()));
     }
     let codes = cx.convert(&code, DType::U8);
     let shape = code_shape(&x.shape, blocks);
     Stored { codes: cx.reshaped(&codes, &shape), scales }
 }
 
-/// Random words below `2^DROPPED` for rounding: a hash of the element's place (the finalizer of MurmurHash3) with both words of the key mixed in. It is computed
-/// where it is used, unlike the words of Philox.
-fn draws(cx: &mut Cx, key: &Array, shape: &[Dim]) -> Array {
+/// For rounding: random numbers below `2^DROPPED`, less the bits of 1. A block's is a hash of its number (the finalizer of MurmurHash3) with both words of the key mixed in; its element `16 p + l` takes it
+/// with `7 l mod 16` on the first four bits and `p` on those behind.
+fn draws(cx: &mut Cx, key: &Array, shape: &[Dim], blocks: Blocks) -> Array {
+    let count = &shape[..1];
     let word = |cx: &mut Cx, k: i64| {
         let word = cx.sliced(key, 0, &Dim::from(k), &Dim::one(), 1);
         let word = cx.reshaped(&word, &[]);
-        cx.spread(&word, &[], shape)
+        cx.spread(&word, &[], count)
     };
-    let (row, column) = (cx.counting(DType::U32, shape, 0), cx.counting(DType::U32, shape, 1));
-    let width = cx.size_scalar(DType::U32, &shape[1]);
-    let width = cx.spread(&width, &[], shape);
-    let first = cx.map(ScalarOp::Mul, &[&row, &width]);
-    let at = cx.map(ScalarOp::Add, &[&first, &column]);
-    let mut h = word(cx, 0);
-    h = cx.map(ScalarOp::Xor, &[&h, &at]);
     let shift = |cx: &mut Cx, h: &Array, by: f64| {
         let low = cx.with_const(ScalarOp::Shr, h, by);
         cx.map(ScalarOp::Xor, &[h, &low])
     };
+    let row = cx.counting(DType::U32, count, 0);
+    let mut h = word(cx, 0);
+    h = cx.map(ScalarOp::Xor, &[&h, &row]);
     h = shift(cx, &h, 16.0);
     h = cx.with_const(ScalarOp::Mul, &h, f64::from(0x85EB_CA6Bu32));
     let second = word(cx, 1);
@@ -185,7 +192,20 @@ fn draws(cx: &mut Cx, key: &Array, shape: &[Dim]) -> Array {
     h = shift(cx, &h, 13.0);
     h = cx.with_const(ScalarOp::Mul, &h, f64::from(0xC2B2_AE35u32));
     h = shift(cx, &h, 16.0);
-    cx.with_const(ScalarOp::Shr, &h, f64::from(32 - DROPPED))
+    h = cx.with_const(ScalarOp::Shr, &h, f64::from(32 - DROPPED));
+    h = cx.with_const(ScalarOp::Or, &h, f64::from(ONE.wrapping_neg() as u32));
+    let h = cx.same_bits(&h, DType::I32);
+    let h = cx.spread(&h, &[0], shape);
+    let column = cx.counting(DType::I32, shape, 1);
+    let lane = cx.with_const(ScalarOp::And, &column, LANES as f64 - 1.0);
+    let lane = cx.with_const(ScalarOp::Mul, &lane, f64::from(7 << (DROPPED - 4)));
+    let lane = cx.with_const(ScalarOp::And, &lane, f64::from(15 << (DROPPED - 4)));
+    let chunk = cx.with_const(ScalarOp::And, &column, -(LANES as f64));
+    // The chunk's number fills the bits behind the first four.
+    let chunks = blocks.size.div_ceil(LANES).next_power_of_two().trailing_zeros();
+    let chunk = cx.with_const(ScalarOp::Shl, &chunk, f64::from(DROPPED - 8 - chunks));
+    let shifted = cx.map(ScalarOp::Xor, &[&lane, &h]);
+    cx.map(ScalarOp::Xor, &[&shifted, &chunk])
 }
 
 /// The numbers stored, in an array of `shape`.
@@ -197,22 +217,23 @@ pub fn dequantize(cx: &mut Cx, q: &Quantized, stored: &Stored, shape: &[Dim]) ->
     let blocks = q.blocks(n);
     let rows = [Dim::from(blocks.count), Dim::from(blocks.size)];
     let codes = cx.reshaped(&stored.codes, &rows);
-    let bits = cx.convert(&codes, DType::U32);
-    let code = if q.signed { cx.with_const(ScalarOp::And, &bits, 127.0) } else { bits.clone() };
+    let unit = cx.with_const(ScalarOp::Div, &stored.scales, raw_value(q.most()));
+    let mut unit = cx.spread(&unit, &[0], &codes.shape);
+    let mut code = cx.convert(&codes, DType::I32);
+    if q.signed {
+        let high = cx.with_const(ScalarOp::Shl, &code, 24.0);
+        let number = cx.with_const(ScalarOp::Shr, &high, 24.0);
+        let zero = cx.splat(DType::I32, &number.shape, 0.0);
+        let below = cx.map(ScalarOp::Lt, &[&number, &zero]);
+        let opposite = cx.map(ScalarOp::Neg, &[&unit]);
+        unit = cx.select(&below, &opposite, &unit);
+        code = cx.map(ScalarOp::Abs, &[&number]);
+    }
     let code = cx.with_const(ScalarOp::Shl, &code, f64::from(DROPPED));
     let v = cx.with_const(ScalarOp::Add, &code, f64::from(ONE));
     let v = cx.same_bits(&v, DType::F32);
-    let v = cx.with_const(ScalarOp::Sub, &v, 1.0);
-    let unit = cx.with_const(ScalarOp::Div, &stored.scales, raw_value(q.most()));
-    let unit = cx.spread(&unit, &[0], &v.shape);
-    let mut x = cx.map(ScalarOp::Mul, &[&v, &unit]);
-    if q.signed {
-        let sign = cx.with_const(ScalarOp::And, &bits, 128.0);
-        let sign = cx.with_const(ScalarOp::Shl, &sign, 24.0);
-        let bits = cx.same_bits(&x, DType::U32);
-        let bits = cx.map(ScalarOp::Xor, &[&bits, &sign]);
-        x = cx.same_bits(&bits, DType::F32);
-    }
+    let less = cx.map(ScalarOp::Neg, &[&unit]);
+    let x = cx.map(ScalarOp::Fma, &[&v, &unit, &less]);
     let whole = blocks.count * blocks.size;
     if n == whole {
         return cx.reshaped(&x, shape);

@@ -175,6 +175,7 @@ impl Block<'_> {
                     };
                     places.push((place, stride * net.nodes[n].ty.dtype.size()));
                 }
+                Slot::Row(_) => panic!("compiler bug: a local array among the parameters"),
                 Slot::Scratch(s) => {
                     let (dtype, len) = emitted.scratch[s];
                     places.push((BufRef::whole(self.store.temporary(dtype, len, self.within)), 0));

@@ -4,7 +4,7 @@ use crate::lin::{Lin, Term};
 use optc_abi::DType;
 use optc_ir::ScalarOp;
 use optc_ir::kernel::{
-    Acc, AccId, AccOp, Access, AxisId, BufferId, BufferParam, Expr, Extent, Index, Kernel, Literal, LoopKind, Stmt, ValueId,
+    Acc, AccId, AccOp, Access, AxisId, BufferId, BufferParam, Expr, Extent, Index, Kernel, LOCAL, Literal, Local, LoopKind, Stmt, ValueId,
 };
 use rustc_hash::FxHashMap;
 
@@ -37,6 +37,7 @@ pub(crate) struct Builder {
     known: FxHashMap<(Expr, DType, u32), ValueId>,
     /// Counts stores to a buffer: a load after a store is another value than one before.
     versions: Vec<u32>,
+    local_versions: Vec<u32>,
     /// Loops below which nothing is placed: everything stays inside the parallel loop.
     base: usize,
     /// Blocks so far.
@@ -60,6 +61,7 @@ impl Builder {
             axes: Vec::new(),
             known: FxHashMap::default(),
             versions: Vec::new(),
+            local_versions: Vec::new(),
             base: 0,
             serials: 0,
             clock: 0,
@@ -72,6 +74,20 @@ impl Builder {
         self.versions.push(0);
         self.times.push((0, usize::MAX));
         self.kernel.buffers.len() - 1
+    }
+
+    /// A local array.
+    pub fn local(&mut self, dtype: DType, len: usize) -> BufferId {
+        self.kernel.locals.push(Local { dtype, len });
+        self.local_versions.push(0);
+        LOCAL + self.kernel.locals.len() - 1
+    }
+
+    fn version(&mut self, buffer: BufferId) -> &mut u32 {
+        match buffer.checked_sub(LOCAL) {
+            Some(local) => &mut self.local_versions[local],
+            None => &mut self.versions[buffer],
+        }
     }
 
     /// Opens a loop and returns its variable.
@@ -235,11 +251,14 @@ impl Builder {
         let depth = self.lin_depth(at).max(guard.map_or(0, |(g, o)| self.depth_of(&[g, o])));
         let expr = Expr::Load { buffer, index: Self::index(at), guard };
         let count = self.values.len();
-        let value = self.place(depth, dtype, expr, self.versions[buffer]);
+        let version = *self.version(buffer);
+        let value = self.place(depth, dtype, expr, version);
         let fresh = value == count;
         if fresh {
             self.clock += 1;
-            self.times[buffer].0 = self.clock;
+            if let Some(times) = self.times.get_mut(buffer) {
+                times.0 = self.clock;
+            }
         }
         (value, fresh)
     }
@@ -254,8 +273,10 @@ impl Builder {
 
     pub fn store(&mut self, buffer: BufferId, at: &Lin, value: ValueId) {
         self.clock += 1;
-        self.times[buffer].1 = self.times[buffer].1.min(self.clock);
-        self.versions[buffer] += 1;
+        if let Some(times) = self.times.get_mut(buffer) {
+            times.1 = times.1.min(self.clock);
+        }
+        *self.version(buffer) += 1;
         let depth = self.depth();
         self.blocks[depth].stmts.push(Stmt::Store { buffer, index: Self::index(at), value });
     }

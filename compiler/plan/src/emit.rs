@@ -6,6 +6,7 @@ use crate::index::{Dims, Idx, through};
 use crate::lin::{Lin, Misfit, Term};
 use crate::net::{N, Net};
 use crate::rows::Class;
+use crate::stage::Stage;
 use optc_abi::DType;
 use optc_base::Span;
 use optc_ir::kernel::{Access, AxisId, BufferId, Expr, Extent, LoopKind, ValueId};
@@ -20,6 +21,8 @@ pub(crate) enum Slot {
     Node(N),
     /// Memory of this kernel alone: position in [`Emitter::scratch`].
     Scratch(usize),
+    /// One row of the member in a local array.
+    Row(N),
 }
 
 /// The type of a kernel value that holds elements of a type.
@@ -48,6 +51,8 @@ pub(crate) struct Emitter<'a> {
     memo: FxHashMap<(N, Idx, Option<ValueId>), (ValueId, usize)>,
     /// The loop over rows, which cannot be cut.
     pub row_axis: Option<AxisId>,
+    /// How many rows there are.
+    pub rows: usize,
     /// The position every aligned access has in the present loop.
     pub here: Option<(Lin, usize)>,
     /// Buffers read at other places than the one being written.
@@ -90,6 +95,7 @@ impl<'a> Emitter<'a> {
             in_memory: FxHashMap::default(),
             memo: FxHashMap::default(),
             row_axis: None,
+            rows: 1,
             here: None,
             unaligned: Vec::new(),
             origins,
@@ -99,6 +105,9 @@ impl<'a> Emitter<'a> {
     /// The buffer parameter of a slot.
     pub fn buffer(&mut self, slot: Slot, access: Access) -> BufferId {
         if let Some(&id) = self.slot_ids.get(&slot) {
+            if matches!(slot, Slot::Row(_)) {
+                return id;
+            }
             let param = &mut self.b.kernel.buffers[id];
             if param.access != access {
                 param.access = Access::ReadWrite;
@@ -108,12 +117,26 @@ impl<'a> Emitter<'a> {
         let dtype = match slot {
             Slot::Node(n) => self.net.nodes[n].ty.dtype,
             Slot::Scratch(k) => self.scratch[k].0,
+            Slot::Row(n) => {
+                let id = self.b.local(self.dtype(n), self.net.len_of(n) / self.rows);
+                self.slot_ids.insert(slot, id);
+                return id;
+            }
         };
         let id = self.b.buffer(dtype, access);
         self.slots.push(slot);
         self.unaligned.push(false);
         self.slot_ids.insert(slot, id);
         id
+    }
+
+    /// Where an element of an array lies in its memory: a local array holds the present row.
+    pub fn place_in(&self, slot: Slot, at: &Lin) -> Lin {
+        let mut at = at.clone();
+        if matches!(slot, Slot::Row(_)) {
+            at.terms.retain(|&mut (t, _)| self.row_axis.is_none_or(|row| t != Term::Axis(row)));
+        }
+        at
     }
 
     fn shape(&self, n: N) -> &'a [usize] {
@@ -251,13 +274,26 @@ impl<'a> Emitter<'a> {
         Ok(value)
     }
 
+    /// The value to store for a stage: memory of a narrow type rounds itself, so a conversion need not; others in the pass find the rounded value.
+    pub fn emit_stored(&mut self, stage: &Stage, at: &Lin) -> Result<ValueId, Misfit> {
+        let net: &'a Net = self.net;
+        let n = stage.node;
+        let rounded = self.emit_stage(n, at)?;
+        let narrow = stage.slot == Slot::Node(n) && value_type(net.nodes[n].ty.dtype) != net.nodes[n].ty.dtype;
+        if !narrow || net.nodes[n].op != Op::Cast {
+            return Ok(rounded);
+        }
+        let value = self.emit(net.nodes[n].operands[0], &Idx::Flat(at.clone()), None)?;
+        Ok(self.b.cast(value, DType::F32))
+    }
+
     fn load(&mut self, n: N, slot: Slot, idx: &Idx, guard: Option<ValueId>) -> ValueId {
-        let lin = idx.flat(self.shape(n));
+        let lin = self.place_in(slot, &idx.flat(self.shape(n)));
         let dtype = self.dtype(n);
         let buffer = self.buffer(slot, Access::Read);
         let guard = guard.map(|g| (g, self.b.literal(dtype, 0.0, 0)));
         let (value, fresh) = self.b.load(buffer, dtype, &lin, guard);
-        if fresh {
+        if fresh && !matches!(slot, Slot::Row(_)) {
             let whole = self.net.len_of(n);
             let aligned = match &self.here {
                 Some((here, size)) => *here == lin && *size == whole,

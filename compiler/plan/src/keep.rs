@@ -6,6 +6,7 @@ use crate::net::{N, Net};
 use crate::rows::{Class, cost};
 use crate::stage::{Kind, LoopKey, Stage, assign_phases};
 use optc_abi::DType;
+use optc_ir::Op;
 use rustc_hash::FxHashSet;
 use std::collections::BTreeMap;
 
@@ -40,7 +41,7 @@ pub(crate) fn keep_repeated(
     let mut at_hand: FxHashSet<N> = stages.iter().map(|s| s.node).collect();
     for (&m, &times) in &uses {
         let len = net.len_of(m);
-        if times > 1 && grouping.group_of[m] == Some(group) && len.is_multiple_of(rows) && weighs(net, grouping, &at_hand, m) {
+        if times > 1 && grouping.group_of[m] == Some(group) && len.is_multiple_of(rows) && weighs(net, grouping, &at_hand, m, WORTH) {
             at_hand.insert(m);
             stages.push(Stage::new(net, m, Slot::Scratch(scratch.len())));
             scratch.push((value_type(net.nodes[m].ty.dtype), len));
@@ -50,8 +51,96 @@ pub(crate) fn keep_repeated(
     assign_phases(net, grouping, group, rows, stages);
 }
 
-/// Whether computing a member from what is at hand takes more than [`WORTH`].
-fn weighs(net: &Net, grouping: &Grouping, at_hand: &FxHashSet<N>, m: N) -> bool {
+/// Additions from which a value is kept for a later loop of the same row: storing and loading it there costs about two.
+const ROW_WORTH: usize = 6;
+/// Bytes of all local arrays of a kernel: half of the nearest cache.
+const ROW_BYTES: usize = 16 << 10;
+
+/// Keeps rows of values that a later loop of the row needs again in local arrays, which stay in the nearest cache: a block's new values while their largest magnitude is looked for.
+/// Then results that need nothing but these and what no other stage reads are computed in the last loop, where they mix with other work.
+pub(crate) fn keep_rows(net: &Net, grouping: &Grouping, group: usize, rows: usize, stages: &mut Vec<Stage>) {
+    let elementwise = |s: &Stage| matches!(s.kind, Kind::Store | Kind::Total(_));
+    let Some(space) = stages.iter().filter(|s| elementwise(s)).map(|s| s.space).max() else { return };
+    let mut phases: BTreeMap<N, Vec<usize>> = BTreeMap::new();
+    for stage in stages.iter().filter(|s| elementwise(s) && s.space == space) {
+        for &m in stage.inline.iter().filter(|&&m| net.len_of(m) == space) {
+            let list = phases.entry(m).or_default();
+            if !list.contains(&stage.phase) {
+                list.push(stage.phase);
+            }
+        }
+    }
+    phases.retain(|m, list| list.len() > 1 && !stages.iter().any(|s| s.elsewhere.contains(m)));
+    // What a later loop asks for itself, not on the way to another value it shares.
+    let mut asked: FxHashSet<N> = FxHashSet::default();
+    for stage in stages.iter().filter(|s| elementwise(s) && s.space == space) {
+        let own = |u: &&N| phases.get(*u).is_none_or(|list| list.iter().all(|&p| p >= stage.phase));
+        for &user in stage.inline.iter().chain([&stage.node]).filter(own) {
+            let sources = net.nodes[user].operands.iter().map(|&o| source(net, grouping, o));
+            asked.extend(sources.filter(|o| phases.get(o).is_some_and(|list| list.iter().any(|&p| p < stage.phase))));
+        }
+    }
+    let mut at_hand: FxHashSet<N> = stages.iter().map(|s| s.node).collect();
+    let mut bytes = 0;
+    let mut added = false;
+    for &m in phases.keys().filter(|m| asked.contains(m)) {
+        let ty = &net.nodes[m].ty;
+        let size = space / rows * ty.dtype.size();
+        if value_type(ty.dtype) == ty.dtype
+            && ty.dtype.size() == 4
+            && bytes + size <= ROW_BYTES
+            && weighs(net, grouping, &at_hand, m, ROW_WORTH)
+        {
+            bytes += size;
+            at_hand.insert(m);
+            stages.push(Stage::new(net, m, Slot::Row(m)));
+            added = true;
+        }
+    }
+    if added {
+        stages.sort_by_key(|s| s.node);
+        assign_phases(net, grouping, group, rows, stages);
+        delay(net, grouping, space, stages);
+    }
+}
+
+/// The node whose elements, in other shapes or read as other types, these are.
+fn source(net: &Net, grouping: &Grouping, n: N) -> N {
+    let mut at = n;
+    while matches!(net.nodes[at].op, Op::Reshape) || (net.nodes[at].op == Op::Bitcast && grouping.class[at] == Class::Elem) {
+        at = net.nodes[at].operands[0];
+    }
+    at
+}
+
+/// Moves stores that nothing waits for into the last loop, where all they need is at hand there and no other stage of their loop needs any of it.
+fn delay(net: &Net, grouping: &Grouping, space: usize, stages: &mut [Stage]) {
+    let last = stages.iter().filter(|s| s.kind == Kind::Store && s.space == space).map(|s| s.phase).max().unwrap_or(0);
+    let rows: FxHashSet<N> = stages.iter().filter(|s| matches!(s.slot, Slot::Row(_))).map(|s| s.node).collect();
+    let needs = |s: &Stage| -> FxHashSet<N> {
+        let operands = s.inline.iter().chain([&s.node]).flat_map(|&u| net.nodes[u].operands.iter());
+        operands.map(|&o| source(net, grouping, o)).filter(|&o| net.len_of(o) == space && net.splat_value(o).is_none()).collect()
+    };
+    let all: Vec<FxHashSet<N>> = stages.iter().map(needs).collect();
+    for i in 0..stages.len() {
+        let s = &stages[i];
+        let alone = |o: N| !stages.iter().zip(&all).any(|(t, needs)| t.node != s.node && t.phase == s.phase && needs.contains(&o));
+        let movable = s.kind == Kind::Store
+            && s.slot == Slot::Node(s.node)
+            && s.space == space
+            && s.phase < last
+            && s.elsewhere.is_empty()
+            && all[i].iter().any(|o| rows.contains(o))
+            && all[i].iter().all(|&o| rows.contains(&o) || alone(o))
+            && !stages.iter().any(|t| t.node != s.node && t.after.contains(&s.node));
+        if movable {
+            stages[i].phase = last;
+        }
+    }
+}
+
+/// Whether computing a member from what is at hand takes more than `worth`.
+fn weighs(net: &Net, grouping: &Grouping, at_hand: &FxHashSet<N>, m: N, worth: usize) -> bool {
     let mut total = 0;
     let mut seen: FxHashSet<N> = FxHashSet::default();
     let mut todo = vec![m];
@@ -65,7 +154,7 @@ fn weighs(net: &Net, grouping: &Grouping, at_hand: &FxHashSet<N>, m: N) -> bool 
             _ if n != m && grouping.group_of[n] != grouping.group_of[m] && grouping.stored[n] => continue,
             _ => total += 1 + cost(net, n),
         }
-        if total > WORTH {
+        if total > worth {
             return true;
         }
         todo.extend(&net.nodes[n].operands);

@@ -2,7 +2,7 @@
 
 use optc_abi::offload::{Reach, Touch};
 use optc_abi::plan::{Instr, KernelCall, Plan};
-use optc_ir::kernel::{Access, AxisId, Expr, Extent, Index, Kernel, LoopKind, NamedKernel, Stmt};
+use optc_ir::kernel::{Access, AxisId, Expr, Extent, Index, Kernel, LOCAL, LoopKind, NamedKernel, Stmt};
 use std::collections::BTreeMap;
 
 /// Passes may read this many times what they advance by (a halo) and still count as going through an array in order.
@@ -162,6 +162,9 @@ impl Walk<'_> {
     }
 
     fn touch(&mut self, buffer: usize, index: &Index) {
+        if buffer >= LOCAL {
+            return;
+        }
         let sized = index.sized.iter().map(|&(axis, stride, size)| (axis, stride * self.sizes[size]));
         let (mut low, mut high, mut step) = (index.offset, index.offset, 0);
         for (axis, stride) in index.axes.iter().copied().chain(sized) {

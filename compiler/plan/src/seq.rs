@@ -3,7 +3,7 @@
 use crate::store::Store;
 use optc_abi::plan::{BufRef, Instr, KernelCall};
 use optc_ir::Origin;
-use optc_ir::kernel::{Access, Expr, Extent, Index, Kernel, LoopKind, Stmt};
+use optc_ir::kernel::{Access, BufferId, Expr, Extent, Index, Kernel, LOCAL, LoopKind, Stmt};
 use rustc_hash::FxHashMap;
 
 /// Nanoseconds up to which a kernel counts as small, and a joint one may grow.
@@ -120,6 +120,7 @@ fn flush(store: &mut Store, run: &mut Vec<Instr>, out: &mut Vec<Instr>) {
         if let Some((open, _)) = &mut joint
             && open.ns + ns <= JOINT_NS
             && open.kernel.values + named.kernel.values <= MOST_VALUES
+            && (named.kernel.locals.is_empty() || open.kernel.locals.is_empty())
             && open.append(&named.kernel, &calls[0])
         {
             open.ns += ns;
@@ -192,13 +193,15 @@ impl Joint {
             params.push(k);
         }
         let mut body = kernel.body.clone();
-        let shift =
-            Shift { params: &params, sizes: &call.sizes, values: self.kernel.values, axes: self.kernel.axes, accs: self.kernel.accs.len() };
+        let Kernel { values, axes, .. } = self.kernel;
+        let (accs, locals) = (self.kernel.accs.len(), self.kernel.locals.len());
+        let shift = Shift { params: &params, sizes: &call.sizes, values, axes, accs, locals };
         shift.block(&mut body);
         self.kernel.body.extend(body);
         self.kernel.values += kernel.values;
         self.kernel.axes += kernel.axes;
         self.kernel.accs.extend(kernel.accs.iter().cloned());
+        self.kernel.locals.extend(kernel.locals.iter().cloned());
         true
     }
 }
@@ -210,9 +213,14 @@ struct Shift<'a> {
     values: usize,
     axes: usize,
     accs: usize,
+    locals: usize,
 }
 
 impl Shift<'_> {
+    fn buffer(&self, buffer: BufferId) -> BufferId {
+        if buffer >= LOCAL { buffer + self.locals } else { self.params[buffer] }
+    }
+
     fn index(&self, index: &mut Index) {
         index.axes.iter_mut().for_each(|(a, _)| *a += self.axes);
         index.values.iter_mut().for_each(|(v, _)| *v += self.values);
@@ -227,7 +235,7 @@ impl Shift<'_> {
             Expr::Const(_) => {}
             Expr::Axis(a) => *a += self.axes,
             Expr::Load { buffer, index, guard } => {
-                *buffer = self.params[*buffer];
+                *buffer = self.buffer(*buffer);
                 self.index(index);
                 if let Some((g, o)) = guard {
                     (*g, *o) = (*g + v, *o + v);
@@ -262,7 +270,7 @@ impl Shift<'_> {
                     *value += self.values;
                 }
                 Stmt::Store { buffer, index, value } => {
-                    *buffer = self.params[*buffer];
+                    *buffer = self.buffer(*buffer);
                     self.index(index);
                     *value += self.values;
                 }

@@ -6,7 +6,7 @@
 use crate::emit::{Emitter, Origins, Slot, value_type};
 use crate::group::Grouping;
 use crate::index::Idx;
-use crate::keep::{hold, keep_repeated};
+use crate::keep::{hold, keep_repeated, keep_rows};
 use crate::lin::{Lin, Misfit};
 use crate::loops::runs;
 use crate::net::{CHUNK, N, Net, identity};
@@ -75,6 +75,8 @@ pub(crate) struct Stage {
     pub inline: Vec<N>,
     /// Members computed at other places than the present one.
     pub elsewhere: Vec<N>,
+    /// Stages it depends on.
+    pub after: Vec<N>,
     /// Where a stored result goes.
     pub slot: Slot,
 }
@@ -92,7 +94,16 @@ pub(crate) type LoopKey = (usize, usize, usize);
 
 impl Stage {
     pub fn new(net: &Net, node: N, slot: Slot) -> Stage {
-        Stage { node, kind: Kind::Own, space: space_of(net, node), phase: 0, inline: Vec::new(), elsewhere: Vec::new(), slot }
+        Stage {
+            node,
+            kind: Kind::Own,
+            space: space_of(net, node),
+            phase: 0,
+            inline: Vec::new(),
+            elsewhere: Vec::new(),
+            after: Vec::new(),
+            slot,
+        }
     }
 
     /// Stages of one phase and space share a loop; a stage with loops of its own stands alone. `position` is the stage's among all.
@@ -118,6 +129,8 @@ pub(crate) fn emit_group(net: &Net, grouping: &Grouping, group: usize, origins: 
     assign_phases(net, grouping, group, rows, &mut stages);
     keep_repeated(net, grouping, group, rows, &mut e.scratch, &mut stages);
     hold(net, grouping, group, rows, &mut stages);
+    keep_rows(net, grouping, group, rows, &mut stages);
+    e.rows = rows;
     let row = if rows > 1 {
         let axis = e.b.open(Extent::Const(rows as i64), LoopKind::Parallel);
         e.row_axis = Some(axis);
@@ -217,6 +230,7 @@ pub(crate) fn assign_phases(net: &Net, grouping: &Grouping, group: usize, rows: 
         };
         let (deps, inline, elsewhere) = dependencies(net, grouping, group, &index, node, stages[i].space);
         let mut phase = 0;
+        stages[i].after = deps.iter().map(|&(dep, _)| stages[dep].node).collect();
         for (dep, local) in deps {
             let other = &stages[dep];
             let same_pass = local && other.kind == Kind::Store && other.space == stages[i].space && stages[i].kind != Kind::Own;
@@ -395,7 +409,7 @@ impl Emitter<'_> {
                 self.emit(m, &Idx::Flat(at.clone()), None)?;
             }
             values.push(match stage.kind {
-                Kind::Store => self.emit_stage(stage.node, at)?,
+                Kind::Store => self.emit_stored(stage, at)?,
                 _ => self.emit(self.net.nodes[stage.node].operands[0], &Idx::Flat(at.clone()), None)?,
             });
         }
@@ -404,7 +418,8 @@ impl Emitter<'_> {
                 Some(acc) => self.b.update(acc, value),
                 None => {
                     let buffer = self.buffer(stage.slot, Access::Write);
-                    self.b.store(buffer, at, value);
+                    let at = self.place_in(stage.slot, at);
+                    self.b.store(buffer, &at, value);
                 }
             }
             if let Some(finite) = acc.finite {

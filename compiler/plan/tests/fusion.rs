@@ -391,6 +391,25 @@ fn the_exponentials_of_a_softmax_are_computed_once() {
 }
 
 #[test]
+fn what_two_loops_of_a_row_need_waits_in_a_local_array() {
+    let mut g = Graph::new();
+    let (x, y) = (input(&mut g, &[64, 256]), input(&mut g, &[64, 256]));
+    // ((0.9 x + 0.1 y) y + x) y over its largest magnitude in the row
+    let (a, b) = (with(&mut g, ScalarOp::Mul, x, 0.9), with(&mut g, ScalarOp::Mul, y, 0.1));
+    let sum = map(&mut g, ScalarOp::Add, &[a, b]);
+    let product = map(&mut g, ScalarOp::Mul, &[sum, y]);
+    let sum = map(&mut g, ScalarOp::Add, &[product, x]);
+    let value = map(&mut g, ScalarOp::Mul, &[sum, y]);
+    let size = map(&mut g, ScalarOp::Abs, &[value]);
+    let most = row(&mut g, ReduceOp::Max, size);
+    g.outputs = vec![map(&mut g, ScalarOp::Div, &[value, most])];
+    let planned = check(&g);
+    let text = text(&planned);
+    assert!(text.contains("local l0: f32[256]"), "{text}");
+    assert_eq!(text.matches("= add(").count(), 2, "{text}");
+}
+
+#[test]
 fn attention_takes_two_products_and_a_softmax() {
     let mut g = Graph::new();
     let x = input(&mut g, &[2, 6, 24]);

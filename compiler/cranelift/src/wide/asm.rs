@@ -99,18 +99,24 @@ opcodes! {
     SHIFT_LONG "vpshiftq" 1 1 0x73;
     BLEND_WORDS "vpblendd" 1 3 0x02;
     WIDEN_BYTES "vpmovzxbd" 1 2 0x31;
+    WIDEN_SIGNED "vpmovsxbd" 1 2 0x21;
     WIDEN_HALVES "vpmovzxwd" 1 2 0x33;
     UPPER "vextracti128" 1 3 0x39;
     PACK_UNSIGNED "vpackusdw" 1 2 0x2B;
     PACK_BYTES "vpackuswb" 1 1 0x67;
+    PACK_SIGNED "vpackssdw" 1 1 0x6B;
+    SHUFFLE "vpshufd" 1 1 0x70;
+    PERMUTE "vpermd" 1 2 0x36;
+    GIVE_SIGN "vpsignd" 1 2 0x0A;
     STORE_LOW "vmovq" 1 1 0xD6;
     OF_HALF "vcvtph2ps" 1 2 0x13;
     TO_HALF "vcvtps2ph" 1 3 0x1D;
     FMA132 "vfmadd132ps" 1 2 0x98;
     FMA213 "vfmadd213ps" 1 2 0xA8;
     FMA231 "vfmadd231ps" 1 2 0xB8;
-    OF_GPR "vmovd" 1 1 0x6E;
-    SPREAD "vpbroadcastd" 1 2 0x58;
+    FMS132 "vfmsub132ps" 1 2 0x9A;
+    FMS213 "vfmsub213ps" 1 2 0xAA;
+    FMS231 "vfmsub231ps" 1 2 0xBA;
 }
 
 /// Digits of the /digit forms of shifts by a constant.
@@ -249,6 +255,12 @@ impl Assembler {
         self.say(|| format!("{} xmm{dest}, xmm{a}, xmm{b}", op.name));
     }
 
+    /// An instruction on the lower 128 bits: dest = op(source).
+    pub(crate) fn two_low(&mut self, op: Opcode, dest: Ymm, source: Ymm, immediate: u8) {
+        self.vex(op, false, dest, 0, Operand::Reg(source), Some(immediate));
+        self.say(|| format!("{} xmm{dest}, xmm{source}, {immediate}", op.name));
+    }
+
     /// Stores a register, or its lower part, by an instruction whose register field is the source.
     pub(crate) fn store(&mut self, op: Opcode, long: bool, to: Operand, source: Ymm, immediate: Option<u8>) {
         self.vex(op, long, source, 0, to, immediate);
@@ -259,13 +271,6 @@ impl Assembler {
     pub(crate) fn shift(&mut self, op: Opcode, digit: u8, dest: Ymm, source: Ymm, bits: u8) {
         self.vex(op, true, digit, dest, Operand::Reg(source), Some(bits));
         self.say(|| format!("{}/{digit} ymm{dest}, ymm{source}, {bits}", op.name));
-    }
-
-    /// The lower half of the loop's position (rax) in every lane.
-    pub(crate) fn spread_position(&mut self, dest: Ymm) {
-        self.vex(OF_GPR, false, dest, 0, Operand::Reg(RAX.0), None);
-        self.vex(SPREAD, true, dest, 0, Operand::Reg(dest), None);
-        self.say(|| format!("vmovd xmm{dest}, eax\n  vpbroadcastd ymm{dest}, xmm{dest}"));
     }
 
     pub(crate) fn zero_upper(&mut self) {

@@ -1,10 +1,10 @@
 //! From the program of a wide loop to machine code: registers are given out along the straight line, the value needed last makes room.
 //!
 //! The code is a function with the C calling convention of System V that takes the address of its arguments: the number of elements (a multiple of
-//! [`LANES`]), the pointers, the addresses of the accumulators' lanes, and the uniform values, eight bytes each.
+//! [`LANES`]), the pointers, the addresses for the accumulators' lanes, which start at the identity, and the uniform values, eight bytes each.
 
-use super::asm::{self, Assembler, Gpr, Mem, Operand, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, Ymm};
-use super::program::{Inst, Kind, Place, Program, V, WIDTH, commutes};
+use super::asm::{self, Assembler, Gpr, Mem, Opcode, Operand, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, Ymm};
+use super::program::{Inst, Kind, Pack, Place, Program, V, WIDTH, commutes};
 use optc_ir::kernel::LANES;
 
 /// Registers that hold pointers; all but the first six belong to the caller.
@@ -93,6 +93,8 @@ struct Emitter<'p> {
     accs: Vec<[Option<Ymm>; GROUPS]>,
     acc_slots: Vec<[Mem; GROUPS]>,
     slots: usize,
+    /// Positions counted along: the instruction, its place, and what it grows by.
+    counters: Vec<(usize, Operand, u32)>,
     /// Slots of the frame.
     frame: usize,
     /// Instructions of the loop so far, in quarters; memory operands count one.
@@ -112,6 +114,7 @@ impl<'p> Emitter<'p> {
             accs: Vec::new(),
             acc_slots: Vec::new(),
             slots: 0,
+            counters: Vec::new(),
             frame,
             cost: 0,
         }
@@ -132,6 +135,7 @@ impl<'p> Emitter<'p> {
         self.asm.add(RSP, -((BYTES * (self.frame + 1)) as i32));
         self.asm.and(RSP, -(BYTES as i8));
         self.open_accs();
+        self.open_counters();
         self.invariants();
         for i in 0..self.program.pointers.len() {
             self.asm.load_gpr(POINTERS[i], Mem::At(RDI, Arguments::pointer(i)));
@@ -147,6 +151,7 @@ impl<'p> Emitter<'p> {
             }
         }
         let cost = self.cost;
+        self.count();
         self.asm.add(RAX, LANES as i32);
         self.asm.compare(RAX, RDX);
         self.asm.loop_while_less(head);
@@ -163,11 +168,10 @@ impl<'p> Emitter<'p> {
     fn open_accs(&mut self) {
         let count = self.program.accs.len();
         for i in 0..count {
-            self.asm.load_gpr(RCX, Mem::At(RDI, Arguments::acc(self.program, i)));
             let mut registers = [None; GROUPS];
             let slots = [(); GROUPS].map(|()| self.slot());
+            let from = Operand::Mem(self.asm.constant(self.program.starts[i]));
             for group in 0..GROUPS {
-                let from = Operand::Mem(Mem::At(RCX, (BYTES * group) as i32));
                 if count <= ACCS_IN_REGISTERS {
                     let r = (REGISTERS - 1 - (GROUPS * i + group)) as Ymm;
                     self.reserved |= 1 << r;
@@ -180,6 +184,48 @@ impl<'p> Emitter<'p> {
             }
             self.accs.push(registers);
             self.acc_slots.push(slots);
+        }
+    }
+
+    fn open_counters(&mut self) {
+        for (i, inst) in self.program.insts.iter().enumerate() {
+            if let Inst::Start(by) = *inst {
+                let step = by.wrapping_mul(LANES as u32);
+                // One stays in a register: in memory it would take longer than a short pass.
+                let free = (0..REGISTERS as Ymm).rev().find(|&r| !self.is_reserved(r)).filter(|_| self.counters.is_empty());
+                let r = free.unwrap_or(0);
+                self.asm.three(asm::XOR, r, r, Operand::Reg(r), None);
+                let place = match free {
+                    Some(r) => {
+                        self.reserved |= 1 << r;
+                        Operand::Reg(r)
+                    }
+                    None => {
+                        let slot = self.slot();
+                        self.asm.store(asm::STORE, true, Operand::Mem(slot), r, None);
+                        Operand::Mem(slot)
+                    }
+                };
+                self.counters.push((i, place, step));
+            }
+        }
+    }
+
+    /// Moves the counters on to the next pass.
+    fn count(&mut self) {
+        self.locked = 0;
+        for (_, place, step) in std::mem::take(&mut self.counters) {
+            let step = self.asm.constant(step);
+            match place {
+                Operand::Reg(r) => self.asm.three(asm::IADD, r, r, Operand::Mem(step), None),
+                Operand::Mem(_) => {
+                    let r = self.take();
+                    self.asm.two(asm::LOAD, r, place, None);
+                    self.asm.three(asm::IADD, r, r, Operand::Mem(step), None);
+                    self.asm.store(asm::STORE, true, place, r, None);
+                    self.locked &= !(1 << r);
+                }
+            }
         }
     }
 
@@ -313,14 +359,18 @@ impl<'p> Emitter<'p> {
 
     /// Marks the instruction's uses done; registers of values without further use become free.
     fn finish_uses(&mut self, i: usize) {
-        let inst = self.program.insts[i];
-        for v in inst.operands() {
+        self.finish(i, self.program.insts[i].operands());
+    }
+
+    /// The same for some of its operands.
+    fn finish(&mut self, i: usize, operands: impl Iterator<Item = V> + Clone) {
+        for v in operands.clone() {
             let s = &mut self.states[v as usize];
             if s.uses.get(s.done) == Some(&i) {
                 s.done += 1;
             }
         }
-        for v in inst.operands() {
+        for v in operands {
             if self.next_use(v) == NEVER
                 && let Some(r) = self.states[v as usize].register
                 && !self.is_reserved(r)
@@ -377,16 +427,19 @@ impl<'p> Emitter<'p> {
         self.cost += 4;
         match inst {
             Inst::Const(bits) => self.states[i].home = Some(self.asm.constant(bits)),
-            Inst::Lanes(first) => self.states[i].home = Some(self.asm.vector(std::array::from_fn(|lane| first + lane as u32))),
+            Inst::Lanes(lanes) => self.states[i].home = Some(self.asm.vector(lanes)),
             Inst::Uniform(at) => {
                 let r = self.take();
                 self.asm.two(asm::BROADCAST, r, Operand::Mem(Mem::At(RDI, Arguments::uniform(self.program, at))), None);
                 self.give(r, v);
             }
-            Inst::Start => {
-                let r = self.take();
-                self.asm.spread_position(r);
-                self.give(r, v);
+            Inst::Start(_) => {
+                self.cost -= 4;
+                match self.counters.iter().find(|c| c.0 == i).map(|c| c.1) {
+                    Some(Operand::Reg(r)) => self.states[i].register = Some(r),
+                    Some(Operand::Mem(slot)) => self.states[i].home = Some(slot),
+                    None => panic!("compiler bug: a position that is not counted"),
+                }
             }
             Inst::Load(place) => self.load(i, place),
             Inst::MaskLoad(mask, place) => {
@@ -417,7 +470,8 @@ impl<'p> Emitter<'p> {
                 let r = self.result(i);
                 self.asm.shift(op, digit, r, a, bits);
             }
-            Inst::Fma(a, b, c) => self.fma(i, a, b, c),
+            Inst::Fma(a, b, c) => self.fma(i, a, b, c, [asm::FMA132, asm::FMA213, asm::FMA231]),
+            Inst::Fms(a, b, c) => self.fma(i, a, b, c, [asm::FMS132, asm::FMS213, asm::FMS231]),
             Inst::Blend(mask, a, b) => {
                 let m = self.in_register(mask);
                 let b = self.in_register(b);
@@ -440,6 +494,9 @@ impl<'p> Emitter<'p> {
                 self.finish_uses(i);
             }
             Inst::Store(place, x) => self.store(i, place, x),
+            Inst::Halves(place, parts) => self.halves(i, place, parts),
+            Inst::Bytes(place, parts, pack) => self.bytes(i, &[(place, parts, pack)]),
+            Inst::TwoBytes(places, parts, packs) => self.bytes(i, &[0, 1].map(|k| (places[k], parts[k], packs[k]))),
         }
         // Results nobody uses (they exist where a selection was simplified) free their registers at once.
         if self.next_use(v) == NEVER
@@ -465,6 +522,7 @@ impl<'p> Emitter<'p> {
             Kind::Halves => asm::WIDEN_HALVES,
             Kind::Half => asm::OF_HALF,
             Kind::Byte => asm::WIDEN_BYTES,
+            Kind::SignedByte => asm::WIDEN_SIGNED,
         };
         self.asm.two(op, r, Operand::Mem(mem), None);
         self.give(r, i as V);
@@ -477,7 +535,7 @@ impl<'p> Emitter<'p> {
         match place.kind {
             Kind::Word => self.asm.store(asm::STORE, true, to, x, None),
             Kind::Half => self.asm.store(asm::TO_HALF, true, to, x, Some(0)),
-            Kind::Halves | Kind::Byte => {
+            Kind::Halves | Kind::Byte | Kind::SignedByte => {
                 let t = self.take();
                 self.asm.store(asm::UPPER, true, Operand::Reg(t), x, Some(1));
                 self.asm.three_low(asm::PACK_UNSIGNED, t, x, t);
@@ -492,8 +550,63 @@ impl<'p> Emitter<'p> {
         self.finish_uses(i);
     }
 
-    /// a * b + c in the form that overwrites an operand no longer needed.
-    fn fma(&mut self, i: usize, a: V, b: V, c: V) {
+    /// Packs the values of both groups into halves and stores them.
+    fn halves(&mut self, i: usize, place: Place, [a, b]: [V; 2]) {
+        self.before_store();
+        let (ra, rb) = (self.in_register(a), self.operand(b));
+        self.finish_uses(i);
+        let t = self.take();
+        self.asm.three(asm::PACK_UNSIGNED, t, ra, rb, None);
+        // The pieces of 64 bits lie crosswise.
+        let order = self.asm.vector([0, 1, 4, 5, 2, 3, 6, 7]);
+        let u = self.take();
+        self.asm.two(asm::LOAD, u, Operand::Mem(order), None);
+        self.asm.three(asm::PERMUTE, t, u, Operand::Reg(t), None);
+        self.asm.store(asm::STORE, true, Operand::Mem(self.mem(place)), t, None);
+    }
+
+    /// Packs the values of both groups into bytes and stores them.
+    fn bytes(&mut self, i: usize, stores: &[(Place, [V; 2], Pack)]) {
+        self.before_store();
+        let mut words = Vec::new();
+        for &(_, [a, b], pack) in stores {
+            let (ra, rb) = (self.in_register(a), self.operand(b));
+            self.finish(i, [a, b].into_iter());
+            let t = self.take();
+            self.cost += 4;
+            self.asm.three(asm::PACK_SIGNED, t, ra, rb, None);
+            if pack == Pack::Last {
+                self.cost += 4;
+                let last = self.asm.constant(0x00FF_00FF);
+                self.asm.three(asm::AND, t, t, Operand::Mem(last), None);
+            }
+            words.push(t);
+            self.locked = words.iter().map(|w| 1 << w).sum();
+        }
+        let to = |e: &Self, k: usize| Operand::Mem(e.mem(stores[k].0));
+        match words[..] {
+            [t] => {
+                let u = self.take();
+                self.asm.store(asm::UPPER, true, Operand::Reg(u), t, Some(1));
+                self.asm.three_low(asm::PACK_BYTES, t, t, u);
+                self.asm.two_low(asm::SHUFFLE, t, t, 0xD8);
+                self.asm.store(asm::STORE, false, to(self, 0), t, None);
+            }
+            [t, u] => {
+                // In 32-bit pieces: the first groups of both, then the second ones, each half before the other.
+                self.asm.three(asm::PACK_BYTES, t, t, Operand::Reg(u), None);
+                let order = self.asm.vector([0, 4, 1, 5, 2, 6, 3, 7]);
+                self.asm.two(asm::LOAD, u, Operand::Mem(order), None);
+                self.asm.three(asm::PERMUTE, t, u, Operand::Reg(t), None);
+                self.asm.store(asm::STORE, false, to(self, 0), t, None);
+                self.asm.store(asm::UPPER, true, to(self, 1), t, Some(1));
+            }
+            _ => panic!("compiler bug: {} stores of bytes at once", words.len()),
+        }
+    }
+
+    /// a * b + c, or less c, in the form that overwrites an operand no longer needed.
+    fn fma(&mut self, i: usize, a: V, b: V, c: V, [op132, op213, op231]: [Opcode; 3]) {
         // Locks what is in registers, so that loading one operand does not push out another.
         for v in [a, b, c] {
             if let Some(r) = self.states[v as usize].register {
@@ -513,7 +626,7 @@ impl<'p> Emitter<'p> {
             let (rc, ra) = (self.in_register(c), self.in_register(a));
             let b = self.operand(b);
             self.overwrite(i, rc);
-            self.asm.three(asm::FMA231, rc, ra, b, None);
+            self.asm.three(op231, rc, ra, b, None);
             return;
         }
         if !dies(self, a) {
@@ -525,12 +638,12 @@ impl<'p> Emitter<'p> {
                 let rc = self.in_register(c);
                 let b = self.operand(b);
                 self.overwrite(i, ra);
-                self.asm.three(asm::FMA132, ra, rc, b, None);
+                self.asm.three(op132, ra, rc, b, None);
             } else {
                 let rb = self.in_register(b);
                 let c = self.operand(c);
                 self.overwrite(i, ra);
-                self.asm.three(asm::FMA213, ra, rb, c, None);
+                self.asm.three(op213, ra, rb, c, None);
             }
             return;
         }
@@ -547,7 +660,7 @@ impl<'p> Emitter<'p> {
         let r = self.take();
         self.cost += 4;
         self.asm.two(asm::LOAD, r, from, None);
-        self.asm.three(asm::FMA231, r, ra, b, None);
+        self.asm.three(op231, r, ra, b, None);
         self.finish_uses(i);
         self.give(r, i as V);
         // The copy's register cannot have been freed by the uses: it held none of them.

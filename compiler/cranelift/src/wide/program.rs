@@ -21,6 +21,8 @@ pub(crate) enum Kind {
     Half,
     /// 8 bits, widened with zeros.
     Byte,
+    /// 8 bits, widened with their sign; only loaded.
+    SignedByte,
 }
 
 impl Kind {
@@ -29,7 +31,7 @@ impl Kind {
         match self {
             Kind::Word => 2,
             Kind::Halves | Kind::Half => 1,
-            Kind::Byte => 0,
+            Kind::Byte | Kind::SignedByte => 0,
         }
     }
 }
@@ -47,17 +49,17 @@ pub(crate) struct Place {
     pub(crate) moves: bool,
 }
 
-/// One instruction. All but the last two define a value.
+/// One instruction. All but the last five define a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Inst {
     /// The same bits in every lane.
     Const(u32),
-    /// first, first + 1, …
-    Lanes(u32),
+    /// Constant lanes.
+    Lanes([u32; WIDTH]),
     /// A value that is the same for the whole loop; position in [`Program::uniforms`].
     Uniform(usize),
-    /// The pass's first position, in every lane.
-    Start,
+    /// The pass's first position times this, in every lane.
+    Start(u32),
     /// Elements of a buffer.
     Load(Place),
     /// Elements of a buffer where the mask is set, 0 elsewhere.
@@ -70,6 +72,8 @@ pub(crate) enum Inst {
     Shift(Opcode, u8, V, u8),
     /// a * b + c
     Fma(V, V, V),
+    /// a * b - c
+    Fms(V, V, V),
     /// Where the mask is set the second, else the third.
     Blend(V, V, V),
     /// The lanes of an accumulator (position in [`Program::accs`]) at the start of a group.
@@ -78,25 +82,57 @@ pub(crate) enum Inst {
     AccOut(usize, usize, V),
     /// Stores to a buffer.
     Store(Place, V),
+    /// Stores both groups' values of 16 bits.
+    Halves(Place, [V; 2]),
+    /// Stores both groups' bytes: of values in the range of 16 bits the last eight, or (saturated) the nearest number a byte holds.
+    Bytes(Place, [V; 2], Pack),
+    /// Such stores to two buffers.
+    TwoBytes([Place; 2], [[V; 2]; 2], [Pack; 2]),
+}
+
+/// How values of 16 bits become bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Pack {
+    Last,
+    Saturated,
 }
 
 impl Inst {
     /// The values it needs.
-    pub(crate) fn operands(&self) -> impl Iterator<Item = V> + use<> {
+    pub(crate) fn operands(&self) -> impl Iterator<Item = V> + Clone + use<> {
         let all = match *self {
-            Inst::Const(_) | Inst::Lanes(_) | Inst::Uniform(_) | Inst::Start | Inst::Load(_) | Inst::AccIn(..) => [None; 3],
+            Inst::Const(_) | Inst::Lanes(_) | Inst::Uniform(_) | Inst::Start(_) | Inst::Load(_) | Inst::AccIn(..) => [None; 4],
             Inst::Unary(_, a, _) | Inst::Shift(_, _, a, _) | Inst::MaskLoad(a, _) | Inst::AccOut(_, _, a) | Inst::Store(_, a) => {
-                [Some(a), None, None]
+                [Some(a), None, None, None]
             }
-            Inst::Binary(_, a, b, _) => [Some(a), Some(b), None],
-            Inst::Fma(a, b, c) | Inst::Blend(a, b, c) => [Some(a), Some(b), Some(c)],
+            Inst::Binary(_, a, b, _) | Inst::Bytes(_, [a, b], _) | Inst::Halves(_, [a, b]) => [Some(a), Some(b), None, None],
+            Inst::Fma(a, b, c) | Inst::Fms(a, b, c) | Inst::Blend(a, b, c) => [Some(a), Some(b), Some(c), None],
+            Inst::TwoBytes(_, [[a, b], [c, d]], _) => [Some(a), Some(b), Some(c), Some(d)],
         };
         all.into_iter().flatten()
     }
 
     /// Whether the value depends on the operands alone.
     fn pure(&self) -> bool {
-        !matches!(self, Inst::Load(_) | Inst::MaskLoad(..) | Inst::AccIn(..) | Inst::AccOut(..) | Inst::Store(..))
+        !matches!(self, Inst::Load(_) | Inst::MaskLoad(..) | Inst::AccIn(..)) && !self.acts()
+    }
+
+    /// Whether it changes memory or an accumulator.
+    fn acts(&self) -> bool {
+        matches!(self, Inst::AccOut(..) | Inst::Store(..) | Inst::Halves(..) | Inst::Bytes(..) | Inst::TwoBytes(..))
+    }
+
+    /// Replaces the values it needs.
+    fn rename(&mut self, name: &[V]) {
+        let new = |v: &mut V| *v = name[*v as usize];
+        match self {
+            Inst::Const(_) | Inst::Lanes(_) | Inst::Uniform(_) | Inst::Start(_) | Inst::Load(_) | Inst::AccIn(..) => {}
+            Inst::Unary(_, a, _) | Inst::Shift(_, _, a, _) | Inst::MaskLoad(a, _) | Inst::AccOut(_, _, a) | Inst::Store(_, a) => new(a),
+            Inst::Binary(_, a, b, _) => [a, b].into_iter().for_each(new),
+            Inst::Bytes(_, parts, _) | Inst::Halves(_, parts) => parts.iter_mut().for_each(new),
+            Inst::Fma(a, b, c) | Inst::Fms(a, b, c) | Inst::Blend(a, b, c) => [a, b, c].into_iter().for_each(new),
+            Inst::TwoBytes(_, parts, _) => parts.iter_mut().flatten().for_each(new),
+        }
     }
 }
 
@@ -139,6 +175,8 @@ pub(crate) struct Program {
     pub(crate) pointers: Vec<(BufferId, Index)>,
     pub(crate) uniforms: Vec<Source>,
     pub(crate) accs: Vec<AccId>,
+    /// The lanes of each before the loop.
+    pub(crate) starts: Vec<u32>,
     known: FxHashMap<Inst, V>,
 }
 
@@ -149,7 +187,7 @@ impl Program {
             return v;
         }
         let v = self.insts.len() as V;
-        let invariant = inst.pure() && inst != Inst::Start && inst.operands().all(|x| self.invariant[x as usize]);
+        let invariant = inst.pure() && !matches!(inst, Inst::Start(_)) && inst.operands().all(|x| self.invariant[x as usize]);
         self.insts.push(inst);
         self.invariant.push(invariant);
         if inst.pure() {
@@ -175,6 +213,60 @@ impl Program {
         match self.insts[v as usize] {
             Inst::Shift(asm::SHIFT, asm::SHIFT_RIGHT, _, by) if (1..32).contains(&by) => Some(f64::from(u32::MAX >> by)),
             Inst::Binary(asm::SHR_VAR, _, by, _) => self.bits(by).filter(|by| (1..32).contains(by)).map(|by| f64::from(u32::MAX >> by)),
+            _ => None,
+        }
+    }
+
+    /// Least and greatest value of 32-bit integers with a sign, where the instructions show bounds.
+    pub(crate) fn range(&self, v: V) -> Option<(i64, i64)> {
+        let constant = |v: V| self.bits(v).map(|b| i64::from(b as i32));
+        let both = |a: V, b: V| Some((self.range(a)?, self.range(b)?));
+        let inside = |low: i64, high: i64| (low >= i64::from(i32::MIN) && high <= i64::from(i32::MAX)).then_some((low, high));
+        match self.insts[v as usize] {
+            Inst::Const(bits) => Some((i64::from(bits as i32), i64::from(bits as i32))),
+            Inst::Load(Place { kind: Kind::Byte, .. }) => Some((0, 255)),
+            Inst::Load(Place { kind: Kind::SignedByte, .. }) => Some((-128, 127)),
+            Inst::Shift(asm::SHIFT, asm::SHIFT_RIGHT, _, by) if (1..32).contains(&by) => Some((0, i64::from(u32::MAX >> by))),
+            Inst::Shift(asm::SHIFT, asm::SHIFT_ARITHMETIC, _, by) if by < 32 => {
+                Some((i64::from(i32::MIN >> by), i64::from(i32::MAX >> by)))
+            }
+            Inst::Binary(asm::AND, a, b, _) => constant(b).or_else(|| constant(a)).filter(|m| *m >= 0).map(|m| (0, m)),
+            Inst::Binary(asm::IADD, a, b, _) => both(a, b).and_then(|(a, b)| inside(a.0 + b.0, a.1 + b.1)),
+            Inst::Binary(asm::ISUB, a, b, _) => both(a, b).and_then(|(a, b)| inside(a.0 - b.1, a.1 - b.0)),
+            Inst::Binary(asm::SMIN, a, b, _) => both(a, b).map(|(a, b)| (a.0.min(b.0), a.1.min(b.1))),
+            Inst::Binary(asm::SMAX, a, b, _) => both(a, b).map(|(a, b)| (a.0.max(b.0), a.1.max(b.1))),
+            Inst::Binary(asm::GIVE_SIGN, a, _, _) => self.range(a).map(|(low, high)| (low.min(-high), high.max(-low))),
+            Inst::Blend(_, a, b) => both(a, b).map(|(a, b)| (a.0.min(b.0), a.1.max(b.1))),
+            _ => None,
+        }
+    }
+
+    /// Removes what nothing needs.
+    pub(crate) fn prune(&mut self) {
+        let mut needed: Vec<bool> = self.insts.iter().map(Inst::acts).collect();
+        for i in (0..self.insts.len()).rev() {
+            if needed[i] {
+                self.insts[i].operands().for_each(|v| needed[v as usize] = true);
+            }
+        }
+        let mut name = vec![0; needed.len()];
+        let (mut insts, mut invariant) = (Vec::new(), Vec::new());
+        for (i, inst) in std::mem::take(&mut self.insts).into_iter().enumerate().filter(|(i, _)| needed[*i]) {
+            let mut inst = inst;
+            inst.rename(&name);
+            name[i] = insts.len() as V;
+            insts.push(inst);
+            invariant.push(self.invariant[i]);
+        }
+        (self.insts, self.invariant) = (insts, invariant);
+        self.known.clear();
+    }
+
+    /// Constant lanes, and whether they are all the same.
+    pub(crate) fn lanes(&self, v: V) -> Option<[u32; WIDTH]> {
+        match self.insts[v as usize] {
+            Inst::Const(bits) => Some([bits; WIDTH]),
+            Inst::Lanes(lanes) => Some(lanes),
             _ => None,
         }
     }

@@ -1,12 +1,12 @@
 //! From a vector loop of the kernel IR to the program of a wide loop, where all of it has wide instructions.
 
 use super::asm::{self, Opcode};
-use super::program::{Inst, Kind, Place, Program, Source, V, WIDTH};
-use crate::accs::combine_op;
+use super::program::{Inst, Kind, Pack, Place, Program, Source, V, WIDTH};
+use crate::accs::{combine_op, identity};
 use crate::lanes::{Lanes, Rare};
 use crate::vecmath;
 use optc_abi::DType;
-use optc_ir::kernel::{AccId, AccOp, AxisId, BufferId, Expr, Index, Kernel, LANES, Literal, Stmt, ValueId};
+use optc_ir::kernel::{Acc, AccId, AccOp, AxisId, BufferId, Expr, Index, Kernel, LANES, Literal, Stmt, ValueId};
 use optc_ir::scalar::ScalarOp;
 use rustc_hash::FxHashMap;
 
@@ -50,6 +50,8 @@ struct Selector<'k> {
     /// Accumulators as they stand in the group under way.
     accs: FxHashMap<AccId, V>,
     group: usize,
+    /// Stores of bytes and halves, which wait for those of the other groups: place of the first group, values of all.
+    bytes: Vec<(Place, Vec<V>)>,
     /// Something without a wide form was met.
     failed: bool,
 }
@@ -71,6 +73,7 @@ pub(crate) fn select<'k>(
         values: FxHashMap::default(),
         accs: FxHashMap::default(),
         group: 0,
+        bytes: Vec::new(),
         failed: false,
     };
     for stmt in body {
@@ -78,6 +81,9 @@ pub(crate) fn select<'k>(
             && !s.program.accs.contains(acc)
         {
             s.program.accs.push(*acc);
+            let Acc { dtype, op } = &kernel.accs[*acc];
+            let AccOp::Reduce(op) = op else { return Err(Narrow) };
+            s.program.starts.push(literal_bits(*dtype, identity(*op, *dtype)));
         }
     }
     for group in 0..LANES / WIDTH {
@@ -92,6 +98,8 @@ pub(crate) fn select<'k>(
             s.program.push(Inst::AccOut(at, group, now));
         }
     }
+    s.store_bytes();
+    s.program.prune();
     if s.failed { Err(Narrow) } else { Ok(s.program) }
 }
 
@@ -119,7 +127,7 @@ impl Selector<'_> {
             }
             Stmt::Store { buffer, index, value } => {
                 let x = self.value(*value)?;
-                let dtype = self.kernel.buffers[*buffer].dtype;
+                let dtype = self.kernel.dtype(*buffer);
                 let place = self.place(*buffer, index)?;
                 if !place.moves {
                     return Err(Narrow);
@@ -132,11 +140,72 @@ impl Selector<'_> {
                     }
                     _ => x,
                 };
+                if matches!(place.kind, Kind::Byte | Kind::Halves) {
+                    match self.bytes.iter_mut().find(|(p, xs)| {
+                        p.pointer == place.pointer && xs.len() == self.group && p.offset + (WIDTH * self.group) as i32 == place.offset
+                    }) {
+                        Some((_, values)) if self.group > 0 => values.push(x),
+                        _ if self.group == 0 => self.bytes.push((place, vec![x])),
+                        _ => return Err(Narrow),
+                    }
+                    return Ok(());
+                }
                 self.program.push(Inst::Store(place, x));
             }
             Stmt::For { .. } | Stmt::Init { .. } => return Err(Narrow),
         }
         Ok(())
+    }
+
+    /// Stores what waits for the groups of a pass to be packed together, bytes of two buffers at once.
+    fn store_bytes(&mut self) {
+        let mut waiting: Vec<(Place, [V; 2], Pack)> = Vec::new();
+        for (place, values) in std::mem::take(&mut self.bytes) {
+            if let ([a, b], Kind::Halves) = (&values[..], place.kind) {
+                self.program.push(Inst::Halves(place, [*a, *b]));
+                continue;
+            }
+            let forms: Vec<Option<(V, Pack)>> = values.iter().map(|&x| self.packable(x)).collect();
+            match forms[..] {
+                [Some((a, pack)), Some((b, other))] if pack == other => waiting.push((place, [a, b], pack)),
+                _ => {
+                    for (group, &x) in values.iter().enumerate() {
+                        let place = Place { offset: place.offset + (WIDTH * group) as i32, ..place };
+                        self.program.push(Inst::Store(place, x));
+                    }
+                }
+            }
+        }
+        for pair in waiting.chunks(2) {
+            self.program.push(match *pair {
+                [(p, a, how), (q, b, other)] => Inst::TwoBytes([p, q], [a, b], [how, other]),
+                [(p, a, how), ..] => Inst::Bytes(p, a, how),
+                [] => return,
+            });
+        }
+    }
+
+    /// The value whose packing into a byte gives the byte to be stored, if it has 16 bits.
+    fn packable(&self, x: V) -> Option<(V, Pack)> {
+        let p = &self.program;
+        let word = |v: V| p.range(v).filter(|r| r.0 >= i64::from(i16::MIN) && r.1 <= i64::from(i16::MAX));
+        let plain = |v: V| if p.range(v).is_some_and(|r| r.0 >= 0 && r.1 <= 255) { Pack::Saturated } else { Pack::Last };
+        let operand = |v: V, op: Opcode, bits: u32| match p.insts[v as usize] {
+            Inst::Binary(found, a, b, _) if found == op && p.bits(b) == Some(bits) => Some(a),
+            Inst::Binary(found, a, b, _) if found == op && p.bits(a) == Some(bits) => Some(b),
+            _ => None,
+        };
+        if let Some(y) = operand(x, asm::AND, 0xFF)
+            && word(y).is_some()
+        {
+            let clamped = |y: V, first: (Opcode, u32), second: (Opcode, u32)| {
+                operand(operand(y, first.0, first.1)?, second.0, second.1).filter(|&z| word(z).is_some())
+            };
+            let (low, high) = ((asm::SMAX, 0), (asm::SMIN, 255));
+            let inner = clamped(y, high, low).or_else(|| clamped(y, low, high));
+            return Some(inner.map_or((y, plain(y)), |z| (z, Pack::Saturated)));
+        }
+        word(x).map(|_| (x, plain(x)))
     }
 
     /// A value of the body, or one from outside it.
@@ -163,7 +232,7 @@ impl Selector<'_> {
     }
 
     fn place(&mut self, buffer: BufferId, index: &Index) -> Result<Place, Narrow> {
-        let kind = match self.kernel.buffers[buffer].dtype {
+        let kind = match self.kernel.dtype(buffer) {
             DType::F32 | DType::I32 | DType::U32 => Kind::Word,
             DType::BF16 => Kind::Halves,
             DType::F16 if super::half_floats() => Kind::Half,
@@ -195,8 +264,9 @@ impl Selector<'_> {
         Ok(match expr {
             Expr::Const(literal) => self.program.push(Inst::Const(literal_bits(dtype, *literal))),
             Expr::Axis(axis) if *axis == self.axis => {
-                let start = self.program.push(Inst::Start);
-                let lanes = self.program.push(Inst::Lanes((self.group * WIDTH) as u32));
+                let start = self.program.push(Inst::Start(1));
+                let first = (self.group * WIDTH) as u32;
+                let lanes = self.program.push(Inst::Lanes(std::array::from_fn(|lane| first + lane as u32)));
                 let at = self.iadd(start, lanes);
                 match dtype {
                     DType::F32 => self.float_of_int(at),
@@ -244,7 +314,7 @@ impl Selector<'_> {
             return Ok(if self.program.bits(otherwise) == Some(0) { x } else { self.select(condition, x, otherwise) });
         }
         let x = self.program.push(Inst::Load(place));
-        Ok(match self.kernel.buffers[buffer].dtype {
+        Ok(match self.kernel.dtype(buffer) {
             DType::BF16 => self.shl(x, 16),
             DType::Bool => {
                 let zero = self.i(0);
@@ -255,7 +325,64 @@ impl Selector<'_> {
     }
 
     fn binary(&mut self, op: Opcode, a: V, b: V) -> V {
-        self.program.push(Inst::Binary(op, a, b, None))
+        self.folded(op, a, b).unwrap_or_else(|| self.program.push(Inst::Binary(op, a, b, None)))
+    }
+
+    /// Constant lanes as one value.
+    fn constant(&mut self, lanes: [u32; WIDTH]) -> V {
+        let same = lanes.iter().all(|x| *x == lanes[0]);
+        self.program.push(if same { Inst::Const(lanes[0]) } else { Inst::Lanes(lanes) })
+    }
+
+    /// What an operation on integers becomes where operands are constant, or positions of a pass, which are multiples of the number of lanes.
+    fn folded(&mut self, op: Opcode, a: V, b: V) -> Option<V> {
+        let apply: fn(u32, u32) -> u32 = match op {
+            asm::IADD => u32::wrapping_add,
+            asm::IMUL => u32::wrapping_mul,
+            asm::AND => |x, y| x & y,
+            asm::XOR => |x, y| x ^ y,
+            asm::OR => |x, y| x | y,
+            _ => return None,
+        };
+        let (left, right) = (self.program.lanes(a), self.program.lanes(b));
+        if let (Some(x), Some(y)) = (left, right) {
+            return Some(self.constant(std::array::from_fn(|i| apply(x[i], y[i]))));
+        }
+        let (a, y) = if let Some(y) = right { (a, y) } else { (b, left?) };
+        let low = LANES as u32 - 1;
+        match (op, self.program.insts[a as usize]) {
+            (asm::IADD, _) if y == [0; WIDTH] => Some(a),
+            (asm::IMUL, Inst::Start(by)) if y == [y[0]; WIDTH] => Some(self.program.push(Inst::Start(by.wrapping_mul(y[0])))),
+            (asm::AND, Inst::Start(_)) if y.iter().all(|m| m | low == u32::MAX) => Some(a),
+            (asm::AND, Inst::Start(_)) if y.iter().all(|m| m & !low == 0) => Some(self.constant([0; WIDTH])),
+            // The position's last bits are 0, so those of the lane stand there alone.
+            (asm::AND, Inst::Binary(asm::IADD, start, lane, _)) if matches!(self.program.insts[start as usize], Inst::Start(1)) => {
+                let lane = self.program.lanes(lane).filter(|l| l.iter().all(|x| *x <= low))?;
+                let (high, rest) = (y.map(|m| m & !low), y.map(|m| m & low));
+                if high != [0; WIDTH] && high != [!low; WIDTH] {
+                    return None;
+                }
+                let rest = self.constant(std::array::from_fn(|i| lane[i] & rest[i]));
+                Some(if high == [0; WIDTH] { rest } else { self.iadd(start, rest) })
+            }
+            _ => None,
+        }
+    }
+
+    /// Lanes shifted by a constant.
+    fn shifted(&mut self, digit: u8, a: V, by: u8) -> V {
+        match self.program.insts[a as usize] {
+            Inst::Start(times) if digit == asm::SHIFT_LEFT && by < 32 => self.program.push(Inst::Start(times << by)),
+            Inst::Shift(asm::SHIFT, asm::SHIFT_LEFT, x, 24) if digit == asm::SHIFT_ARITHMETIC && by == 24 => {
+                match self.program.insts[x as usize] {
+                    Inst::Load(place) if place.kind == Kind::Byte && place.moves => {
+                        self.program.push(Inst::Load(Place { kind: Kind::SignedByte, ..place }))
+                    }
+                    _ => self.program.push(Inst::Shift(asm::SHIFT, digit, a, by)),
+                }
+            }
+            _ => self.program.push(Inst::Shift(asm::SHIFT, digit, a, by)),
+        }
     }
     fn compare(&mut self, predicate: u8, a: V, b: V) -> V {
         self.program.push(Inst::Binary(asm::CMP, a, b, Some(predicate)))
@@ -333,7 +460,12 @@ impl Selector<'_> {
                 let (unit, other) = (self.or(sign, one), self.compare(DIFFERS, x[0], zero));
                 self.select(other, unit, x[0])
             }
-            Fma => self.fma(x[0], x[1], x[2]),
+            Fma => match self.program.insts[x[2] as usize] {
+                Inst::Binary(asm::XOR, c, sign, _) if self.program.bits(sign) == Some(1 << 31) => {
+                    self.program.push(Inst::Fms(x[0], x[1], c))
+                }
+                _ => self.fma(x[0], x[1], x[2]),
+            },
             Rsqrt => {
                 let (root, one) = (self.sqrt(x[0]), self.f(1.0));
                 self.div(one, root)
@@ -351,7 +483,19 @@ impl Selector<'_> {
         Ok(match op {
             Add => self.iadd(x[0], x[1]),
             Sub => self.isub(x[0], x[1]),
-            Mul => self.binary(asm::IMUL, x[0], x[1]),
+            // A number times the sign of another is one instruction, and so is a sign.
+            Mul => match [(x[0], x[1]), (x[1], x[0])].map(|(a, b)| (a, self.program.insts[b as usize])) {
+                [(a, Inst::Binary(asm::GIVE_SIGN, one, of, _)), _] | [_, (a, Inst::Binary(asm::GIVE_SIGN, one, of, _))]
+                    if self.program.bits(one) == Some(1) =>
+                {
+                    self.binary(asm::GIVE_SIGN, a, of)
+                }
+                _ => self.binary(asm::IMUL, x[0], x[1]),
+            },
+            Sign if signed => {
+                let one = self.i(1);
+                self.binary(asm::GIVE_SIGN, one, x[0])
+            }
             Neg => {
                 let zero = self.i(0);
                 self.isub(zero, x[0])
@@ -382,7 +526,7 @@ impl Selector<'_> {
                     _ if signed => asm::SHIFT_ARITHMETIC,
                     _ => asm::SHIFT_RIGHT,
                 };
-                self.program.push(Inst::Shift(asm::SHIFT, digit, x[0], by))
+                self.shifted(digit, x[0], by)
             }
             Shl => self.binary(asm::SHL_VAR, x[0], x[1]),
             Shr => self.binary(if signed { asm::SAR_VAR } else { asm::SHR_VAR }, x[0], x[1]),
@@ -444,15 +588,15 @@ impl Selector<'_> {
         })
     }
 
-    /// The bits of bf16 nearest to an f32 (ties to even), in the low half of each lane.
+    /// The bits of bf16 nearest to an f32 (ties to even), in the low half of each lane; one NaN for all.
     fn round_bfloat(&mut self, x: V) -> V {
         let high = self.program.push(Inst::Shift(asm::SHIFT, asm::SHIFT_RIGHT, x, 16));
-        let (one, most, quiet) = (self.i(1), self.i(0x7FFF), self.i(0x40));
+        let (one, most, quiet) = (self.i(1), self.i(0x7FFF), self.i(0x7FC0));
         let odd = self.and(high, one);
         let up = self.iadd(odd, most);
         let rounded = self.iadd(x, up);
         let rounded = self.program.push(Inst::Shift(asm::SHIFT, asm::SHIFT_RIGHT, rounded, 16));
-        let (quiet, nan) = (self.or(high, quiet), self.compare(UNORDERED, x, x));
+        let nan = self.compare(UNORDERED, x, x);
         self.select(nan, quiet, rounded)
     }
 
@@ -542,6 +686,11 @@ impl Lanes for Selector<'_> {
         self.compare(EQUAL, a, b)
     }
     fn select(&mut self, mask: V, a: V, b: V) -> V {
+        // The first bit of each lane decides: below 0 is that of the number.
+        let mask = match self.program.insts[mask as usize] {
+            Inst::Binary(asm::IGT, zero, x, _) if self.program.bits(zero) == Some(0) => x,
+            _ => mask,
+        };
         self.program.push(Inst::Blend(mask, a, b))
     }
     // The second operand of the instruction is its result where one is NaN.

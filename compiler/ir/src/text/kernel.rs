@@ -1,10 +1,10 @@
 //! Kernels as pseudo code.
 
-use crate::kernel::{AccOp, Access, Expr, Extent, Index, Kernel, Literal, LoopKind, Stmt};
+use crate::kernel::{AccOp, Access, BufferId, Expr, Extent, Index, Kernel, LOCAL, Literal, LoopKind, Stmt};
 use crate::text::print::reduce_name;
 use std::fmt::Write;
 
-/// The kernel as indented pseudo code: `b` buffers, `n` sizes, `i` loop variables, `v` values, `a` accumulators.
+/// The kernel as indented pseudo code: `b` buffers, `l` local arrays, `n` sizes, `i` loop variables, `v` values, `a` accumulators.
 pub fn print_kernel(name: &str, kernel: &Kernel) -> String {
     let mut params: Vec<String> = Vec::new();
     for (i, b) in kernel.buffers.iter().enumerate() {
@@ -17,6 +17,9 @@ pub fn print_kernel(name: &str, kernel: &Kernel) -> String {
     }
     params.extend((0..kernel.sizes).map(|i| format!("n{i}")));
     let mut out = format!("kernel {name}({})\n", params.join(", "));
+    for (i, local) in kernel.locals.iter().enumerate() {
+        let _ = writeln!(out, "  local l{i}: {}[{}]", local.dtype, local.len);
+    }
     for (i, acc) in kernel.accs.iter().enumerate() {
         let how = match acc.op {
             AccOp::Reduce(kind) => reduce_name(kind),
@@ -52,8 +55,16 @@ fn block(kernel: &Kernel, body: &[Stmt], indent: usize, out: &mut String) {
                 AccOp::Reduce(kind) => writeln!(out, "{margin}a{acc} {}= v{value}", reduce_name(kind)),
                 AccOp::Assign => writeln!(out, "{margin}a{acc} := v{value}"),
             },
-            Stmt::Store { buffer, index, value } => writeln!(out, "{margin}b{buffer}[{}] = v{value}", place(index)),
+            Stmt::Store { buffer, index, value } => writeln!(out, "{margin}{}[{}] = v{value}", name(*buffer), place(index)),
         };
+    }
+}
+
+/// A parameter or a local array.
+fn name(buffer: BufferId) -> String {
+    match buffer.checked_sub(LOCAL) {
+        Some(local) => format!("l{local}"),
+        None => format!("b{buffer}"),
     }
 }
 
@@ -63,9 +74,9 @@ fn expression(expr: &Expr) -> String {
         Expr::Const(Literal::Float(v)) => format!("{v:?}"),
         Expr::Const(Literal::Int(v)) => v.to_string(),
         Expr::Axis(axis) => format!("i{axis}"),
-        Expr::Load { buffer, index, guard: None } => format!("b{buffer}[{}]", place(index)),
+        Expr::Load { buffer, index, guard: None } => format!("{}[{}]", name(*buffer), place(index)),
         Expr::Load { buffer, index, guard: Some((guard, otherwise)) } => {
-            format!("if v{guard} then b{buffer}[{}] else v{otherwise}", place(index))
+            format!("if v{guard} then {}[{}] else v{otherwise}", name(*buffer), place(index))
         }
         Expr::Map(op, ids) => format!("{}({})", op.name(), all(ids)),
         Expr::Cast(v) => format!("cast(v{v})"),

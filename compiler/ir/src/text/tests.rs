@@ -141,6 +141,7 @@ fn kernels_read_like_code() {
         axes: 1,
         values: 2,
         accs: vec![Acc { dtype: DType::F32, op: AccOp::Reduce(ReduceOp::Max) }],
+        locals: vec![Local { dtype: DType::F32, len: 4 }],
         body: vec![Stmt::For {
             axis: 0,
             extent: Extent::Size(0),
@@ -151,10 +152,11 @@ fn kernels_read_like_code() {
                     dtype: DType::F32,
                     expr: Expr::Load { buffer: 0, index: Index { offset: -3, axes: vec![(0, 4)], ..Index::default() }, guard: None },
                 },
+                Stmt::Store { buffer: LOCAL, index: Index::default(), value: 0 },
                 Stmt::Update { acc: 0, value: 0 },
             ],
         }],
     };
-    let want = "kernel k(in b0: f32, n0)\n  acc a0: f32 by max\n  for i0 in 0..n0 vector\n    v0: f32 = b0[4*i0 - 3]\n    a0 max= v0\n";
+    let want = "kernel k(in b0: f32, n0)\n  local l0: f32[4]\n  acc a0: f32 by max\n  for i0 in 0..n0 vector\n    v0: f32 = b0[4*i0 - 3]\n    l0[0] = v0\n    a0 max= v0\n";
     assert_eq!(print_kernel("k", &kernel), want);
 }

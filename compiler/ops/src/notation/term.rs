@@ -82,6 +82,7 @@ const NUMERIC: &[&str] = &[
     "clip",
     "where",
     "lerp",
+    "fma",
 ];
 
 /// Whether an operation works element by element.
