@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
-from typing import Any, Callable
+from array import array as _plain_array
+from typing import Any
 
 import numpy as np
 
@@ -92,6 +94,23 @@ def numpy_dtype(name: str) -> Any:
     return _bfloat16() if name == "bf16" else _BY_NAME[name]
 
 
+_addressof, _from_buffer = ctypes.addressof, ctypes.c_char.from_buffer
+
+
+def address_of(x: np.ndarray) -> int:
+    """The address of a NumPy array. The interface that says it is slow to make, so that arrays with a buffer to write to, which most are, take a shorter way."""
+    try:
+        return _addressof(_from_buffer(x))
+    except (TypeError, ValueError, BufferError):
+        return x.__array_interface__["data"][0]
+
+
+def block(addresses: list[int]) -> tuple[Any, int]:
+    """Addresses as C takes them: what holds them, and where."""
+    held = _plain_array("Q", addresses)
+    return held, held.buffer_info()[0]
+
+
 class Seen:
     """An array as compiled code sees it: its address, and what keeps it alive."""
 
@@ -104,35 +123,33 @@ class Seen:
 def _of_numpy(x: np.ndarray, of: str, write: bool) -> Seen:
     native = x.dtype if x.dtype.isnative else x.dtype.newbyteorder("=")
     dtype = _NUMPY.get(native) or dtype_name(native)
-    interface = x.__array_interface__
-    address, read_only = interface["data"]
-    aligned = x.flags
-    if not (aligned.c_contiguous and aligned.aligned) or not x.dtype.isnative:
+    flags = x.flags
+    if not (flags.c_contiguous and flags.aligned) or not x.dtype.isnative:
         if write:
             raise ValueError("an array that is updated in place must be contiguous, aligned and of the machine's byte order")
         x = np.array(x, dtype=native, order="C")
-        address = x.__array_interface__["data"][0]
-    elif write and read_only:
+    elif write and not flags.writeable:
         raise ValueError("an array that is updated in place must be writable")
-    return Seen(address, dtype, x.shape, x, of)
+    return Seen(address_of(x), dtype, x.shape, x, of)
 
 
-def see(x: Any, write: bool = False) -> Seen:
+def see(x: Any, write: bool = False, of: str | None = None) -> Seen:
     """The array's memory. What is not contiguous is copied, unless it is to be written to: then it is an error."""
     if isinstance(x, np.ndarray):
         return _of_numpy(x, "numpy", write)
-    of = kind(x)
+    of = of or kind(x)
     if of == "torch":
-        if x.device.type != "cpu":
+        if not x.is_cpu:
             raise ValueError(f"a tensor on {x.device} is out of reach; move it with `.cpu()`")
-        if not x.is_contiguous() or x.is_conj() or x.is_neg():
+        if not x.is_contiguous() or x.is_neg():
             if write:
                 raise ValueError("a tensor that is updated in place must be contiguous")
-            x = x.detach().resolve_conj().resolve_neg().contiguous()
+            x = x.detach().resolve_neg().contiguous()
         names = _torch or _torch_names()
-        if x.dtype not in names:
+        dtype = names.get(x.dtype)
+        if dtype is None:
             raise TypeError(f"tensors of {x.dtype} are not understood; there are {', '.join(_ALIASES)}")
-        return Seen(x.data_ptr(), names[x.dtype], tuple(x.shape), x, of)
+        return Seen(x.data_ptr(), dtype, tuple(x.shape), x, of)
     if of == "jax":
         if write:
             raise ValueError("JAX arrays do not change; use `update`, which gives new ones")
@@ -163,12 +180,12 @@ def empty(shape: tuple[int, ...], dtype: str, of: str) -> tuple[Any, int]:
     as_numpy = numpy_dtype(dtype) or np.dtype(np.uint16)
     if of != "jax":
         x = np.empty(shape, as_numpy)
-        return x, x.__array_interface__["data"][0]
+        return x, address_of(x)
     # JAX takes memory as it is where it begins at a multiple of 64.
     raw = np.empty(size * as_numpy.itemsize + 64, np.uint8)
-    skip = -raw.__array_interface__["data"][0] % 64
+    skip = -address_of(raw) % 64
     x = raw[skip : skip + size * as_numpy.itemsize].view(as_numpy).reshape(shape)
-    return x, x.__array_interface__["data"][0]
+    return x, address_of(raw) + skip
 
 
 def finish(x: Any, dtype: str, of: str) -> Any:
@@ -193,11 +210,8 @@ class _Memory:
     """Memory of the library, released when nothing looks at it any more."""
 
     def __init__(self, handle: int, address: int, shape: tuple[int, ...], typestr: str):
-        self._handle = handle
+        self._handle = _lib.Handle(handle)
         self.__array_interface__ = {"version": 3, "data": (address, False), "shape": shape, "typestr": typestr}
-
-    def __del__(self, release: Callable[[int], None] = _lib.release) -> None:
-        release(self._handle)
 
 
 def handed_out(described: dict[str, Any]) -> np.ndarray:

@@ -58,6 +58,18 @@ step = lib.optc_step
 release = lib.optc_release
 
 
+class Handle:
+    """A number of the library, released when nobody holds it any more."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int):
+        self.number = number
+
+    def __del__(self, release: Any = release) -> None:
+        release(self.number)
+
+
 def _text(address: int) -> str:
     try:
         return ctypes.string_at(address).decode()

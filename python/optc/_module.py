@@ -109,7 +109,7 @@ def _written(name: str, value: Any) -> str:
 class Function:
     """A function of a spec. Calling it compiles it for the element types and shapes of the arguments, once, and runs it."""
 
-    def __init__(self, module: int, item: dict[str, Any]):
+    def __init__(self, module: _lib.Handle, item: dict[str, Any]):
         self._module = module
         self._names = [p["name"] for p in item["params"]]
         self._kinds = [p["number"] for p in item["params"]]
@@ -138,12 +138,13 @@ class Function:
         keep: list[Any] = []
         of = "numpy"
         kinds = self._kinds
+        address_of = _arrays.address_of
         for k, x in enumerate(args):
             if type(x) is np.ndarray and x.flags.carray:
                 dtype = _arrays._NUMPY.get(x.dtype)
                 if dtype is not None:
                     key.append((dtype, x.shape))
-                    addresses.append(x.__array_interface__["data"][0])
+                    addresses.append(address_of(x))
                     continue
             of = _describe(x, kinds[k] if k < len(kinds) else "any", key, addresses, keep, of)
         if kwargs:
@@ -186,6 +187,13 @@ def _describe(x: Any, number: str, key: list[Any], addresses: list[int], keep: l
         keep.append(value)
         addresses.append(ctypes.addressof(value))
         return of
+    kind = _arrays.kind(x)
+    if kind:
+        seen = _arrays.see(x, False, kind)
+        key.append((seen.dtype, seen.shape))
+        addresses.append(seen.address)
+        keep.append(seen)
+        return kind if kind in ("torch", "jax") else of
     if x is None:
         key.append(("none", None, None))
         return of
@@ -205,11 +213,7 @@ def _describe(x: Any, number: str, key: list[Any], addresses: list[int], keep: l
             of = _describe(value, "constant" if isinstance(x, list) and isinstance(value, _NUMBERS) else "any", inner, addresses, keep, of)
         key.append(("tuple" if isinstance(x, tuple) else "list", tuple(inner), None))
         return of
-    seen = _arrays.see(x)
-    key.append((seen.dtype, tuple(seen.shape)))
-    addresses.append(seen.address)
-    keep.append(seen)
-    return seen.kind if seen.kind in ("torch", "jax") else of
+    raise TypeError(f"{type(x).__name__} is no array, number, text, or tree of these")
 
 
 def _check_range(x: Any, dtype: str) -> None:
@@ -236,7 +240,7 @@ def _json(described: tuple[Any, ...]) -> Any:
 class _Compiled:
     """A function compiled for one kind of arguments."""
 
-    def __init__(self, module: int, name: str, key: tuple[Any, ...]):
+    def __init__(self, module: _lib.Handle, name: str, key: tuple[Any, ...]):
         args = []
         by_name = None
         for part in key:
@@ -245,26 +249,34 @@ class _Compiled:
             else:
                 args.append((by_name, _json(part)))
                 by_name = None
-        made = _lib.request(do="function", module=module, name=name, args=args)
-        self._handle: int = made["call"]
+        made = _lib.request(do="function", module=module.number, name=name, args=args)
+        self._handle = _lib.Handle(made["call"])
+        self._number = self._handle.number
         self._outputs = [(dtype, tuple(shape)) for dtype, shape in made["outputs"]]
         self._build = _builder(made["result"])
-
-    def __del__(self, release: Callable[[int], None] = _lib.release) -> None:
-        if hasattr(self, "_handle"):
-            release(self._handle)
+        # As NumPy's, where it has all the element types.
+        plain = [(shape, None if dtype == "bf16" else _arrays.numpy_dtype(dtype)) for dtype, shape in self._outputs]
+        self._numpy = plain if all(d is not None for _, d in plain) else None
 
     def __call__(self, addresses: list[int], of: str) -> Any:
+        if of == "numpy" and self._numpy is not None:
+            made = [np.empty(shape, dtype) for shape, dtype in self._numpy]
+            addresses.extend(map(_arrays.address_of, made))
+            self._run(addresses)
+            return self._build([x if x.ndim else x.item() for x in made])
         made = []
         for dtype, shape in self._outputs:
             array, address = _arrays.empty(shape, dtype, of if shape else "numpy")
             made.append(array)
             addresses.append(address)
-        count = len(addresses)
-        fault = _lib.call(self._handle, (ctypes.c_void_p * count)(*addresses), count)
+        self._run(addresses)
+        return self._build([_arrays.finish(x, d, of) if shape else _arrays.scalar(x, d) for x, (d, shape) in zip(made, self._outputs)])
+
+    def _run(self, addresses: list[int]) -> None:
+        held, block = _arrays.block(addresses)
+        fault = _lib.call(self._number, block, len(addresses))
         if fault:
             _lib.failed(fault)
-        return self._build([_arrays.finish(x, d, of) if shape else _arrays.scalar(x, d) for x, (d, shape) in zip(made, self._outputs)])
 
 
 def _builder(result: dict[str, Any]) -> Callable[[list[Any]], Any]:
@@ -290,15 +302,11 @@ class Module:
 
     def __init__(self, **source: Any):
         made = _lib.request(do="open", **source)
-        self._handle: int = made["module"]
+        self._handle = _lib.Handle(made["module"])
         self._items: dict[str, dict[str, Any]] = {i["name"]: i for i in made["items"]}
         self._functions: dict[str, Function] = {}
         #: Warnings of the compiler, as in :class:`optc.SpecError`.
         self.warnings: list[dict[str, Any]] = made["warnings"]
-
-    def __del__(self, release: Callable[[int], None] = _lib.release) -> None:
-        if hasattr(self, "_handle"):
-            release(self._handle)
 
     def __repr__(self) -> str:
         return f"<optc.Module: {', '.join(i['signature'] or n for n, i in self._items.items())}>"
@@ -352,7 +360,7 @@ class Module:
 
     def _run(self, item: str, set: Mapping[str, Any] | None, seed: int | None, resume: bool, verbose: bool) -> Any:
         written = [_written(n, v) for n, v in (set or {}).items()]
-        return _lib.long_request(do="run", module=self._handle, item=item, set=written, seed=seed, resume=resume, verbose=verbose)
+        return _lib.long_request(do="run", module=self._handle.number, item=item, set=written, seed=seed, resume=resume, verbose=verbose)
 
     def _one(self, name: str | None, kind: str) -> str:
         all = self._of_kind(kind)
@@ -394,7 +402,7 @@ class Module:
 
     def optimizer(self, rule: str, shapes: Any, dtype: Any = None, **options: Any) -> Optimizer:
         """As :func:`optc.optimizer`, for a rule that this spec has or mentions."""
-        return Optimizer(rule, shapes, dtype, _module=self._handle, **options)
+        return Optimizer(rule, shapes, dtype, _module=self._handle.number, **options)
 
 
 def _cell(cell: Any) -> Any:

@@ -90,7 +90,7 @@ class Optimizer:
             for n, s, d, g in zip(self.names, self.shapes, self._dtypes, self._grad_dtypes)
         ]
         made = _lib.request(do="optimizer", rule=rule, file=file and str(file), module=_module, leaves=leaves, total_steps=total_steps)
-        self._handle: int = made["step"]
+        self._handle = _lib.Handle(made["step"])
         self._states = [(s["leaf"], s["name"], s["dtype"], tuple(s["shape"])) for s in made["states"]]
         self._kept = [*self._states, (None, "step", "i32", ())]
         #: For each leaf its states, and what is shared: name to (shape, element type).
@@ -108,16 +108,10 @@ class Optimizer:
         self._places = {name: 1 + k for k, name in enumerate(self.hyperparameters)}
         self._scalars = ctypes.c_double * (1 + len(self._places))
         self._template = bytes(self._scalars(float("nan"), *self.hyperparameters.values()))
-        n, s = len(taken), len(self._states)
-        self._inputs = 2 * n + s + 1
-        self._block = {c: ctypes.c_void_p * c for c in (2 * n + s, self._inputs, self._inputs + n, 2 * self._inputs - n, 2 * n + s + 1)}
+        self._torch_like: tuple[list[Any], list[Any]] | None = None
         self._params = _Known((), [], False)
         self._held = _Known((), [], False)
         self._grads: tuple[list[weakref.ref[Any]], list[int]] = ([], [])
-
-    def __del__(self, release: Any = _lib.release) -> None:
-        if hasattr(self, "_handle"):
-            release(self._handle)
 
     def __repr__(self) -> str:
         hyper = ", ".join(f"{n} = {v:g}" for n, v in self.hyperparameters.items())
@@ -153,15 +147,24 @@ class Optimizer:
         return known.now(), known.torch
 
     def _grads_at(self, grads: Sequence[Any], keep: list[Any]) -> list[int]:
-        if len(grads) == len(self.shapes) and all(type(g).__module__ == "torch" for g in grads):
-            names = _arrays._torch or _arrays._torch_names()
-            good = True
-            for g, dtype, shape in zip(grads, self._grad_dtypes, self.shapes):
-                if not (names.get(g.dtype) == dtype and g.shape == shape and g.is_contiguous() and g.is_cpu) or g.is_neg():
-                    good = False
-                    break
-            if good:
-                return [g.data_ptr() for g in grads]
+        if grads and type(grads[0]).__module__ == "torch":
+            if self._torch_like is None:
+                torch = sys.modules["torch"]
+                _arrays._torch_names()
+                self._torch_like = [_arrays._torch_by_name[d] for d in self._grad_dtypes], [torch.Size(s) for s in self.shapes]
+            dtypes, shapes = self._torch_like
+            # torch gives gradients new memory at every step: lists are the fastest way to look at all of them.
+            try:
+                if (
+                    [g.dtype for g in grads] == dtypes
+                    and [g.shape for g in grads] == shapes
+                    and all([g.is_contiguous() for g in grads])
+                    and all([g.is_cpu for g in grads])
+                    and not any([g.is_neg() for g in grads])
+                ):
+                    return [g.data_ptr() for g in grads]
+            except AttributeError:
+                pass
         known, addresses = self._grads
         if len(known) == len(grads) and all(g is r() for g, r in zip(grads, known)):
             return addresses
@@ -182,17 +185,22 @@ class Optimizer:
         return ordered
 
     def _states_at(self, states: States, write: bool, keep: list[Any]) -> list[int]:
-        ordered = self._ordered(states)
         held = self._held
-        if write and held.are(ordered):
-            return held.now()
+        if write:
+            # As `init` made them, they are in order.
+            plain = [x for leaf in states.leaves for x in leaf.values()]
+            plain += states.shared.values()
+            if held.are(plain):
+                return held.now()
+        ordered = self._ordered(states)
         seen = []
         for x, (leaf, name, dtype, shape) in zip(ordered, self._kept):
             found = _arrays.see(x, write)
             self._fits(found, f"state `{name}`", "all leaves" if leaf is None else self.names[leaf], dtype, shape)
             seen.append(found)
         if write:
-            self._held = _Known.of(ordered, seen)
+            if all(map(is_, plain, ordered)) and len(plain) == len(ordered):
+                self._held = _Known.of(ordered, seen)
         keep.append(seen)
         return [s.address for s in seen]
 
@@ -211,9 +219,8 @@ class Optimizer:
         return numbers
 
     def _run(self, part: int, addresses: list[int], numbers: Any, seed: int) -> None:
-        count = len(addresses)
-        block = self._block[count](*addresses)
-        fault = _lib.step(self._handle, part, block, count, numbers, len(numbers), seed)
+        held, block = _arrays.block(addresses)
+        fault = _lib.step(self._handle.number, part, block, len(addresses), numbers, len(numbers), seed)
         if fault:
             _lib.failed(fault)
 
@@ -344,8 +351,9 @@ class BoundStep:
         self._torch = list(params) if all(s.kind == "torch" for s in seen[: len(params)]) else None
         self._keep.append((params, grads, states))
         self._optimizer = optimizer
-        self._block = (ctypes.c_void_p * len(addresses))(*addresses)
-        self._fixed = (optimizer._handle, _STEP, self._block, len(addresses))
+        held, block = _arrays.block(addresses)
+        self._keep.append(held)
+        self._fixed = (optimizer._handle.number, _STEP, block, len(addresses))
         self._seed = seed
         #: The loss, for rules that need it.
         self.loss = float("nan")

@@ -90,6 +90,15 @@ fn outcome(result: Result<(), Fault>) -> *mut c_char {
     }
 }
 
+/// Elements of C; none where there is no address.
+///
+/// # Safety
+/// There are as many, and they live as long as they are used.
+unsafe fn elements<'a, T>(first: *const T, count: usize) -> &'a [T] {
+    // SAFETY: the caller's promise.
+    if first.is_null() { &[] } else { unsafe { std::slice::from_raw_parts(first, count) } }
+}
+
 /// The number of this interface.
 #[unsafe(no_mangle)]
 pub extern "C" fn optc_abi() -> u32 {
@@ -135,7 +144,7 @@ pub unsafe extern "C" fn optc_call(handle: u64, addresses: *const *mut u8, count
     outcome(guarded(|| match &*handles::get(handle)? {
         Thing::Call(call) => {
             // SAFETY: the caller's promise.
-            let addresses = unsafe { std::slice::from_raw_parts(addresses, count) };
+            let addresses = unsafe { elements(addresses, count) };
             // SAFETY: the caller's promise.
             unsafe { call.run(addresses) }
         }
@@ -160,8 +169,7 @@ pub unsafe extern "C" fn optc_step(
     outcome(guarded(|| match &*handles::get(handle)? {
         Thing::Step(step) => {
             // SAFETY: the caller's promise.
-            let (addresses, scalars) =
-                unsafe { (std::slice::from_raw_parts(addresses, count), std::slice::from_raw_parts(scalars, scalar_count)) };
+            let (addresses, scalars) = unsafe { (elements(addresses, count), elements(scalars, scalar_count)) };
             // SAFETY: the caller's promise.
             unsafe { step.run(part, addresses, scalars, seed) }
         }
@@ -182,4 +190,55 @@ pub extern "C" fn optc_release(handle: u64) {
 #[unsafe(no_mangle)]
 pub extern "C" fn optc_interrupt(on: u32) {
     optc::trainer::INTERRUPTED.store(on != 0, Ordering::SeqCst);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_becomes_a_fault_that_names_its_place() {
+        let kinds =
+            [guarded(|| -> Result<(), Fault> { panic!("compiler bug: a dimension {} got lost", 3) }), on_a_deep_stack(|| panic!("no"))];
+        for (fault, words) in
+            kinds.into_iter().zip(["compiler bug: a dimension 3 got lost (python/src/lib.rs", "compiler bug: no (python/src/lib.rs"])
+        {
+            let fault = fault.expect_err("it panicked");
+            assert_eq!(fault["kind"], "bug");
+            assert!(fault["message"].as_str().is_some_and(|m| m.starts_with(words)), "{fault}");
+        }
+    }
+
+    #[test]
+    fn what_is_released_is_an_error_and_no_crash() {
+        let ask = |text: &str| {
+            let text = CString::new(text).expect("there is no NUL in it");
+            // SAFETY: a string of C, and one that this library gave.
+            unsafe {
+                let reply = optc_request(text.as_ptr());
+                let value: Value = serde_json::from_str(CStr::from_ptr(reply).to_str().expect("UTF-8")).expect("JSON");
+                optc_free(reply);
+                value
+            }
+        };
+        let opened = ask(r#"{"do": "open", "text": "fn f(x: f32[N]) = 2 * x"}"#);
+        let number = opened["ok"]["module"].as_u64().expect("a number");
+        let compile = format!(r#"{{"do": "function", "module": {number}, "name": "f", "args": [[null, {{"array": ["f32", [2]]}}]]}}"#);
+        let made = ask(&compile);
+        let call = made["ok"]["call"].as_u64().expect("a number");
+        let (mut x, mut y) = ([1.0f32, 2.0], [0.0f32; 2]);
+        let addresses = [x.as_mut_ptr().cast::<u8>(), y.as_mut_ptr().cast()];
+        // SAFETY: arrays of the types that were asked for.
+        assert!(unsafe { optc_call(call, addresses.as_ptr(), 2) }.is_null());
+        assert_eq!(y, [2.0, 4.0]);
+        optc_release(call);
+        optc_release(number);
+        // SAFETY: as above.
+        let fault = unsafe { optc_call(call, addresses.as_ptr(), 2) };
+        assert!(!fault.is_null());
+        // SAFETY: one of this library's.
+        unsafe { optc_free(fault) };
+        assert_eq!(ask(&compile)["fault"]["message"], "this was released");
+        assert!(ask("{").get("fault").is_some() && ask(r#"{"do": "nothing"}"#).get("fault").is_some());
+    }
 }

@@ -1,5 +1,6 @@
 """Functions of specs on NumPy arrays."""
 
+import gc
 import threading
 import unittest
 
@@ -141,6 +142,11 @@ class Functions(unittest.TestCase):
             self.m.scaled(np.array(["a"]))
         with self.assertRaises(TypeError):
             self.m.scaled(object())
+
+    def test_a_function_outlives_its_module(self):
+        f = optc.compile(SPEC).scaled
+        gc.collect()
+        np.testing.assert_array_equal(f(np.ones(2)), [2, 2])
 
     def test_what_is_known_of_a_function(self):
         self.assertIn("Multiplies.", self.m.scaled.__doc__)

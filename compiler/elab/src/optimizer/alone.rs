@@ -51,7 +51,7 @@ pub struct AloneState {
 pub struct AloneProgram {
     /// How many leaves there are.
     pub leaves: usize,
-    /// What it keeps, besides the count of its steps.
+    /// What it keeps, besides the count of its steps: leaf by leaf, then what all share.
     pub states: Vec<AloneState>,
     /// Initial values of the states. Inputs: the run's key (u32[2]), weights, gradients.
     pub init: Graph,
@@ -186,16 +186,18 @@ impl Evaluator<'_> {
             let key = ev.fold_key(&key, FOLD_OPTIMIZER, None);
             let inputs = alone.inputs(Pass::Init, (w, g), step, unknown, IndexMap::new(), Some(key));
             let out = ev.run_optimizer(alone.optimizer, inputs)?;
-            let (mut states, mut arrays) = (Vec::new(), Vec::new());
+            let mut found = Vec::new();
             for (full, array) in out.states {
                 let known = out.owners.get(&full).cloned();
                 // What no body declares are the counters of what wrappers hold.
                 let counter = || full.strip_prefix("optimizer.").and_then(|rest| rest.rsplit_once('.')).unwrap_or(("", &full));
                 let (leaf, body, name) = known.unwrap_or_else(|| (None, counter().0.into(), counter().1.into()));
                 let ty = Ty::new(array.dtype, array.shape.iter().map(|d| d.known().unwrap_or(1) as usize));
-                states.push(AloneState { body: body.to_string(), name: name.to_string(), leaf, ty, full });
-                arrays.push(array);
+                found.push((AloneState { body: body.to_string(), name: name.to_string(), leaf, ty, full }, array));
             }
+            // Bodies declare a state for all leaves before the next one.
+            found.sort_by_key(|(state, _)| state.leaf.unwrap_or(usize::MAX));
+            let (states, arrays) = found.into_iter().unzip();
             let leaf_names = |what| (0..alone.leaves.len()).map(move |k| format!("{what}.{k}"));
             Ok((states, arrays, ["key".to_string()].into_iter().chain(leaf_names("w")).chain(leaf_names("g")).collect()))
         })?;

@@ -85,7 +85,7 @@ impl Evaluator<'_> {
         if loss.is_none() && self.cx.emitting() && self.opt_run().inputs.pass == Pass::Step {
             return self.fail(
                 Diagnostic::error(Code("E0542"), span, format!("`{name}` needs the loss, but this step was given a gradient"))
-                    .help("`o.step(f)` on a function of the parameters"),
+                    .help("`o.step(f)` on a function of the parameters, or a `train`"),
             );
         }
         let Some(loss) = loss.filter(|_| self.cx.emitting()) else {
