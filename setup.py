@@ -46,6 +46,10 @@ class Build(build_py):
         folder = Path(self.build_lib) / "optc"
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy2(library(), folder / NAME)
+        # Most of it are tables for debuggers.
+        strip = shutil.which("strip")
+        if strip and sys.platform == "linux":
+            subprocess.run([strip, "--strip-debug", str(folder / NAME)], check=False)
 
 
 class Native(Distribution):
