@@ -94,7 +94,8 @@ def numpy_dtype(name: str) -> Any:
     return _bfloat16() if name == "bf16" else _BY_NAME[name]
 
 
-_addressof, _from_buffer = ctypes.addressof, ctypes.c_char.from_buffer
+_addressof = ctypes.addressof
+_from_buffer: Any = ctypes.c_char.from_buffer
 
 
 def address_of(x: np.ndarray) -> int:

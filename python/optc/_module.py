@@ -117,7 +117,7 @@ class Function:
         self._compiled: dict[Any, _Compiled] = {}
         self.__name__ = self.__qualname__ = item["name"]
         self.__doc__ = "\n\n".join(t for t in (item["signature"], item["doc"]) if t)
-        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        kind: Any = inspect.Parameter.POSITIONAL_OR_KEYWORD
         seen_default = False
         parameters = []
         for p in item["params"]:
@@ -163,9 +163,6 @@ class Function:
         return compiled(addresses, of)
 
 
-_Name = str
-
-
 def _describe(x: Any, number: str, key: list[Any], addresses: list[int], keep: list[Any], of: str) -> str:
     """Appends what the compiler must know of an argument to ``key``, and addresses of what the code is given. The result is whose arrays are wanted."""
     if isinstance(x, _NUMBERS):
@@ -173,7 +170,7 @@ def _describe(x: Any, number: str, key: list[Any], addresses: list[int], keep: l
             x = x.item()
         whole = isinstance(x, (bool, int))
         if number == "number" or (number == "any" and not whole):
-            value = ctypes.c_double(x)
+            value: Any = ctypes.c_double(x)
             key.append(("number",))
         elif number in _C_TYPES and (not whole or not isinstance(x, bool) or number == "bool") and (whole or number in ("f32", "f64")):
             _check_range(x, number)
