@@ -121,9 +121,9 @@ class Seen:
         self.address, self.dtype, self.shape, self.keep, self.kind = address, dtype, shape, keep, kind
 
 
-def _of_numpy(x: np.ndarray, of: str, write: bool) -> Seen:
+def _of_numpy(x: np.ndarray, of: str, write: bool, bits: bool = False) -> Seen:
     native = x.dtype if x.dtype.isnative else x.dtype.newbyteorder("=")
-    dtype = _NUMPY.get(native) or dtype_name(native)
+    dtype = "bf16" if bits and native == np.uint16 else _NUMPY.get(native) or dtype_name(native)
     flags = x.flags
     if not (flags.c_contiguous and flags.aligned) or not x.dtype.isnative:
         if write:
@@ -134,10 +134,10 @@ def _of_numpy(x: np.ndarray, of: str, write: bool) -> Seen:
     return Seen(address_of(x), dtype, x.shape, x, of)
 
 
-def see(x: Any, write: bool = False, of: str | None = None) -> Seen:
-    """The array's memory. What is not contiguous is copied, unless it is to be written to: then it is an error."""
+def see(x: Any, write: bool = False, of: str | None = None, bits: bool = False) -> Seen:
+    """The array's memory. What is not contiguous is copied, unless it is to be written to: then it is an error. With ``bits`` uint16 stands for bfloat16."""
     if isinstance(x, np.ndarray):
-        return _of_numpy(x, "numpy", write)
+        return _of_numpy(x, "numpy", write, bits)
     of = of or kind(x)
     if of == "torch":
         if not x.is_cpu:

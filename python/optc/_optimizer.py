@@ -8,6 +8,8 @@ import weakref
 from operator import is_
 from typing import Any, Iterable, NamedTuple, Sequence
 
+import numpy as np
+
 from . import _arrays, _lib
 
 _INIT, _STEP, _CHANGES, _UPDATE, _EVAL = range(5)
@@ -195,7 +197,7 @@ class Optimizer:
         ordered = self._ordered(states)
         seen = []
         for x, (leaf, name, dtype, shape) in zip(ordered, self._kept):
-            found = _arrays.see(x, write)
+            found = _arrays.see(x, write, bits=True)
             self._fits(found, f"state `{name}`", "all leaves" if leaf is None else self.names[leaf], dtype, shape)
             seen.append(found)
         if write:
@@ -306,7 +308,7 @@ class Optimizer:
             new.append(array)
             after.append(address)
         self._run(_UPDATE, [*addresses, *places, *after], self._numbers(loss, hyper), seed)
-        finished = [_arrays.finish(a, d, _arrays.kind(x)) for a, x, (_, _, d, _) in zip(new, old, self._kept)]
+        finished = [a if a.dtype == np.uint16 else _arrays.finish(a, d, _arrays.kind(x)) for a, x, (_, _, d, _) in zip(new, old, self._kept)]
         states = States([{} for _ in self.shapes], {})
         for (leaf, name, _, _), array in zip(self._states, finished):
             (states.shared if leaf is None else states.leaves[leaf])[name] = array
