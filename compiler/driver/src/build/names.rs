@@ -4,7 +4,8 @@
 //! ## # torch
 //! ## m = exp_avg, v = exp_avg_sq, weight_decay = 1e-2, amsgrad = False
 //! ```
-//! The left side is a state (then the right side is its name there), a hyperparameter (its default there), or anything else: a key that its groups carry, with this value.
+//! The left side is a state (then the right side is its name there), a hyperparameter (its default there), or anything else: a key that its groups carry, with this value. A state that the rule
+//! has not with the arguments at hand is passed over.
 
 use super::rule::Built;
 
@@ -40,11 +41,16 @@ pub fn names(built: &Built, doc: &str, framework: &str) -> Names {
             if !built.expression.contains(&format!("{left} =")) {
                 names.defaults[k] = right.to_string();
             }
-        } else {
+        } else if literal(right) {
             names.extra.push((left.to_string(), right.to_string()));
         }
     }
     names
+}
+
+/// Whether this is a value in Python; a bare word is what the framework calls a state, here one that the rule has not with these arguments.
+fn literal(text: &str) -> bool {
+    matches!(text, "True" | "False" | "None") || text.parse::<f64>().is_ok() || text.starts_with('"')
 }
 
 /// `adamw_bf16` as the name of a class: `AdamwBf16`; names that are known otherwise as they are known.

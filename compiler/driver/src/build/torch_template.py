@@ -10,6 +10,7 @@ import math  # noqa: F401 (the rule may use it)
 import pathlib
 from array import array
 from concurrent.futures import ThreadPoolExecutor
+from operator import is_
 
 import torch
 from torch.optim import Optimizer
@@ -78,6 +79,8 @@ def _initial(w):
     """Fresh states of a leaf."""
     kept = _KEPT.get(w.dtype) or [w.dtype if k.is_floating_point else k for k in _KEPT[torch.float32]]
     states = [torch.empty((), dtype=k, device="cpu") if single else torch.empty_like(w, dtype=k, memory_format=torch.preserve_format) for k, (_, single) in zip(kept, _STATES)]
+    if w.numel() == 0:
+        return [s.zero_() for s in states]
     if _dense(w) and w.dtype in _INIT:
         _check(_INIT[w.dtype](w.numel(), w.data_ptr(), *(s.data_ptr() for s in states)))
     else:
@@ -89,9 +92,18 @@ def _initial(w):
     return states
 
 
+def _layout(x):
+    """How the elements of a CPU tensor lie one after the other; nothing where they do not."""
+    if x.device.type != "cpu" or x.layout is not torch.strided:
+        return None
+    if x.is_contiguous():
+        return torch.contiguous_format
+    return torch.channels_last if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) else None
+
+
 def _dense(x):
     """Whether the elements of a CPU tensor lie one after the other, in whatever order of its axes."""
-    return x.device.type == "cpu" and x.layout is torch.strided and (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x.is_contiguous())
+    return _layout(x) is not None
 
 
 class _Share:
@@ -111,10 +123,10 @@ class _Share:
 
 
 class _Plan:
-    """Leaves of one type that are at the same step, with the addresses of all that stays where it is."""
+    """Leaves of one type and layout that are at the same step, with the addresses of all that stays where it is."""
 
-    def __init__(self, dtype, leaves, states, t, threads):
-        self.dtype, self.t, self.leaves, self.states, self.threads = dtype, t, leaves, states, threads
+    def __init__(self, dtype, layout, leaves, states, t, threads):
+        self.dtype, self.layout, self.t, self.leaves = dtype, layout, t, leaves
         total = sum(p.numel() for p in leaves)
         count = max(1, min(threads, total // _SMALL))
         goal = -(-total // count)
@@ -137,8 +149,15 @@ class _Plan:
                     room = goal
         self.shares = [s for s in self.shares if s.gradients]
 
-    def run(self, pointers, hyper):
+    def run(self, gradients, hyper):
         """The next step; where something is wrong, nothing has been done."""
+        if self.layout is torch.contiguous_format:
+            fit = all([g.is_contiguous() for g in gradients])
+        else:
+            fit = all([g.is_contiguous(memory_format=self.layout) for g in gradients])
+        if not fit or any([g.is_neg() for g in gradients]):
+            gradients = [g.resolve_neg().contiguous(memory_format=self.layout) for g in gradients]
+        pointers = [g.data_ptr() for g in gradients]
         step, at, t = _STEP[self.dtype], ctypes.addressof(hyper), self.t + 1
         for share in self.shares:
             share.aim(pointers)
@@ -151,9 +170,42 @@ class _Plan:
         codes += [other.result() for other in others]
         for code in codes:
             _check(code)
+        # Autograd is to know that the weights have new values.
+        torch.autograd.graph.increment_version(self.leaves)
         self.t = t
-        if _COUNTS_STEPS:
-            torch._foreach_add_(self.steps, 1.0)
+
+
+class _Known:
+    """What was found in a group's last step: parameters with gradients, where they and their states lie, and the plans made of that."""
+
+    def __init__(self, state, params, gradients):
+        self.params, self.threads = params, torch.get_num_threads()
+        self.kinds = [g.dtype for g in gradients]
+        self.pointers = [p.data_ptr() for p in params]
+        #: Plans with the places of their leaves; places of leaves that the library does not take.
+        self.plans, self.others = [], []
+        self.dictionaries = [state[p] for p in params]
+        self.held = [x for kept in self.dictionaries for x in kept.values()]
+        self.all = list(state.values())
+        #: All counts of steps, side by side; each leaf has a view of its own.
+        self.steps = None
+
+    def counted(self):
+        if self.steps is not None:
+            self.steps.add_(1.0)
+            self.version = self.steps._version
+
+    def still(self, state, params, gradients):
+        """Whether all of that is as it was. States that someone has put others in the place of, and counts that someone wrote to, are looked at anew."""
+        if len(params) != len(self.params) or not all(map(is_, params, self.params)) or torch.get_num_threads() != self.threads:
+            return False
+        if [g.dtype for g in gradients] != self.kinds or [p.data_ptr() for p in params] != self.pointers:
+            return False
+        everything = list(state.values())
+        if len(everything) != len(self.all) or not all(map(is_, everything, self.all)):
+            return False
+        held = [x for kept in self.dictionaries for x in kept.values()]
+        return len(held) == len(self.held) and all(map(is_, held, self.held)) and (self.steps is None or self.steps._version == self.version)
 
 
 class @CLASS@(Optimizer):
@@ -175,6 +227,8 @@ class @CLASS@(Optimizer):
         defaults = dict(@DEFAULTS@, maximize=maximize, foreach=foreach, capturable=capturable, differentiable=differentiable, fused=fused@EXTRA@)
         super().__init__(params, defaults)
         self._plans = {}
+        #: Keys that the optimizer of this name in torch has, and the only values of them that this one knows.
+        self._fixed = dict(differentiable=False@EXTRA@)
 
     def __setstate__(self, state):
         super().__setstate__(state)
@@ -188,36 +242,48 @@ class @CLASS@(Optimizer):
                     kept["step"] = torch.tensor(float(kept["step"]), dtype=torch.float32)
 
     def __getstate__(self):
-        return {name: value for name, value in super().__getstate__().items() if name != "_plans"} | {"_plans": {}}
+        return super().__getstate__() | {"_fixed": self._fixed, "_plans": {}}
 
     def load_state_dict(self, state_dict):
-        """As torch's, but states keep the element type that they are declared with."""
-        super().load_state_dict(state_dict)
+        """As torch's, but states are copied, and keep the element type that they are declared with."""
+        given = []
+        last = self.register_load_state_dict_pre_hook(lambda _, found: given.append(found))
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            last.remove()
         self._plans = {}
-        given = [k for group in state_dict["param_groups"] for k in group["params"]]
+        saved = given[-1]
+        numbers = [k for group in saved["param_groups"] for k in group["params"]]
         own = [p for group in self.param_groups for p in group["params"]]
-        for k, p in zip(given, own):
-            saved = state_dict["state"].get(k)
-            kinds = _KEPT.get(p.dtype)
-            if not saved or not kinds:
+        for k, p in zip(numbers, own):
+            if k not in saved["state"]:
                 continue
-            for kind, (name, _) in zip(kinds, _STATES):
-                if name in saved and torch.is_tensor(saved[name]) and self.state[p][name].dtype != kind:
-                    self.state[p][name] = saved[name].to(dtype=kind, device=p.device, copy=True)
+            kinds = dict(zip((name for name, _ in _STATES), _KEPT.get(p.dtype) or []))
+            for name, x in saved["state"][k].items():
+                if torch.is_tensor(x):
+                    here = self.state[p][name]
+                    self.state[p][name] = x.detach().to(dtype=kinds.get(name, here.dtype), device=here.device, copy=True)
 
     def _hyper(self, group):
         """The group's hyperparameters as the library takes them."""
+        for name, value in self._fixed.items():
+            if group[name] != value:
+                raise ValueError(f"@CLASS@ was built with {name}={value}, but a parameter group says {name}={group[name]}")
 @UNPACK@        return _Hyper(ctypes.sizeof(_Hyper), _ABI, *(float(x) for x in values)), values
 
     def _kept(self, p):
         """The states of a parameter, made when it first has a gradient."""
         kept = self.state[p]
-        missing = [name for name, _ in _STATES if name not in kept]
+        begun = [name for name, x in kept.items() if name != "step" and x is not None]
+        missing = [name for name, _ in _STATES if kept.get(name) is None]
+        if missing and begun:
+            raise ValueError(f"the states of a parameter lack `{missing[0]}`; there are {', '.join(begun)}")
         if missing:
-            fresh = dict(zip((name for name, _ in _STATES), _initial(p)))
-            kept.update({name: fresh[name] for name in missing})
-        if _COUNTS_STEPS and "step" not in kept:
-            kept["step"] = torch.tensor(0.0, dtype=torch.float32)
+            kept.update(zip((name for name, _ in _STATES), _initial(p)))
+        # Where steps were not counted, but there are states, there was one.
+        if _COUNTS_STEPS and kept.get("step") is None:
+            kept["step"] = torch.tensor(float(bool(begun)), dtype=torch.float32)
         return [kept[name] for name, _ in _STATES]
 
     @torch.no_grad()
@@ -236,84 +302,82 @@ class @CLASS@(Optimizer):
         if found is not None and float(found):
             return
         for number, group in enumerate(self.param_groups):
-            given = [(p, p.grad) for p in group["params"] if p.grad is not None]
-            for p, g in given:
-                if g.is_sparse:
-                    raise RuntimeError("@CLASS@ does not support sparse gradients")
-                if p.is_complex():
-                    raise RuntimeError("@CLASS@ does not support complex parameters")
-            if scale is not None:
-                torch._foreach_mul_([g for _, g in given], 1.0 / float(scale))
-            if group["maximize"]:
-                given = [(p, -g) for p, g in given]
+            params = group["params"]
+            gradients = [p.grad for p in params]
+            if any([g is None for g in gradients]):
+                params = [p for p, g in zip(params, gradients) if g is not None]
+                gradients = [g for g in gradients if g is not None]
+            if not gradients:
+                continue
+            if any([g.is_sparse for g in gradients]):
+                raise RuntimeError("@CLASS@ does not support sparse gradients")
             hyper, values = self._hyper(group)
-            self._fast(number, given, hyper, values)
+            if scale is not None:
+                # The reciprocal that GradScaler takes.
+                torch._foreach_mul_(gradients, float(scale.double().reciprocal().float()))
+            if group["maximize"]:
+                gradients = torch._foreach_neg(gradients)
+            known = self._plans.get(number)
+            if known is None or not known.still(self.state, params, gradients):
+                known = self._plans[number] = self._planned(params, gradients)
+            for plan, where in known.plans:
+                plan.run(gradients if where is None else [gradients[k] for k in where], hyper)
+            known.counted()
+            for k in known.others:
+                self._slow(params[k], gradients[k], values)
 
-    def _fast(self, number, given, hyper, values):
-        """All dense CPU tensors by the library, the others one by one."""
-        fast, slow = {}, []
-        for p, g in given:
-            if p.dtype in _STEP and g.dtype is p.dtype and p.device.type == "cpu" and p.stride() == g.stride() and _dense(p):
-                fast.setdefault(p.dtype, []).append((p, g))
-            else:
-                slow.append((p, g))
-        for dtype, pairs in fast.items():
-            for plan, gradients in self._planned(number, dtype, pairs):
-                plan.run([g.data_ptr() for g in gradients], hyper)
-        for p, g in slow:
-            kept = self._kept(p)
-            t = 1
-            if _COUNTS_STEPS:
-                self.state[p]["step"] += 1
-                t = int(self.state[p]["step"])
-            dtype = torch.promote_types(p.dtype, torch.float32)
-            results = _rule(t, dtype, p, g, *kept, *values)
-            for old, new in zip([p, *kept], results):
-                old.copy_(new)
+    def _slow(self, p, g, values):
+        """A step of one parameter in torch's operations."""
+        kept = self._kept(p)
+        t = 1
+        if _COUNTS_STEPS:
+            self.state[p]["step"] += 1
+            t = int(self.state[p]["step"])
+        dtype = torch.promote_types(p.dtype, torch.float32)
+        results = _rule(t, dtype, p, g, *kept, *values)
+        for old, new in zip([p, *kept], results):
+            old.copy_(new)
 
-    def _planned(self, number, dtype, pairs):
-        """Plans for these leaves, made anew if any lies elsewhere than before; more than one if their steps differ."""
-        key = (number, dtype)
-        known = self._plans.get(key)
-        weights = [p.data_ptr() for p, _ in pairs]
-        if known and known[0] == weights and all(plan.threads == torch.get_num_threads() for plan, _ in known[1]) and self._same(known[1]):
-            return [(plan, [pairs[k][1] for k in where]) for plan, where in known[1]]
-        steps = {}
-        for k, (p, _) in enumerate(pairs):
+    def _planned(self, params, gradients):
+        """Plans for these parameters: more than one if their steps, types or layouts differ."""
+        alike, others = {}, []
+        for k, (p, g) in enumerate(zip(params, gradients)):
+            if p.is_complex():
+                raise RuntimeError("@CLASS@ does not support complex parameters")
             self._kept(p)
-            t = int(self.state[p]["step"]) if _COUNTS_STEPS else 0
-            steps.setdefault(t, []).append(k)
+            layout = _layout(p) if p.dtype in _STEP and g.dtype is p.dtype and g.device.type == "cpu" and g.layout is torch.strided else None
+            if layout is None:
+                others.append(k)
+            else:
+                t = int(self.state[p]["step"]) if _COUNTS_STEPS else 0
+                alike.setdefault((p.dtype, layout, t), []).append(k)
+        taken = [k for where in alike.values() for k in where]
+        steps = None
+        if _COUNTS_STEPS and taken:
+            steps = torch.tensor([float(self.state[params[k]]["step"]) for k in taken])
+            for place, k in enumerate(taken):
+                self.state[params[k]]["step"] = steps[place]
         plans = []
-        for t, where in steps.items():
-            leaves = [pairs[k][0] for k in where]
-            states = [self._settled(p) for p in leaves]
-            plan = _Plan(dtype, leaves, states, t, torch.get_num_threads())
-            plan.steps = [self.state[p]["step"] for p in leaves] if _COUNTS_STEPS else []
-            plans.append((plan, where))
-        self._plans[key] = (weights, plans)
-        return [(plan, [pairs[k][1] for k in where]) for plan, where in plans]
+        for (dtype, layout, t), where in alike.items():
+            leaves = [params[k] for k in where]
+            plan = _Plan(dtype, layout, leaves, [self._settled(p) for p in leaves], t, torch.get_num_threads())
+            plans.append((plan, None if len(where) == len(params) else where))
+        known = _Known(self.state, params, gradients)
+        known.plans, known.others, known.steps = plans, others, steps
+        known.version = None if steps is None else steps._version
+        return known
 
     def _settled(self, p):
         """States that lie as the weight does and have the types that are declared."""
         states = self._kept(p)
         for k, ((name, single), kind) in enumerate(zip(_STATES, _KEPT[p.dtype])):
             s = states[k]
-            if s.dtype != kind or (not single and s.stride() != p.stride()) or s.device != p.device:
+            if s.shape != (() if single else p.shape):
+                raise ValueError(f"state `{name}` has the shape {list(s.shape)}, not {[] if single else list(p.shape)}")
+            if s.dtype != kind or (not single and _layout(s) is not _layout(p)) or s.device != p.device:
                 fresh = torch.empty((), dtype=kind) if single else torch.empty_like(p, dtype=kind, memory_format=torch.preserve_format)
                 states[k] = self.state[p][name] = fresh.copy_(s)
         return states
-
-    def _same(self, plans):
-        """Whether states are the tensors that the plans know (someone may have put others in their place)."""
-        for plan, _ in plans:
-            for p, states in zip(plan.leaves, plan.states):
-                kept = self.state[p]
-                for (name, _), s in zip(_STATES, states):
-                    if kept.get(name) is not s:
-                        return False
-                if _COUNTS_STEPS and p is plan.leaves[0] and int(kept["step"]) != plan.t:
-                    return False
-        return True
 
 
 def @FUNCTION@(params, grads@FUNCTION_STATES@, state_steps, *@FUNCTION_HYPER@, maximize=False):
@@ -328,9 +392,11 @@ def @FUNCTION@(params, grads@FUNCTION_STATES@, state_steps, *@FUNCTION_HYPER@, m
         state_steps[k] += 1
         t = int(state_steps[k])
         with torch.no_grad():
-            if p.dtype in _STEP and g.dtype is p.dtype and _dense(p) and all(x.stride() == p.stride() for x, (_, single) in zip(kept, _STATES) if not single) and g.stride() == p.stride():
+            alike = [p, g, *(x for x, (_, single) in zip(kept, _STATES) if not single)]
+            if p.numel() and p.dtype in _STEP and g.dtype is p.dtype and _dense(p) and all(_layout(x) is _layout(p) for x in alike):
                 row = array("Q", [p.numel(), p.data_ptr(), g.data_ptr(), *(s.data_ptr() for s in kept)])
                 _check(_STEP[p.dtype](1, row.buffer_info()[0], t, ctypes.addressof(hyper)))
+                torch.autograd.graph.increment_version(p)
             else:
                 results = _rule(t, torch.promote_types(p.dtype, torch.float32), p, g, *kept, *values)
                 for old, new in zip([p, *kept], results):
