@@ -175,6 +175,35 @@ class Transformations(unittest.TestCase):
             self.near(self.run_steps(self.rules["adamw"](1e-2), params=p), self.run_steps(self.optax.adamw(1e-2), params=p), 1e-13)
             self.near(self.run_steps(self.rules["adamw"](1e-2, native=False), params=p), self.run_steps(self.optax.adamw(1e-2), params=p), 1e-13)
 
+    def test_stablehlo(self):
+        # Parsed and verified by jaxlib, then compiled and run as it is.
+        jax, jnp = self.jax, self.jnp
+        from jax._src.interpreters import mlir
+        from jaxlib import _jax
+        from jaxlib.mlir import ir
+
+        command = [os.environ["OPTC"], "build", "--optimizer", "adamw", "--emit", "stablehlo", "-o", self.folder.name]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        with open(os.path.join(self.folder.name, "adamw.mlir")) as file:
+            text = file.read()
+        with mlir.make_ir_context():
+            module = ir.Module.parse(text)
+            self.assertTrue(module.operation.verify())
+            types = [str(t) for t in module.body.operations[0].type.inputs]
+        self.assertEqual(types[:2] + types[-1:], ["tensor<i32>", "tensor<f64>", types[-2]])
+        n = int(types[-1].split("<")[1].split("x")[0])
+        draw = np.random.RandomState(3)
+        w, g, zero = draw.randn(n).astype(np.float32), draw.randn(n).astype(np.float32), np.zeros(n, np.float32)
+        hyper = [1e-3, 0.9, 0.999, 1e-8, 1e-4, 0.0]
+        with jax.enable_x64(True):
+            arguments = [jax.device_put(a) for a in [np.int32(1), *map(np.float64, hyper), w, zero, zero, g]]
+            client = jax.devices()[0].client
+            program = client.compile_and_load(text.encode(), _jax.DeviceList(tuple(client.local_devices()[:1])), _jax.CompileOptions())
+            change = np.asarray(program.execute(arguments)[0])
+        theirs = self.optax.adamw(1e-3)
+        expected, _ = theirs.update(jnp.asarray(g), theirs.init(jnp.asarray(w)), jnp.asarray(w))
+        self.assertLessEqual(float(np.max(np.abs(change - np.asarray(expected)))), 1e-8)
+
     def test_wrong_values_are_errors(self):
         p = self.params["a"]
         tx = self.rules["adamw"](-1.0)

@@ -6,6 +6,7 @@ mod jax;
 pub mod names;
 pub mod rule;
 pub mod source;
+mod stablehlo;
 mod torch;
 
 use crate::messages::Messages;
@@ -30,6 +31,8 @@ pub enum Emit {
     Torch,
     /// A Python module with an Optax transformation, and the shared library that it calls.
     Jax,
+    /// The update as StableHLO text, for a leaf of a few thousand elements.
+    Stablehlo,
     /// Cranelift's intermediate code, as text.
     Clif,
     /// Machine code, as text.
@@ -95,6 +98,12 @@ pub fn build(request: &Request<'_>, messages: &Messages) -> Result<Vec<PathBuf>,
                 write(format!("{name}_{framework}.py"), module.as_bytes())?
             }
             Emit::Cdylib => shared(request, name, &code()?, messages)?,
+            Emit::Stablehlo => {
+                let text = stablehlo::module(&built);
+                let unknown =
+                    |what: String| messages.error("R0130", &format!("`{}` has no form in StableHLO: {what}", request.optimizer), None);
+                write(format!("{name}.mlir"), text.map_err(unknown).map_err(|()| Failed)?.as_bytes())?
+            }
             Emit::Clif => write(format!("{name}.clif"), text(&built, optc_cranelift::clif).as_bytes())?,
             Emit::Asm => write(format!("{name}.asm"), text(&built, optc_cranelift::asm).as_bytes())?,
         };
