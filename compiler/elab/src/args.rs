@@ -249,6 +249,9 @@ impl Evaluator<'_> {
     /// A value outside.
     pub fn check_range(&mut self, param: &Param, scope: &Scope, value: &Value, span: Span) -> Eval<()> {
         let Some(range) = &param.range else { return Ok(()) };
+        if !range.among.is_empty() {
+            return self.check_choice(param, range, value, span);
+        }
         // The script may look; what is computed later is checked then.
         let x = match value {
             Value::Array(a) if self.may_look() && a.shape.is_empty() && self.cx.bottom_node(a).is_some() => {
@@ -266,6 +269,26 @@ impl Evaluator<'_> {
             );
         }
         Ok(())
+    }
+    /// Checks a string against those a parameter may be.
+    fn check_choice(&mut self, param: &Param, range: &optc_front::ast::Range, value: &Value, span: Span) -> Eval<()> {
+        let text = match value {
+            Value::Unknown => return Ok(()),
+            Value::Str(text) if range.among.contains(text) => return Ok(()),
+            Value::Str(text) => Some(text.clone()),
+            _ => None,
+        };
+        let list: Vec<String> = range.among.iter().map(|s| format!("{s:?}")).collect();
+        let is = text.as_ref().map_or_else(|| crate::tree::describe(value), |t| format!("{t:?}"));
+        let d = Diagnostic::error(Code("E0530"), span, format!("`{}` is {is}, but must be one of {}", param.name.text, list.join(", ")))
+            .at("not among them")
+            .label(range.span, "what it may be");
+        let near =
+            text.and_then(|t| crate::names::nearest(&t, range.among.iter().map(|s| &**s)).map(|near| format!("did you mean {near:?}")));
+        self.fail(match near {
+            Some(near) => d.help(near),
+            None => d,
+        })
     }
     /// The ends of the range of a parameter, as far as they are known.
     pub(crate) fn limits(&mut self, param: &Param, scope: &Scope) -> Eval<Limits> {

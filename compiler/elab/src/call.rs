@@ -71,7 +71,12 @@ impl Evaluator<'_> {
                 FnValue::Item(item) if self.fn_item(*item).is_some_and(|f| f.kind == FnKind::Optimizer) => {
                     let args = args
                         .iter()
-                        .map(|a| OptArg { name: a.name.as_ref().map(|n| n.text.clone()), expr: a.value.clone(), scope: scope.clone() })
+                        .map(|a| OptArg {
+                            name: a.name.as_ref().map(|n| n.text.clone()),
+                            expr: a.value.clone(),
+                            scope: scope.clone(),
+                            leaves: None,
+                        })
                         .collect();
                     let single = OptimizerValue::Single { item: *item, args, span: e.span };
                     return Ok(Value::Optimizer(Rc::new(single)));
@@ -490,6 +495,7 @@ impl Evaluator<'_> {
                             name: a.name,
                             expr: Expr { kind: ExprKind::Name("(argument)".into()), span: a.span, id: Default::default() },
                             scope,
+                            leaves: None,
                         }
                     })
                     .collect();

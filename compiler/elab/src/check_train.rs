@@ -278,6 +278,7 @@ impl Evaluator<'_> {
                 expr: Expr { kind: ExprKind::Name(name.clone()), span, id: Default::default() },
                 name: Some(name),
                 scope: scope.clone(),
+                leaves: None,
             })
             .collect()
     }

@@ -15,6 +15,8 @@ use std::sync::Arc;
 /// The fields of an optimizer that runs outside `train` (`adam(lr = 1e-2).start(p)`).
 const OPTIMIZER: &str = "optimizer";
 const STATES: &str = "states";
+/// What initial values draw from, where they are made at the first step.
+const KEY: &str = "key";
 
 impl Evaluator<'_> {
     /// A method of a value with methods of its own; `None` if it has no such method.
@@ -121,7 +123,7 @@ impl Evaluator<'_> {
             }
         }
         let Some(tree) = tree else { return self.error("E0331", span, "`start` needs the parameters") };
-        if matches!(tree, Value::Unknown) {
+        if holds_unknown(&tree) {
             return Ok(Value::Unknown);
         }
         let mut leaves = self.optimizer_leaves(&tree, None, span)?;
@@ -138,7 +140,7 @@ impl Evaluator<'_> {
             scalars: vec![(Arc::from("loss"), Value::Float(Some(f64::NAN)))],
             recorded: Vec::new(),
             states: IndexMap::new(),
-            key,
+            key: key.clone(),
             inputs: None,
             prefix: String::new(),
             all_leaves: true,
@@ -154,6 +156,9 @@ impl Evaluator<'_> {
         fields.insert(Arc::from("step"), Value::Array(step));
         fields.insert(Arc::from("total_steps"), Value::Int(Dim::from(total)));
         fields.insert(Arc::from(STATES), Value::Record(Rc::new(states)));
+        if let Some(key) = key.filter(|_| self.state_uses_gradient(&optimizer)) {
+            fields.insert(Arc::from(KEY), Value::Array(key));
+        }
         fields.insert(Arc::from(OPTIMIZER), Value::Optimizer(optimizer));
         Ok(Value::Record(Rc::new(fields)))
     }
@@ -190,6 +195,9 @@ impl Evaluator<'_> {
                 );
             }
         };
+        if holds_unknown(&tree) || holds_unknown(&gradients) {
+            return Ok(Value::Unknown);
+        }
         let leaves = self.optimizer_leaves(&tree, Some(&gradients), span)?;
         let loss_at: Option<Rc<dyn StepLoss>> = match args {
             [arg] if arg.name.is_none() => Some(Rc::new(FunctionLoss {
@@ -215,6 +223,10 @@ impl Evaluator<'_> {
             Value::Int(d) => d.known().unwrap_or(0),
             _ => 0,
         };
+        if let Some(Value::Array(key)) = fields.get(KEY) {
+            let first = FirstStep { leaves: &leaves, step, total_steps: total, key, loss: loss_at.clone() };
+            self.first_states(&optimizer, first, &mut states, span)?;
+        }
         let loss_array = self.float_scalar(&loss, span, "the loss")?;
         let weak = self.weak_float(&loss_array);
         let base = self.draw_key(span);
@@ -276,6 +288,56 @@ impl Evaluator<'_> {
         after.insert(Arc::from("eval"), evaluated);
         Ok(Value::Record(Rc::new(after)))
     }
+}
+
+/// What initial values of states see at the first step.
+struct FirstStep<'a> {
+    leaves: &'a [Leaf],
+    /// Steps made before.
+    step: &'a Array,
+    total_steps: i64,
+    key: &'a Array,
+    loss: Option<Rc<dyn StepLoss>>,
+}
+
+impl Evaluator<'_> {
+    /// States that begin with a function of the gradient: at the first step their initial values take the place of those made without one.
+    fn first_states(
+        &mut self,
+        optimizer: &OptimizerValue,
+        first: FirstStep<'_>,
+        states: &mut IndexMap<String, Array>,
+        span: Span,
+    ) -> Eval<()> {
+        let inputs = OptInputs {
+            pass: Pass::Init,
+            leaves: first.leaves.to_vec(),
+            step: self.scalar_array(Val::Int(Dim::from(0i64)), DType::I32, span)?,
+            total_steps: Some(first.total_steps),
+            scalars: vec![(Arc::from("loss"), Value::Float(Some(f64::NAN)))],
+            recorded: Vec::new(),
+            states: IndexMap::new(),
+            key: Some(first.key.clone()),
+            inputs: None,
+            prefix: String::new(),
+            all_leaves: true,
+            loss: first.loss,
+        };
+        let made = self.run_optimizer(optimizer, inputs)?.states;
+        let zero = Value::Int(Dim::from(0i64));
+        let begins = self.arithmetic(optc_front::ast::BinaryOp::Eq, Value::Array(first.step.clone()), zero, span)?;
+        for (name, value) in made {
+            let Some(state) = states.get_mut(&name) else { continue };
+            let chosen = self.builtin("where", vec![begins.clone(), Value::Array(value), Value::Array(state.clone())], span)?;
+            *state = self.array_of(&chosen, span)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a leaf of a tree is not known while checking.
+fn holds_unknown(tree: &Value) -> bool {
+    crate::tree::leaves(tree).iter().any(|(_, leaf)| matches!(leaf, Value::Unknown))
 }
 
 /// A scalar function of the parameters as the loss of a step.

@@ -158,7 +158,9 @@ impl Evaluator<'_> {
             }
             "return" => Some("the last expression of a block is its value".to_string()),
             _ => match (optc_front::std_lookup(name), crate::foreign::meant(name)) {
-                (Some(path), _) => Some(format!("add `import {path}` at the top of the file")),
+                // What people look for by the name of another library is no item that happens to be called so.
+                (Some(path), Some(other)) => Some(format!("write {other}; `{path}` is an item of the library: `import {path}`")),
+                (Some(path), None) => Some(format!("add `import {path}` at the top of the file")),
                 (None, Some(other)) => Some(format!("write {other}")),
                 (None, None) => {
                     let local: Vec<String> = scope.names().map(|n| n.to_string()).collect();

@@ -218,6 +218,17 @@ pub struct OptArg {
     pub expr: ast::Expr,
     /// What it sees.
     pub scope: Scope,
+    /// What it sees for the leaf of a number, where it was written in a named chain whose hyperparameters each leaf has for itself.
+    pub leaves: Option<Rc<Vec<(usize, Scope)>>>,
+}
+
+impl OptArg {
+    /// What it sees for the leaf of a number among all leaves.
+    pub(crate) fn scope_of(&self, leaf: usize) -> &Scope {
+        // The leaves are in order.
+        let found = self.leaves.as_ref().and_then(|all| all.binary_search_by_key(&leaf, |(index, _)| *index).ok().map(|k| &all[k].1));
+        found.unwrap_or(&self.scope)
+    }
 }
 
 /// A schedule.

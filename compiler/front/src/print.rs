@@ -150,6 +150,9 @@ fn params_s(params: &[Param]) -> S {
                     };
                     parts.extend(bound(&range.low, ">", ">="));
                     parts.extend(bound(&range.high, "<", "<="));
+                    if !range.among.is_empty() {
+                        parts.push(list("in", range.among.iter().map(|text| atom(format!("{text:?}")))));
+                    }
                 }
                 parts.extend(p.default.iter().map(|d| list("=", [expr_s(d)])));
                 if parts.len() == 1 { parts.remove(0) } else { S::List(parts) }

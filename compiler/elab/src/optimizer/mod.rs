@@ -5,6 +5,7 @@
 //! find the weights used in evaluation.
 
 mod alone;
+mod chains;
 mod collectives;
 mod control;
 mod evaluated;
@@ -26,7 +27,7 @@ use crate::model::Recorder;
 use crate::program::Ranged;
 use crate::scope::Scope;
 use crate::tally::Metrics;
-use crate::value::{CallArg, OptArg, OptimizerValue, Value};
+use crate::value::{CallArg, OptArg, OptGroup, OptimizerValue, Value};
 use indexmap::IndexMap;
 use optc_abi::DType;
 use optc_base::{Code, Diagnostic, Span};
@@ -286,21 +287,16 @@ impl Evaluator<'_> {
         for leaf in 0..leaves {
             let mut scope = Scope::new(item_ref.module);
             self.bind_leaf(&mut scope, leaf, &w[leaf], &g[leaf]);
+            if !is_block {
+                chains::mark(&mut scope);
+            }
             self.bind_hyperparameters(item, item_ref, args, span, &label, &mut scope, leaf)?;
             scope.push();
             scopes.push(scope);
         }
+        self.join_held(item, &mut scopes)?;
         if !is_block {
-            // A named chain: `optimizer clipped(lr: float) = clip_by_global_norm(1.0) |> adamw(lr = lr)`.
-            let Some(scope) = scopes.first_mut() else { return Ok((w, g)) };
-            let value = self.expr(scope, &item.body)?;
-            let Some(inner) = self.as_optimizer(&value, item.body.span) else {
-                return self.fail(
-                    Diagnostic::error(Code("E0528"), item.body.span, "the body of this optimizer is not an optimizer")
-                        .help("write a block with updates of `w` or `g`, or a chain of optimizers joined by `|>`"),
-                );
-            };
-            return self.run_stage(&inner, w, g);
+            return self.run_named(item, scopes, w, g);
         }
         let ExprKind::Block(body) = &item.body.kind else { unreachable!("checked above") };
         let place = std::mem::replace(&mut self.recorder.place, Arc::from(format!("{label}.{}", item.name.text)));
@@ -352,7 +348,7 @@ impl Evaluator<'_> {
         // After a step the counter has moved on: what was `t` in the step is the number of steps made.
         let (step, t) = if pass == Pass::Eval { (self.offset(&step, -1), step) } else { (step.clone(), self.offset(&step, 1)) };
         let mut bind = |name: &str, value: Value| {
-            if scope.get(name).is_none() {
+            if chains::is_free(scope, name) {
                 scope.bind(name, value, LetKind::Let, span);
             }
         };
@@ -430,6 +426,7 @@ impl Evaluator<'_> {
     ) -> Eval<()> {
         let mut positional = args.iter().filter(|a| a.name.is_none());
         let mut used = 0;
+        let index = self.opt_run().instance.leaves[leaf].index;
         for param in &item.params {
             let named = args.iter().find(|a| a.name.as_deref() == Some(&*param.name.text));
             let arg = named.or_else(|| positional.next());
@@ -437,12 +434,12 @@ impl Evaluator<'_> {
                 Some(arg) if param.ty.as_ref().is_some_and(|t| matches!(t.kind, TypeKind::Optimizer)) => {
                     used += 1;
                     // An optimizer counts steps of its own: what its arguments say of steps and leaves is read where it runs.
-                    let value = self.expr(&mut arg.scope.clone(), &arg.expr)?;
+                    let value = self.expr(&mut arg.scope_of(index).clone(), &arg.expr)?;
                     self.held_optimizer(item, param, value, arg.expr.span, stage)?
                 }
                 Some(arg) => {
                     used += 1;
-                    let mut inner = arg.scope.clone();
+                    let mut inner = arg.scope_of(index).clone();
                     inner.push();
                     for (name, value) in self.opt_run().inputs.recorded.clone() {
                         if inner.get(&name).is_none() {
@@ -451,7 +448,7 @@ impl Evaluator<'_> {
                     }
                     self.bind_run_scalars(&mut inner);
                     for name in ["w", "g", "name"] {
-                        if inner.get(name).is_none()
+                        if chains::is_free(&inner, name)
                             && let Some(b) = scope.get(name)
                         {
                             let value = b.value.clone();

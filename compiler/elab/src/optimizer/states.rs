@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::settings::mentions;
+use optc_front::ast::FnKind;
 
 impl Evaluator<'_> {
     /// Whether some state of an optimizer begins with a function of the gradient.
@@ -30,11 +31,39 @@ impl Evaluator<'_> {
                 }
                 match &f.body.kind {
                     ExprKind::Block(b) => self.block_states_use_gradient(&b.stmts),
-                    // A named chain: its parts are seen when they run; assume they may.
-                    _ => false,
+                    // A named chain: any of the optimizers it names may run.
+                    _ => self.chain_states_use_gradient(*item, &mut Vec::new()),
                 }
             }
         }
+    }
+
+    /// Whether a state of some optimizer that a named chain mentions begins with a function of the gradient.
+    fn chain_states_use_gradient(&mut self, item: ItemRef, seen: &mut Vec<ItemRef>) -> bool {
+        let Some(f) = self.fn_item(item).filter(|f| f.kind == FnKind::Optimizer && !seen.contains(&item)) else { return false };
+        seen.push(item);
+        if let ExprKind::Block(b) = &f.body.kind {
+            return self.block_states_use_gradient(&b.stmts);
+        }
+        let mut names: Vec<(Arc<str>, Span)> = Vec::new();
+        crate::walk::expr(&f.body, &mut |e| {
+            if let ExprKind::Name(n) = &e.kind
+                && f.params.iter().all(|p| p.name.text != *n)
+            {
+                names.push((n.clone(), e.span));
+            }
+            true
+        });
+        let known = self.diagnostics.len();
+        let found = names.into_iter().any(|(name, span)| {
+            let named = self.lookup(&Scope::new(item.module), &name, span).ok().flatten();
+            match named.map(|v| self.as_optimizer(&v, span)) {
+                Some(Some(o)) => matches!(&*o, OptimizerValue::Single { item, .. } if self.chain_states_use_gradient(*item, seen)),
+                _ => false,
+            }
+        });
+        self.diagnostics.truncate(known);
+        found
     }
 
     fn block_states_use_gradient(&self, stmts: &[Stmt]) -> bool {

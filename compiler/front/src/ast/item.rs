@@ -158,13 +158,15 @@ pub struct Param {
     pub span: Span,
 }
 
-/// A range of a numeric parameter.
+/// A range of a parameter: the ends between which a number lies, or the strings it may be.
 #[derive(Clone, Debug)]
 pub struct Range {
     /// Lower bound.
     pub low: Option<Bound>,
     /// Upper bound.
     pub high: Option<Bound>,
+    /// All strings that are allowed, `in ["optax", "torch"]`; none for numbers.
+    pub among: Vec<Arc<str>>,
     /// All of it.
     pub span: Span,
 }

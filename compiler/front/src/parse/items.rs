@@ -199,11 +199,12 @@ impl Builder<'_> {
 
     fn range(&mut self, pair: P<'_>) -> Range {
         let span = self.span(&pair);
-        let mut range = Range { low: None, high: None, span };
+        let mut range = Range { low: None, high: None, among: Vec::new(), span };
         let mut op = "";
         let mut first = true;
         for p in kids(pair) {
             match p.as_rule() {
+                Rule::choices => range.among = kids(p).filter(|p| p.as_rule() == Rule::string).map(|p| self.plain_string(&p)).collect(),
                 Rule::bound_op => op = p.as_str(),
                 Rule::range_open => op = if p.as_str() == "[" { "[>=" } else { "[>" },
                 Rule::range_close => {
