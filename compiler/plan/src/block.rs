@@ -1,5 +1,6 @@
 //! One graph to a list of instructions: kernels and library calls as units of work, their order, and who writes where.
 
+use crate::carry::carry;
 use crate::emit::{Emitter, Slot};
 use crate::group::{Grouping, group, is_splat};
 use crate::index::Idx;
@@ -49,6 +50,7 @@ pub(crate) fn plan_block(
     asked: Asked<'_>,
     within: Option<LoopId>,
 ) -> Vec<Instr> {
+    carry(&mut net, &targets.iter().map(|t| t.alias).collect::<Vec<_>>());
     let aliased: Vec<N> = targets.iter().zip(&net.outputs).filter(|(t, _)| t.update || t.alias.is_some()).map(|(_, &o)| o).collect();
     let mut grouping = group(&net, &aliased);
     rematerialize(&mut net, &mut grouping);

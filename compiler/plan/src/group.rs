@@ -10,6 +10,9 @@ use optc_ir::Op;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
+mod late;
+use late::{deferred, with_deferred};
+
 /// Element operations below which a kernel need not run on several threads.
 pub(crate) const SMALL_WORK: usize = 1 << 14;
 /// Elements of one row of a kernel that should stay in a core's cache.
@@ -201,9 +204,19 @@ pub(crate) fn group(net: &Net, aliased: &[N]) -> Grouping {
         flat_again: vec![false; count],
         siblings: FxHashMap::default(),
         updates: FxHashMap::default(),
+        late: Vec::new(),
+        readers: FxHashMap::default(),
+        first_user: Vec::new(),
     };
-    for n in 0..count {
-        state.place(n);
+    state.late = deferred(net, &state.class);
+    let mut placed = vec![false; count];
+    let late = (0..count).filter(|&n| state.late[n]);
+    for n in (0..count).filter(|&n| !state.late[n]).chain(late).collect::<Vec<_>>() {
+        for m in with_deferred(net, &state.late, &placed, n) {
+            if !std::mem::replace(&mut placed[m], true) {
+                state.place(m);
+            }
+        }
     }
     state.finish()
 }
@@ -226,6 +239,12 @@ struct State<'a> {
     siblings: FxHashMap<(usize, N), usize>,
     /// A kernel of updates that reads all of an array.
     updates: FxHashMap<N, usize>,
+    /// Nodes that are placed late.
+    late: Vec<bool>,
+    /// The latest flat kernel that goes over all of an array.
+    readers: FxHashMap<N, usize>,
+    /// For a group the lowest level of what reads its results from memory; updates do not count, nothing waits for them.
+    first_user: Vec<usize>,
 }
 
 impl State<'_> {
@@ -262,6 +281,7 @@ impl State<'_> {
             Class::Apart => {
                 let bases = bases(net, &self.class, n);
                 self.level[n] = bases.iter().map(|&(m, _)| self.ready(m)).max().unwrap_or(0);
+                self.note_use(n, None, &bases);
                 return;
             }
             Class::Elem | Class::Staged => {}
@@ -301,6 +321,7 @@ impl State<'_> {
             chosen.clear();
             rows = own_rows(net, n);
         }
+        self.sink(n, level, &mut rows, &mut chosen, &edges);
         if chosen.is_empty() {
             // Kernels of one level are independent: join one that reads the same array.
             for &(m, r) in &edges {
@@ -308,6 +329,7 @@ impl State<'_> {
                     && net.len_of(m) == r
                     && r > 1
                     && let Some(&g) = self.siblings.get(&(level, m))
+                    && self.level_of(g) == level
                 {
                     let g = self.find(g);
                     let joint = gcd(rows, self.groups[g].rows);
@@ -319,11 +341,31 @@ impl State<'_> {
                 }
             }
         }
+        if chosen.is_empty() && self.late[n] {
+            // Nothing waits for it yet: a later kernel may be the one that reads the array.
+            if let Some((g, at)) = self.latest_reader(n, level, &edges) {
+                (level, rows) = (at, gcd(rows, self.groups[g].rows));
+                chosen.push(g);
+            }
+        }
         self.join(n, level, rows, &chosen);
         let g = self.group_of[n].expect("just joined");
+        self.note_use(n, Some(g), &edges);
+        let flat = flat_size(net, &self.class, n);
         for &(m, r) in &edges {
             if r == net.len_of(m) {
-                self.siblings.entry((level, m)).or_insert(g);
+                let known = self.siblings.get(&(level, m)).is_some_and(|&other| self.level_of(other) == level);
+                if !known {
+                    self.siblings.insert((level, m), g);
+                }
+            }
+            if flat == Some(net.len_of(m)) {
+                self.note_reader(m, g, level);
+                // What is computed again here is read here.
+                let again = self.again[m].as_ref().filter(|_| self.is_member(m) && self.group_of[m] != Some(g));
+                for leaf in again.map(|(_, leaves)| leaves.clone()).unwrap_or_default() {
+                    self.note_reader(leaf, g, level);
+                }
             }
         }
     }
@@ -391,7 +433,11 @@ impl State<'_> {
         if members > MOST_MEMBERS {
             return false;
         }
-        joint == before || (joint >= ENOUGH_ROWS && widest / joint <= ROW_ELEMENTS) || (before < ENOUGH_ROWS && work <= SMALL_WORK)
+        // Flat kernels with partial results go by chunks, whatever the rows.
+        partial
+            || joint == before
+            || (joint >= ENOUGH_ROWS && widest / joint <= ROW_ELEMENTS)
+            || (before < ENOUGH_ROWS && work <= SMALL_WORK)
     }
 
     fn work(&self, n: N) -> usize {
@@ -410,6 +456,7 @@ impl State<'_> {
             let staged = self.class[n] == Class::Staged;
             self.groups.push(Group { rows, work, flat, cone: self.cone[n], staged, members: vec![n] });
             self.parent.push(self.groups.len() - 1);
+            self.first_user.push(usize::MAX);
             self.group_of[n] = Some(self.groups.len() - 1);
             return;
         };
@@ -433,6 +480,7 @@ impl State<'_> {
                 group.flat = None;
             }
             self.parent[gone] = keep;
+            self.first_user[keep] = self.first_user[keep].min(self.first_user[gone]);
             target = keep;
         }
         let group = &mut self.groups[target];

@@ -2,13 +2,14 @@
 //!
 //! The stages: `net` (the planner's node list), `rows`, `group` and `by_rows` (which nodes share a kernel), `stage`, `keep`, `loops`, `emit` and `build` (kernels),
 //! `remat` and `peak` (what is computed again instead of kept), `dot` (matrix products on memory as it lies),
-//! `block` and `schedule` (instructions and their order, who writes where),
+//! `carry` (arrays that states take over as they are), `block` and `schedule` (instructions and their order, who writes where),
 //! `seq` (small kernels become one), `memory` (the arena).
 
 mod block;
 mod branch;
 mod build;
 mod by_rows;
+mod carry;
 mod dot;
 mod emit;
 mod group;

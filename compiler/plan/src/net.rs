@@ -163,6 +163,12 @@ impl Net {
         self.nodes.len() - 1
     }
 
+    /// A node that is another one as it is, but has memory of its own.
+    pub fn taken_over(&mut self, n: N) -> N {
+        let (ty, origin) = (self.nodes[n].ty.clone(), self.nodes[n].origin);
+        self.push(Op::Cast, &[n], ty, origin)
+    }
+
     fn op(&mut self, op: Op, operands: &[N], origin: Origin) -> N {
         let types: Vec<NodeTy> = operands.iter().map(|&o| NodeTy::Array(self.nodes[o].ty.clone())).collect();
         let types: Vec<&NodeTy> = types.iter().collect();
