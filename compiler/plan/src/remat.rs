@@ -237,7 +237,8 @@ impl<'a> Pass<'a> {
 
     /// Whether kernel `g` may compute `n` again, given what it has at hand.
     fn can_compute(&self, chain: &mut Chain, n: N, g: usize, dropped: &[N], waist: Option<N>) -> bool {
-        !self.grouping.groups[g].cone && self.intake[g].loads[&n] && self.extend(chain, n, g, dropped, waist)
+        let group = &self.grouping.groups[g];
+        (!group.cone || group.flat.is_some()) && self.intake[g].loads[&n] && self.extend(chain, n, g, dropped, waist)
     }
 
     /// Nanoseconds saved if those of `values` stay out of memory that their readers can compute again, and `waist` is stored instead.
