@@ -2,32 +2,12 @@
 
 use super::names::{Names, class_name};
 use super::rule::{Built, WEIGHT};
-use super::source::{self, Dialect};
-use super::torch::tuple;
-use optc_abi::DType;
+use super::source::{self, Dialect, dtype, truth, tuple};
 use std::fmt::Write;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// The module; `@TOKEN@`s are filled in.
 const TEMPLATE: &str = include_str!("jax_template.py");
-
-fn dtype(d: DType) -> &'static str {
-    match d {
-        DType::F32 => "float32",
-        DType::F64 => "float64",
-        DType::BF16 => "bfloat16",
-        DType::F16 => "float16",
-        DType::I32 => "int32",
-        DType::I64 => "int64",
-        DType::U32 => "uint32",
-        DType::U8 => "uint8",
-        DType::Bool => "bool",
-    }
-}
-
-fn truth(b: bool) -> String {
-    if b { "True" } else { "False" }.to_string()
-}
 
 /// What Optax calls a hyperparameter: `b1` for `beta1`, `learning_rate` for `lr`.
 fn argument(name: &str) -> String {
@@ -48,12 +28,7 @@ pub fn module(built: &Built, names: &Names, summary: &str) -> Result<String, Str
     let (rule, results) = source::source(&built.source.delta, &built.source.inputs, Dialect::Jax)?;
     let mut body = rule;
     let _ = writeln!(body, "    return {}", tuple(&results));
-    let rule_args: Vec<String> = ["w", "g"]
-        .map(String::from)
-        .into_iter()
-        .chain(first.states.iter().map(|s| format!("s_{}", s.name)))
-        .chain(built.hyper.iter().map(|h| format!("h_{}", h.name)))
-        .collect();
+    let rule_args = built.rule_arguments();
     let init_inputs: Vec<String> =
         built.source.init.inputs.iter().map(|i| if i.name == "w" { "s_w" } else { "None" }.to_string()).collect();
     let (mut initial, drawn) = source::source(&built.source.init, &init_inputs, Dialect::Jax)?;
@@ -97,11 +72,11 @@ pub fn module(built: &Built, names: &Names, summary: &str) -> Result<String, Str
         ("DTYPES", kinds.join(", ")),
         ("SUFFIXES", tuple(&suffixes)),
         ("NAME", name.clone()),
-        ("SINGLE", tuple(&first.states.iter().map(|s| truth(s.scalar)).collect::<Vec<_>>())),
+        ("SINGLE", tuple(&first.states.iter().map(|s| truth(s.scalar).to_string()).collect::<Vec<_>>())),
         ("KEPT", tuple(&kept)),
-        ("NEEDS_WEIGHTS", truth(needs)),
+        ("NEEDS_WEIGHTS", truth(needs).to_string()),
         ("NEEDS", if needs { String::new() } else { ", or not: this rule does not read them".to_string() }),
-        ("IN_PLACE", truth(built.variants.iter().all(|v| v.change_in_place))),
+        ("IN_PLACE", truth(built.variants.iter().all(|v| v.change_in_place)).to_string()),
         ("FIELDS", if fields.is_empty() { String::new() } else { format!("{fields}\n") }),
         ("RULE_ARGS", rule_args.join(", ")),
         ("RULE", body),

@@ -106,6 +106,13 @@ impl Built {
         if first.is_empty() { self.expression.clone() } else { first.to_string() }
     }
 
+    /// Arguments of the rule as it is written out in Python: weight, gradient, states, hyperparameters.
+    pub fn rule_arguments(&self) -> Vec<String> {
+        let states = self.variants.first().map(|v| v.states.as_slice()).unwrap_or_default();
+        let given = ["w", "g"].map(String::from).into_iter();
+        given.chain(states.iter().map(|s| format!("s_{}", s.name))).chain(self.hyper.iter().map(|h| format!("h_{}", h.name))).collect()
+    }
+
     /// Names of all functions.
     pub fn symbols(&self) -> Vec<String> {
         let mut names = vec![format!("{}_defaults", self.library.name), format!("{}_error", self.library.name)];

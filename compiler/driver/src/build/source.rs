@@ -18,6 +18,34 @@ pub enum Dialect {
 /// The number of steps made before, as an expression of `t`, the number of the coming one.
 pub const STEPS_BEFORE: &str = "(t - 1)";
 
+/// What Python's array libraries call an element type.
+pub fn dtype(d: DType) -> &'static str {
+    match d {
+        DType::F32 => "float32",
+        DType::F64 => "float64",
+        DType::BF16 => "bfloat16",
+        DType::F16 => "float16",
+        DType::I32 => "int32",
+        DType::I64 => "int64",
+        DType::U32 => "uint32",
+        DType::U8 => "uint8",
+        DType::Bool => "bool",
+    }
+}
+
+/// A truth value in Python.
+pub fn truth(b: bool) -> &'static str {
+    if b { "True" } else { "False" }
+}
+
+/// A tuple in Python, of one element too.
+pub fn tuple(items: &[String]) -> String {
+    match items {
+        [one] => format!("({one},)"),
+        _ => format!("({})", items.join(", ")),
+    }
+}
+
 /// Longest expression that stands inside another.
 const LONGEST: usize = 60;
 
@@ -166,7 +194,7 @@ impl Writer<'_> {
                 }
                 let x = tensor.get_f64(0);
                 let text = match tensor.dtype {
-                    DType::Bool => if x != 0.0 { "True" } else { "False" }.to_string(),
+                    DType::Bool => truth(x != 0.0).to_string(),
                     d if !d.is_float() => format!("{x:.0}"),
                     _ if x.is_nan() => "float(\"nan\")".to_string(),
                     _ if x.is_infinite() => format!("float(\"{x}\")"),
@@ -196,13 +224,7 @@ impl Writer<'_> {
             // Scalars are computed as precisely as there are numbers, arrays in the type of the update.
             DType::F64 if self.dialect == Dialect::Jax => return call("jnp.asarray", &[&x.text, "float"]),
             DType::F32 | DType::F64 => "dtype",
-            DType::BF16 => "bfloat16",
-            DType::F16 => "float16",
-            DType::I32 => "int32",
-            DType::I64 => "int64",
-            DType::U32 => "uint32",
-            DType::U8 => "uint8",
-            DType::Bool => "bool",
+            narrow => dtype(narrow),
         };
         match self.dialect {
             Dialect::Torch => {

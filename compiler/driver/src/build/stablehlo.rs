@@ -10,15 +10,10 @@ use std::fmt::Write;
 
 fn element(d: DType) -> &'static str {
     match d {
-        DType::F32 => "f32",
-        DType::F64 => "f64",
-        DType::BF16 => "bf16",
-        DType::F16 => "f16",
-        DType::I32 => "i32",
-        DType::I64 => "i64",
         DType::U32 => "ui32",
         DType::U8 => "ui8",
         DType::Bool => "i1",
+        signed => signed.name(),
     }
 }
 

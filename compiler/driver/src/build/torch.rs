@@ -2,7 +2,7 @@
 
 use super::names::{Names, class_name};
 use super::rule::{Built, HyperDecl};
-use super::source::{self, Dialect};
+use super::source::{self, Dialect, truth, tuple};
 use crate::synthetic::Stored;
 use optc_abi::DType;
 use std::fmt::Write;
@@ -11,30 +11,8 @@ use std::fmt::Write;
 const TEMPLATE: &str = include_str!("torch_template.py");
 
 /// `torch.float32`
-fn dtype(d: DType) -> &'static str {
-    match d {
-        DType::F32 => "torch.float32",
-        DType::F64 => "torch.float64",
-        DType::BF16 => "torch.bfloat16",
-        DType::F16 => "torch.float16",
-        DType::I32 => "torch.int32",
-        DType::I64 => "torch.int64",
-        DType::U32 => "torch.uint32",
-        DType::U8 => "torch.uint8",
-        DType::Bool => "torch.bool",
-    }
-}
-
-fn truth(b: bool) -> &'static str {
-    if b { "True" } else { "False" }
-}
-
-/// A tuple in Python: of one element too.
-pub(super) fn tuple(items: &[String]) -> String {
-    match items {
-        [one] => format!("({one},)"),
-        _ => format!("({})", items.join(", ")),
-    }
+fn dtype(d: DType) -> String {
+    format!("torch.{}", source::dtype(d))
 }
 
 /// A hyperparameter in Python: its place in `betas`, or its own name.
@@ -70,12 +48,7 @@ pub fn module(built: &Built, names: &Names, summary: &str) -> Result<String, Str
     let (rule, results) = source::source(&built.source.step, &built.source.inputs, Dialect::Torch)?;
     let mut body = rule;
     let _ = writeln!(body, "    return {}", tuple(&results));
-    let rule_args: Vec<String> = ["w", "g"]
-        .map(String::from)
-        .into_iter()
-        .chain(first.states.iter().map(|s| format!("s_{}", s.name)))
-        .chain(built.hyper.iter().map(|h| format!("h_{}", h.name)))
-        .collect();
+    let rule_args = built.rule_arguments();
     let kept: Vec<String> = built
         .variants
         .iter()
