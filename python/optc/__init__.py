@@ -76,3 +76,12 @@ def set_threads(n: int) -> None:
     if n < 0:
         raise ValueError("the number of threads is at least 0")
     _lib.request(do="threads", set=n)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "torch":
+        # Only who asks for it needs torch.
+        import importlib
+
+        return importlib.import_module(".torch", __name__)
+    raise AttributeError(f"module `optc` has no `{name}`")

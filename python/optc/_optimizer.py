@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import sys
 import weakref
 from operator import is_
@@ -96,10 +97,16 @@ class Optimizer:
         self._states = [(s["leaf"], s["name"], s["dtype"], tuple(s["shape"])) for s in made["states"]]
         self._kept = [*self._states, (None, "step", "i32", ())]
         #: For each leaf its states, and what is shared: name to (shape, element type).
-        self.states = States(
-            [{n: (shape, d) for leaf, n, d, shape in self._states if leaf == k} for k in range(len(taken))],
-            {n: (shape, d) for leaf, n, d, shape in self._states if leaf is None} | {"step": ((), "i32")},
-        )
+        self.states = States([{} for _ in taken], {})
+        for leaf, n, d, shape in self._kept:
+            (self.states.shared if leaf is None else self.states.leaves[leaf])[n] = (shape, d)
+        # Names that do not depend on what other leaves have: those of a leaf's states among them, and whole names of hyperparameters.
+        own: list[dict[str, str]] = [{} for _ in taken]
+        for s in made["states"]:
+            if s["leaf"] is not None:
+                own[s["leaf"]][s["name"]] = re.sub(r"^(?:(?:[a-z_]\w*\.)?\d+\.)+", "", s["name"])
+        self._short = [{n: x if list(names.values()).count(x) == 1 else n for n, x in names.items()} for names in own]
+        self._full = {h["name"]: h["full"] for h in made["hyper"]}
         #: Hyperparameters that a step takes by name, and their values as the rule was written.
         self.hyperparameters: dict[str, float] = {h["name"]: float(h["value"]) for h in made["hyper"]}
         #: Whether a step needs the loss; whether it draws at random; whether initial states depend on gradients; whether evaluation has weights of its own.
@@ -107,6 +114,8 @@ class Optimizer:
         self.draws: bool = made["draws"]
         self.begins_with_gradients: bool = made["begins_with_gradients"]
         self.has_weights: bool = made["has_eval"]
+        #: Whether what a step makes of one leaf depends on others (a norm over all of them, a state that they share).
+        self.couples_leaves: bool = made["couples_leaves"]
         self._places = {name: 1 + k for k, name in enumerate(self.hyperparameters)}
         self._scalars = ctypes.c_double * (1 + len(self._places))
         self._template = bytes(self._scalars(float("nan"), *self.hyperparameters.values()))

@@ -133,6 +133,7 @@ pub fn compile(asked: &Asked) -> Result<Value, Fault> {
     let facts = json!({
         "states": states, "hyper": hyper, "needs_loss": program.needs_loss(), "draws": program.draws(),
         "begins_with_gradients": program.begins_with_gradients(), "has_eval": program.eval.is_some(),
+        "couples_leaves": program.couples_leaves(),
     });
     let step = Step { program, session, span, names, parts: Default::default() };
     let mut reply = facts;

@@ -69,6 +69,24 @@ pub struct AloneProgram {
     pub ranged: Vec<Ranged>,
 }
 
+/// The leaves that a value depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leaves {
+    None,
+    One(usize),
+    Several,
+}
+
+impl Leaves {
+    fn and(self, other: Leaves) -> Leaves {
+        match (self, other) {
+            (Leaves::None, x) | (x, Leaves::None) => x,
+            (x, y) if x == y => x,
+            _ => Leaves::Several,
+        }
+    }
+}
+
 impl AloneProgram {
     /// Whether initial values of states depend on the gradients.
     pub fn begins_with_gradients(&self) -> bool {
@@ -90,6 +108,40 @@ impl AloneProgram {
     /// Whether any weight gets a new value: a rule that only transforms gradients changes none.
     pub fn changes_weights(&self) -> bool {
         (0..self.leaves).any(|k| !matches!(self.step.node(self.step.outputs[k]).op, Op::Input { .. }))
+    }
+    /// Whether what a step makes of one leaf depends on another, through a state that all share too: then the leaves must be stepped together.
+    pub fn couples_leaves(&self) -> bool {
+        let (n, count) = (self.leaves, self.states.len());
+        let input = |k: usize| self.step.inputs[k].node.index();
+        // For every node whose leaves it depends on: none, one, or several.
+        let mut of = vec![Leaves::None; self.step.len()];
+        for k in 0..n {
+            of[input(k)] = Leaves::One(k);
+            of[input(n + k)] = Leaves::One(k);
+        }
+        for (k, state) in self.states.iter().enumerate() {
+            of[input(2 * n + k)] = state.leaf.map_or(Leaves::None, Leaves::One);
+        }
+        // What reads a shared state depends, from the next step on, on all that it is made of.
+        let mut given = of;
+        let of = loop {
+            let mut of = given.clone();
+            for id in self.step.ids() {
+                let operands = &self.step.node(id).operands;
+                of[id.index()] = operands.iter().fold(of[id.index()], |all, operand| all.and(of[operand.index()]));
+            }
+            let made = |k: usize| of[self.step.outputs[n + k].index()] != Leaves::None;
+            let found: Vec<usize> =
+                (0..count).filter(|&k| self.states[k].leaf.is_none() && made(k) && given[input(2 * n + k)] == Leaves::None).collect();
+            if found.is_empty() {
+                break of;
+            }
+            for k in found {
+                given[input(2 * n + k)] = Leaves::Several;
+            }
+        };
+        let own = |output: usize, leaf: usize| [Leaves::None, Leaves::One(leaf)].contains(&of[self.step.outputs[output].index()]);
+        !((0..n).all(|k| own(k, k)) && (0..count).all(|k| self.states[k].leaf.is_none_or(|leaf| own(n + k, leaf))))
     }
     /// The output that must be finite before anything is overwritten.
     pub fn guard(&self) -> Option<usize> {
