@@ -116,7 +116,11 @@ impl Evaluator<'_> {
                     self.bind_pattern(&mut scope, pattern, value, LetKind::Let)?;
                 }
                 BlockEntry::Field { name, value } => {
-                    let v = self.expr(&mut scope, value)?;
+                    let v = match self.expr(&mut scope, value)? {
+                        // Numbers in brackets are an array here.
+                        list @ Value::List(_) if crate::tree::is_arrayish(&list) => Value::Array(self.array_of(&list, value.span)?),
+                        other => other,
+                    };
                     scope.bind(name.text.clone(), v.clone(), LetKind::Let, name.span);
                     fields.push((name.text.clone(), v, value.span));
                 }

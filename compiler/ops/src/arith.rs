@@ -242,7 +242,7 @@ fn logical(cx: &mut Cx, op: BinOp, a: &Val, b: &Val) -> Res<Val> {
         let fits = match v {
             Val::Bool(_) => true,
             Val::Array(x) => x.dtype == DType::Bool,
-            Val::List(x) => x.iter().all(|e| matches!(e, Val::Bool(_))),
+            Val::List(_) => meet::are_flags(v),
             _ => false,
         };
         if !fits {

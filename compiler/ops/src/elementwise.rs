@@ -260,7 +260,7 @@ pub(crate) fn choose(cx: &mut Cx, args: &Args<'_>) -> Res<Val> {
     let mask = match c {
         Val::Bool(_) => None,
         Val::Array(m) if m.dtype == DType::Bool => Some(m.clone()),
-        Val::List(x) if !x.is_empty() && x.iter().all(|e| matches!(e, Val::Bool(_))) => Some(crate::arith::materialize(cx, c, None)?),
+        Val::List(_) if crate::meet::are_flags(c) => Some(crate::arith::materialize(cx, c, None)?),
         _ => {
             let e = OpError::new("E0302", format!("the first argument of `where` must be flags, not {}", show::kind(c)));
             let e = args.span("mask").map_or(e.clone(), |s| e.at(s, "not `bool`"));

@@ -7,7 +7,7 @@ use crate::cx::Cx;
 use crate::dim::Dim;
 use crate::error::{OpError, Res};
 use crate::index_plan::{Pick, Plan, in_range, plan};
-use crate::meet::{is_unknown, join_arrays, to_array};
+use crate::meet::{is_regular, is_unknown, join_arrays, to_array};
 use crate::show;
 use crate::value::{Array, Ix, Val};
 use optc_abi::DType;
@@ -50,6 +50,12 @@ pub fn index(cx: &mut Cx, base: &Val, items: &[Ix]) -> Res<Val> {
 
 fn list_index(cx: &mut Cx, base: &Val, x: &[Val], items: &[Ix]) -> Res<Val> {
     let Some((first, rest)) = items.split_first() else { return Ok(base.clone()) };
+    // Lists are indexed element by element; what looks at several axes together is for arrays.
+    let plain = |ix: &Ix| matches!(ix, Ix::At(Val::Int(_), _) | Ix::Slice { length: None, .. });
+    if matches!(base, Val::List(_)) && !rest.is_empty() && !items.iter().all(plain) && is_regular(base) {
+        let a = crate::arith::materialize(cx, base, None)?;
+        return array_index(cx, &a, items).map(Val::Array);
+    }
     let picked = match first {
         Ix::At(Val::Int(i), span) => match i.known() {
             Some(_) => match in_range(i, &Dim::from(x.len())).and_then(|d| d.known()) {
@@ -84,8 +90,10 @@ fn list_index(cx: &mut Cx, base: &Val, x: &[Val], items: &[Ix]) -> Res<Val> {
             }
             let (from, length) = crate::index_plan::bounds(&Dim::from(x.len()), start.as_ref(), stop.as_ref(), step);
             let (from, length) = (from.known().unwrap_or(0), length.known().unwrap_or(0));
-            let part: Vec<Val> = (0..length).map(|k| x[(from + k * step) as usize].clone()).collect();
-            if matches!(base, Val::Tuple(_)) { Val::Tuple(part) } else { Val::List(part) }
+            let part = (0..length).map(|k| x[(from + k * step) as usize].clone());
+            // What follows is about the axes within an element.
+            let part = part.map(|e| if rest.is_empty() { Ok(e) } else { index(cx, &e, rest) }).collect::<Res<Vec<Val>>>()?;
+            return Ok(if matches!(base, Val::Tuple(_)) { Val::Tuple(part) } else { Val::List(part) });
         }
         _ => {
             let a = crate::arith::materialize(cx, base, None)?;

@@ -42,6 +42,7 @@ pub use dim_solve::{Bindings, substitute, unify};
 pub use error::OpError;
 pub use index::{index, index_update};
 pub use ixpr::{IxExpr, IxId, IxKind, IxLeft, IxVar};
+pub use meet::are_flags;
 pub use notation::{indexed, reduce_indexed};
 pub use quantize::{Quantized, Stored};
 pub use shape_ops::transposed;

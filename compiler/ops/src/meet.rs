@@ -50,6 +50,34 @@ pub(crate) fn is_unknown(v: &Val) -> bool {
     }
 }
 
+/// Whether a value is a list of flags, nested or not.
+pub fn are_flags(v: &Val) -> bool {
+    match v {
+        Val::List(x) => !x.is_empty() && x.iter().all(|e| matches!(e, Val::Bool(_)) || are_flags(e)),
+        _ => false,
+    }
+}
+
+/// Whether lists are nested like the rows of an array.
+pub(crate) fn is_regular(v: &Val) -> bool {
+    fn shape(v: &Val) -> Option<Vec<usize>> {
+        match v {
+            Val::List(x) => {
+                let mut of = shape(x.first()?)?;
+                if x.iter().any(|e| shape(e).as_ref() != Some(&of)) {
+                    return None;
+                }
+                of.insert(0, x.len());
+                Some(of)
+            }
+            Val::Int(_) | Val::Float(_) | Val::Bool(_) => Some(Vec::new()),
+            Val::Array(a) if a.shape.is_empty() => Some(Vec::new()),
+            _ => None,
+        }
+    }
+    shape(v).is_some()
+}
+
 pub(crate) fn holds_array(v: &Val) -> bool {
     match v {
         Val::Array(_) => true,
