@@ -183,8 +183,28 @@ fn explain_shows_stages_pages_and_costs() {
         assert!(says("state per parameter", state) && says("moved per parameter and step", moved), "{optimizer}: {text}");
         assert!(says("passes over memory", passes), "{optimizer}: {text}");
     }
+    // Of a ring of gradients one slot is written and one is read: 4 bytes each, like the gradient, which comes in, and the weights in and out.
+    let ring = "optimizer ring() {\n  state h: f32[100, ...] = 0\n  h[step % 100] <- g\n  w <- w - 0.01 * h[(step + 1) % 100]\n}\n";
+    std::fs::write(dir.path().join("ring.opt"), ring).expect("a file");
+    let o = optc(dir.path(), &["explain", "--optimizer", "ring", "ring.opt"]);
+    let line = out(&o).lines().find(|l| l.contains("moved per parameter and step")).map(str::to_string);
+    let moved: Option<f64> = line.as_ref().and_then(|l| l.split_whitespace().find_map(|w| w.parse().ok()));
+    assert!(moved.is_some_and(|bytes| (20.0..=28.1).contains(&bytes)), "{}{}", out(&o), err(&o));
     let o = optc(dir.path(), &["explain", "--optimizer", "lionn"]);
     assert!(status(&o) == 1 && err(&o).contains("lionn"), "{}", err(&o));
+}
+
+#[test]
+fn a_name_that_two_files_of_the_library_define_is_reported() {
+    let rule = "optimizer mine() {\n  w <- w - 0.1 * g\n}\n";
+    let dir = folder(&[("std/optim/a.opt", rule), ("std/optim/b.opt", rule), ("a.opt", "import std.optim.mine\n")]);
+    let o = Command::new(env!("CARGO_BIN_EXE_optc-under-test"))
+        .current_dir(dir.path())
+        .args(["check", "a.opt"])
+        .env("OPTC_STDLIB", dir.path().join("std"))
+        .output()
+        .expect("the binary starts");
+    assert!(status(&o) == 1 && err(&o).contains("E0254") && err(&o).contains("std/optim/b.opt"), "{}{}", out(&o), err(&o));
 }
 
 #[test]

@@ -5,9 +5,9 @@ use optc_abi::plan::{Instr, KernelCall, LibOp, Plan, Trip};
 use optc_elab::TrainProgram;
 use optc_elab::program::SlotKind;
 use optc_ir::graph::NodeTy;
-use optc_ir::kernel::{Expr, Kernel, LOCAL, Stmt};
+use optc_ir::kernel::{Expr, Extent, Kernel, LOCAL, Stmt};
 use optc_ir::{Graph, Op};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 /// The cost of one step.
 #[derive(Clone, Debug, PartialEq)]
@@ -156,20 +156,23 @@ impl<'a> Traffic<'a> {
     fn kernel(&mut self, kernel: usize, calls: &[KernelCall], times: usize) {
         let mut passes = 0;
         for stmt in &self.kernels[kernel].body {
-            let (mut loads, mut stores) = (BTreeSet::new(), BTreeSet::new());
-            touched(stmt, &mut loads, &mut stores);
-            let mut goes_over = false;
-            // Calls may cut one array among them: each array counts once.
-            let places = |params: &BTreeSet<usize>| {
-                calls.iter().flat_map(|c| params.iter().map(|&p| c.buffers[p].buffer)).collect::<BTreeSet<usize>>()
-            };
-            for b in places(&loads) {
-                self.read += times * self.bytes(b);
-                goes_over |= self.plan.buffers[b].len >= self.large;
+            // Calls may cut one array among them, and may touch parts of it: each array counts once at most.
+            let (mut loads, mut stores) = (Touched::new(), Touched::new());
+            for call in calls {
+                let (mut own_loads, mut own_stores) = (Touched::new(), Touched::new());
+                touched(stmt, 1, &call.sizes, &mut own_loads, &mut own_stores);
+                for (own, all) in [(own_loads, &mut loads), (own_stores, &mut stores)] {
+                    own.into_iter().for_each(|(param, n)| *all.entry(call.buffers[param].buffer).or_default() += n);
+                }
             }
-            for b in places(&stores) {
-                self.written += times * self.bytes(b);
-                goes_over |= self.plan.buffers[b].len >= self.large;
+            let mut goes_over = false;
+            for (of, moved) in [(loads, &mut self.read), (stores, &mut self.written)] {
+                for (buffer, elements) in of {
+                    let b = &self.plan.buffers[buffer];
+                    let elements = elements.min(b.len);
+                    *moved += times * elements * b.dtype.size();
+                    goes_over |= elements >= self.large;
+                }
             }
             passes += usize::from(goes_over);
         }
@@ -177,14 +180,27 @@ impl<'a> Traffic<'a> {
     }
 }
 
-fn touched(stmt: &Stmt, loads: &mut BTreeSet<usize>, stores: &mut BTreeSet<usize>) {
+/// Elements of buffers that are loaded or stored.
+type Touched = BTreeMap<usize, usize>;
+
+/// Adds the loads and stores of a statement that is executed `times` times, with these run-time sizes.
+fn touched(stmt: &Stmt, times: usize, sizes: &[i64], loads: &mut Touched, stores: &mut Touched) {
     match stmt {
-        Stmt::For { body, .. } => body.iter().for_each(|s| touched(s, loads, stores)),
+        Stmt::For { body, extent, .. } => {
+            let passes = match extent {
+                Extent::Const(n) => *n,
+                Extent::Size(k) => sizes[*k],
+            };
+            let times = times.saturating_mul(usize::try_from(passes).unwrap_or(0));
+            body.iter().for_each(|s| touched(s, times, sizes, loads, stores));
+        }
         Stmt::Let { expr: Expr::Load { buffer, .. }, .. } if *buffer < LOCAL => {
-            loads.insert(*buffer);
+            let n = loads.entry(*buffer).or_default();
+            *n = n.saturating_add(times);
         }
         Stmt::Store { buffer, .. } if *buffer < LOCAL => {
-            stores.insert(*buffer);
+            let n = stores.entry(*buffer).or_default();
+            *n = n.saturating_add(times);
         }
         Stmt::Let { .. } | Stmt::Init { .. } | Stmt::Update { .. } | Stmt::Store { .. } => {}
     }

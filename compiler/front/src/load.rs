@@ -233,13 +233,22 @@ impl Loader<'_> {
                 self.errors.push(private(name, &folder));
                 continue;
             }
-            match std_lib::std_file_of(&folder, &name.text) {
-                Some(file) => {
+            let mut found = std_lib::std_files_of(&folder, &name.text);
+            match (found.next(), found.next()) {
+                (Some(first), Some(second)) => {
+                    let message = format!("`{folder}.{}` is defined twice", name.text);
+                    self.errors.push(
+                        Diagnostic::error(DUPLICATE, name.span, message)
+                            .at(format!("in `{}` and in `{}`", first.name, second.name))
+                            .help("items of a folder are imported by its name alone: rename one of them"),
+                    );
+                }
+                (Some(file), None) => {
                     let module = self.std_file(file);
                     let bound = if names.len() == 1 { alias.clone().unwrap_or_else(|| name.clone()) } else { name.clone() };
                     items.extend(self.find(module, &name.text).map(|item| (bound, item)));
                 }
-                None => self.errors.push(unknown_member(name, &folder, std_lib::std_members(&folder))),
+                (None, _) => self.errors.push(unknown_member(name, &folder, std_lib::std_members(&folder))),
             }
         }
         Some(Target::Items(items))

@@ -80,7 +80,12 @@ pub fn std_members(folder: &str) -> Vec<&'static str> {
 
 /// The file that holds `item` of `folder`.
 pub fn std_file_of(folder: &str, item: &str) -> Option<&'static StdFile> {
-    FILES.iter().find(|f| f.folder == folder && f.items.contains(&item))
+    std_files_of(folder, item).next()
+}
+
+/// The files that define `item` of `folder`: one, unless the library is at fault.
+pub fn std_files_of<'a>(folder: &'a str, item: &'a str) -> impl Iterator<Item = &'static StdFile> + 'a {
+    FILES.iter().filter(move |f| f.folder == folder && f.items.contains(&item))
 }
 
 /// The paths under which the standard library has an item of this name, layers and losses before schedules and initializers.
@@ -149,6 +154,15 @@ mod tests {
         let lines =
             |files: &[StdFile]| files.iter().map(|f| format!("{} {} {:?} {}", f.folder, f.name, f.items, f.text)).collect::<Vec<_>>();
         assert_eq!(lines(read), lines(EMBEDDED));
+    }
+
+    #[test]
+    fn a_public_name_is_in_one_file_of_its_folder() {
+        for folder in std_folders() {
+            let names = std_members(folder);
+            let twice: Vec<&str> = names.windows(2).filter(|w| w[0] == w[1]).map(|w| w[0]).collect();
+            assert!(twice.is_empty(), "{folder}: {twice:?} in several files");
+        }
     }
 
     #[test]
