@@ -139,3 +139,9 @@ fn variances_and_signs() {
     let want = "fn f(x) {\n  var (a, b) = (1, 2)\n  if a > b {\n    a <- 1\n  }\n  -x[0] * var(x) + var(x)\n}\nfn g(a, b) = (a\n              - b)\n";
     assert_eq!(format(text).expect("it parses"), want);
 }
+
+#[test]
+fn a_sign_behind_a_word_of_the_script_stays_one() {
+    let text = "experiment e {\n  check -x < 1\n  for i in 0..3 { check -x < 1; print -x }\n  let y = { x - 1 }\n}\n";
+    assert_eq!(format(text).expect("it parses"), text);
+}

@@ -323,13 +323,18 @@ fn declares(after: &[Token<'_>]) -> bool {
 fn is_prefix(tokens: &[Token<'_>], i: usize, sign: &Token<'_>, inside: Option<&Open<'_>>) -> bool {
     let at = tokens[..i].iter().rposition(|t| std::ptr::eq(t, sign));
     let Some(at) = at else { return false };
-    match tokens[..at].iter().rev().find(|t| t.kind != Kind::Comment) {
-        None => true,
-        Some(left) if wants_operand(left) => true,
+    let Some(left_at) = tokens[..at].iter().rposition(|t| t.kind != Kind::Comment) else { return true };
+    // The first of its line, or of its statement: `check -x < 1`.
+    let follows = left_at > 0 && matches!(tokens[left_at - 1].text, "{" | ";");
+    let begins = tokens[left_at].newlines > 0
+        || left_at == 0
+        || (follows && matches!(tokens[left_at].text, "check" | "print" | "save" | "table" | "plot"));
+    match &tokens[left_at] {
+        left if wants_operand(left) => true,
         // `loss -mean(x)`: a setting, then its value.
-        Some(left) => {
+        left => {
             (sign.newlines > 0 && inside.is_none_or(|o| o.text == "{" && !o.list))
-                || (left.kind == Kind::Word && left.newlines > 0 && sign.gap > 0 && tokens[i].gap == 0)
+                || (left.kind == Kind::Word && begins && sign.gap > 0 && tokens[i].gap == 0)
         }
     }
 }
