@@ -140,6 +140,55 @@ impl Evaluator<'_> {
         }
         self.claimed(claim, failed.is_none(), failed.unwrap_or_default(), span)
     }
+    /// `check cond, "text"` in compiled code: what a function, model or optimizer asks of those who use it, of compile-time values.
+    ///
+    /// # Errors
+    /// A condition that does not hold, where it is used; one that is not known at compile time.
+    pub(crate) fn check_when_compiled(&mut self, scope: &mut Scope, parts: &[Condition], claim: Option<&Expr>, span: Span) -> Eval<()> {
+        for part in parts {
+            let value = self.expr(scope, &part.cond)?;
+            let known = match (&value, &part.within) {
+                (Value::Bool(known), None) => *known,
+                (Value::Unknown, None) => None,
+                _ => {
+                    let at = part.within.as_ref().map_or(part.cond.span, |(bound, _)| bound.span);
+                    return self.fail(
+                        Diagnostic::error(Code("E0349"), at, "in compiled code a `check` is about what is known at compile time")
+                            .help("check run-time values in an experiment; sizes, `ndim(w)`, `name` and `const` parameters are known here"),
+                    );
+                }
+            };
+            match known {
+                Some(true) => {}
+                // Of values that are given later.
+                None if self.checking() => {}
+                None => return self.error("E0344", part.cond.span, "this condition is not known at compile time"),
+                Some(false) => {
+                    let text = match claim {
+                        Some(e) => {
+                            let v = self.expr(scope, e)?;
+                            self.show(&v, e.span)?
+                        }
+                        None => format!("`{}` does not hold", self.program.sources.slice(part.cond.span)),
+                    };
+                    let d = match self.used_at() {
+                        Some(user) if user != span => Diagnostic::error(Code("E0358"), user, text).label(span, "checked here"),
+                        _ => Diagnostic::error(Code("E0358"), span, text),
+                    };
+                    return self.fail(d);
+                }
+            }
+        }
+        Ok(())
+    }
+    /// Where the code at hand is used: the innermost call, or place where the optimizer was named, outside the standard library.
+    fn used_at(&mut self) -> Option<Span> {
+        let named = self.optimizer_named_at();
+        let calls = self.frames.iter().rev().map(|f| f.span);
+        let library = |s: &Span| self.program.modules.iter().any(|m| m.source == s.source && m.name.starts_with("std/"));
+        let spans: Vec<Span> = calls.chain(named).collect();
+        spans.iter().find(|s| !library(s)).or(spans.last()).copied()
+    }
     /// Looks at the conditions joined by `and` one by one, up to the first that does not hold: what was found there.
     fn conjuncts(&mut self, scope: &mut Scope, cond: &Expr, failed: &mut Option<String>) -> Eval<()> {
         let mut all = Vec::new();

@@ -91,6 +91,8 @@ pub struct Evaluator<'p> {
     pub step: Option<Value>,
     /// Whether an optimizer body is evaluated, so that `tree.*` are collectives.
     pub in_optimizer: bool,
+    /// Whether a loop about all leaves is being checked.
+    pub(crate) joint_loop: bool,
     /// Whether the statement at hand belongs to the script itself (host mode, outside compiled functions).
     pub in_script: bool,
     /// The train blocks whose settings are being read.
@@ -146,6 +148,7 @@ impl<'p> Evaluator<'p> {
             training: if mode == Mode::Check { None } else { Some(false) },
             step: None,
             in_optimizer: false,
+            joint_loop: false,
             in_script: mode == Mode::Host,
             reading: Vec::new(),
             stack_base: None,

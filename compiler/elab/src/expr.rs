@@ -66,7 +66,10 @@ impl Evaluator<'_> {
                 }
             }
             ExprKind::NameCall(a, name) => self.call(scope, a, Some(name), None),
-            ExprKind::If { cond, then, otherwise } => self.if_expr(scope, cond, then, otherwise.as_ref(), e.span),
+            ExprKind::If { cond, then, otherwise } => match self.lifted_branch(e) {
+                Some(value) => Ok(value),
+                None => self.if_expr(scope, cond, then, otherwise.as_ref(), e.span),
+            },
             ExprKind::For(l) => self.for_expr(scope, l, e.span),
             ExprKind::While { cond, at_most, body } => self.while_expr(scope, cond, at_most.as_deref(), body, e.span),
             ExprKind::With { settings, body } => self.with(scope, settings, body),
@@ -317,8 +320,8 @@ impl Evaluator<'_> {
             _ => {}
         }
         let items = match items.as_slice() {
-            [Ix::At(Val::List(flags), at)] if self.in_script && !flags.is_empty() && flags.iter().all(|f| matches!(f, Val::Bool(_))) => {
-                let made = optc_ops::materialize(&mut self.cx, &Val::List(flags.clone()), None);
+            [Ix::At(flags @ Val::List(_), at)] if self.in_script && optc_ops::are_flags(flags) => {
+                let made = optc_ops::materialize(&mut self.cx, flags, None);
                 vec![Ix::At(Val::Array(self.lift(made, *at)?), *at)]
             }
             _ => items,

@@ -36,7 +36,7 @@ impl Evaluator<'_> {
         };
         let run_time = matches!(passes, Passes::Bounds { .. } | Passes::While { .. }) && !self.in_script;
         if run_time && self.must_unroll(scope, body.block) {
-            return self.cannot_unroll(body.span);
+            return self.cannot_unroll(body.span, body.block);
         }
         let mut names = crate::walk::assigned(&body.block.stmts);
         // `xs.push(x)` updates a list.

@@ -133,7 +133,7 @@ impl Evaluator<'_> {
             }
             Passes::Bounds { .. } | Passes::While { .. } => {
                 if unroll {
-                    return self.cannot_unroll(span);
+                    return self.cannot_unroll(span, body.block);
                 }
                 self.looped(scope, body, &passes)
             }
@@ -150,7 +150,14 @@ impl Evaluator<'_> {
     pub(crate) fn yields_twice<T>(&mut self, span: Span) -> Eval<T> {
         self.fail(Diagnostic::error(Code("E0354"), span, "a pass yields once").help("yield a tuple or a record: `yield (a, b)`"))
     }
-    pub(crate) fn cannot_unroll<T>(&mut self, span: Span) -> Eval<T> {
+    pub(crate) fn cannot_unroll<T>(&mut self, span: Span, body: &Block) -> Eval<T> {
+        let holds = |s: &Stmt| matches!(s.kind, StmtKind::State { .. } | StmtKind::Param { .. });
+        let asks = |e: &Expr| matches!(&e.kind, ExprKind::Field(base, _) if matches!(&base.kind, ExprKind::Name(n) if &**n == "tree"));
+        if self.in_optimizer && !crate::walk::any(body, &holds, &|_| false) && crate::walk::any(body, &|_| false, &asks) {
+            let d =
+                Diagnostic::error(Code("E0717"), span, "a loop with run-time bounds that asks about all leaves is a statement of the body");
+            return self.fail(d.help("let it update a variable: `shared var s = 0.0`, and in the loop `s <- s + tree.norm(g)`"));
+        }
         self.fail(
             Diagnostic::error(Code("E0717"), span, "a loop with run-time bounds cannot own parameters, states or growing lists")
                 .help("make one instance of the layer before the loop: `shared cell = …`"),
@@ -197,7 +204,7 @@ impl Evaluator<'_> {
     /// Whether a body cannot be one graph for all passes.
     pub(crate) fn must_unroll(&mut self, scope: &Scope, body: &Block) -> bool {
         let in_script = self.may_look();
-        let in_optimizer = self.in_optimizer;
+        let in_optimizer = self.in_optimizer && !self.joint_loop;
         let on_stmt = |s: &Stmt| match &s.kind {
             StmtKind::Param { .. }
             | StmtKind::Buffer { .. }

@@ -205,7 +205,8 @@ impl Evaluator<'_> {
     fn player(&mut self, name: Option<Arc<str>>, loss: &Expr, optimizer: Value, at: Span) -> Eval<Player> {
         let optimizer = match optimizer {
             Value::Optimizer(o) => o,
-            Value::Unknown => return self.error("E0528", at, "this is not an optimizer"),
+            // A parameter of a function: any. Its bodies are checked where they are written.
+            Value::Unknown if self.checking() => Rc::new(OptimizerValue::Chain(Vec::new())),
             _ => {
                 return self.fail(
                     Diagnostic::error(Code("E0528"), at, "this is not an optimizer")

@@ -124,15 +124,14 @@ impl Evaluator<'_> {
             }
             StmtKind::Break(c) => return self.leave(scope, c.as_ref(), true, s.span),
             StmtKind::Continue(c) => return self.leave(scope, c.as_ref(), false, s.span),
+            StmtKind::Check { parts, claim } if !self.in_script || self.in_optimizer => {
+                self.check_when_compiled(scope, parts, claim.as_ref(), s.span)?
+            }
             StmtKind::Output { .. } | StmtKind::Check { .. } | StmtKind::Sweep { .. } => {
                 if !self.in_script {
                     return self.fail(
-                        Diagnostic::error(
-                            Code("E0349"),
-                            s.span,
-                            "output and checks stand in an experiment or a `host fn`, not in compiled code",
-                        )
-                        .help("return the value and print it in the experiment"),
+                        Diagnostic::error(Code("E0349"), s.span, "output stands in an experiment or a `host fn`, not in compiled code")
+                            .help("return the value and print it in the experiment"),
                     );
                 }
                 return self.output_stmt(scope, s);

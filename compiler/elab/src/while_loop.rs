@@ -43,7 +43,7 @@ impl Evaluator<'_> {
                 return ev.in_script_loop(|ev| ev.while_in_script(scope, &body, cond, most));
             }
             if ev.must_unroll(scope, block) {
-                return ev.cannot_unroll(span);
+                return ev.cannot_unroll(span, block);
             }
             let value = ev.expr(scope, cond)?;
             let go = ev.schedule_now(&value, cond.span)?;

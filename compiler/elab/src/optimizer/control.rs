@@ -38,23 +38,29 @@ impl Evaluator<'_> {
                 _ => false,
             };
         });
-        found || stmts.iter().any(|s| self.holds_collective(scope, &mut |f| crate::walk::stmt(s, f), 0))
+        found || stmts.iter().any(|s| self.holds_collective(scope, &mut |f| crate::walk::stmt(s, f), true, 0))
     }
 
     fn expr_is_joint(&self, scope: &Scope, e: &Expr) -> bool {
-        self.holds_collective(scope, &mut |f| crate::walk::expr(e, f), 0)
+        self.holds_collective(scope, &mut |f| crate::walk::expr(e, f), true, 0)
     }
 
-    fn holds_collective(&self, scope: &Scope, walk: &mut dyn FnMut(&mut dyn FnMut(&Expr) -> bool), depth: usize) -> bool {
+    /// Whether an expression steps what a wrapper holds.
+    pub(super) fn steps_inner(&self, scope: &Scope, e: &Expr) -> bool {
+        self.holds_collective(scope, &mut |f| crate::walk::expr(e, f), false, 0)
+    }
+
+    /// Whether expressions hold a call about all leaves: any, or (without `any`) only one that steps what a wrapper holds.
+    fn holds_collective(&self, scope: &Scope, walk: &mut dyn FnMut(&mut dyn FnMut(&Expr) -> bool), any: bool, depth: usize) -> bool {
         let mut found = false;
         let mut called: Vec<Value> = Vec::new();
         walk(&mut |e| {
             match &e.kind {
                 ExprKind::Call { callee, .. } => match &callee.kind {
-                    ExprKind::Name(n) if scope.get(n).is_none() && collectives::OF_LOSS.contains(&&**n) => found = true,
+                    ExprKind::Name(n) if any && scope.get(n).is_none() && collectives::OF_LOSS.contains(&&**n) => found = true,
                     ExprKind::Field(base, method) => {
                         if let ExprKind::Name(n) = &base.kind {
-                            found |= &**n == "tree" && collectives::TREE.contains(&&*method.text) && scope.get(n).is_none();
+                            found |= any && &**n == "tree" && collectives::TREE.contains(&&*method.text) && scope.get(n).is_none();
                             found |= matches!(&*method.text, "step" | "delta")
                                 && matches!(scope.get(n).map(|b| &b.value), Some(Value::Optimizer(_)));
                         }
@@ -72,7 +78,9 @@ impl Evaluator<'_> {
         }
         called.iter().any(|f| match f {
             Value::Fn(f) => match &**f {
-                FnValue::Lambda { lambda, scope } => self.holds_collective(scope, &mut |f| crate::walk::expr(&lambda.body, f), depth + 1),
+                FnValue::Lambda { lambda, scope } => {
+                    self.holds_collective(scope, &mut |f| crate::walk::expr(&lambda.body, f), any, depth + 1)
+                }
                 _ => false,
             },
             _ => false,

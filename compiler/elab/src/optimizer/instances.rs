@@ -206,9 +206,65 @@ impl Evaluator<'_> {
         if pass == Pass::Step && self.opt_run().states.contains_key(&counter) {
             let next = self.offset(&step, 1);
             let next = self.cast_array(&next, DType::I32);
-            self.opt_run().states.insert(counter, next);
+            let run = self.opt_run();
+            if !run.counters.contains(&counter) {
+                run.counters.push(counter.clone());
+            }
+            run.states.insert(counter, next);
         }
         result
+    }
+
+    /// Between two branches that different leaves take: what is held makes one step in both, so the second begins with the counters that the first began with. Gives the
+    /// states that the first branch left.
+    pub(super) fn rewind_steps(&mut self, before: &IndexMap<String, Array>) -> IndexMap<String, Array> {
+        let run = self.opt_run();
+        let after = run.states.clone();
+        for counter in &run.counters {
+            if let (Some(now), Some(old)) = (run.states.get_mut(counter), before.get(counter)) {
+                *now = old.clone();
+            }
+        }
+        after
+    }
+
+    /// Behind two branches that different leaves took: what is held has made as many steps as in either of them.
+    ///
+    /// # Errors
+    /// A value that all leaves share was changed by both, one after the other.
+    pub(super) fn join_steps(&mut self, before: &IndexMap<String, Array>, after: &IndexMap<String, Array>, span: Span) -> Eval<()> {
+        let changed = |a: &Array, name: &str| before.get(name).is_some_and(|old| old.node != a.node);
+        let shared = self.opt_run().shared_slots.clone();
+        let both = shared.iter().find(|name| {
+            let now = self.opt.as_ref().and_then(|run| run.states.get(&***name));
+            after.get(&***name).is_some_and(|a| changed(a, name.as_str()))
+                && now.zip(after.get(&***name)).is_some_and(|(a, b)| a.node != b.node)
+        });
+        if let Some(name) = both {
+            let name = name.rsplit('.').next().unwrap_or(name.as_str());
+            return self.fail(
+                Diagnostic::error(
+                    Code("E0542"),
+                    span,
+                    format!("both branches step the optimizer a wrapper holds, which has `{name}`, one value for all leaves"),
+                )
+                .help("compute its arguments in the branches and call `inner.delta` once, behind them"),
+            );
+        }
+        for counter in self.opt_run().counters.clone() {
+            let now = self.opt_run().states.get(&counter).cloned();
+            let (Some(now), Some(first)) = (now, after.get(&counter)) else { continue };
+            let joined = if now.node == first.node || !changed(first, &counter) {
+                now
+            } else if !changed(&now, &counter) {
+                first.clone()
+            } else {
+                let most = self.builtin("maximum", vec![Value::Array(first.clone()), Value::Array(now)], span)?;
+                self.array_of(&most, span)?
+            };
+            self.opt_run().states.insert(counter, joined);
+        }
+        Ok(())
     }
 
     /// After a step: what wrappers hold may name the weights used in evaluation.

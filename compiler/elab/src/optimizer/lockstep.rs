@@ -99,6 +99,63 @@ impl Evaluator<'_> {
     }
 
     pub(super) fn lock_stmt(&mut self, scopes: &mut [Scope], active: &[usize], stmt: &Stmt) -> Eval<Vec<Value>> {
+        let lifted = std::mem::take(&mut self.opt_run().body.lifted);
+        let before = (self.opt_run().inputs.pass == Pass::Eval).then(|| scopes.to_vec());
+        self.lift_branches(scopes, active, stmt)?;
+        let result = self.lock_stmt_as_it_stands(scopes, active, stmt);
+        self.opt_run().body.lifted = lifted;
+        // After a step, states and weights are what it left: they are not changed again, in branches and loops neither.
+        if let Some(before) = before {
+            for name in crate::walk::assigned(std::slice::from_ref(stmt)) {
+                for name in [name.to_string(), format!("state {name}")] {
+                    for &leaf in active {
+                        if let Some(kept) = before[leaf].get(&name) {
+                            scopes[leaf].set(&name, kept.value.clone());
+                        }
+                    }
+                }
+            }
+        }
+        result
+    }
+
+    /// Branches that step what a wrapper holds, in the middle of an expression (`w <- w + if wide { inner.delta(a) } else { inner.delta(b) }`): they are executed before the
+    /// statement, each for its own leaves, and the expression takes what they gave.
+    fn lift_branches(&mut self, scopes: &mut [Scope], active: &[usize], stmt: &Stmt) -> Eval<()> {
+        let Some(&first) = active.first() else { return Ok(()) };
+        let value = match &stmt.kind {
+            StmtKind::Let { value, .. } | StmtKind::Update { value, .. } | StmtKind::Expr(value) if !is_control(value) => value,
+            _ => return Ok(()),
+        };
+        let mut branches: Vec<Expr> = Vec::new();
+        crate::walk::expr(value, &mut |e| match &e.kind {
+            ExprKind::If { .. } => {
+                if self.steps_inner(&scopes[first], e) {
+                    branches.push(e.clone());
+                }
+                false
+            }
+            ExprKind::Block(_) | ExprKind::Lambda(_) | ExprKind::For(_) | ExprKind::While { .. } => false,
+            ExprKind::Comprehension { .. } | ExprKind::Reduction { .. } | ExprKind::With { .. } => false,
+            _ => true,
+        });
+        for e in branches {
+            let values = self.lock_expr(scopes, active, &e)?;
+            let values = active.iter().copied().zip(values).collect();
+            self.opt_run().body.lifted.push(Lifted { id: e.id, span: e.span, values });
+        }
+        Ok(())
+    }
+
+    /// What a branch in the middle of an expression gave for the leaf at hand, if it has been executed before the statement.
+    pub(crate) fn lifted_branch(&self, e: &Expr) -> Option<Value> {
+        let body = &self.opt.as_ref()?.body;
+        let found = body.lifted.iter().find(|l| l.id == e.id && l.span == e.span)?;
+        let leaf = body.leaf.or(body.active.first().copied())?;
+        found.values.iter().find(|(l, _)| *l == leaf).map(|(_, v)| v.clone())
+    }
+
+    fn lock_stmt_as_it_stands(&mut self, scopes: &mut [Scope], active: &[usize], stmt: &Stmt) -> Eval<Vec<Value>> {
         let nothing = || vec![Value::None; active.len()];
         let Some(&first) = active.first() else { return Ok(Vec::new()) };
         self.begin_statement(scopes, active);
@@ -108,8 +165,19 @@ impl Evaluator<'_> {
                 if *shared {
                     self.shared_value(&name.text, init)?;
                 }
+                // Initial values are taken before the first step: they see the incoming parameters and gradients, of all leaves.
+                let mut incoming = scopes.to_vec();
+                for &leaf in active {
+                    let of = self.opt_run().instance.leaves[leaf].leaf.clone();
+                    let compute = compute_type(of.w.dtype);
+                    let (w, g) = (self.cast_array(&of.w, compute), self.cast_array(&of.g, compute));
+                    incoming[leaf].push();
+                    incoming[leaf].bind("w", Value::Array(w), LetKind::Let, name.span);
+                    incoming[leaf].bind("g", Value::Array(g), LetKind::Let, name.span);
+                }
+                self.begin_statement(&incoming, active);
                 for &leaf in if *shared { &active[..1] } else { active } {
-                    self.declare_state(scopes, active, leaf, *shared, name, ty.as_ref(), init)?;
+                    self.declare_state(scopes, active, (leaf, &incoming[leaf]), *shared, name, ty.as_ref(), init)?;
                 }
                 Ok(nothing())
             }
@@ -197,7 +265,9 @@ impl Evaluator<'_> {
                         let value = self.expr(&mut scopes[leaf], value)?;
                         let at = self.opt_run().instance.leaves[leaf].index;
                         let (dtype, shape) = (weights[at].dtype, weights[at].shape.clone());
-                        weights[at] = self.fit(&value, dtype, &shape, "eval w", stmt.span)?;
+                        // Computed as bodies compute, kept as the weights are.
+                        let fitted = self.fit(&value, compute_type(dtype), &shape, "eval w", stmt.span)?;
+                        weights[at] = self.cast_array(&fitted, dtype);
                     }
                     self.opt_run().outputs.eval = Some(weights);
                 } else if self.opt_run().inputs.pass == Pass::Step {
@@ -215,11 +285,17 @@ impl Evaluator<'_> {
                 Ok(nothing())
             }
             _ => {
+                // While checking, a loop about all leaves is looked at like any other.
+                let joint = matches!(&stmt.kind, StmtKind::Expr(e) if self.is_joint_loop(&scopes[first], e));
+                let outer = self.joint_loop;
+                self.joint_loop |= joint;
                 let mut values = Vec::with_capacity(active.len());
                 for &leaf in active {
                     self.enter_leaf(Some(leaf));
-                    values.push(self.stmt(&mut scopes[leaf], stmt)?);
+                    values.push(self.stmt(&mut scopes[leaf], stmt));
                 }
+                self.joint_loop = outer;
+                let values = values.into_iter().collect::<Eval<Vec<Value>>>()?;
                 self.stored(scopes, active, stmt)?;
                 if let StmtKind::Let { pattern, value, .. } = &stmt.kind {
                     let own = self.own_part(value).is_some();
@@ -330,13 +406,19 @@ impl Evaluator<'_> {
                 };
                 let (yes, no) = (side(true), side(false));
                 let mut results: FxHashMap<usize, Value> = FxHashMap::default();
+                let parted = !yes.is_empty() && !no.is_empty() && otherwise.is_some() && self.steps_inner(&scopes[active[0]], e);
+                let before = parted.then(|| self.opt_run().states.clone());
                 if !yes.is_empty() {
                     let values = self.lock_block(scopes, &yes, then)?;
                     results.extend(yes.into_iter().zip(values));
                 }
+                let after = before.as_ref().map(|before| self.rewind_steps(before));
                 if let (false, Some(otherwise)) = (no.is_empty(), otherwise) {
                     let values = self.lock_block(scopes, &no, otherwise)?;
                     results.extend(no.into_iter().zip(values));
+                }
+                if let (Some(before), Some(after)) = (before, after) {
+                    self.join_steps(&before, &after, e.span)?;
                 }
                 Ok(active.iter().map(|leaf| results.remove(leaf).unwrap_or(Value::None)).collect())
             }

@@ -124,6 +124,10 @@ pub struct OptRun {
     body: BodyRun,
     /// The examples of the step's loss, while checking: one size.
     examples: Option<Dim>,
+    /// The states that count the steps of what wrappers hold.
+    counters: Vec<String>,
+    /// The slots of states that all leaves of an instance share.
+    shared_slots: Vec<String>,
 }
 
 /// An optimizer with leaves of its own: the whole one, a group, or the optimizer a wrapper holds.
@@ -174,6 +178,19 @@ struct BodyRun {
     key: Option<Array>,
     /// Arrays read from block-quantized storage, with what is stored.
     coded: Vec<(Array, Stored)>,
+    /// Where the optimizer was named.
+    named_at: Span,
+    /// Branches in the middle of this statement's expression that have been executed before it.
+    lifted: Vec<Lifted>,
+}
+
+/// What a branch gave.
+#[derive(Clone, Debug)]
+struct Lifted {
+    id: ExprId,
+    span: Span,
+    /// By leaf.
+    values: Vec<(usize, Value)>,
 }
 
 #[derive(Clone, Debug)]
@@ -228,6 +245,8 @@ impl Evaluator<'_> {
             instance: Instance { leaves, step: inputs.step.clone(), prefix: inputs.prefix.clone(), stages: 0 },
             body: BodyRun::default(),
             examples: None,
+            counters: Vec::new(),
+            shared_slots: Vec::new(),
             inputs,
         };
         let outer = self.opt.replace(run);
@@ -301,7 +320,7 @@ impl Evaluator<'_> {
         let ExprKind::Block(body) = &item.body.kind else { unreachable!("checked above") };
         let place = std::mem::replace(&mut self.recorder.place, Arc::from(format!("{label}.{}", item.name.text)));
         let own = ["w", "g", "name"].map(Arc::from).to_vec();
-        let outer = std::mem::replace(&mut self.opt_run().body, BodyRun { label, own, ..BodyRun::default() });
+        let outer = std::mem::replace(&mut self.opt_run().body, BodyRun { label, own, named_at: span, ..BodyRun::default() });
         let active: Vec<usize> = (0..leaves).collect();
         self.check_eval_weights(body)?;
         self.eval_inner(&scopes)?;
@@ -321,6 +340,11 @@ impl Evaluator<'_> {
         self.opt_run().body = outer;
         self.recorder.place = place;
         Ok((new, gradients))
+    }
+
+    /// Where the optimizer whose body is at hand was named.
+    pub(crate) fn optimizer_named_at(&self) -> Option<Span> {
+        self.opt.as_ref().map(|run| run.body.named_at).filter(|at| *at != Span::default())
     }
 
     /// Binds what a body sees of its leaf and of the run.

@@ -102,7 +102,7 @@ impl Evaluator<'_> {
         &mut self,
         scopes: &mut [Scope],
         active: &[usize],
-        leaf: usize,
+        (leaf, incoming): (usize, &Scope),
         shared: bool,
         name: &optc_front::ast::Name,
         ty: Option<&optc_front::ast::Type>,
@@ -119,22 +119,26 @@ impl Evaluator<'_> {
             );
         }
         self.enter_leaf(if shared { None } else { Some(leaf) });
-        // Initial values are taken before the first step: they see the incoming parameter and gradient.
-        let mut scope = scopes[leaf].clone();
-        scope.push();
         let compute = compute_type(info.w.dtype);
-        let (w0, g0) = (self.cast_array(&info.w, compute), self.cast_array(&info.g, compute));
-        scope.bind("w", Value::Array(w0), LetKind::Let, name.span);
-        scope.bind("g", Value::Array(g0), LetKind::Let, name.span);
+        let mut scope = incoming.clone();
         let value = self.expr(&mut scope, init)?;
         let written = match ty {
             Some(ty) => Some(self.state_type(&mut scope, ty, &info.w)?),
             None => None,
         };
+        if let (Value::Unknown, None) = (&value, &written) {
+            // Not known while checking: neither is its shape.
+            for &target in if shared { active } else { std::slice::from_ref(&leaf) } {
+                scopes[target].bind(name.text.clone(), Value::Unknown, LetKind::Var, name.span);
+                self.hoist(&mut scopes[target], &name.text, &Value::Unknown, name.span);
+            }
+            self.note_state(name, leaf, shared, Vec::new());
+            return Ok(());
+        }
         let base =
             if shared { format!("optimizer.{stage}.{}", name.text) } else { format!("optimizer.{stage}.{}.{}", name.text, info.path) };
         let is_scalar = |v: &Value| match v {
-            Value::Int(_) | Value::Float(_) | Value::Unknown => true,
+            Value::Int(_) | Value::Float(_) => true,
             Value::Array(a) => a.shape.is_empty(),
             _ => false,
         };
@@ -166,6 +170,9 @@ impl Evaluator<'_> {
             };
             let storage = written.as_ref().map_or(Storage::Plain(array.dtype), |w| w.0);
             let part = StatePart { name: full, storage, shape: array.shape.clone(), seen: seen(storage) };
+            if shared && !self.opt_run().shared_slots.contains(&part.name) {
+                self.opt_run().shared_slots.push(part.name.clone());
+            }
             if pass == Pass::Init {
                 let run = self.opt_run();
                 let known = |s: &StageState| s.parts.iter().any(|p| p.name == part.name);
@@ -193,6 +200,11 @@ impl Evaluator<'_> {
             scopes[target].bind(name.text.clone(), bound.clone(), LetKind::Var, name.span);
             self.hoist(&mut scopes[target], &name.text, &bound, name.span);
         }
+        self.note_state(name, leaf, shared, parts);
+        Ok(())
+    }
+
+    fn note_state(&mut self, name: &optc_front::ast::Name, leaf: usize, shared: bool, parts: Vec<StatePart>) {
         let run = &mut self.opt_run().body;
         if shared {
             run.shared.push(name.text.clone());
@@ -201,7 +213,6 @@ impl Evaluator<'_> {
             run.own.push(name.text.clone());
         }
         run.stage_states.push(StageState { name: name.text.clone(), leaf: if shared { None } else { Some(leaf) }, parts });
-        Ok(())
     }
 
     /// States declared inside a branch must be readable when the body ends: they live in the body's outermost block under a reserved name.
