@@ -72,6 +72,26 @@ pub struct RunOptions {
     pub quiet: bool,
 }
 
+/// What a stand-alone executable runs.
+#[derive(Clone, Debug, Default, Args)]
+pub struct StandaloneOptions {
+    /// Make an executable that runs this train of the spec; it needs neither optc nor the spec nor its data.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["emit", "name", "dtypes", "target"])]
+    pub train: Option<String>,
+    /// Make an executable that runs this experiment of the spec.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["emit", "name", "dtypes", "target"])]
+    pub experiment: Option<String>,
+    /// Override settings in the executable, as in `run`; it takes overrides itself as well.
+    #[arg(long = "set", value_name = "NAME=VALUE", conflicts_with = "optimizer")]
+    pub set: Vec<String>,
+    /// Override the seed in the executable.
+    #[arg(long, conflicts_with = "optimizer")]
+    pub seed: Option<u64>,
+    /// Put a file or folder into the executable that the run is not seen to read; the path is one that the spec would use. May be repeated.
+    #[arg(long, value_name = "PATH", conflicts_with = "optimizer")]
+    pub include: Vec<PathBuf>,
+}
+
 /// A command.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -192,16 +212,17 @@ pub enum Command {
         #[arg(long, default_value_t = 1)]
         tensors: usize,
     },
-    /// Build an optimizer for use elsewhere: an object file with a C header, libraries.
+    /// Build an optimizer for use elsewhere (an object file with a C header, libraries), or an executable of a training run.
     #[command(
-        after_help = "Examples:\n  optc build --optimizer lion -o build\n  optc build --optimizer 'adamw(weight_decay = 0.1)' --emit staticlib,header --dtype f32,f64\n  optc build spec.opt --optimizer my_rule --emit obj,header --target aarch64-unknown-linux-gnu"
+        group(clap::ArgGroup::new("what").required(true).args(["optimizer", "train", "experiment"])),
+        after_help = "Examples:\n  optc build --optimizer lion -o build\n  optc build --optimizer 'adamw(weight_decay = 0.1)' --emit staticlib,header --dtype f32,f64\n  optc build spec.opt --optimizer my_rule --emit obj,header --target aarch64-unknown-linux-gnu\n  optc build examples/digits.opt --train digits_mlp -o digits && ./digits --seed 3"
     )]
     Build {
-        /// A spec that defines the optimizer; without one it is the standard library's.
+        /// A spec that defines the optimizer (without one it is the standard library's), or that holds what the executable runs.
         file: Option<PathBuf>,
         /// The optimizer: a name, or an expression with arguments.
         #[arg(long, value_name = "NAME")]
-        optimizer: String,
+        optimizer: Option<String>,
         /// What to write.
         #[arg(long, value_enum, value_delimiter = ',', default_values = ["obj", "header"])]
         emit: Vec<crate::build::Emit>,
@@ -214,9 +235,12 @@ pub enum Command {
         /// The machine it is for, as a triple (`aarch64-unknown-linux-gnu`); this one's kind if absent.
         #[arg(long, value_name = "TRIPLE")]
         target: Option<String>,
-        /// The folder to write to.
-        #[arg(long, short, default_value = ".")]
-        output: PathBuf,
+        /// What an executable runs.
+        #[command(flatten)]
+        run: StandaloneOptions,
+        /// The folder to write an optimizer to (by default this one), or the executable (by default named like what it runs).
+        #[arg(long, short)]
+        output: Option<PathBuf>,
     },
     /// Start a project: a folder with a spec that runs.
     #[command(after_help = "Examples:\n  optc new my_project && optc run my_project/main.opt")]

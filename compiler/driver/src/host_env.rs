@@ -10,7 +10,7 @@ use optc_elab::TrainProgram;
 use optc_elab::host::{self, Chart, Curve, Fact, HostEnv, Loaded, Output, ProcessRequest, RunResult, SourceRequest};
 use optc_ir::Graph;
 use optc_train::report::{Check, Report, RunSummary, Section};
-use optc_train::{Cell, Line, Plot, Table, progress};
+use optc_train::{Cell, Line, Package, Plot, Table, progress};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -58,6 +58,10 @@ pub struct Driver {
     written: trainer::Written,
     /// Processes that the script talks to.
     processes: optc_train::process::Processes,
+    /// Where files are read from in place of the disk.
+    package: Option<Arc<Package>>,
+    /// What was saved.
+    saved: Vec<PathBuf>,
 }
 
 impl Driver {
@@ -74,7 +78,38 @@ impl Driver {
             failures: Vec::new(),
             written: Vec::new(),
             processes: optc_train::process::Processes::default(),
+            package: None,
+            saved: Vec::new(),
         }
+    }
+
+    /// An environment that reads files from a package, but for those that runs have written, and writes to the current folder.
+    #[must_use]
+    pub fn reading(mut self, package: Arc<Package>) -> Driver {
+        self.package = Some(package);
+        self
+    }
+
+    /// Where relative paths begin to which a spec of this name writes.
+    fn base(&self, from: &str) -> PathBuf {
+        if self.package.is_some() { PathBuf::from(".") } else { folder_of(Path::new(from)) }
+    }
+
+    /// Reads a source that lies at `path`, as seen from the spec.
+    fn source(&self, request: &SourceRequest, path: &Path) -> optc_train::Result<optc_train::Source> {
+        let source = match &self.package {
+            None => optc_train::data::read(&request.kind, path),
+            Some(package) => {
+                let own = plain(&self.base(&request.from).join(&*request.path));
+                let mut made = self.saved.iter().chain(self.written.iter().map(|(_, folder, _)| folder));
+                if made.any(|made| own.starts_with(plain(made)) || plain(made).starts_with(&own)) {
+                    optc_train::data::read(&request.kind, &own)
+                } else {
+                    optc_train::data::read_packed(package, &request.kind, &plain(path))
+                }
+            }
+        };
+        source.expect("the language's sources are those that can be read")
     }
 
     /// The folder relative paths of the spec start in.
@@ -166,6 +201,11 @@ fn saved(value: host::Saved) -> optc_train::save::Value {
     }
 }
 
+/// A path as files of a package are named.
+fn plain(path: &Path) -> PathBuf {
+    PathBuf::from(crate::session::canonical(path))
+}
+
 /// The folder a file lies in.
 pub fn folder_of(file: &Path) -> PathBuf {
     match file.parent() {
@@ -201,9 +241,7 @@ impl HostEnv for Driver {
         if let Some(loaded) = self.sources.get(&key) {
             return Ok(loaded.clone());
         }
-        let source = optc_train::data::read(&request.kind, &path)
-            .expect("the language's sources are those that can be read")
-            .map_err(|e| file_error(&e, request.span))?;
+        let source = self.source(request, &path).map_err(|e| file_error(&e, request.span))?;
         let loaded = match source {
             optc_train::Source::Array { array, facts } => {
                 let fact = |f| match f {
@@ -231,7 +269,7 @@ impl HostEnv for Driver {
     }
 
     fn train(&mut self, program: TrainProgram) -> Result<RunResult, Diagnostic> {
-        let folder = folder_of(Path::new(&*program.file));
+        let folder = self.base(&program.file);
         let spec_hash = optc_train::report::sha256(self.settings.text.as_bytes());
         let progress = progress::Mode::detect(self.settings.quiet);
         let mut around = Surroundings { compiler: &mut self.compiler, folder, spec_hash, progress, written: &mut self.written };
@@ -246,8 +284,15 @@ impl HostEnv for Driver {
     }
 
     fn ask(&mut self, request: &ProcessRequest) -> Result<(serde_json::Value, String), Diagnostic> {
-        let folder = folder_of(Path::new(&*request.from));
+        let folder = self.base(&request.from);
         let file = |path: &Option<Arc<str>>| path.as_ref().map(|p| folder.join(&**p));
+        if let (Some(package), Some(log), Some(path)) = (&self.package, file(&request.replay), &request.replay)
+            && !self.processes.has_log(&log)
+        {
+            let name = plain(&folder_of(Path::new(&*request.from)).join(&**path));
+            let text = package.file(&name.to_string_lossy()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+            text.and_then(|text| self.processes.give_log(&log, &text)).map_err(|e| file_error(&e, request.span))?;
+        }
         let command = optc_train::process::Command {
             line: request.command.to_string(),
             timeout: std::time::Duration::from_secs_f64(request.timeout),
@@ -294,10 +339,14 @@ impl HostEnv for Driver {
                 self.sections.push(Section::Plot(plot));
             }
             Output::Save { path, from, value, tree } => {
-                let target = folder_of(Path::new(&*from)).join(&path);
+                let target = self.base(&from).join(&path);
                 // What was read from there before, or from a folder it lies in, is out of date.
-                self.sources.retain(|(_, path), _| !target.starts_with(path));
+                let named = folder_of(Path::new(&*from)).join(&path);
+                self.sources.retain(|(_, path), _| !named.starts_with(path));
                 optc_train::save::save(&target, &saved(value), tree).map_err(|e| file_error(&e, Span::default()))?;
+                if self.package.is_some() {
+                    self.saved.push(target.clone());
+                }
                 self.say(&format!("saved: {}", target.display()));
             }
             Output::Check { claim, times, failures, detail, span } => {

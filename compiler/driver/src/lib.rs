@@ -16,6 +16,7 @@ pub mod profile;
 pub mod ranges;
 pub mod session;
 pub mod stages;
+pub mod standalone;
 pub mod synthetic;
 pub mod trainer;
 
@@ -40,11 +41,24 @@ pub fn wrong_usage() -> Failed {
 /// The whole program: reads the command line, does what it asks, gives the exit status: 0 if all went well, 1 if something is wrong with the spec, a check failed or the compiler
 /// has a bug, 2 if the command line was wrong.
 pub fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
-    let messages = messages::Messages::new(&cli);
+    match standalone::carried() {
+        None => {
+            let cli = cli::Cli::parse();
+            let messages = messages::Messages::new(&cli);
+            on_large_stack(messages, move || commands::dispatch(&cli, &messages))
+        }
+        Some(Ok(package)) => standalone::main(package),
+        Some(Err(e)) => {
+            standalone::report(&e, &messages::Messages::of(cli::When::Auto, cli::MessageFormat::Human));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Does the work on a thread with room for the compiler's recursion; gives the exit status.
+fn on_large_stack(messages: messages::Messages, work: impl FnOnce() -> Result<(), Failed> + Send + 'static) -> ExitCode {
     report_panics(messages);
-    let work = std::thread::Builder::new().name("main".into()).stack_size(STACK).spawn(move || commands::dispatch(&cli, &messages));
-    let result = match work {
+    let result = match std::thread::Builder::new().name("main".into()).stack_size(STACK).spawn(work) {
         // The panic has been reported where it happened.
         Ok(thread) => thread.join().unwrap_or(Err(Failed)),
         Err(e) => {

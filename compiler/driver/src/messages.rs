@@ -16,13 +16,18 @@ pub struct Messages {
 impl Messages {
     /// As the command line asks; `NO_COLOR` is respected.
     pub fn new(cli: &Cli) -> Self {
+        Messages::of(cli.color, cli.message_format)
+    }
+
+    /// In this format, with color when it is asked for.
+    pub fn of(color: When, format: MessageFormat) -> Self {
         let auto = || std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-        let color = match cli.color {
+        let color = match color {
             When::Always => true,
             When::Never => false,
             When::Auto => auto(),
         };
-        Messages { format: cli.message_format, color }
+        Messages { format, color }
     }
 
     /// Prints diagnostics to standard error, errors counted at the end. Returns whether there was an error.

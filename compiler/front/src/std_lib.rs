@@ -3,8 +3,9 @@
 use crate::ast::ItemKind;
 use crate::item_names::items;
 use optc_base::SourceId;
+use std::ffi::OsString;
 use std::path::Path;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
 /// A file of the standard library.
 #[derive(Debug)]
@@ -23,14 +24,35 @@ pub struct StdFile {
 static EMBEDDED: &[StdFile] = include!(concat!(env!("OUT_DIR"), "/stdlib.rs"));
 
 /// All files, sorted by name. The folder that `OPTC_STDLIB` names takes the place of what is embedded: a changed library is tried without a build.
-static FILES: LazyLock<&[StdFile]> = LazyLock::new(|| match std::env::var_os("OPTC_STDLIB") {
-    Some(folder) if !folder.is_empty() => read_library(Path::new(&folder)),
-    _ => EMBEDDED,
+static FILES: LazyLock<&[StdFile]> = LazyLock::new(|| match (SETTLED.get(), replacement()) {
+    (Some(None), _) => EMBEDDED,
+    (Some(Some(files)), _) => library(files.clone()),
+    (None, Some(folder)) => library(read_folder(Path::new(&folder))),
+    (None, None) => EMBEDDED,
 });
 
-/// Reads a library from its folder, for the life of the process. Files that cannot be read are left out: names from them will not be found.
-fn read_library(root: &Path) -> &'static [StdFile] {
-    let keep = |s: String| -> &'static str { Box::leak(s.into_boxed_str()) };
+/// What [`settle`] was given.
+static SETTLED: OnceLock<Option<Vec<(String, String)>>> = OnceLock::new();
+
+/// The folder that stands for the embedded library, if there is one.
+fn replacement() -> Option<OsString> {
+    std::env::var_os("OPTC_STDLIB").filter(|folder| !folder.is_empty())
+}
+
+/// Makes these files the library, whatever the environment says: their names (`std/optim/lion.opt`) and texts; the embedded ones if there are none. To be called before the
+/// library is first used.
+pub fn settle(files: Option<Vec<(String, String)>>) {
+    // A second call would be about a library that is in use.
+    let _ = SETTLED.set(files);
+}
+
+/// Names and texts of the files that stand for the embedded library, if the environment names some.
+pub fn replaced() -> Option<Vec<(String, String)>> {
+    replacement().map(|_| FILES.iter().map(|f| (f.name.to_string(), f.text.to_string())).collect())
+}
+
+/// Names and texts of the files in a folder. Files that cannot be read are left out: names from them will not be found.
+fn read_folder(root: &Path) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut folders = vec![root.to_path_buf()];
     while let Some(folder) = folders.pop() {
@@ -40,17 +62,24 @@ fn read_library(root: &Path) -> &'static [StdFile] {
             } else if path.extension().is_some_and(|e| e == "opt") {
                 let Ok(text) = std::fs::read_to_string(&path) else { continue };
                 let relative = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().replace('\\', "/");
-                let folder = relative.rsplit_once('/').map_or("", |(f, _)| f).replace('/', ".");
-                let text = keep(text);
-                found.push(StdFile {
-                    folder: keep(format!("std.{folder}")),
-                    name: keep(format!("std/{relative}")),
-                    items: items(text).leak(),
-                    text,
-                });
+                found.push((format!("std/{relative}"), text));
             }
         }
     }
+    found
+}
+
+/// A library of these files, for the life of the process.
+fn library(files: Vec<(String, String)>) -> &'static [StdFile] {
+    let keep = |s: String| -> &'static str { Box::leak(s.into_boxed_str()) };
+    let mut found: Vec<StdFile> = files
+        .into_iter()
+        .map(|(name, text)| {
+            let text = keep(text);
+            let folder = name.rsplit_once('/').map_or("", |(f, _)| f).replace('/', ".");
+            StdFile { folder: keep(folder), name: keep(name), items: items(text).leak(), text }
+        })
+        .collect();
     found.sort_by_key(|f| f.name);
     found.leak()
 }

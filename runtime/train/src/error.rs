@@ -60,6 +60,9 @@ pub const CODES: &[(&str, &str)] = &[
     ("R0130", "the rule has no form for leaves of any length"),
     ("R0131", "there is no code for this target"),
     ("R0132", "a library could not be linked"),
+    ("R0133", "what a stand-alone executable carries is damaged"),
+    ("R0134", "a stand-alone executable does not carry the file"),
+    ("R0135", "a stand-alone executable cannot be made"),
 ];
 
 impl TrainError {

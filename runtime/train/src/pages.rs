@@ -178,6 +178,24 @@ const PAGES: &[(&str, &str)] = &[
         "`--emit cdylib` calls the system's C compiler (`cc`, or what the environment variable CC names) to link. Install one, or take the\n\
          object file or the archive, which need no tools: `--emit obj,header`, `--emit staticlib,header`.",
     ),
+    (
+        "R0133",
+        "An executable that `optc build --train` or `--experiment` made carries the spec and the data behind the program, with a checksum for each\n\
+         file. Bytes were changed or its end is missing: it was not copied whole. Copy it again, as binary data, or build it anew.",
+    ),
+    (
+        "R0134",
+        "An executable that `optc build` made reads specs and data from itself, never from the disk (what the run itself saved excepted). It carries\n\
+         the files that the run read when it was built. This path came about only now, by an override or by what the run computed. Build it\n\
+         with the overrides that it will be run with, or name the file as the spec does:\n\n\
+         \x20   optc build spec.opt --train fit --set 'file=data/large.csv' -o fit\n\
+         \x20   optc build spec.opt --experiment compare --include data/other.csv -o compare",
+    ),
+    (
+        "R0135",
+        "`optc build --train` copies the running optc and appends what the run needs. The copy would replace a file that it is made from, or optc\n\
+         cannot read its own file. Name another file with `-o`.",
+    ),
 ];
 
 #[cfg(test)]

@@ -94,16 +94,9 @@ impl Processes {
     }
 
     fn replay(&mut self, path: &Path, request: &Value) -> Result<Reply> {
-        if !self.replayed.contains_key(path) {
+        if !self.has_log(path) {
             let text = std::fs::read_to_string(path).map_err(|e| TrainError::read(path, e))?;
-            let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-            let read = lines.map(|(k, line)| {
-                serde_json::from_str(line).map_err(|e| {
-                    let message = format!("not an exchange with a process: {e}: {}", quoted(line));
-                    TrainError::new("R0127", message).at(path).row(k as u64 + 1)
-                })
-            });
-            self.replayed.insert(path.to_path_buf(), read.collect::<Result<_>>()?);
+            self.give_log(path, &text)?;
         }
         let exchanges = self.replayed.get_mut(path).expect("just read");
         match exchanges.iter().position(|e| e.request == *request).and_then(|k| exchanges.remove(k)) {
@@ -112,6 +105,27 @@ impl Processes {
                 .at(path)
                 .help("record it anew with the process; each exchange of a log answers once")),
         }
+    }
+
+    /// Whether the log at this path has been read.
+    pub fn has_log(&self, path: &Path) -> bool {
+        self.replayed.contains_key(path)
+    }
+
+    /// Takes a text for the log at this path.
+    ///
+    /// # Errors
+    /// `R0127` if it is none.
+    pub fn give_log(&mut self, path: &Path, text: &str) -> Result<()> {
+        let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+        let read = lines.map(|(k, line)| {
+            serde_json::from_str(line).map_err(|e| {
+                let message = format!("not an exchange with a process: {e}: {}", quoted(line));
+                TrainError::new("R0127", message).at(path).row(k as u64 + 1)
+            })
+        });
+        self.replayed.insert(path.to_path_buf(), read.collect::<Result<_>>()?);
+        Ok(())
     }
 }
 

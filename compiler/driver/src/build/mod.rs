@@ -1,6 +1,7 @@
-//! Ahead-of-time builds: an optimizer as an object file with a C header, as libraries, as packages for other frameworks.
+//! Ahead-of-time builds: an optimizer as an object file with a C header, as libraries, as packages for other frameworks; a run as an executable.
 
 pub mod archive;
+pub mod executable;
 pub mod header;
 mod jax;
 pub mod names;

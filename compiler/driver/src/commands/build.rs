@@ -1,7 +1,8 @@
-//! `optc build`: an optimizer for use elsewhere.
+//! `optc build`: an optimizer or a run for use elsewhere.
 
 use super::say;
-use crate::build::{self, Emit};
+use crate::build::{self, Emit, executable};
+use crate::cli::StandaloneOptions;
 use crate::messages::Messages;
 use crate::session::Failed;
 use crate::synthetic::Stored;
@@ -44,5 +45,24 @@ pub fn build(options: &Options<'_>, messages: &Messages) -> Result<(), Failed> {
     for path in build::build(&request, messages)? {
         say(&path.display().to_string());
     }
+    Ok(())
+}
+
+/// Makes a stand-alone executable, and says what it holds.
+///
+/// # Errors
+/// As [`executable::build`].
+pub fn executable(file: &Path, options: &StandaloneOptions, output: Option<&Path>, messages: &Messages) -> Result<(), Failed> {
+    let made = executable::build(file, options, output, messages)?;
+    say(&made.path.display().to_string());
+    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    say(&format!(
+        "  {} bytes: the program {}, {} and {} in {}",
+        made.size,
+        made.program,
+        count(made.specs, "spec"),
+        count(made.data, "data file"),
+        made.size - made.program
+    ));
     Ok(())
 }

@@ -24,7 +24,7 @@ use std::sync::atomic::Ordering;
 /// # Errors
 /// If that fails; why has been printed.
 pub fn dispatch(cli: &Cli, messages: &Messages) -> Result<(), Failed> {
-    let color = stdout_color(cli);
+    let color = stdout_color(cli.color);
     match &cli.command {
         Command::Run { file, name, options } => run::run(file, name.as_deref(), options, messages, color),
         Command::Check { paths } => check::check(paths, messages),
@@ -42,12 +42,20 @@ pub fn dispatch(cli: &Cli, messages: &Messages) -> Result<(), Failed> {
                 None => bench::spec(file, name.as_deref(), set, &settings, messages),
             }
         }
-        Command::Build { file, optimizer, emit, name, dtypes, target, output } => {
+        Command::Build { file, optimizer, emit, name, dtypes, target, run, output } => {
             let file = file.as_deref();
-            build::build(
-                &build::Options { file, optimizer, emit, name: name.as_deref(), dtypes, target: target.as_deref(), output },
-                messages,
-            )
+            match (optimizer, file) {
+                (Some(optimizer), _) => {
+                    let output = output.as_deref().unwrap_or(std::path::Path::new("."));
+                    let name = name.as_deref();
+                    build::build(&build::Options { file, optimizer, emit, name, dtypes, target: target.as_deref(), output }, messages)
+                }
+                (None, Some(file)) => build::executable(file, run, output.as_deref(), messages),
+                (None, None) => {
+                    messages.error("", "an executable needs a spec", Some("`optc build spec.opt --train NAME -o OUT`"));
+                    Err(crate::wrong_usage())
+                }
+            }
         }
         Command::New { folder } => match crate::new_project::create(folder) {
             Ok(()) => {
@@ -69,8 +77,9 @@ pub fn dispatch(cli: &Cli, messages: &Messages) -> Result<(), Failed> {
     }
 }
 
-fn stdout_color(cli: &Cli) -> bool {
-    match cli.color {
+/// Whether standard output is colored.
+pub(crate) fn stdout_color(when: crate::cli::When) -> bool {
+    match when {
         crate::cli::When::Always => true,
         crate::cli::When::Never => false,
         crate::cli::When::Auto => std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),

@@ -19,9 +19,23 @@ use std::path::Path;
 pub fn run(file: &Path, name: Option<&str>, options: &RunOptions, messages: &Messages, color: bool) -> Result<(), Failed> {
     let mut session = Session::open(file, &options.set, messages)?;
     session.set(&[], options.seed, options.resume);
-    let items = choose(&session, name, messages)?;
+    let driver = driver(&session, options.threads, options.quiet, color);
+    run_checked(&session, name, driver, options, messages)
+}
+
+/// The same for a spec that has been loaded, checked and given its overrides, in this environment.
+///
+/// # Errors
+/// A failure at run time, a failed check.
+pub(crate) fn run_checked(
+    session: &Session,
+    name: Option<&str>,
+    mut driver: Driver,
+    options: &RunOptions,
+    messages: &Messages,
+) -> Result<(), Failed> {
+    let items = choose(session, name, messages)?;
     catch_interrupt();
-    let mut driver = driver(&session, options.threads, options.quiet, color);
     let mut records = Vec::new();
     let mut result = Ok(());
     for &item in &items {

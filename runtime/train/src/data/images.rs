@@ -3,8 +3,35 @@
 use crate::error::{Result, TrainError};
 use image::{ColorType, DynamicImage};
 use optc_abi::{DType, Tensor};
-use std::fs;
 use std::path::{Path, PathBuf};
+
+/// Where the images of a folder lie.
+pub trait Place {
+    /// The bytes of a file.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn bytes(&self, file: &Path) -> Result<Vec<u8>>;
+    /// What is in a folder, and whether it is a folder itself.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn entries(&self, folder: &Path) -> Result<Vec<(PathBuf, bool)>>;
+}
+
+/// The file system.
+pub struct Disk;
+
+impl Place for Disk {
+    fn bytes(&self, file: &Path) -> Result<Vec<u8>> {
+        std::fs::read(file).map_err(|e| TrainError::read(file, e))
+    }
+    fn entries(&self, folder: &Path) -> Result<Vec<(PathBuf, bool)>> {
+        let fail = |e| TrainError::read(folder, e);
+        let paths = std::fs::read_dir(folder).map_err(fail)?.map(|e| e.map(|e| e.path()));
+        paths.map(|path| path.map(|p| (p.clone(), p.is_dir())).map_err(fail)).collect()
+    }
+}
 
 /// The images of a folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,11 +48,19 @@ pub struct Images {
 /// Other files and hidden ones are skipped. `R0115` if a file cannot be decoded, differs in size from the first, or lies beside subfolders
 /// with images; `R0105` if there is none.
 pub fn read(folder: &Path) -> Result<Images> {
-    let (here, below) = list(folder)?;
+    read_in(&Disk, folder)
+}
+
+/// As [`read`], from this place.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_in(place: &dyn Place, folder: &Path) -> Result<Images> {
+    let (here, below) = list(place, folder)?;
     let mut classes = Vec::new();
     let mut files: Vec<(PathBuf, i32)> = Vec::new();
     for sub in below {
-        let found = files_below(&sub)?;
+        let found = files_below(place, &sub)?;
         if !found.is_empty() {
             files.extend(found.into_iter().map(|f| (f, classes.len() as i32)));
             classes.push(sub.file_name().unwrap_or_default().to_string_lossy().into_owned());
@@ -40,7 +75,7 @@ pub fn read(folder: &Path) -> Result<Images> {
     if files.is_empty() {
         return Err(TrainError::new("R0105", "the folder holds no .png or .jpg files").at(folder));
     }
-    let decoded = files.iter().map(|(f, _)| decode(f)).collect::<Result<Vec<_>>>()?;
+    let decoded = files.iter().map(|(f, _)| decode(place, f)).collect::<Result<Vec<_>>>()?;
     let (width, height) = (decoded[0].width(), decoded[0].height());
     let gray = decoded.iter().all(|i| matches!(i.color(), ColorType::L8 | ColorType::La8 | ColorType::L16 | ColorType::La16));
     let channels = if gray { 1 } else { 3 };
@@ -58,22 +93,20 @@ pub fn read(folder: &Path) -> Result<Images> {
     Ok(Images { pixels, classes, labels: Tensor::from_slice(&[labels.len()], &labels) })
 }
 
-fn decode(file: &Path) -> Result<DynamicImage> {
-    let bytes = fs::read(file).map_err(|e| TrainError::read(file, e))?;
+fn decode(place: &dyn Place, file: &Path) -> Result<DynamicImage> {
+    let bytes = place.bytes(file)?;
     image::load_from_memory(&bytes).map_err(|e| TrainError::new("R0115", format!("the image cannot be decoded: {e}")).at(file))
 }
 
 /// Image files and subfolders of a folder, each sorted by name.
-fn list(folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
-    let fail = |e| TrainError::read(folder, e);
+fn list(place: &dyn Place, folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
     let (mut files, mut folders) = (Vec::new(), Vec::new());
-    for entry in fs::read_dir(folder).map_err(fail)? {
-        let path = entry.map_err(fail)?.path();
+    for (path, is_folder) in place.entries(folder)? {
         let hidden = path.file_name().is_some_and(|n| n.to_string_lossy().starts_with('.'));
         let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
         if hidden {
             continue;
-        } else if path.is_dir() {
+        } else if is_folder {
             folders.push(path);
         } else if matches!(extension.as_deref(), Some("png" | "jpg" | "jpeg")) {
             files.push(path);
@@ -84,17 +117,26 @@ fn list(folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
     Ok((files, folders))
 }
 
-fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
-    let (mut files, folders) = list(folder)?;
+fn files_below(place: &dyn Place, folder: &Path) -> Result<Vec<PathBuf>> {
+    let (mut files, folders) = list(place, folder)?;
     for sub in folders {
-        files.extend(files_below(&sub)?);
+        files.extend(files_below(place, &sub)?);
     }
     Ok(files)
+}
+
+/// The images of a folder of the disk and of its subfolders, as [`read`] finds them.
+///
+/// # Errors
+/// A folder that cannot be read.
+pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    files_below(&Disk, folder)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn write(path: &Path, channels: usize, pixels: &[u8]) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();

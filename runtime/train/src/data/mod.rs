@@ -12,10 +12,12 @@ pub mod wav;
 
 pub use text::Text;
 
+use crate::data::images::Place;
 use crate::error::Result;
+use crate::package::Package;
 use indexmap::IndexMap;
 use optc_abi::Tensor;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Under this key files of arrays hold what is to be known of the tree they are.
@@ -59,27 +61,70 @@ pub enum Fact {
 /// | `images` | [`images::read`] | `labels`, `classes` |
 /// | `wav` | [`wav::read`] | `rate` (samples per second) |
 pub fn read(kind: &str, path: &Path) -> Option<Result<Source>> {
-    let plain = |array: Tensor| Source::Array { array: Arc::new(array), facts: IndexMap::new() };
-    let with =
-        |array: Tensor, facts: Vec<(&'static str, Fact)>| Source::Array { array: Arc::new(array), facts: facts.into_iter().collect() };
-    let all = |(arrays, tree): (IndexMap<String, Tensor>, Option<String>)| {
-        Source::Arrays(arrays.into_iter().map(|(n, t)| (n, Arc::new(t))).collect(), tree)
-    };
     Some(match kind {
         "csv" => csv::read(path).map(plain),
         "idx" => idx::read(path).map(plain),
         "npy" => npy::read(path).map(plain),
         "npz" => npz::read(path).map(all),
         "safetensors" => safetensors::read(path, TREE).map(all),
-        "text" => text::read(path).map(|t| {
-            let chars: Vec<String> = t.vocab.iter().map(char::to_string).collect();
-            with(t.ids, vec![("vocab", Fact::Number(chars.len() as i64)), ("chars", Fact::Names(chars))])
-        }),
-        "images" => images::read(path)
-            .map(|i| with(i.pixels, vec![("labels", Fact::Array(Arc::new(i.labels))), ("classes", Fact::Names(i.classes))])),
-        "wav" => wav::read(path).map(|s| with(s.samples, vec![("rate", Fact::Number(i64::from(s.rate)))])),
+        "text" => text::read(path).map(characters),
+        "images" => images::read(path).map(pictures),
+        "wav" => wav::read(path).map(sound),
         _ => return None,
     })
+}
+
+/// As [`read`], from a package.
+pub fn read_packed(package: &Package, kind: &str, path: &Path) -> Option<Result<Source>> {
+    let bytes = || package.bytes(path);
+    let at = |e: crate::TrainError| e.at(path);
+    Some(match kind {
+        "csv" => bytes().and_then(|b| csv::parse(&b).map(plain).map_err(at)),
+        "idx" => bytes().and_then(|b| idx::parse(&b).map(plain).map_err(at)),
+        "npy" => bytes().and_then(|b| npy::parse(&b).map(plain).map_err(at)),
+        "npz" => bytes().and_then(|b| npz::parse(&b).map(|arrays| all((arrays, npz::comment(&b)))).map_err(at)),
+        "safetensors" => bytes().and_then(|b| safetensors::parse(b, path, TREE).map(all)),
+        "text" => bytes().and_then(|b| text::parse(&b).map(characters).map_err(at)),
+        "images" => images::read_in(package, path).map(pictures),
+        "wav" => bytes().and_then(|b| wav::parse(&b).map(sound).map_err(at)),
+        _ => return None,
+    })
+}
+
+impl images::Place for Package {
+    fn bytes(&self, file: &Path) -> Result<Vec<u8>> {
+        self.file(&file.to_string_lossy())
+    }
+    fn entries(&self, folder: &Path) -> Result<Vec<(PathBuf, bool)>> {
+        let name = folder.to_string_lossy();
+        let found = Package::entries(self, &name);
+        if found.is_empty() { Err(self.missing(&name)) } else { Ok(found.into_iter().map(|(n, f)| (PathBuf::from(n), f)).collect()) }
+    }
+}
+
+fn with(array: Tensor, facts: impl IntoIterator<Item = (&'static str, Fact)>) -> Source {
+    Source::Array { array: Arc::new(array), facts: facts.into_iter().collect() }
+}
+
+fn plain(array: Tensor) -> Source {
+    with(array, [])
+}
+
+fn all((arrays, tree): (IndexMap<String, Tensor>, Option<String>)) -> Source {
+    Source::Arrays(arrays.into_iter().map(|(n, t)| (n, Arc::new(t))).collect(), tree)
+}
+
+fn characters(text: Text) -> Source {
+    let chars: Vec<String> = text.vocab.iter().map(char::to_string).collect();
+    with(text.ids, [("vocab", Fact::Number(chars.len() as i64)), ("chars", Fact::Names(chars))])
+}
+
+fn pictures(images: images::Images) -> Source {
+    with(images.pixels, [("labels", Fact::Array(Arc::new(images.labels))), ("classes", Fact::Names(images.classes))])
+}
+
+fn sound(sound: wav::Sound) -> Source {
+    with(sound.samples, [("rate", Fact::Number(i64::from(sound.rate)))])
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ pub fn read(path: &Path) -> Result<(IndexMap<String, Tensor>, Option<String>)> {
     Ok((parse(&bytes).map_err(|e| e.at(path))?, comment(&bytes)))
 }
 
-fn comment(bytes: &[u8]) -> Option<String> {
+pub(crate) fn comment(bytes: &[u8]) -> Option<String> {
     let archive = ZipArchive::new(Cursor::new(bytes)).ok()?;
     let text = std::str::from_utf8(archive.comment()).ok()?;
     Some(text.strip_prefix(TREE)?.strip_prefix(' ')?.to_string())

@@ -16,8 +16,19 @@ pub fn read(path: &Path, key: &str) -> Result<(IndexMap<String, Tensor>, Option<
 
 /// As [`read`], mapping files of at least `map_from` bytes.
 pub fn read_with(path: &Path, key: &str, map_from: u64) -> Result<(IndexMap<String, Tensor>, Option<String>)> {
+    arrays(Bytes::open(path, map_from)?, path, key)
+}
+
+/// The same of the bytes of such a file, which has this name.
+///
+/// # Errors
+/// As [`read`].
+pub fn parse(bytes: Vec<u8>, path: &Path, key: &str) -> Result<(IndexMap<String, Tensor>, Option<String>)> {
+    arrays(Bytes::Read(bytes), path, key)
+}
+
+fn arrays(bytes: Bytes, path: &Path, key: &str) -> Result<(IndexMap<String, Tensor>, Option<String>)> {
     let damaged = |m: String| TrainError::new("R0116", format!("the file is damaged or no safetensors file: {m}")).at(path);
-    let bytes = Bytes::open(path, map_from)?;
     if bytes.len() < 8 {
         return Err(damaged("it is too short".into()));
     }
@@ -34,7 +45,7 @@ pub fn read_with(path: &Path, key: &str, map_from: u64) -> Result<(IndexMap<Stri
         let start = view.data().as_ptr() as usize - bytes.as_ptr() as usize;
         let tensor = match &bytes {
             // Each array holds a mapping of its own, so that one does not keep the others in memory.
-            Bytes::Mapped(_) => Bytes::open(path, map_from)?.into_tensor(dtype, view.shape(), start),
+            Bytes::Mapped(_) => Bytes::open(path, 0)?.into_tensor(dtype, view.shape(), start),
             Bytes::Read(_) => {
                 let mut t = Tensor::zeros(dtype, view.shape());
                 t.bytes_mut().copy_from_slice(view.data());

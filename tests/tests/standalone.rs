@@ -1,0 +1,219 @@
+//! Executables of runs: they need neither the compiler nor the spec nor its data, and give the bits that `optc run` gives.
+#![cfg(target_os = "linux")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+const SPEC: &str = "\
+import \"lib/net.opt\"
+import std.optim.adamw
+import std.loss.cross_entropy
+
+const file = \"data/points.csv\"
+
+data points {
+  let table = csv(file)
+  x = table[:, 0:4]
+  y = table[:, 4] as i32
+  split train = 0.75, test = 0.25, seed = 0
+}
+
+train fit {
+  data       points.train, batch = 8, shuffle = true
+  model      net = net()
+  loss       cross_entropy(net(x) * scale(), y)
+  optimizer  adamw(lr = 1e-2)
+  steps      40
+  seed       5
+  metric     accuracy = mean(argmax(net(x), axis = -1) == y) on points.test every 10
+  checkpoint \"out/fit\" every 20
+  log        \"out/log\", csv
+}
+
+experiment compare {
+  let a = run fit
+  let b = run fit with { seed = 7, optimizer = adamw(lr = 3e-2) }
+  let shots = images(\"shots\")
+  save \"out/loss.npy\", a.loss
+  let back = npy(\"out/loss.npy\")
+  print \"{a.loss.last} {b.loss.last} {shots.classes}\"
+  check a.loss.last < a.loss.first, \"it goes down\"
+  plot { a = a.loss, b = b.loss }
+}
+";
+
+/// It reads data of its own, beside itself.
+const NET: &str = "\
+import std.nn.{linear, relu}
+
+fn scale() = csv(\"scale.csv\")[0, 0]
+
+model net(x: f32[B, In]) -> f32[B, 3] {
+  linear(relu(linear(x, 16)), 3)
+}
+";
+
+fn points(rows: usize) -> String {
+    let row = |k: usize| {
+        let numbers: Vec<String> = (0..4).map(|j| format!("{:.4}", ((k * 7 + j * 13) as f64 * 0.37).sin() + (k % 3) as f64)).collect();
+        format!("{},{}\n", numbers.join(","), k % 3)
+    };
+    (0..rows).map(row).collect()
+}
+
+fn project() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let image = |v: u8| optc_train::png::encode(2, 2, 1, &[v, 1, 2, 3]);
+    for (name, bytes) in [
+        ("specs/main.opt", SPEC.as_bytes().to_vec()),
+        ("specs/lib/net.opt", NET.as_bytes().to_vec()),
+        ("specs/lib/scale.csv", b"0.5\n".to_vec()),
+        ("specs/data/points.csv", points(60).into_bytes()),
+        ("specs/data/other.csv", points(90).into_bytes()),
+        ("specs/shots/cat/1.png", image(1)),
+        ("specs/shots/dog/1.png", image(9)),
+    ] {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+        std::fs::write(path, bytes).expect("a file");
+    }
+    std::fs::create_dir_all(dir.path().join("elsewhere")).expect("a folder");
+    dir
+}
+
+fn run(program: &Path, folder: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(program);
+    command.current_dir(folder).args(args).env_remove("RUST_BACKTRACE").env_remove("OPTC_STDLIB");
+    command.output().expect("the binary starts")
+}
+
+fn optc(folder: &Path, args: &[&str]) -> Output {
+    run(Path::new(env!("CARGO_BIN_EXE_optc-under-test")), folder, args)
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn ok(output: Output) -> String {
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// Builds an executable in another folder, with what it is made from out of the way.
+fn built(dir: &Path, name: &str, args: &[&str]) -> PathBuf {
+    let out = format!("elsewhere/{name}");
+    ok(optc(dir, &[&["build", "specs/main.opt", "-o", &out], args].concat()));
+    dir.join(out)
+}
+
+/// What runs print, without times.
+fn shown(output: &str) -> Vec<String> {
+    let words = |line: &str| line.split_whitespace().filter(|w| !w.contains("/s")).map(str::to_string).collect::<Vec<_>>();
+    output.lines().map(|line| words(line).into_iter().take(4).collect::<Vec<_>>().join(" ")).collect()
+}
+
+#[test]
+fn a_train_in_one_file_gives_the_same_bits() {
+    let dir = project();
+    let (specs, away) = (dir.path().join("specs"), dir.path().join("elsewhere"));
+    let expected = ok(optc(&specs, &["run", "main.opt", "fit"]));
+    let exe = built(dir.path(), "fit", &["--train", "fit"]);
+    let again = built(dir.path(), "fit2", &["--train", "fit"]);
+    assert!(std::fs::read(&exe).expect("it is there") == std::fs::read(&again).expect("it is there"), "equal input gives equal bytes");
+    std::fs::rename(&specs, dir.path().join("gone")).expect("a folder is renamed");
+    assert_eq!(shown(&ok(run(&exe, &away, &[]))), shown(&expected));
+    for file in ["out/log/log.csv", "out/fit/step_40.safetensors"] {
+        let (ours, theirs) = (std::fs::read(away.join(file)), std::fs::read(dir.path().join("gone").join(file)));
+        assert!(ours.expect(file) == theirs.expect(file), "{file}");
+    }
+    // Half of it, then the rest.
+    std::fs::remove_dir_all(away.join("out")).expect("it is there");
+    ok(run(&exe, &away, &["--set", "steps=20", "--quiet"]));
+    ok(run(&exe, &away, &["--resume", "--threads", "1", "--report", "report.html"]));
+    let file = "out/fit/step_40.safetensors";
+    assert!(std::fs::read(away.join(file)).expect(file) == std::fs::read(dir.path().join("gone").join(file)).expect(file));
+    assert!(std::fs::read_to_string(away.join("report.html")).expect("a report").contains("train fit"));
+    let help = ok(run(&exe, &away, &["--help"]));
+    for part in ["train `fit` of main.opt", "lib/net.opt", "lib/scale.csv", "data/points.csv", "--resume", "--set"] {
+        assert!(help.contains(part), "{part}: {help}");
+    }
+    assert!(!help.contains("shots") && !help.contains(dir.path().to_str().expect("a path in UTF-8")), "{help}");
+    assert!(!exe.metadata().is_ok_and(|m| m.len() > Path::new(env!("CARGO_BIN_EXE_optc-under-test")).metadata().map_or(0, |m| m.len())));
+}
+
+#[test]
+fn overrides_are_those_of_both_command_lines() {
+    let dir = project();
+    let (specs, away) = (dir.path().join("specs"), dir.path().join("elsewhere"));
+    let exe = built(dir.path(), "fit", &["--train", "fit", "--set", "steps=6", "--set", "file=data/other.csv", "--seed", "11"]);
+    let same = ok(optc(&specs, &["run", "main.opt", "fit", "--set", "steps=9", "--set", "file=data/other.csv", "--seed", "11"]));
+    assert_eq!(shown(&ok(run(&exe, &away, &["--set", "steps=9"]))), shown(&same));
+    // The other file is on the disk, but not in the executable.
+    std::fs::create_dir_all(away.join("data")).expect("a folder");
+    std::fs::copy(specs.join("data/points.csv"), away.join("data/points.csv")).expect("a file");
+    let missing = run(&exe, &away, &["--set", "file=data/points.csv"]);
+    let said = text(&missing.stderr);
+    assert!(missing.status.code() == Some(1) && said.contains("R0134") && said.contains("data/points.csv"), "{said}");
+    let exe = built(dir.path(), "both", &["--train", "fit", "--set", "steps=6", "--include", "data/other.csv"]);
+    ok(run(&exe, &away, &["--set", "file=data/other.csv"]));
+    assert_eq!(run(&exe, &away, &["--sed", "1"]).status.code(), Some(2));
+}
+
+#[test]
+fn an_experiment_reads_what_it_saved_and_else_itself() {
+    let dir = project();
+    let (specs, away) = (dir.path().join("specs"), dir.path().join("elsewhere"));
+    let exe = built(dir.path(), "compare", &["--experiment", "compare"]);
+    assert!(!specs.join("out").exists(), "to build is not to run");
+    let expected = ok(optc(&specs, &["run", "main.opt", "compare"]));
+    assert!(!ok(run(&exe, &away, &["--help"])).contains("loss.npy"));
+    std::fs::rename(&specs, dir.path().join("gone")).expect("a folder is renamed");
+    assert_eq!(shown(&ok(run(&exe, &away, &[]))), shown(&expected));
+    assert!(away.join("out/compare.png").exists() && away.join("out/loss.npy").exists());
+}
+
+#[test]
+fn damage_is_said_and_nothing_runs() {
+    let dir = project();
+    let exe = built(dir.path(), "fit", &["--train", "fit"]);
+    let whole = std::fs::read(&exe).expect("it is there");
+    let find = |word: &[u8]| whole.windows(word.len()).rposition(|w| w == word).expect("it is there");
+    let index = find(b"{\"about\"");
+    let fails = |what: &str, bytes: &[u8]| {
+        std::fs::write(&exe, bytes).expect("it can be written");
+        let o = run(&exe, dir.path(), &[]);
+        let said = text(&o.stderr);
+        assert!(o.status.code() == Some(1) && said.contains("R0133") && !said.contains("bug"), "{what}: {said}");
+    };
+    let flipped = |at: usize| {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        bytes
+    };
+    fails("the index", &flipped(index + 20));
+    fails("a file", &flipped(index - 20));
+    fails("the trailer", &flipped(whole.len() - 40));
+    fails("the end", &whole[..whole.len() - 1]);
+    fails("half of it", &whole[..index - 10]);
+    assert!(text(&optc(dir.path(), &["explain", "R0133"]).stdout).contains("checksum"));
+}
+
+#[test]
+fn what_cannot_be_built_is_said() {
+    let dir = project();
+    let fails = |args: &[&str], status: i32, part: &str| {
+        let o = optc(dir.path(), args);
+        let said = text(&o.stderr);
+        assert!(o.status.code() == Some(status) && said.contains(part), "{args:?}: {said}");
+    };
+    fails(&["build", "specs/main.opt", "--train", "fitt", "-o", "x"], 1, "did you mean `fit`");
+    fails(&["build", "specs/main.opt", "--train", "compare", "-o", "x"], 1, "not a train");
+    fails(&["build", "specs/main.opt", "-o", "x"], 2, "--train");
+    fails(&["build", "specs/main.opt", "--train", "fit", "--optimizer", "lion"], 2, "cannot be used with");
+    fails(&["build", "--train", "fit"], 2, "needs a spec");
+    fails(&["build", "specs/main.opt", "--train", "fit", "-o", "specs/main.opt"], 1, "R0135");
+    fails(&["build", "specs/main.opt", "--train", "fit", "-o", "x", "--include", "none.csv"], 1, "R0101");
+    fails(&["build", "specs/main.opt", "--train", "fit", "-o", "x", "--set", "file=data/none.csv"], 1, "R0101");
+    assert!(!dir.path().join("x").exists());
+}
