@@ -71,7 +71,7 @@ fn wrong_usage_is_status_2_and_help_is_0() {
     for bad in [&["frobnicate"][..], &[], &["run"], &["check", "--color", "blue", "x"], &["explain"]] {
         assert_eq!(status(&optc(dir.path(), bad)), 2, "{bad:?}");
     }
-    for command in ["run", "check", "test", "explain", "plot", "fmt", "show", "bench", "new", "completions"] {
+    for command in ["run", "check", "test", "explain", "plot", "fmt", "show", "bench", "new", "build", "completions"] {
         let o = optc(dir.path(), &[command, "--help"]);
         assert!(status(&o) == 0 && out(&o).contains("Examples:"), "{command}");
     }

@@ -42,6 +42,9 @@ experiment compare {
 }
 ";
 
+/// What `fit` leaves at its end.
+const CHECKPOINT: &str = "out/fit/ckpt-000002-step-40.safetensors";
+
 /// It reads data of its own, beside itself.
 const NET: &str = "\
 import std.nn.{linear, relu}
@@ -107,10 +110,20 @@ fn built(dir: &Path, name: &str, args: &[&str]) -> PathBuf {
     dir.join(out)
 }
 
-/// What runs print, without times.
+/// What runs print, without the last two columns of the table of runs, which are times, and without its frame, which depends on them.
 fn shown(output: &str) -> Vec<String> {
-    let words = |line: &str| line.split_whitespace().filter(|w| !w.contains("/s")).map(str::to_string).collect::<Vec<_>>();
-    output.lines().map(|line| words(line).into_iter().take(4).collect::<Vec<_>>().join(" ")).collect()
+    let rows = output.lines().filter(|line| !line.starts_with(['┌', '╞', '├', '└']));
+    let lines: Vec<String> = rows
+        .map(|line| match line.strip_prefix('│') {
+            Some(row) => {
+                let cells: Vec<&str> = row.split('┆').map(str::trim).collect();
+                cells[..cells.len().saturating_sub(2)].join(" ")
+            }
+            None => line.to_string(),
+        })
+        .collect();
+    assert!(!lines.is_empty(), "something is shown: {output}");
+    lines
 }
 
 #[test]
@@ -123,7 +136,7 @@ fn a_train_in_one_file_gives_the_same_bits() {
     assert!(std::fs::read(&exe).expect("it is there") == std::fs::read(&again).expect("it is there"), "equal input gives equal bytes");
     std::fs::rename(&specs, dir.path().join("gone")).expect("a folder is renamed");
     assert_eq!(shown(&ok(run(&exe, &away, &[]))), shown(&expected));
-    for file in ["out/log/log.csv", "out/fit/step_40.safetensors"] {
+    for file in ["out/log/metrics.csv", CHECKPOINT] {
         let (ours, theirs) = (std::fs::read(away.join(file)), std::fs::read(dir.path().join("gone").join(file)));
         assert!(ours.expect(file) == theirs.expect(file), "{file}");
     }
@@ -131,9 +144,9 @@ fn a_train_in_one_file_gives_the_same_bits() {
     std::fs::remove_dir_all(away.join("out")).expect("it is there");
     ok(run(&exe, &away, &["--set", "steps=20", "--quiet"]));
     ok(run(&exe, &away, &["--resume", "--threads", "1", "--report", "report.html"]));
-    let file = "out/fit/step_40.safetensors";
-    assert!(std::fs::read(away.join(file)).expect(file) == std::fs::read(dir.path().join("gone").join(file)).expect(file));
-    assert!(std::fs::read_to_string(away.join("report.html")).expect("a report").contains("train fit"));
+    let (ours, theirs) = (std::fs::read(away.join(CHECKPOINT)), std::fs::read(dir.path().join("gone").join(CHECKPOINT)));
+    assert!(ours.expect("a checkpoint") == theirs.expect("a checkpoint"), "resumed");
+    assert!(std::fs::read_to_string(away.join("report.html")).expect("a report").contains("--report report.html"));
     let help = ok(run(&exe, &away, &["--help"]));
     for part in ["train `fit` of main.opt", "lib/net.opt", "lib/scale.csv", "data/points.csv", "--resume", "--set"] {
         assert!(help.contains(part), "{part}: {help}");
@@ -171,6 +184,27 @@ fn an_experiment_reads_what_it_saved_and_else_itself() {
     std::fs::rename(&specs, dir.path().join("gone")).expect("a folder is renamed");
     assert_eq!(shown(&ok(run(&exe, &away, &[]))), shown(&expected));
     assert!(away.join("out/compare.png").exists() && away.join("out/loss.npy").exists());
+}
+
+#[test]
+fn a_library_that_stands_for_the_embedded_one_comes_along() {
+    let dir = project();
+    let spec = "import std.optim.own\nmodel point() -> f32 { param x: f32 = 8.0\n  x }\n\
+                train halve {\n  model net = point()\n  loss net()^2\n  optimizer own()\n  steps 3\n}\n";
+    std::fs::write(dir.path().join("a.opt"), spec).expect("a file");
+    std::fs::create_dir_all(dir.path().join("library/optim")).expect("a folder");
+    let rule = "## Halves.\noptimizer own(lr: float = 0.25) {\n  w <- w - lr * g\n}\n";
+    std::fs::write(dir.path().join("library/optim/own.opt"), rule).expect("a file");
+    let with = |program: &Path, args: &[&str], library: &str| {
+        ok(Command::new(program).current_dir(dir.path()).args(args).env("OPTC_STDLIB", library).output().expect("it starts"))
+    };
+    let binary = Path::new(env!("CARGO_BIN_EXE_optc-under-test"));
+    with(binary, &["build", "a.opt", "--train", "halve", "-o", "own"], "library");
+    let expected = with(binary, &["run", "a.opt"], "library");
+    std::fs::remove_dir_all(dir.path().join("library")).expect("it is there");
+    let exe = dir.path().join("own");
+    assert_eq!(shown(&with(&exe, &[], "library")), shown(&expected));
+    assert_eq!(shown(&ok(run(&exe, dir.path(), &[]))), shown(&expected));
 }
 
 #[test]
