@@ -5,7 +5,7 @@
 //! | program | any |
 //! | [`MAGIC`] | 8 |
 //! | files, one after the other, deflated where that makes them smaller | any |
-//! | index in JSON: what the package says about itself; name, place, size and SHA-256 of each file | any |
+//! | index in JSON: what the package says about itself; name, place, size and SHA-256 of each file, of its bytes as they lie there | any |
 //! | trailer: place of the magic word, place and length of the index (u64, little endian), SHA-256 of the index, [`VERSION`] (u32), length of the trailer (u32), [`MAGIC`] | 72 |
 //!
 //! There is no date and no path of the machine in it: equal files give equal bytes.
@@ -36,7 +36,7 @@ struct Entry {
     stored: u64,
     /// Bytes of the file.
     size: u64,
-    /// Of the file, in hexadecimal.
+    /// Of the bytes as they lie there, in hexadecimal.
     sha256: String,
 }
 
@@ -85,7 +85,7 @@ pub fn write(
         DeflateEncoder::new(&plain[..], Compression::default()).read_to_end(&mut packed)?;
         let stored = if packed.len() < plain.len() { &packed } else { &plain };
         out.write_all(stored)?;
-        let entry = Entry { start: at, stored: stored.len() as u64, size: plain.len() as u64, sha256: hex(&Sha256::digest(&plain)) };
+        let entry = Entry { start: at, stored: stored.len() as u64, size: plain.len() as u64, sha256: hex(&Sha256::digest(stored)) };
         at += stored.len() as u64;
         index.files.insert(name, entry);
     }
@@ -236,18 +236,14 @@ impl Package {
         let entry = self.index.files.get(name).ok_or_else(|| self.missing(name))?;
         let bad = |what: String| damaged(&self.path, format!("{name}: {what}"));
         let stored = span(&self.bytes, entry.start, entry.stored).ok_or_else(|| bad("it is not where the index says".into()))?;
-        let plain = if entry.stored == entry.size {
-            stored.to_vec()
-        } else {
-            let mut plain = Vec::new();
-            // One more byte than there should be shows that there are too many.
-            let mut limited = DeflateDecoder::new(stored).take(entry.size.saturating_add(1));
-            limited.read_to_end(&mut plain).map_err(|e| bad(e.to_string()))?;
-            plain
-        };
-        if hex(&Sha256::digest(&plain)) != entry.sha256 {
+        if hex(&Sha256::digest(stored)) != entry.sha256 {
             return Err(bad("it does not have the checksum that was written".into()));
         }
+        if entry.stored == entry.size {
+            return Ok(stored.to_vec());
+        }
+        let mut plain = Vec::new();
+        DeflateDecoder::new(stored).read_to_end(&mut plain).map_err(|e| bad(e.to_string()))?;
         Ok(plain)
     }
 
