@@ -190,6 +190,8 @@ fn explain_shows_stages_pages_and_costs() {
     let line = out(&o).lines().find(|l| l.contains("moved per parameter and step")).map(str::to_string);
     let moved: Option<f64> = line.as_ref().and_then(|l| l.split_whitespace().find_map(|w| w.parse().ok()));
     assert!(moved.is_some_and(|bytes| (20.0..=28.1).contains(&bytes)), "{}{}", out(&o), err(&o));
+    let passes = out(&o).lines().find(|l| l.contains("passes over memory")).and_then(|l| l.split_whitespace().last()?.parse().ok());
+    assert!(passes.is_some_and(|n: usize| n >= 1), "{}", out(&o));
     let o = optc(dir.path(), &["explain", "--optimizer", "lionn"]);
     assert!(status(&o) == 1 && err(&o).contains("lionn"), "{}", err(&o));
 }

@@ -52,7 +52,7 @@ pub fn cost(program: &TrainProgram) -> Cost {
     let bytes = |kind| program.slots.iter().filter(|s| s.kind == kind).map(|s| s.ty.len() * s.ty.dtype.size()).sum::<usize>();
     let parameters: usize = program.slots.iter().filter(|s| s.kind == SlotKind::Param).map(|s| s.ty.len()).sum();
     let kernels: Vec<&Kernel> = planned.kernels.iter().map(|k| &k.kernel).collect();
-    let largest = program.slots.iter().map(|s| s.ty.len()).max().unwrap_or(1);
+    let largest = program.slots.iter().filter(|s| s.kind == SlotKind::Param).map(|s| s.ty.len()).max().unwrap_or(1);
     let mut traffic =
         Traffic { plan: &planned.plan, kernels: &kernels, large: largest.div_ceil(2).max(2), ..Traffic::new(&planned.plan, &kernels) };
     traffic.code(&planned.plan.code, 1);
