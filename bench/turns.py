@@ -1,9 +1,11 @@
 """Contenders that take turns: processes with their environment, peers that stay alive between their turns, and the values they score."""
 import json
 import os
+import queue
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from typing import NamedTuple
 
@@ -110,6 +112,78 @@ class Live:
         self.process.stdout.read()
         self.process.wait()
         self.complaints.close()
+
+
+class OnDemand(Live):
+    """A peer's script that prepares each case when its first turn comes, and is started with it (`serve_lazily` in peers/common.py). One that fails or takes longer than `limit` seconds is ended,
+    and that case has no more turns. Use as a context."""
+
+    def __init__(self, machine, script, limit):
+        super().__init__(machine, script, [])
+        self.command.append("--lazily")
+        self.limit, self.failed, self.lines = limit, {}, None
+
+    def __enter__(self):
+        return self
+
+    def started(self):
+        """The names of its cases."""
+        if self.process is None:
+            self.complaints = tempfile.TemporaryFile("w+")
+            self.process = self.machine.start(self.command, stdin=subprocess.PIPE, stderr=self.complaints)
+            self.lines = queue.Queue()
+            threading.Thread(target=lambda stream, lines: [lines.put(line) for line in stream] + [lines.put(None)], args=(self.process.stdout, self.lines), daemon=True).start()
+            self.facts = (self._answer() or {}).get("ready", {})
+        return self.facts
+
+    def _answer(self):
+        end = time.monotonic() + self.limit
+        while True:
+            try:
+                line = self.lines.get(timeout=max(0.0, end - time.monotonic()))
+            except queue.Empty:
+                return {"error": f"longer than {self.limit:g} s"}
+            if line is None:
+                failed(self.command, self.complaints)
+                return {"error": "ended"}
+            if line.startswith("{"):
+                return json.loads(line)
+
+    def turn(self, case, seconds):
+        if case in self.failed or case not in self.started():
+            return None
+        try:
+            self.process.stdin.write(f"{case} {seconds}\n")
+            self.process.stdin.flush()
+            answer = self._answer()
+        except BrokenPipeError:
+            answer = {"error": "ended"}
+        if "error" in answer:
+            self.failed[case] = answer["error"]
+            print(f"{case}: {answer['error']}", file=sys.stderr, flush=True)
+            # An error of the case itself leaves the process as it was.
+            if answer["error"] == "ended" or answer["error"].startswith("longer"):
+                self.end()
+        return answer.get("seconds")
+
+    def forget(self):
+        """Frees what the cases so far hold."""
+        if self.process is not None:
+            try:
+                self.process.stdin.write("forget\n")
+                self.process.stdin.flush()
+            except BrokenPipeError:
+                self.end()
+
+    def end(self):
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.complaints.close()
+            self.process = None
+
+    def __exit__(self, *_):
+        self.end()
 
 
 class Scores:

@@ -4,6 +4,7 @@ THREADS is set by run.sh, which also pins. On a shared machine with one thread t
 near 1 means that the wall time was undisturbed.
 """
 import fnmatch
+import gc
 import json
 import os
 import statistics
@@ -90,9 +91,11 @@ def emit(section, name, **fields):
 
 
 def emit_optimizer(name, r, bytes_per_parameter, count, **fields):
-    nominal = bytes_per_parameter * count / 1e9
-    emit("1-opt", name, ms=r["med"] * 1e3, ms_min=r["min"] * 1e3, cpu_ms=r["cpu_med"] * 1e3, cpu_ms_min=r["cpu_min"] * 1e3, gbs=nominal / r["med"],
-         gbs_cpu=nominal / r["cpu_med"], bpp=bytes_per_parameter, cpu_wall=r["cpu_wall"], **fields)
+    """`bytes_per_parameter`: what a step has to move, where it is known."""
+    if bytes_per_parameter:
+        nominal = bytes_per_parameter * count / 1e9
+        fields |= dict(gbs=nominal / r["med"], gbs_cpu=nominal / r["cpu_med"], bpp=bytes_per_parameter)
+    emit("1-opt", name, ms=r["med"] * 1e3, ms_min=r["min"] * 1e3, cpu_ms=r["cpu_med"] * 1e3, cpu_ms_min=r["cpu_min"] * 1e3, cpu_wall=r["cpu_wall"], **fields)
 
 
 def emit_training(name, r, per=1, **fields):
@@ -118,11 +121,13 @@ def contest(cases, report):
     """Times contenders. `cases` maps names to functions that prepare one; arguments of the script are patterns of names (`*/gpt`), none means all.
 
     Each in turn is prepared, timed and handed to `report(name, timing, contender)`. With `--serve` among the arguments all are prepared first and then timed on demand, so that the contenders
-    of several processes can take turns: see `serve`."""
-    patterns = [a for a in sys.argv[1:] if a != "--serve"] or ["*"]
+    of several processes can take turns: see `serve`. With `--serve --lazily` each is prepared when its first turn comes."""
+    patterns = [a for a in sys.argv[1:] if not a.startswith("--")] or ["*"]
     chosen = {name: prepare for name, prepare in cases.items() if any(fnmatch.fnmatchcase(name, p) for p in patterns)}
     if not chosen:
         sys.exit(f"no case is called {' or '.join(patterns)}; there are {', '.join(cases)}")
+    if "--lazily" in sys.argv:
+        return serve_lazily(chosen)
     if "--serve" in sys.argv:
         return serve({name: prepare() for name, prepare in chosen.items()})
     for name, prepare in chosen.items():
@@ -136,8 +141,40 @@ def serve(contenders):
     print(json.dumps({"ready": {name: c.facts for name, c in contenders.items()}}), flush=True)
     for line in sys.stdin:
         name, seconds = line.split()
-        contender, calls, start = contenders[name], 0, time.perf_counter()
-        while calls == 0 or time.perf_counter() - start < float(seconds):
-            contender.run()
-            calls += 1
-        print(json.dumps({"seconds": (time.perf_counter() - start) / (calls * contender.per), "peak_mb": peak_mb()}), flush=True)
+        print(json.dumps(one_turn(contenders[name], float(seconds))), flush=True)
+
+
+def one_turn(contender, seconds):
+    calls, start = 0, time.perf_counter()
+    while calls == 0 or time.perf_counter() - start < seconds:
+        contender.run()
+        calls += 1
+    return {"seconds": (time.perf_counter() - start) / (calls * contender.per), "peak_mb": peak_mb()}
+
+
+def serve_lazily(cases):
+    """As `serve`, but what is ready are names only: a case is prepared when it is first named, outside the time that is taken, and kept until a line `forget`. One that fails answers with its
+    error, and the others go on."""
+    print(json.dumps({"ready": {name: {} for name in cases}}), flush=True)
+    ready = {}
+    for line in sys.stdin:
+        if line.strip() == "forget":
+            ready.clear()
+            gc.collect()
+            continue
+        name, seconds = line.split()
+        try:
+            if name not in ready:
+                ready[name] = cases[name]()
+            answer = one_turn(ready[name], float(seconds))
+        except Exception as error:  # whatever a peer raises is its answer
+            answer = {"error": f"{type(error).__name__}: {error}"[:300]}
+        print(json.dumps(answer), flush=True)
+
+
+def leaf_shapes(layout, count):
+    """Shapes of the leaves that hold about `count` parameters: one vector, so many vectors (`100x`), or so many matrices (`4x512x512`, whatever `count` is)."""
+    if layout == "one":
+        return [(count,)]
+    times, *matrix = layout.split("x")
+    return [tuple(map(int, matrix)) if matrix != [""] else (count // int(times),)] * int(times)

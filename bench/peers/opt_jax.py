@@ -1,4 +1,4 @@
-"""The optimizer step alone, JAX and Optax with donated buffers, on one tensor and on 1000. Arguments: patterns of names (`jax/adamw/one`, `jax/lion/*`)."""
+"""The optimizer step alone, JAX and Optax with donated buffers, on one tensor, on 100, on 1000 and on matrices. Arguments: patterns of names (`jax/adamw/one`, `jax/lion/*`)."""
 import os
 import time
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from common import Contender, contest, emit_optimizer
+from common import Contender, contest, emit_optimizer, leaf_shapes
 
 N = int(os.environ.get("N", 50_000_000))
 b1, b2, lr, wd, eps = 0.9, 0.999, 1e-3, 1e-2, 1e-8
@@ -15,17 +15,17 @@ b1, b2, lr, wd, eps = 0.9, 0.999, 1e-3, 1e-2, 1e-8
 
 def make(layout):
     rng = np.random.default_rng(0)
-    shapes = [N] if layout == "one" else [N // 1000] * 1000
 
     def draw():
-        return [jnp.asarray(rng.standard_normal(s, dtype=np.float32)) for s in shapes]
+        return [jnp.asarray(rng.standard_normal(s, dtype=np.float32)) for s in leaf_shapes(layout, N)]
 
     return draw(), draw()
 
 
 def stepped(tx, layout):
     params, grads = make(layout)
-    state = tx.init(params)
+    # States that begin as the weights (Prodigy) share their buffers, which cannot be given away twice.
+    state = jax.tree.map(jnp.copy, tx.init(params))
 
     def step(params, state, grads):
         updates, state = tx.update(grads, state, params)
@@ -67,11 +67,38 @@ RULES = {
     "sgdm": (optax.sgd(lr, momentum=0.9), 20),
     "lion": (optax.lion(1e-4, weight_decay=wd), 20),
     "clip+adamw": (optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(lr, weight_decay=wd)), 32),
+    "sgd": (optax.sgd(lr), 12),
+    "nesterov": (optax.sgd(lr, momentum=0.9, nesterov=True), 20),
+    "adagrad": (optax.adagrad(lr), 20),
+    "adadelta": (optax.adadelta(lr), 28),
+    "rmsprop": (optax.rmsprop(lr), 20),
+    "adam": (optax.adam(lr), 28),
+    "amsgrad": (optax.amsgrad(lr), 36),
+    "adamax": (optax.adamax(lr), 28),
+    "nadam": (optax.nadam(lr), 28),
+    "radam": (optax.radam(lr), 28),
+    "adabelief": (optax.adabelief(lr), 28),
+    "yogi": (optax.yogi(lr), 28),
+    "adan": (optax.adan(lr), 44),
+    "signum": (optax.signum(lr), 20),
+    "lamb": (optax.lamb(lr), None),
+    "lars": (optax.lars(lr), None),
+    "novograd": (optax.novograd(lr), None),
+    "adafactor": (optax.adafactor(lr), None),
+    "sm3": (optax.sm3(lr), None),
+    "ademamix": (optax.contrib.ademamix(lr), 36),
+    "adopt": (optax.contrib.adopt(lr), 28),
+    "prodigy": (optax.contrib.prodigy(1.0), None),
+    "dadapt_adam": (optax.contrib.dadapt_adamw(1.0), None),
+    "schedule_free_adamw": (optax.contrib.schedule_free_adamw(lr), None),
+    "muon": (optax.contrib.muon(lr), None),
+    "adamw-bf16": (optax.adamw(lr, weight_decay=wd, mu_dtype=jnp.bfloat16), None),
 }
+LAYOUTS = ["one", "100x", "1000x", "4x512x512"]
 
 
 def report(name, timing, contender):
     emit_optimizer(name, timing, RULES[name.split("/")[1]][1], N, **contender.facts)
 
 
-contest({f"jax/{rule}/{layout}": lambda tx=tx, layout=layout: stepped(tx, layout) for layout in ("one", "1000x") for rule, (tx, _) in RULES.items()}, report)
+contest({f"jax/{rule}/{layout}": lambda tx=tx, layout=layout: stepped(tx, layout) for layout in LAYOUTS for rule, (tx, _) in RULES.items()}, report)
