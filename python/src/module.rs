@@ -73,7 +73,7 @@ pub fn open_module(path: Option<&str>, text: Option<&str>, name: &str) -> Result
                 .iter()
                 .map(|p| json!({ "name": &*p.name.text, "text": shown(p), "number": number(p), "optional": p.default.is_some() }))
                 .collect();
-            json!({ "name": session.name(at), "kind": kind(item), "doc": item.doc, "signature": stages::signature(sources, item), "params": list })
+            json!({ "name": session.name(at), "kind": kind(item), "doc": item.doc, "signature": stages::signature(sources, item).map(|s| s.line()), "params": list })
         })
         .collect();
     let warnings: Vec<Value> = session.diagnostics.iter().map(|d| d.to_json(sources)).collect();

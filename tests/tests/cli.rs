@@ -71,7 +71,7 @@ fn wrong_usage_is_status_2_and_help_is_0() {
     for bad in [&["frobnicate"][..], &[], &["run"], &["check", "--color", "blue", "x"], &["explain"]] {
         assert_eq!(status(&optc(dir.path(), bad)), 2, "{bad:?}");
     }
-    for command in ["run", "check", "test", "explain", "plot", "fmt", "show", "bench", "new", "build", "completions"] {
+    for command in ["run", "check", "test", "explain", "plot", "fmt", "show", "list", "bench", "new", "build", "completions"] {
         let o = optc(dir.path(), &[command, "--help"]);
         assert!(status(&o) == 0 && out(&o).contains("Examples:"), "{command}");
     }
@@ -248,6 +248,33 @@ fn show_prints_the_library() {
 }
 
 #[test]
+fn list_says_what_the_library_has() {
+    let dir = folder(&[]);
+    for (what, item, summary) in [
+        ("schedules", "cosine", "Half a cosine from `peak`"),
+        ("losses", "cross_entropy", "Softmax cross entropy"),
+        ("layers", "conv2d", "Convolution"),
+        ("initializers", "he_normal", "He's normal initializer"),
+        ("minimizers", "bfgs", "BFGS"),
+    ] {
+        let text = out(&optc(dir.path(), &["list", what]));
+        assert!(text.lines().any(|l| l.starts_with(&format!("{item} ")) && l.contains(summary)), "{what}: {text}");
+        let table = out(&optc(dir.path(), &["list", what, "--markdown"]));
+        assert!(table.lines().any(|l| l.starts_with(&format!("| `{item}` | ")) && l.contains(summary)), "{what}: {table}");
+        let items: serde_json::Value = serde_json::from_str(&out(&optc(dir.path(), &["list", what, "--json"]))).expect("JSON");
+        let items = items.as_array().expect("an array");
+        assert!(
+            items.iter().any(|i| i["name"] == item && i["signature"].as_str().is_some_and(|s| s.contains(&format!("{item}(")))),
+            "{what}"
+        );
+        assert_eq!(items.len(), text.lines().count(), "{what}");
+    }
+    assert_eq!(status(&optc(dir.path(), &["list", "cats"])), 2);
+    let o = optc(dir.path(), &["show", "std.optim", "--pages", "pages"]);
+    assert!(status(&o) == 2 && err(&o).contains("whole library"), "{}", err(&o));
+}
+
+#[test]
 fn a_new_project_runs() {
     let dir = folder(&[]);
     let o = optc(dir.path(), &["new", "project"]);
@@ -303,6 +330,15 @@ fn bench_times_a_spec_and_an_optimizer() {
     let whole = report["profile"]["ms_per_step"].as_f64().unwrap_or(0.0);
     assert!(inside > 0.2 * whole && inside <= 1.01 * whole, "the rows make up the step: {report}");
     assert!(report["nominal_bytes_per_parameter"].as_f64().is_some_and(|b| (b - 28.0).abs() < 0.01), "{report}");
+    let args = ["bench", "a.opt", "--optimizer", "muon", "--shape", "16x24", "--tensors", "3", "--seconds", "0.01", "--json"];
+    let o = optc(dir.path(), &args);
+    assert_eq!(status(&o), 0, "{}", err(&o));
+    let report: serde_json::Value = serde_json::from_str(&out(&o)).expect("JSON");
+    assert_eq!((report["parameters"].as_u64(), report["tensors"].as_u64()), (Some(1152), Some(3)), "{report}");
+    for bad in [&["--shape", "16x0"][..], &["--size", "0"], &["--shape", "4x"], &["--shape", "4", "--size", "8"]] {
+        let o = optc(dir.path(), &[&["bench", "a.opt", "--optimizer", "muon"], bad].concat());
+        assert_eq!(status(&o), 2, "{bad:?}: {}", err(&o));
+    }
 }
 
 #[test]

@@ -173,10 +173,26 @@ pub enum Command {
         check: bool,
     },
     /// Print the source of an item of the standard library.
-    #[command(after_help = "Examples:\n  optc show std.optim.lion\n  optc show std.optim")]
+    #[command(after_help = "Examples:\n  optc show std.optim.lion\n  optc show std.optim\n  optc show std --pages docs/reference")]
     Show {
         /// Its path.
         path: String,
+        /// Write the reference of the whole library (`std`) as Markdown pages to this folder instead.
+        #[arg(long, value_name = "FOLDER")]
+        pages: Option<PathBuf>,
+    },
+    /// List what the standard library has; optimizers with what a step costs and needs.
+    #[command(after_help = "Examples:\n  optc list optimizers\n  optc list schedules\n  optc list optimizers --json")]
+    List {
+        /// What.
+        #[arg(value_enum)]
+        what: Listed,
+        /// Print one JSON array.
+        #[arg(long)]
+        json: bool,
+        /// Print a table in Markdown.
+        #[arg(long, conflicts_with = "json")]
+        markdown: bool,
     },
     /// Time a spec, or a function of it: compile, first step, steps.
     #[command(
@@ -211,6 +227,9 @@ pub enum Command {
         /// Into how many tensors they are cut.
         #[arg(long, default_value_t = 1)]
         tensors: usize,
+        /// Shape of each tensor, `512x512`, instead of `--size`.
+        #[arg(long, value_name = "DIMS", value_delimiter = 'x', conflicts_with = "size")]
+        shape: Vec<usize>,
     },
     /// Build an optimizer for use elsewhere (an object file with a C header, libraries), or an executable of a training run.
     #[command(
@@ -254,6 +273,34 @@ pub enum Command {
         /// Which shell.
         shell: clap_complete::Shell,
     },
+}
+
+/// What can be listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Listed {
+    /// Optimizers, with state and bytes moved per parameter, passes, and what a step needs.
+    Optimizers,
+    /// Schedules.
+    Schedules,
+    /// Losses.
+    Losses,
+    /// Layers and activations.
+    Layers,
+    /// Initializers.
+    Initializers,
+    /// Methods that minimize a function of a vector.
+    Minimizers,
+}
+
+/// How a list is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListFormat {
+    /// Aligned columns.
+    Text,
+    /// One array of objects.
+    Json,
+    /// A table.
+    Markdown,
 }
 
 /// A stage of the compiler.

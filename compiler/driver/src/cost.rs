@@ -1,10 +1,10 @@
 //! What an optimizer costs, read off the plan of its step.
 
+use crate::needs::Needs;
 use crate::pipeline::{self, CompileOptions, Stages, Timings};
 use optc_abi::plan::{Instr, KernelCall, LibOp, Plan, Trip};
 use optc_elab::TrainProgram;
 use optc_elab::program::SlotKind;
-use optc_ir::graph::NodeTy;
 use optc_ir::kernel::{Expr, Extent, Kernel, LOCAL, Stmt};
 use optc_ir::{Graph, Op};
 use std::collections::BTreeMap;
@@ -26,8 +26,8 @@ pub struct Cost {
     pub passes: usize,
     /// Matrix products, convolutions and sorts.
     pub library_calls: usize,
-    /// Whether each element of the new values depends on the same element of the old ones only (and on scalars).
-    pub elementwise: bool,
+    /// What it does besides arithmetic on single elements.
+    pub needs: Needs,
 }
 
 /// The update alone: the step without the loss and what is recorded.
@@ -65,8 +65,14 @@ pub fn cost(program: &TrainProgram) -> Cost {
         kernels: traffic.kernel_count,
         passes: traffic.passes,
         library_calls: traffic.library_calls,
-        elementwise: elementwise(&simplified),
+        needs: Needs::of(&simplified, &program.step.asked_again),
     }
+}
+
+/// A number in units of 1 / `parts`, without needless digits.
+pub fn rounded(x: f64, parts: f64) -> String {
+    let rounded = (x * parts).round() / parts;
+    optc_abi::number::exact_as_stored(if rounded == 0.0 { 0.0 } else { rounded })
 }
 
 /// The least an update can move: every parameter and state once in and once out, every gradient once in.
@@ -204,32 +210,4 @@ fn touched(stmt: &Stmt, times: usize, sizes: &[i64], loads: &mut Touched, stores
         }
         Stmt::Let { .. } | Stmt::Init { .. } | Stmt::Update { .. } | Stmt::Store { .. } => {}
     }
-}
-
-/// Whether a graph combines no elements of arrays with each other: only pointwise operations, repeated scalars, other shapes for the same elements.
-fn elementwise(graph: &Graph) -> bool {
-    let live = graph.live();
-    let small = |ty: &NodeTy| match ty {
-        NodeTy::Array(ty) => ty.len() == 1,
-        NodeTy::Tuple(types) => types.iter().all(|t| t.len() == 1),
-    };
-    graph.ids().filter(|id| live[id.index()]).all(|id| {
-        let node = graph.node(id);
-        let scalars = || small(&node.ty) && node.operands.iter().all(|&o| small(&graph.node(o).ty));
-        match &node.op {
-            Op::Input { .. }
-            | Op::Const(_)
-            | Op::Iota { .. }
-            | Op::Map(_)
-            | Op::Cast
-            | Op::Bitcast
-            | Op::Reshape
-            | Op::RandomBits { .. }
-            | Op::RandomFold { .. } => true,
-            Op::StopGradient | Op::Result { .. } => true,
-            Op::Broadcast { .. } => node.operands.iter().all(|&o| small(&graph.node(o).ty)) || scalars(),
-            Op::Cond { then, otherwise } => elementwise(then) && elementwise(otherwise),
-            _ => scalars(),
-        }
-    })
 }

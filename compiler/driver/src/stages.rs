@@ -93,25 +93,52 @@ fn place(sources: &SourceMap, span: Span) -> String {
     format!("{file}:{line}:{column}")
 }
 
-/// The signature of an item as written, on one line; nothing for imports.
-pub fn signature(sources: &SourceMap, item: &Item) -> Option<String> {
+/// The signature of an item, as written.
+pub struct Signature {
+    /// `optimizer lion`; of a constant or a type all of it.
+    pub head: String,
+    /// `lr: float >= 0 = 1e-4`, …; none where there are no parentheses.
+    pub params: Option<Vec<String>>,
+    /// ` -> f32`, or nothing.
+    pub result: String,
+}
+
+impl Signature {
+    /// On one line.
+    pub fn line(&self) -> String {
+        let list = self.params.as_ref().map_or_else(String::new, |p| format!("({})", p.join(", ")));
+        format!("{}{list}{}", self.head, self.result)
+    }
+    /// On one line of at most so many characters, or with a line for each parameter.
+    pub fn lines(&self, width: usize) -> String {
+        match &self.params {
+            Some(params) if self.line().chars().count() > width => {
+                format!("{}(\n{}\n){}", self.head, params.iter().map(|p| format!("  {p}")).collect::<Vec<_>>().join(",\n"), self.result)
+            }
+            _ => self.line(),
+        }
+    }
+}
+
+/// The signature of an item; nothing for imports.
+pub fn signature(sources: &SourceMap, item: &Item) -> Option<Signature> {
     let name = item.name()?;
     let words = |span: Span| sources.slice(span).split_whitespace().collect::<Vec<_>>().join(" ");
-    let mut out = format!("{} {}", kind(item), name.text);
+    let mut out = Signature { head: format!("{} {}", kind(item), name.text), params: None, result: String::new() };
     match &item.kind {
         ItemKind::Const { ty, value, .. } => {
             if let Some(ty) = ty {
-                let _ = write!(out, ": {}", words(ty.span));
+                let _ = write!(out.head, ": {}", words(ty.span));
             }
-            let _ = write!(out, " = {}", words(value.span));
+            let _ = write!(out.head, " = {}", words(value.span));
         }
         ItemKind::TypeAlias { ty, .. } => {
-            let _ = write!(out, " = {}", words(ty.span));
+            let _ = write!(out.head, " = {}", words(ty.span));
         }
         _ => {
             let list: Vec<String> = params(item).iter().map(|p| words(p.span)).collect();
             if !list.is_empty() || matches!(item.kind, ItemKind::Fn(_) | ItemKind::Extern(_)) {
-                let _ = write!(out, "({})", list.join(", "));
+                out.params = Some(list);
             }
             let result = match &item.kind {
                 ItemKind::Fn(f) => f.result.as_ref(),
@@ -119,7 +146,7 @@ pub fn signature(sources: &SourceMap, item: &Item) -> Option<String> {
                 _ => None,
             };
             if let Some(result) = result {
-                let _ = write!(out, " -> {}", words(result.span));
+                out.result = format!(" -> {}", words(result.span));
             }
         }
     }

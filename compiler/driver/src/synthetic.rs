@@ -2,10 +2,11 @@
 
 use crate::session::{Files, Session, canonical, read_text};
 use optc_abi::DType;
-use optc_front::ast::{FnKind, ItemKind, Param, TypeKind};
+use optc_front::ast::{ElemType, FnItem, FnKind, ItemKind, Param, TypeKind};
 use optc_front::{FileLoader, std_lib};
 use std::fmt::Write;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Names of the generated spec; users cannot collide with them in a file they import, where a leading `_` is private.
 const TRAIN: &str = "_step";
@@ -88,29 +89,60 @@ pub(crate) fn called(expression: &str) -> String {
 /// What a wrapper is shown around, if nothing is said.
 const INNER: &str = "sgd(lr = 0.01)";
 
-/// `name` as a call, if it is not one yet; optimizers that it needs are gradient descent.
+/// `name` as a call, if it is not one yet. Optimizers that it needs are gradient descent, numbers are 1; where it needs something else, the call is the one in its documentation's example.
 pub(crate) fn completed(expression: &str, file: Option<&Path>) -> String {
-    let needed = wrapped(expression, file).unwrap_or_default();
+    let Some((rule, doc)) = declared(expression, file) else { return called(expression) };
+    let needed: Vec<&Param> = rule.params.iter().filter(|p| p.default.is_none()).collect();
     if needed.is_empty() {
         return called(expression);
     }
-    let arguments: Vec<String> = needed.iter().map(|name| format!("{name} = {INNER}")).collect();
-    format!("{expression}({})", arguments.join(", "))
+    let argument = |p: &&Param| match p.ty.as_ref().map(|t| &t.kind) {
+        Some(TypeKind::Optimizer) => Some(format!("{} = {INNER}", p.name.text)),
+        Some(TypeKind::Array { elem: ElemType::Float, dims: None }) => Some(format!("{} = 1.0", p.name.text)),
+        _ => None,
+    };
+    match needed.iter().map(argument).collect::<Option<Vec<String>>>() {
+        Some(arguments) => format!("{expression}({})", arguments.join(", ")),
+        None => example(expression, &doc).unwrap_or_else(|| called(expression)),
+    }
 }
 
-/// The parameters without default of the optimizer `name` that are optimizers.
-fn wrapped(name: &str, file: Option<&Path>) -> Option<Vec<String>> {
+/// Whether a parameter is an optimizer.
+pub(crate) fn is_optimizer(p: &Param) -> bool {
+    p.ty.as_ref().is_some_and(|t| matches!(t.kind, TypeKind::Optimizer))
+}
+
+/// The first call of `name` in the section `Example` of its documentation.
+fn example(name: &str, doc: &str) -> Option<String> {
+    let (_, section) = doc.split_once("# Example\n")?;
+    let section = section.split("\n# ").next().unwrap_or(section);
+    let begins = |at: usize| !section[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '.');
+    let (at, head) = section.match_indices(&format!("{name}(")).find(|(at, _)| begins(*at))?;
+    let mut depth = 0;
+    for (k, c) in section[at + head.len() - 1..].char_indices() {
+        depth += match c {
+            '(' | '[' | '{' => 1,
+            ')' | ']' | '}' => -1,
+            _ => 0,
+        };
+        if depth == 0 {
+            return Some(section[at..at + head.len() + k].to_string());
+        }
+    }
+    None
+}
+
+/// The optimizer `name` of the file or the standard library, and its documentation.
+fn declared(name: &str, file: Option<&Path>) -> Option<(Arc<FnItem>, String)> {
     let own = file.and_then(|path| read_text(path).ok());
     let library = optc_front::std_lookup(name).and_then(|path| std_lib::std_source(&path));
-    let item = own.into_iter().chain(library).find_map(|text| {
+    own.into_iter().chain(library).find_map(|text| {
         let (parsed, _) = optc_front::parse(Default::default(), &text);
         parsed.items.into_iter().find_map(|item| match item.kind {
-            ItemKind::Fn(f) if f.kind == FnKind::Optimizer && &*f.name.text == name => Some(f),
+            ItemKind::Fn(f) if f.kind == FnKind::Optimizer && &*f.name.text == name => Some((f, item.doc)),
             _ => None,
         })
-    })?;
-    let is_optimizer = |p: &Param| p.ty.as_ref().is_some_and(|t| matches!(t.kind, TypeKind::Optimizer));
-    Some(item.params.iter().filter(|p| p.default.is_none() && is_optimizer(p)).map(|p| p.name.text.to_string()).collect())
+    })
 }
 
 /// Terms of one sum in a generated spec.
@@ -140,8 +172,9 @@ impl Stored {
 }
 
 /// A spec that trains leaves of these shapes with an optimizer (`lion`, `clip(1.0) |> adamw(lr = 1e-3)`; of `file`, or the standard library) on gradients that are inputs of the step.
+/// Where the loss is `curved` they are the weights more than these inputs: for rules that look at the loss again, which would otherwise find the same gradient everywhere.
 /// The train is the last item of the root file.
-pub fn optimizer(expression: &str, file: Option<&Path>, shapes: &[Vec<usize>], stored: Stored) -> Session {
+pub fn optimizer(expression: &str, file: Option<&Path>, shapes: &[Vec<usize>], stored: Stored, curved: bool) -> Session {
     let own = file.map(Own::File);
     let mut text = asked(expression, own);
     let dims = |shape: &[usize]| shape.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
@@ -164,7 +197,8 @@ pub fn optimizer(expression: &str, file: Option<&Path>, shapes: &[Vec<usize>], s
     // The operators of one expression are limited.
     let leaves: Vec<usize> = (0..shapes.len()).collect();
     for (part, leaves) in leaves.chunks(TERMS).enumerate() {
-        let terms: Vec<String> = leaves.iter().map(|k| format!("sum(p.w{k} * (c{k}[0] as f32))")).collect();
+        let bend = |k: usize| if curved { format!(" + 0.5 * sum(p.w{k}^2)") } else { String::new() };
+        let terms: Vec<String> = leaves.iter().map(|&k| format!("sum(p.w{k} * (c{k}[0] as f32)){}", bend(k))).collect();
         let _ = writeln!(text, "  let s{part} = {}", terms.join(" + "));
     }
     let parts: Vec<String> = (0..shapes.len().div_ceil(TERMS)).map(|part| format!("s{part}")).collect();
@@ -214,6 +248,10 @@ mod tests {
         let text = imports("clip_by_global_norm(1.0) |> adamw(lr = cosine(1e-3, total = 10))", None, &["std.optim", "std.schedule"]);
         assert_eq!(text, "import std.optim.adamw\nimport std.optim.clip_by_global_norm\nimport std.schedule.cosine\n");
         assert_eq!(completed("lookahead", None), "lookahead(inner = sgd(lr = 0.01))");
+        assert_eq!(completed("scale", None), "scale(factor = 1.0)");
+        assert_eq!(completed("frank_wolfe", None), "frank_wolfe(x -> l1_vertex(x, 10.0))");
+        assert_eq!(example("f", "Text.\n\n# Example\n`of(1) |> f([(2)], \"x\")`\n# Source\nf(3)").as_deref(), Some("f([(2)], \"x\")"));
+        assert_eq!((example("f", "# Example\n`g(1)`\n\n# Source\nf(3)"), example("f", "# Example\n`f(1`")), (None, None));
         assert_eq!((completed("adamw", None), completed("nothing", None)), ("adamw()".to_string(), "nothing()".to_string()));
         assert_eq!((called("lion"), called("lion(lr = 1)")), ("lion()".to_string(), "lion(lr = 1)".to_string()));
     }
@@ -222,7 +260,7 @@ mod tests {
     fn thousands_of_leaves_make_a_spec_that_checks() {
         // Evaluation nests deeper than the stack of a test's thread.
         let checked = std::thread::Builder::new().stack_size(256 << 20).spawn(|| {
-            let mut session = optimizer("lion", None, &vec![vec![2]; 2_500], Stored::F32);
+            let mut session = optimizer("lion", None, &vec![vec![2]; 2_500], Stored::F32, true);
             session.check();
             session.diagnostics
         });

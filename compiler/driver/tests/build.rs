@@ -214,6 +214,7 @@ fn rules_that_need_more_are_refused() {
             "add_noise() |> sgd()",
             "clip(1.0)",
             "adamw8bit()",
+            "sam(sgd())",
             "no_such_rule",
         ] {
             let request = Request {

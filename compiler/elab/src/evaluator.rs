@@ -17,6 +17,7 @@ use optc_front::modules::Program;
 use optc_ir::graph::Graph;
 use optc_ops::{Array, Cx, Dim, OpError};
 use rustc_hash::FxHashMap;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -128,6 +129,8 @@ pub struct Evaluator<'p> {
     pub(crate) depth: usize,
     /// The optimizer being run.
     pub(crate) opt: Option<OptRun>,
+    /// How optimizers have looked at the loss again so far.
+    pub(crate) asked_again: BTreeSet<&'static str>,
     /// What the host script keeps.
     pub(crate) script: ScriptState,
 }
@@ -169,6 +172,7 @@ impl<'p> Evaluator<'p> {
             constructing: false,
             depth: 0,
             opt: None,
+            asked_again: BTreeSet::new(),
             script: ScriptState::default(),
         }
     }

@@ -4,6 +4,7 @@ use crate::host::DataTable;
 use optc_abi::DType;
 use optc_base::Span;
 use optc_ir::{Graph, Ty};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// What a slot holds.
@@ -63,6 +64,8 @@ pub struct StepProgram {
     pub losses: usize,
     /// Hyperparameters with a range whose value is only known in the step: the outputs after the recorded ones (f64 scalars), in this order.
     pub ranged: Vec<Ranged>,
+    /// How the optimizers look at the loss again: `grad_at`, `hvp_at`, ….
+    pub asked_again: BTreeSet<&'static str>,
 }
 
 /// A scalar that a step gives, and when it is recorded.

@@ -167,6 +167,9 @@ pub fn build(request: &Request<'_>, messages: &Messages) -> Result<Built, Failed
                 );
                 return Err(Failed);
             }
+            if let Some(how) = program.step.asked_again.first() {
+                return Err(not_flat(request, &format!("it looks at the loss again (`{how}`)"), messages));
+            }
             let lowered = lower(&program, length).map_err(|why| not_flat(request, &why, messages))?;
             made.push((program, session, lowered));
         }

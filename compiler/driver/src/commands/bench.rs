@@ -361,9 +361,15 @@ fn rate_json(r: &Rate) -> Value {
     json!({ "median": r.median, "low": r.low, "high": r.high, "blocks": r.blocks, "steps": r.steps })
 }
 
-/// Cuts `size` parameters into `tensors` leaves of nearly equal length.
-fn leaves(size: usize, tensors: usize) -> Vec<Vec<usize>> {
-    let tensors = tensors.clamp(1, size.max(1));
+/// `tensors` leaves of a shape; without one, `size` parameters are cut into leaves of nearly equal length.
+pub fn leaves(size: usize, tensors: usize, shape: &[usize]) -> Vec<Vec<usize>> {
+    if !shape.is_empty() {
+        return vec![shape.to_vec(); tensors];
+    }
+    if size == 0 || tensors == 0 {
+        return Vec::new();
+    }
+    let tensors = tensors.min(size);
     (0..tensors).map(|k| vec![(size * (k + 1)) / tensors - size * k / tensors]).collect()
 }
 
@@ -371,25 +377,18 @@ fn leaves(size: usize, tensors: usize) -> Vec<Vec<usize>> {
 ///
 /// # Errors
 /// A mistake in the spec or the optimizer.
-pub fn optimizer(
-    file: &Path,
-    expression: &str,
-    size: usize,
-    tensors: usize,
-    settings: &Settings,
-    messages: &Messages,
-) -> Result<(), Failed> {
+pub fn optimizer(file: &Path, expression: &str, shapes: &[Vec<usize>], settings: &Settings, messages: &Messages) -> Result<(), Failed> {
     let begin = Instant::now();
     if let Err(why) = crate::session::read_text(file) {
         messages.error("R0101", &format!("cannot read {}: {why}", file.display()), None);
         return Err(Failed);
     }
-    if size == 0 || tensors == 0 {
-        messages.error("", "`--size` and `--tensors` are at least 1", None);
+    let size: usize = shapes.iter().map(|s| s.iter().product::<usize>()).sum();
+    if size == 0 || shapes.iter().flatten().any(|&n| n == 0) {
+        messages.error("", "`--size`, `--tensors` and what `--shape` lists are at least 1", None);
         return Err(crate::wrong_usage());
     }
-    let shapes = leaves(size, tensors);
-    let (program, session, _) = explain::optimizer_step(expression, Some(file), &shapes, Stored::F32, settings.threads, messages)?;
+    let (program, session, _) = explain::optimizer_step(expression, Some(file), shapes, Stored::F32, settings.threads, messages)?;
     let lowered = begin.elapsed().as_secs_f64();
     let fail = |d: optc_base::Diagnostic| {
         messages.print(&[d], &session.program.sources);
@@ -482,10 +481,12 @@ mod tests {
     #[test]
     fn leaves_hold_all_parameters() {
         for (size, tensors) in [(10, 3), (7, 1), (5, 9), (1000, 1000)] {
-            let shapes = leaves(size, tensors);
+            let shapes = leaves(size, tensors, &[]);
             assert_eq!(shapes.iter().flatten().sum::<usize>(), size);
             assert!(shapes.iter().all(|s| s[0] > 0) && shapes.len() == tensors.min(size));
         }
+        assert_eq!(leaves(50, 2, &[3, 4]), [[3, 4], [3, 4]]);
+        assert!(leaves(0, 1, &[]).is_empty() && leaves(1, 0, &[]).is_empty());
     }
 
     #[test]

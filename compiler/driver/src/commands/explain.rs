@@ -139,7 +139,7 @@ fn stage(session: &Session, name: Option<&str>, stage: Stage, messages: &Message
                     continue;
                 }
                 if let Some(signature) = stages::signature(&session.program.sources, what) {
-                    say(&signature);
+                    say(&signature.line());
                 }
                 if session.trains().contains(&item) && !session.needs_arguments(item) {
                     say(stages::slots(&lower(session, item, 1, messages)?).trim_end());
@@ -221,9 +221,23 @@ pub(crate) fn optimizer_step(
     threads: usize,
     messages: &Messages,
 ) -> Result<(TrainProgram, Session, bool), Failed> {
+    find_optimizer_step(expression, file, shapes, stored, threads).map_err(|session| {
+        messages.print(&session.diagnostics, &session.program.sources);
+        Failed
+    })
+}
+
+/// [`optimizer_step`], but what is wrong is in the session that is returned.
+pub(crate) fn find_optimizer_step(
+    expression: &str,
+    file: Option<&Path>,
+    shapes: &[Vec<usize>],
+    stored: Stored,
+    threads: usize,
+) -> Result<(TrainProgram, Session, bool), Session> {
     let expression = &*synthetic::completed(expression, file);
-    let attempt = |text: &str| {
-        let mut session = synthetic::optimizer(text, file, shapes, stored);
+    let lowered = |text: &str, curved: bool| {
+        let mut session = synthetic::optimizer(text, file, shapes, stored, curved);
         session.check();
         if session.has_errors() {
             return Err(session);
@@ -238,6 +252,10 @@ pub(crate) fn optimizer_step(
             }
         }
     };
+    let attempt = |text: &str| match lowered(text, false) {
+        Ok((program, _)) if !program.step.asked_again.is_empty() => lowered(text, true),
+        other => other,
+    };
     match attempt(expression) {
         Ok((program, session)) if cost::changes_weights(&program) => Ok((program, session, false)),
         first => {
@@ -246,10 +264,7 @@ pub(crate) fn optimizer_step(
             }
             match first {
                 Ok((program, session)) => Ok((program, session, false)),
-                Err(session) => {
-                    messages.print(&session.diagnostics, &session.program.sources);
-                    Err(Failed)
-                }
+                Err(session) => Err(session),
             }
         }
     }
@@ -258,10 +273,7 @@ pub(crate) fn optimizer_step(
 fn optimizer(expression: &str, file: Option<&Path>, messages: &Messages) -> Result<(), Failed> {
     let (program, _, transform) = optimizer_step(expression, file, &[vec![1000, 1000]], Stored::F32, 1, messages)?;
     let cost = cost::cost(&program);
-    let number = |x: f64| {
-        let rounded = (x * 1000.0).round() / 1000.0;
-        optc_abi::number::exact_as_stored(if rounded == 0.0 { 0.0 } else { rounded })
-    };
+    let number = |x: f64| cost::rounded(x, 1000.0);
     let followed = if transform { ", followed by sgd(lr = 0.01)" } else { "" };
     let completed = synthetic::completed(expression, file);
     let shown = if completed == synthetic::called(expression) { expression } else { &*completed };
@@ -277,7 +289,14 @@ fn optimizer(expression: &str, file: Option<&Path>, messages: &Messages) -> Resu
     if cost.library_calls > 0 {
         line("matrix products and sorts", cost.library_calls.to_string());
     }
-    line("elementwise", if cost.elementwise { "yes" } else { "no" }.to_string());
+    line("elementwise", if cost.needs.elementwise { "yes" } else { "no" }.to_string());
+    let needs: Vec<String> = cost.needs.words().into_iter().filter(|w| w != "elementwise").collect();
+    if !needs.is_empty() {
+        line("needs", needs.join(", "));
+    }
+    if !cost.needs.loss.is_empty() {
+        line("", "(figures include those of the loss of this measurement, a quadratic)".to_string());
+    }
     if !program.step.hyper.is_empty() {
         let list: Vec<String> =
             program.step.hyper.iter().map(|(n, v)| format!("{} = {}", hyper_name(n), optc_abi::number::exact_as_stored(*v))).collect();

@@ -5,12 +5,13 @@ pub mod build;
 pub mod check;
 pub mod explain;
 pub mod fmt;
+pub mod list;
 pub mod plot;
 pub mod run;
 pub mod show;
 pub mod test;
 
-use crate::cli::{Cli, Command, RunOptions};
+use crate::cli::{Cli, Command, ListFormat, RunOptions};
 use crate::host_env::{Driver, Settings};
 use crate::messages::Messages;
 use crate::session::{Failed, Session};
@@ -34,11 +35,21 @@ pub fn dispatch(cli: &Cli, messages: &Messages) -> Result<(), Failed> {
         }
         Command::Plot { file, name, steps, output } => plot::plot(file, name, *steps, output, messages),
         Command::Fmt { paths, check } => fmt::fmt(paths, *check, messages),
-        Command::Show { path } => show::show(path, messages),
-        Command::Bench { file, name, seconds, json, profile, threads, set, optimizer, size, tensors } => {
+        Command::Show { path, pages: Some(folder) } => show::pages(path, folder, messages),
+        Command::Show { path, pages: None } => show::show(path, messages),
+        Command::List { what, json, markdown } => {
+            let format = match (json, markdown) {
+                (true, _) => ListFormat::Json,
+                (_, true) => ListFormat::Markdown,
+                _ => ListFormat::Text,
+            };
+            list::list(*what, format);
+            Ok(())
+        }
+        Command::Bench { file, name, seconds, json, profile, threads, set, optimizer, size, tensors, shape } => {
             let settings = bench::Settings { seconds: *seconds, json: *json, profile: *profile, threads: *threads };
             match optimizer {
-                Some(optimizer) => bench::optimizer(file, optimizer, *size, *tensors, &settings, messages),
+                Some(optimizer) => bench::optimizer(file, optimizer, &bench::leaves(*size, *tensors, shape), &settings, messages),
                 None => bench::spec(file, name.as_deref(), set, &settings, messages),
             }
         }

@@ -2,9 +2,31 @@
 
 use super::say;
 use crate::messages::Messages;
+use crate::reference;
 use crate::session::Failed;
 use optc_base::nearest;
 use optc_front::std_lib;
+use std::path::Path;
+
+/// Writes the reference of the standard library to a folder.
+///
+/// # Errors
+/// Another path than `std`; a page that cannot be written.
+pub fn pages(path: &str, folder: &Path, messages: &Messages) -> Result<(), Failed> {
+    if path != "std" {
+        messages.error("", &format!("there are pages of the whole library only, not of `{path}`"), Some("`optc show std --pages FOLDER`"));
+        return Err(crate::wrong_usage());
+    }
+    let pages = reference::pages(|done, of| super::list::counter(of)(done));
+    let written =
+        std::fs::create_dir_all(folder).and_then(|()| pages.iter().try_for_each(|(name, text)| std::fs::write(folder.join(name), text)));
+    written.map_err(|e| {
+        messages.error("R0102", &format!("cannot write {}: {e}", folder.display()), None);
+        Failed
+    })?;
+    say(&format!("{} pages in {}", pages.len(), folder.display()));
+    Ok(())
+}
 
 /// Prints an item or the list of a folder.
 ///

@@ -106,6 +106,7 @@ impl Evaluator<'_> {
             }
             return Ok((value, arrays));
         };
+        self.asked_again.extend(collectives::OF_LOSS.iter().copied().filter(|known| *known == name));
         let asked = match name {
             "loss_at" => Asked::Value,
             "grad_each_at" => Asked::Each,

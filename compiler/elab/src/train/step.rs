@@ -54,6 +54,7 @@ impl Evaluator<'_> {
             recorded,
             losses: setup.players.len(),
             ranged,
+            asked_again: std::mem::take(&mut self.asked_again),
         };
         Ok((step, has_eval))
     }
