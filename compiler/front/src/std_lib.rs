@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_library_in_a_folder_is_the_embedded_one() {
-        let read = read_library(Path::new("../../stdlib"));
+        let read = library(read_folder(Path::new("../../stdlib")));
         let lines =
             |files: &[StdFile]| files.iter().map(|f| format!("{} {} {:?} {}", f.folder, f.name, f.items, f.text)).collect::<Vec<_>>();
         assert_eq!(lines(read), lines(EMBEDDED));
