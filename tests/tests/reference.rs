@@ -43,7 +43,7 @@ fn broken_links(pages: &BTreeMap<String, String>) -> Vec<String> {
         let to = text.split("](").skip(1).filter_map(|rest| rest.split(')').next()).filter(|to| to.contains(".md") || to.starts_with('#'));
         for target in to.collect::<BTreeSet<_>>() {
             let (file, heading) = target.split_once('#').unwrap_or((target, ""));
-            let found = pages.get(if file.is_empty() { page } else { file });
+            let found = pages.get(if file.is_empty() { page.as_str() } else { file });
             if !found.is_some_and(|t| heading.is_empty() || t.lines().any(|l| l.strip_prefix("## ") == Some(heading))) {
                 broken.push(format!("{page}: {target}"));
             }
