@@ -114,6 +114,7 @@ cases! {
     sources
     stored_players
     strings_and_lists
+    swapping
     sweeps
     train_settings
     trees

@@ -75,7 +75,7 @@ fn fingerprint(graph: &Graph, options: &CompileOptions) -> u128 {
     let half = |salt: u64| {
         let mut hasher = DefaultHasher::new();
         salt.hash(&mut hasher);
-        (&options.alias, &options.guards, &options.watch, &options.offload, options.updates).hash(&mut hasher);
+        (&options.alias, &options.guards, &options.watch, &options.offload, options.swap, options.updates).hash(&mut hasher);
         hash_graph(graph, &mut hasher);
         u128::from(hasher.finish())
     };

@@ -129,8 +129,8 @@ impl<'a> Traffic<'a> {
                     self.read += times * bytes;
                     self.written += times * bytes;
                 }
-                // Keys of draws are a few bytes.
-                Instr::Lib { op: LibOp::RandomFold { .. }, .. } => {}
+                // Keys of draws are a few bytes; what leaves memory costs the disk.
+                Instr::Lib { op: LibOp::RandomFold { .. } | LibOp::SwapOut { .. } | LibOp::SwapIn { .. }, .. } => {}
                 Instr::Lib { buffers, .. } => {
                     self.library_calls += times;
                     self.passes += times;

@@ -3,6 +3,7 @@
 use optc_abi::{DType, Tensor};
 use optc_base::{Code, Diagnostic, Span};
 use optc_elab::TrainProgram;
+use optc_exec::Program;
 use optc_exec::offload::{Failure, Moved, Options, Stored};
 use optc_train::{ArrayFile, TrainError};
 use std::io::ErrorKind;
@@ -73,6 +74,21 @@ impl Files {
         memory.map(Some)
     }
 
+    /// Gives a program a file without a name for what leaves memory within its steps, if anything does.
+    ///
+    /// # Errors
+    /// A disk without room.
+    pub fn swap(&self, program: &mut Program, options: &Options, span: Span) -> Result<(), Diagnostic> {
+        let bytes = program.swapped_bytes(options) as usize;
+        if bytes == 0 || self.dir.as_os_str().is_empty() {
+            return Ok(());
+        }
+        let file = |e: TrainError| crate::trainer::file_error(&e, span);
+        let made = ArrayFile::create_all(&self.dir, [("activations", DType::U8, &[bytes][..])]).map_err(file)?.remove(0);
+        program.swap(&made.path, options).map_err(|e| failed(&e, "before the first step", span))?;
+        std::fs::remove_file(&made.path).map_err(|e| file(TrainError::write(&made.path, e)))
+    }
+
     /// Writes initial values that are still in memory to the disk.
     ///
     /// # Errors
@@ -117,6 +133,7 @@ pub fn record(files: &Files, moved: &Moved) -> Vec<(&'static str, f64)> {
         ("bytes", files.bytes() as f64),
         ("read", moved.read as f64),
         ("written", moved.written as f64),
+        ("swapped", moved.swapped as f64),
         ("peak", moved.peak as f64),
         ("stepping", moved.stepping.as_secs_f64()),
         ("reading", moved.reading.as_secs_f64()),

@@ -16,6 +16,8 @@ pub struct CompileOptions {
     pub guards: Vec<usize>,
     /// Indices of outputs that are reported where they are written and not finite.
     pub watch: Vec<usize>,
+    /// Bytes from which arrays that may leave memory during a step do.
+    pub swap: Option<usize>,
     /// Inputs whose memory is a file's.
     pub offload: Vec<usize>,
     /// The program runs once, so that its code had better be made quickly.
@@ -73,6 +75,7 @@ pub fn plan(graph: Graph, options: &CompileOptions, timings: &mut Timings) -> St
         alias: options.alias.clone(),
         guards: options.guards.clone(),
         watch: options.watch.clone(),
+        swap: options.swap,
         offload: options.offload.clone(),
         updates: options.updates,
     };

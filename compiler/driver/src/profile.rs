@@ -155,6 +155,8 @@ fn describe(plan: &Plan, kernels: &[NamedKernel], instr: &Instr) -> (String, f64
                 LibOp::ArgSort { rows, n, .. } => format!("sort {rows}x{n}"),
                 LibOp::RandomBits { len, .. } => format!("random bits {len}"),
                 LibOp::RandomFold { .. } => "random key".to_string(),
+                LibOp::SwapOut { bytes, .. } => format!("swap out {bytes} bytes"),
+                LibOp::SwapIn { bytes, .. } => format!("swap in {bytes} bytes"),
                 LibOp::Call { call, dims } => format!("{} {} of {}x{}", call.name(), dims.batch, dims.m, dims.n),
             };
             (name, 0.0, all(&buffers.iter().collect::<Vec<_>>()))

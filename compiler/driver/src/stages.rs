@@ -19,6 +19,7 @@ pub fn step_options(program: &TrainProgram) -> CompileOptions {
         alias: (0..slots).map(|k| (k, k)).collect(),
         guards: program.guards(),
         watch: program.weights(),
+        swap: program.swap(),
         offload: program.offloaded(),
         ..CompileOptions::default()
     }

@@ -381,7 +381,7 @@ pub fn train(program: &TrainProgram, around: &mut Surroundings<'_>) -> Result<Ru
     }
     let seconds = start.elapsed().as_secs_f64();
     eval.weights(program, &run.slots).map_err(|e| run_error(&e, "evaluation weights", span))?;
-    let moved = (!run.files.is_empty()).then(|| offload::record(&run.files, &stepper.program.moved()));
+    let moved = program.offload.is_some().then(|| offload::record(&run.files, &stepper.program.moved()));
     drop(stepper);
     run.files.finish().map_err(files)?;
     let mut slots = Vec::new();
@@ -434,6 +434,7 @@ impl Stepper {
             let opened = compiled.offload(files.stored(), &offload::options(program));
             opened.map_err(|e| offload::failed(&e, "before the first step", program.span))?;
         }
+        files.swap(&mut compiled, &offload::options(program), program.span)?;
         let lead: Vec<usize> = if program.accumulate > 1 { vec![program.accumulate, program.batch] } else { vec![program.batch] };
         let feed = program.data.as_ref().map(|d| Feed::new(d, &lead));
         let rows = program.data.as_ref().map_or(0, |d| d.table.len());

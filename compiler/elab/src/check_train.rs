@@ -208,6 +208,7 @@ impl Evaluator<'_> {
             return Ok(());
         }
         self.changes_something(f)?;
+        self.uses_what_it_holds(f)?;
         let args = self.unknown_arguments(f, item);
         let optimizer = OptimizerValue::Single { item, args, span: f.name.span };
         for rank in [2, 1] {
@@ -254,6 +255,23 @@ impl Evaluator<'_> {
             }
         });
         self.fail(d)
+    }
+
+    /// An optimizer that a wrapper takes has to be mentioned in its body.
+    fn uses_what_it_holds(&mut self, f: &FnItem) -> Eval<()> {
+        let ExprKind::Block(body) = &f.body.kind else { return Ok(()) };
+        for p in f.params.iter().filter(|p| p.ty.as_ref().is_some_and(|t| matches!(t.kind, TypeKind::Optimizer))) {
+            let name = &p.name.text;
+            let mentions = |e: &Expr| matches!(&e.kind, ExprKind::Name(n) if n == name);
+            if !crate::walk::any(body, &|_| false, &mentions) {
+                let message = format!("`{}` never uses `{name}`: the optimizer it holds makes no step", f.name.text);
+                return self.fail(
+                    Diagnostic::error(Code("E0528"), p.name.span, message)
+                        .help(format!("`{name}.step()` takes its step on the present `g` and `w`, `{name}.delta()` gives the change")),
+                );
+            }
+        }
+        Ok(())
     }
 
     /// Arguments for parameters without default.

@@ -596,8 +596,13 @@ impl Evaluator<'_> {
 
 /// A part of a tree of parameters by its number: `p.block[1]` of the layers `block.0`, `block.1`.
 fn numbered(fields: &IndexMap<Arc<str>, Value>, items: &[Ix]) -> Option<Value> {
+    number_of(fields, items).and_then(|name| fields.get(&name).cloned())
+}
+
+/// The name of that part.
+pub(crate) fn number_of(fields: &IndexMap<Arc<str>, Value>, items: &[Ix]) -> Option<Arc<str>> {
     match items {
-        [Ix::At(Val::Int(d), _)] => fields.get(d.known()?.to_string().as_str()).cloned(),
+        [Ix::At(Val::Int(d), _)] => fields.get_key_value(d.known()?.to_string().as_str()).map(|(name, _)| name.clone()),
         _ => None,
     }
 }

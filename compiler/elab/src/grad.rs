@@ -5,7 +5,7 @@ use crate::evaluator::{Eval, Evaluator};
 use crate::tally::Recorded;
 use crate::tree::{array_type, describe, leaves, rebuild};
 use crate::types::Sig;
-use crate::value::{CallArg, FnValue, Transform, Value, WrtArg};
+use crate::value::{CallArg, FnValue, Residuals, Transform, Value, WrtArg};
 use optc_abi::DType;
 use optc_base::{Code, Diagnostic, Span};
 use optc_front::ast::{Expr, ExprKind, FnItem, Gradient, LetKind, PatternKind};
@@ -187,7 +187,7 @@ impl Evaluator<'_> {
                     })
                     .collect(),
                 FnValue::Transformed(
-                    Transform::Grad { f, .. } | Transform::Jacobian { f, .. } | Transform::Vmap { f, .. } | Transform::Checkpoint(f),
+                    Transform::Grad { f, .. } | Transform::Jacobian { f, .. } | Transform::Vmap { f, .. } | Transform::Checkpoint(f, _),
                 ) => self.param_names(f),
                 _ => Vec::new(),
             },
@@ -203,7 +203,7 @@ impl Evaluator<'_> {
                 self.apply_jacobian(&gradient, wrt, args, span)
             }
             Transform::Vmap { f, axes } => self.apply_vmap(f, axes, args, span),
-            Transform::Checkpoint(f) => self.apply_checkpoint(f, args, span),
+            Transform::Checkpoint(f, residuals) => self.apply_checkpoint(f, *residuals, args, span),
             Transform::Pullback { f, args: at } => {
                 let Some(ct) = args.into_iter().next() else { return self.error("E0331", span, "a pull-back is called with a cotangent") };
                 self.pull_back(f, at, &ct, span)
@@ -436,16 +436,22 @@ impl Evaluator<'_> {
         }
         Ok(cotangents)
     }
-    /// `checkpoint(f)(x)`: a call whose derivative computes it anew.
-    fn apply_checkpoint(&mut self, f: &Value, args: Vec<CallArg>, span: Span) -> Eval {
-        if self.checking() || self.initializing() {
+    /// `checkpoint(f)(x)`: a call whose derivative computes it anew, or finds what it needs where it may have been out of memory.
+    fn apply_checkpoint(&mut self, f: &Value, residuals: Residuals, args: Vec<CallArg>, span: Span) -> Eval {
+        if self.checking() || self.initializing() || residuals == Residuals::Keep {
             return self.apply(f, args, span);
         }
         let traced = self.trace(&[], span, &mut |ev, _| ev.apply(f, args.clone(), span))?;
         if traced.graph.outputs.is_empty() {
             return Ok(traced.value);
         }
-        let call = match differentiate::checkpoint("checkpoint", Arc::new(traced.graph.clone())) {
+        let body = Arc::new(traced.graph.clone());
+        if residuals == Residuals::Swap {
+            let call = CallOp { name: optc_ir::graph::SWAPPED.to_string(), body, vjp: None };
+            let outputs = self.emit_call(call, &traced.captured, span);
+            return Ok(self.replay(&traced, &outputs));
+        }
+        let call = match differentiate::checkpoint("checkpoint", body) {
             Ok(call) => call,
             Err(e) => return self.not_differentiable(e, span),
         };

@@ -153,13 +153,17 @@ pub struct LogSpec {
     pub formats: Vec<String>,
 }
 
-/// `offload "dir", weights = true, chunk = 8MiB, depth = 4, throttle = 400MiB`
+/// `offload "dir", weights = true, states = true, activations = true, chunk = 8MiB, depth = 4, throttle = 400MiB`
 #[derive(Clone, Debug, PartialEq)]
 pub struct OffloadSpec {
     /// Folder, as written; that of the run is below it if it has a variant.
     pub folder: String,
     /// Whether parameters and buffers of the model live there too, not only states of the optimizer.
     pub weights: bool,
+    /// Whether states of the optimizer do.
+    pub states: bool,
+    /// Whether residuals that a model hands over for it (`checkpoint(f, residuals = "swap")`) are there between the forward and the backward pass.
+    pub activations: bool,
     /// Bytes of arrays that are updated at one time.
     pub chunk: usize,
     /// Chunks in memory.
@@ -170,7 +174,7 @@ pub struct OffloadSpec {
 
 impl Default for OffloadSpec {
     fn default() -> Self {
-        OffloadSpec { folder: String::new(), weights: false, chunk: 8 << 20, depth: 4, throttle: None }
+        OffloadSpec { folder: String::new(), weights: false, states: true, activations: true, chunk: 8 << 20, depth: 4, throttle: None }
     }
 }
 
@@ -181,7 +185,7 @@ impl OffloadSpec {
     /// Whether a slot lives in a file.
     pub fn holds(&self, slot: &Slot) -> bool {
         let kind = match slot.kind {
-            SlotKind::State => true,
+            SlotKind::State => self.states,
             SlotKind::Param | SlotKind::Frozen | SlotKind::Buffer => self.weights,
             SlotKind::Counter => false,
         };
@@ -249,6 +253,10 @@ impl TrainProgram {
     pub fn offloaded(&self) -> Vec<usize> {
         let Some(spec) = &self.offload else { return Vec::new() };
         self.slots.iter().enumerate().filter(|(_, slot)| spec.holds(slot)).map(|(k, _)| k).collect()
+    }
+    /// Bytes from which residuals handed over for it leave memory in a step, if they do.
+    pub fn swap(&self) -> Option<usize> {
+        self.offload.as_ref().filter(|o| o.activations).map(|_| OffloadSpec::SMALLEST)
     }
     /// The outputs of the step that are losses.
     pub fn loss_outputs(&self) -> std::ops::Range<usize> {

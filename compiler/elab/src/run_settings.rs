@@ -116,18 +116,25 @@ impl Evaluator<'_> {
         }
     }
 
-    /// `offload "dir", weights = true, chunk = 8MiB, depth = 4, throttle = 400MiB`
+    /// `offload "dir", weights = true, states = true, activations = true, chunk = 8MiB, depth = 4, throttle = 400MiB`
     fn offload(&mut self, scope: &mut Scope, s: &Setting) -> Eval<OffloadSpec> {
         let mut spec = OffloadSpec { folder: self.text_setting(scope, s)?, ..OffloadSpec::default() };
         for (name, e) in &s.options {
             let v = self.expr(scope, e)?;
             let known = !self.checking();
             match &*name.text {
-                "weights" => match v {
-                    Value::Bool(b) => spec.weights = b.unwrap_or(false),
-                    Value::Unknown => {}
-                    _ => return self.error("E0516", e.span, "`weights` must be true or false"),
-                },
+                word @ ("weights" | "states" | "activations") => {
+                    let flag = match word {
+                        "weights" => &mut spec.weights,
+                        "states" => &mut spec.states,
+                        _ => &mut spec.activations,
+                    };
+                    match v {
+                        Value::Bool(b) => *flag = b.unwrap_or(*flag),
+                        Value::Unknown => {}
+                        _ => return self.error("E0516", e.span, format!("`{word}` must be true or false")),
+                    }
+                }
                 word @ ("chunk" | "depth") => {
                     let n = self.host_int(&v, e.span, word)?;
                     let least = if word == "chunk" { LEAST_CHUNK } else { 1 };
@@ -147,7 +154,7 @@ impl Evaluator<'_> {
                     }
                     spec.throttle = Some(x);
                 }
-                _ => return self.unknown_setting(name, "offload", &["weights", "chunk", "depth", "throttle"]),
+                _ => return self.unknown_setting(name, "offload", &["weights", "states", "activations", "chunk", "depth", "throttle"]),
             }
         }
         Ok(spec)

@@ -4,7 +4,7 @@ use crate::batching::{MapAxes, transformed};
 use crate::evaluator::{Eval, Evaluator};
 use crate::lists::joins_lists;
 use crate::tree::describe;
-use crate::value::{CallArg, FnValue, Transform, Value};
+use crate::value::{CallArg, FnValue, Residuals, Transform, Value};
 use optc_base::{Code, Diagnostic, Span};
 use optc_front::ast::{FnKind, ItemKind};
 use optc_ir::graph::Op;
@@ -71,7 +71,30 @@ impl Evaluator<'_> {
                 }))
             }
             "checkpoint" => match args.as_slice() {
-                [f] if callable(&f.value) => Ok(Value::Fn(Rc::new(FnValue::Transformed(Transform::Checkpoint(f.value.clone()))))),
+                [f, rest @ ..] if callable(&f.value) && rest.len() <= 1 => {
+                    let residuals = match rest {
+                        [] => Residuals::Recompute,
+                        [policy] if policy.name.as_deref() != Some("residuals") => {
+                            let d = Diagnostic::error(Code("E0332"), policy.span, "`checkpoint` takes a function and `residuals`");
+                            return self.fail(d.help("it gives a function, which takes the arguments: `checkpoint(f)(x)`"));
+                        }
+                        [policy, ..] => match &policy.value {
+                            Value::Str(word) if &**word == "recompute" => Residuals::Recompute,
+                            Value::Str(word) if &**word == "swap" => Residuals::Swap,
+                            Value::Str(word) if &**word == "keep" => Residuals::Keep,
+                            Value::Unknown => Residuals::Recompute,
+                            _ => {
+                                let d = Diagnostic::error(
+                                    Code("E0333"),
+                                    policy.span,
+                                    "`residuals` is one of \"recompute\", \"swap\" and \"keep\"",
+                                );
+                                return self.fail(d.help("what becomes of the values of the forward pass that the backward pass needs"));
+                            }
+                        },
+                    };
+                    Ok(Value::Fn(Rc::new(FnValue::Transformed(Transform::Checkpoint(f.value.clone(), residuals)))))
+                }
                 _ => self.fail(Diagnostic::error(Code("E0333"), span, "`checkpoint` takes a function").help("`checkpoint(f)(x)`")),
             },
             "jvp" => self.jvp_call(args, span),

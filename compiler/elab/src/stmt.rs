@@ -315,6 +315,12 @@ impl Evaluator<'_> {
     fn index_update(&mut self, old: &Value, items: Vec<Ix>, value: Value, span: Span) -> Eval {
         match old {
             Value::Unknown => Ok(Value::Unknown),
+            // Parts of a model that are numbered: `q.hidden[1]`.
+            Value::Record(fields) if let Some(name) = crate::expr::number_of(fields, &items) => {
+                let mut fields = (**fields).clone();
+                fields.insert(name, value);
+                Ok(Value::Record(Rc::new(fields)))
+            }
             Value::List(list)
                 if !crate::tree::is_arrayish(old) || (matches!(items.as_slice(), [Ix::At(Val::Int(_), _)]) && self.may_look()) =>
             {

@@ -217,6 +217,17 @@ impl Evaluator<'_> {
             "unravel" => {
                 let mut at = optc_ops::Dim::zero();
                 let vector = values[0].clone();
+                let mut wanted = optc_ops::Dim::zero();
+                for (_, leaf) in leaves(&values[1]) {
+                    let like = self.array_of(&leaf, span)?;
+                    wanted = wanted.add(&optc_ops::Dim::product(&like.shape));
+                }
+                let given = self.array_of(&vector, args[0].span)?;
+                if given.shape.len() != 1 || given.shape[0].provably_different(&wanted) {
+                    let message = format!("`tree.unravel` needs a vector of as many elements as the tree has, {wanted}");
+                    let d = Diagnostic::error(Code("E0406"), args[0].span, message).at(format!("this is {}", array_type(&given)));
+                    return self.fail(d.help("`tree.ravel(t)` makes the vector of a tree, `tree.unravel(v, t)` is its inverse"));
+                }
                 let mut new = Vec::new();
                 for (_, leaf) in leaves(&values[1]) {
                     let like = self.array_of(&leaf, span)?;

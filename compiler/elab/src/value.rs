@@ -88,6 +88,17 @@ pub enum FnValue {
     Transformed(Transform),
 }
 
+/// What becomes of the values of the forward pass that the backward pass needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Residuals {
+    /// They are computed again.
+    Recompute,
+    /// They stay in memory, or are in a file until then.
+    Swap,
+    /// They stay in memory.
+    Keep,
+}
+
 /// A function made from another.
 #[derive(Clone, Debug)]
 pub enum Transform {
@@ -116,8 +127,8 @@ pub enum Transform {
         /// Where the elements of the arguments are.
         axes: MapAxes,
     },
-    /// `checkpoint(f)`
-    Checkpoint(Value),
+    /// `checkpoint(f)`, and what becomes of its residuals.
+    Checkpoint(Value, Residuals),
     /// The pull-back of `vjp(f, x, …)`.
     Pullback {
         /// The function.

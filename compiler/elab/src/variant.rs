@@ -165,7 +165,7 @@ impl Evaluator<'_> {
                     format!("jacobian {wrt:?} {hessian} {}", self.identity(f, span, depth)?)
                 }
                 FnValue::Transformed(Transform::Vmap { f, axes }) => format!("vmap {axes:?} {}", self.identity(f, span, depth)?),
-                FnValue::Transformed(Transform::Checkpoint(f)) => format!("checkpoint {}", self.identity(f, span, depth)?),
+                FnValue::Transformed(Transform::Checkpoint(f, r)) => format!("checkpoint {r:?} {}", self.identity(f, span, depth)?),
                 FnValue::Transformed(Transform::Pullback { f, args }) => {
                     let args = Value::Tuple(std::rc::Rc::new(args.clone()));
                     format!("vjp {} {}", self.identity(f, span, depth)?, self.identity(&args, span, depth)?)

@@ -42,6 +42,16 @@ impl Evaluator<'_> {
         // A precision is the type that is written, also where `f32` stands for another one.
         let v = match &value.kind {
             ExprKind::DType(ElemType::Concrete(d)) => Value::DType(*d),
+            ExprKind::Name(n)
+                if &*name.text == "precision"
+                    && scope.get(n).is_none()
+                    && self.program.lookup(scope.module, n).is_none()
+                    && looks_like_float(n) =>
+            {
+                return self.fail(
+                    Diagnostic::error(Code("E0333"), value.span, format!("there is no precision `{n}`")).help("bf16, f16, f32 or f64"),
+                );
+            }
             _ => self.expr(scope, value)?,
         };
         match &*name.text {
@@ -92,4 +102,10 @@ impl Evaluator<'_> {
         }
         Ok(())
     }
+}
+
+/// `f8`, `fp16`, `float32`, `half`: what other libraries call types.
+fn looks_like_float(name: &str) -> bool {
+    let digits = |prefix: &str| name.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty() && rest.chars().all(|c| c.is_ascii_digit()));
+    ["f", "fp", "bf", "tf", "float", "bfloat"].into_iter().any(digits) || matches!(name, "half" | "single" | "double")
 }

@@ -155,6 +155,9 @@ pub struct LoopOp {
     pub body: Arc<Graph>,
 }
 
+/// The name of a call without a rule of its own whose intermediate values reach the backward pass through [`Op::Swap`].
+pub const SWAPPED: &str = "swapped";
+
 /// A function kept whole until differentiation has seen its own rule; inlined afterwards.
 #[derive(Clone, Debug)]
 pub struct CallOp {
@@ -321,6 +324,8 @@ pub enum Op {
     },
     /// The operand; derivatives do not pass.
     StopGradient,
+    /// The operand, for use much later: it may live outside of memory until then.
+    Swap,
 }
 
 /// Where a node comes from. Kept beside the graph, never part of a node's identity.
@@ -464,7 +469,7 @@ impl PartialEq for Op {
             (Const(a), Const(b)) => a == b,
             (Iota { axis: a }, Iota { axis: b }) => a == b,
             (Map(a), Map(b)) => a == b,
-            (Cast, Cast) | (Bitcast, Bitcast) | (Reshape, Reshape) | (StopGradient, StopGradient) => true,
+            (Cast, Cast) | (Bitcast, Bitcast) | (Reshape, Reshape) | (StopGradient, StopGradient) | (Swap, Swap) => true,
             (RandomBits { start: a }, RandomBits { start: b }) => a == b,
             (Reduce { kind: a, axes: b }, Reduce { kind: c, axes: d }) => a == c && b == d,
             (ArgReduce { max: a, axis: b }, ArgReduce { max: c, axis: d }) => a == c && b == d,
@@ -514,7 +519,7 @@ impl Hash for Op {
             Const(t) => t.hash(state),
             Iota { axis } | Concat { axis } | Gather { axis } => axis.hash(state),
             Map(op) => op.hash(state),
-            Cast | Bitcast | Reshape | StopGradient => {}
+            Cast | Bitcast | Reshape | StopGradient | Swap => {}
             RandomBits { start } => start.hash(state),
             Reduce { kind, axes } => (kind, axes).hash(state),
             ArgReduce { max, axis } => (max, axis).hash(state),

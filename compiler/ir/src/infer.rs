@@ -290,7 +290,7 @@ fn array_type(op: &Op, x: &[&Ty], claimed: Option<&NodeTy>) -> Result<Ty, String
             need(x.len() == 2 && *x[0] == Ty::new(DType::U32, [2]) && *x[1] == Ty::scalar(DType::U32), || format!("fold of {x:?}"))?;
             Ok(x[0].clone())
         }
-        Op::StopGradient => {
+        Op::StopGradient | Op::Swap => {
             count(1)?;
             Ok(x[0].clone())
         }

@@ -47,6 +47,14 @@ pub(crate) fn einsum(cx: &mut Cx, args: &Args<'_>) -> Res<Val> {
                 );
             }
         };
+        if let Val::Array(a) = &base
+            && (names.len() > a.shape.len() || (!dots && names.len() < a.shape.len()))
+        {
+            let (named, has) = (names.len(), a.shape.len());
+            let has = if has == 1 { "1 axis".to_string() } else { format!("{has} axes") };
+            let named = if named == 1 { "1 letter".to_string() } else { format!("{named} letters") };
+            return Err(bad(format!("`{term}` has {named}, its array {has}")).label(arg.span, "this array"));
+        }
         let mut subscripts: Vec<Option<IxExpr>> = Vec::new();
         if dots {
             subscripts.push(None);

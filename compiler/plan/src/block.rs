@@ -130,6 +130,7 @@ impl Block<'_> {
                 }
                 Op::Lib(call) => self.numeric(n, *call),
                 Op::Scatter { axis, mode } => self.scatter(n, *axis, *mode),
+                Op::Swap => self.swap(n),
                 Op::Loop(l) => self.counted(n, l),
                 Op::Cond { then, otherwise } => self.branch(n, then, otherwise),
                 op => panic!("compiler bug: {op:?} has no instruction"),
@@ -262,6 +263,19 @@ impl Block<'_> {
         unit.code.push(Instr::Lib { op, dtype: self.net.nodes[operands[0]].ty.dtype, buffers });
         unit.writes.push(Write { node: n, call: 0, first: 0 });
         unit
+    }
+
+    /// An array leaves memory, or comes back.
+    fn swap(&mut self, n: N) -> Unit {
+        let (net, x) = (self.net, self.net.nodes[n].operands[0]);
+        if net.comes_back(n) {
+            let slot = self.store.swapped.iter().position(|&left| left == x).expect("compiler bug: what comes back has not left");
+            let mut unit = self.library(n, LibOp::SwapIn { slot, bytes: self.bytes(n) }, &[x]);
+            unit.comes_back = true;
+            return unit;
+        }
+        self.store.swapped.push(n);
+        self.library(n, LibOp::SwapOut { slot: self.store.swapped.len() - 1, bytes: self.bytes(x) }, &[x])
     }
 
     /// A numerical library call, with one result or several.

@@ -22,6 +22,9 @@ const CHEAP: usize = 6;
 /// Nodes of one kernel: code generators take more than linear time.
 pub(crate) const MOST_MEMBERS: usize = 400;
 
+/// A level above those of all kernels that wait for nothing that has left memory.
+const LATE: usize = 1 << 20;
+
 /// A set of nodes computed by one kernel.
 #[derive(Clone, Debug)]
 pub(crate) struct Group {
@@ -102,7 +105,7 @@ fn demands(net: &Net, class: &mut [Class], stored: &mut [bool]) {
                     need(class, operands[1]);
                 }
             }
-            Op::RandomBits { .. } | Op::Conv { .. } | Op::ArgSort { .. } | Op::Lib(_) | Op::Loop(_) | Op::Cond { .. } => {
+            Op::RandomBits { .. } | Op::Swap | Op::Conv { .. } | Op::ArgSort { .. } | Op::Lib(_) | Op::Loop(_) | Op::Cond { .. } => {
                 operands.into_iter().for_each(|o| need(class, o))
             }
             Op::Scatter { .. } => {
@@ -281,6 +284,10 @@ impl State<'_> {
             Class::Apart => {
                 let bases = bases(net, &self.class, n);
                 self.level[n] = bases.iter().map(|&(m, _)| self.ready(m)).max().unwrap_or(0);
+                if net.comes_back(n) {
+                    // What needs it shares no kernel with what comes before.
+                    self.level[n] = self.level[n].max(LATE);
+                }
                 self.note_use(n, None, &bases);
                 return;
             }

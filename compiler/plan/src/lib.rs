@@ -50,6 +50,8 @@ pub struct Config {
     pub guards: Vec<usize>,
     /// Outputs to be watched: the pass that writes them reports [`optc_abi::plan::status::WRITTEN`] where they are not finite.
     pub watch: Vec<usize>,
+    /// Bytes from which arrays that may leave memory between forward and backward pass ([`optc_ir::Op::Swap`]) do; none of them if it is not given.
+    pub swap: Option<usize>,
     /// Inputs whose memory is a file's: [`Plan::offload`] says what is done with them.
     pub offload: Vec<usize>,
     /// Outputs in memory of their own are updates of leaves too (changes, initial states), not only those that overwrite an input.
@@ -82,7 +84,7 @@ pub fn plan(graph: &Graph, config: &Config) -> Planned {
         };
         targets.push(Target { memory, alias: alias(k), update: config.updates });
     }
-    let net = Net::new(graph);
+    let net = Net::swapping(graph, config.swap);
     let mut code = plan_block(&mut store, net, &inputs, &targets, Asked { guards: &config.guards, watch: &config.watch }, None);
     memory::resolve(&store, &mut code);
     seq::join(&mut store, &mut code);

@@ -41,11 +41,19 @@ pub(crate) struct Net {
     pub inputs: Vec<N>,
     /// Results, seen through reshapes: the memory is the same.
     pub outputs: Vec<N>,
+    /// Bytes from which an array that may leave memory does.
+    swap: Option<usize>,
 }
 
 impl Net {
     pub fn new(graph: &Graph) -> Net {
-        let mut net = Net::default();
+        Net::swapping(graph, None)
+    }
+
+    /// As [`Net::new`], where arrays of so many bytes that may leave memory ([`Op::Swap`]) do. An array that leaves is two nodes: one byte that says that it has
+    /// left, and the array as it comes back.
+    pub fn swapping(graph: &Graph, swap: Option<usize>) -> Net {
+        let mut net = Net { swap, ..Net::default() };
         for input in &graph.inputs {
             let node = net.push(graph.node(input.node).op.clone(), &[], graph.ty(input.node).clone(), graph.origin(input.node));
             net.inputs.push(node);
@@ -217,6 +225,13 @@ impl Net {
         let empty = |net: &Net, n: N| net.nodes[n].ty.is_empty();
         match op {
             Op::StopGradient => x[0],
+            Op::Swap => match self.swap {
+                Some(least) if ty.len() * ty.dtype.size() >= least && !self.is_given(x[0]) => {
+                    let left = self.push(Op::Swap, x, Ty::scalar(DType::U8), origin);
+                    self.push(Op::Swap, &[left], ty.clone(), origin)
+                }
+                _ => x[0],
+            },
             Op::Reshape => self.reshape(x[0], &ty.shape, origin),
             Op::Reduce { kind, axes } => {
                 if empty(self, x[0]) {
@@ -260,6 +275,22 @@ impl Net {
             }
             _ => self.push(op.clone(), x, ty.clone(), origin),
         }
+    }
+
+    /// Whether an array is an input or a constant, seen through movement: it is in memory anyway.
+    fn is_given(&self, x: N) -> bool {
+        match self.nodes[x].op {
+            Op::Input { .. } | Op::Const(_) | Op::Iota { .. } => true,
+            Op::Reshape | Op::Broadcast { .. } | Op::Permute { .. } | Op::Slice { .. } | Op::Flip { .. } => {
+                self.is_given(self.nodes[x].operands[0])
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a node is an array that comes back into memory.
+    pub fn comes_back(&self, n: N) -> bool {
+        matches!(self.nodes[n].op, Op::Swap) && matches!(self.nodes[self.nodes[n].operands[0]].op, Op::Swap)
     }
 
     /// A reduction; one of many elements to few results is cut in two steps.

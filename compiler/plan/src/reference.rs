@@ -44,7 +44,7 @@ pub fn run(planned: &Planned, inputs: &mut [Tensor]) -> Result<Vec<Tensor>, Faul
         bases.push(memory.len());
         memory.extend_from_slice(constant.bytes());
     }
-    let mut machine = Machine { planned, plan, bases, memory, counters: Vec::new() };
+    let mut machine = Machine { planned, plan, bases, memory, counters: Vec::new(), swapped: Default::default() };
     machine.code(&plan.code)?;
     for (k, tensor) in inputs.iter_mut().enumerate() {
         let start = machine.bases[1 + k];
@@ -71,6 +71,8 @@ struct Machine<'a> {
     memory: Vec<u8>,
     /// Pass counters of the loops that run now.
     counters: Vec<(usize, i64)>,
+    /// What has left memory.
+    swapped: std::collections::BTreeMap<usize, Vec<u8>>,
 }
 
 impl Machine<'_> {
@@ -165,6 +167,19 @@ impl Machine<'_> {
                 };
                 let result = evaluate(&Op::RandomFold { place: *place }, &[&key, &number], &Ty::new(DType::U32, [2]));
                 self.put(&buffers[buffers.len() - 1], &result.map_err(Fault::Broken)?)
+            }
+            Instr::Lib { op: LibOp::SwapOut { slot, bytes }, buffers, .. } => {
+                let from = self.region(&buffers[0])?;
+                self.swapped.insert(*slot, self.memory[from.start..from.start + bytes].to_vec());
+                self.put(&buffers[1], &Tensor::from_f64(DType::U8, &[], &[1.0]))
+            }
+            Instr::Lib { op: LibOp::SwapIn { slot, bytes }, buffers, .. } => {
+                let to = self.region(&buffers[1])?;
+                let Some(kept) = self.swapped.remove(slot) else {
+                    return Err(Fault::Broken(format!("slot {slot} comes back without having left")));
+                };
+                self.memory[to.start..to.start + bytes].copy_from_slice(&kept);
+                Ok(())
             }
             Instr::Lib { op: LibOp::Call { call, dims }, dtype, buffers } => self.numeric(*call, *dims, *dtype, buffers),
             Instr::Loop { id, trip, reverse, counter, body } => {

@@ -37,9 +37,16 @@ pub(crate) fn class(net: &Net, n: N) -> Class {
         Iota { .. } | Reshape | Broadcast { .. } | Permute { .. } | Slice { .. } | Flip { .. } | Window { .. } | Pad { .. } => Class::View,
         Map(_) | Cast | Bitcast | Gather { .. } => Class::Elem,
         Reduce { .. } | ArgReduce { .. } | Scan { .. } | Concat { .. } => Class::Staged,
-        Scatter { .. } | Dot(_) | Conv { .. } | ArgSort { .. } | Lib(_) | Loop(_) | Cond { .. } | RandomBits { .. } | RandomFold { .. } => {
-            Class::Apart
-        }
+        Scatter { .. }
+        | Dot(_)
+        | Conv { .. }
+        | ArgSort { .. }
+        | Lib(_)
+        | Loop(_)
+        | Cond { .. }
+        | Swap
+        | RandomBits { .. }
+        | RandomFold { .. } => Class::Apart,
         Call(_) | StopGradient => panic!("compiler bug: a node the planner has removed"),
     }
 }

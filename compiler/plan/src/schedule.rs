@@ -42,6 +42,8 @@ pub(crate) struct Unit {
     pub flat: bool,
     /// A kernel so small that it should run together with others of that kind.
     pub small: bool,
+    /// Brings an array back into memory.
+    pub comes_back: bool,
     /// What a conditional, the last instruction, changes in place if the results get the memory of these inputs.
     pub in_place: Vec<InPlace>,
 }
@@ -108,21 +110,8 @@ fn data_edges(net: &Net, units: &[Unit]) -> Vec<Vec<usize>> {
 fn unite(net: &Net, units: Vec<Unit>, claims: &mut [Claim]) -> Vec<Unit> {
     let next = data_edges(net, &units);
     let mut height = vec![0usize; units.len()];
-    let mut degree = vec![0usize; units.len()];
-    next.iter().flatten().for_each(|&v| degree[v] += 1);
-    let mut todo: Vec<usize> = (0..units.len()).filter(|&u| degree[u] == 0).collect();
-    let mut at = 0;
-    while at < todo.len() {
-        for &v in &next[todo[at]] {
-            degree[v] -= 1;
-            if degree[v] == 0 {
-                todo.push(v);
-            }
-        }
-        at += 1;
-    }
-    assert!(todo.len() == units.len(), "compiler bug: kernels that wait for each other");
-    for &u in todo.iter().rev() {
+    let large: FxHashSet<usize> = claims.iter().filter(|c| c.input.is_some() && c.bytes >= EARLY).map(|c| c.unit).collect();
+    for &u in topological(&next).iter().rev() {
         height[u] = next[u].iter().map(|&v| height[v] + 1).max().unwrap_or(0);
     }
     let mut first: FxHashMap<(usize, usize), usize> = FxHashMap::default();
@@ -130,7 +119,7 @@ fn unite(net: &Net, units: Vec<Unit>, claims: &mut [Claim]) -> Vec<Unit> {
     let mut moved = vec![0; units.len()];
     for (u, unit) in units.into_iter().enumerate() {
         let kernel = match (&unit.code[..], unit.flat) {
-            ([Instr::Kernel { kernel, .. }], true) => Some(*kernel),
+            ([Instr::Kernel { kernel, .. }], true) if !large.contains(&u) => Some(*kernel),
             _ => None,
         };
         let same = kernel.and_then(|k| first.get(&(k, height[u])).copied());
@@ -155,6 +144,81 @@ fn unite(net: &Net, units: Vec<Unit>, claims: &mut [Claim]) -> Vec<Unit> {
     }
     claims.iter_mut().for_each(|c| c.unit = moved[c.unit]);
     out
+}
+
+/// Bytes of an update from which it runs as soon as it can, on its own: the gradient it uses then needs no memory any more.
+const EARLY: usize = 1 << 20;
+
+/// Arrays come back into memory just before they are needed, and what is made of them alone waits for what else that meets.
+fn bring_back_late(net: &Net, units: &mut [Unit]) {
+    if !units.iter().any(|u| u.comes_back) {
+        return;
+    }
+    let next = data_edges(net, units);
+    let order = topological(&next);
+    let mut after: Vec<bool> = units.iter().map(|u| u.comes_back).collect();
+    for &u in &order {
+        if after[u] {
+            next[u].iter().for_each(|&v| after[v] = true);
+        }
+    }
+    for &u in order.iter().rev().filter(|&&u| after[u]) {
+        let wanted = next[u].iter().map(|&v| units[v].key).min();
+        units[u].key = units[u].key.max(wanted.unwrap_or(0));
+    }
+}
+
+/// Whether a unit does not need some other one of weight, so that it may run before that.
+fn outruns(units: &[Unit], data: &[Vec<usize>], u: usize) -> bool {
+    let mut needed = vec![false; data.len()];
+    needed[u] = true;
+    for v in topological(data).into_iter().rev() {
+        needed[v] |= data[v].iter().any(|&w| needed[w]);
+    }
+    (0..units.len()).any(|v| !needed[v] && !units[v].small && units[v].key < units[u].key)
+}
+
+/// Lets large updates follow the last of what they wait for: so do the guards, and the small kernels that either needs.
+fn hurry(net: &Net, units: &mut [Unit], next: &[Vec<(usize, usize)>], early: &[bool], first_guard: usize) {
+    let data = data_edges(net, units);
+    let order = topological(&data);
+    let mut before: Vec<bool> = (0..units.len()).map(|u| early[u] || u >= first_guard).collect();
+    for &u in order.iter().rev() {
+        before[u] |= data[u].iter().any(|&v| before[v]);
+    }
+    let mut last = vec![0usize; units.len()];
+    for &u in &order {
+        if before[u] && !early[u] && (units[u].small || u >= first_guard) {
+            units[u].key = units[u].key.min(last[u]);
+            units[u].small = false;
+        }
+        let key = units[u].key;
+        data[u].iter().for_each(|&v| last[v] = last[v].max(key));
+    }
+    let mut last = vec![0usize; units.len()];
+    for (u, list) in next.iter().enumerate().filter(|(u, _)| !early[*u]) {
+        list.iter().for_each(|&(v, _)| last[v] = last[v].max(units[u].key));
+    }
+    (0..units.len()).filter(|&u| early[u]).for_each(|u| units[u].key = last[u]);
+}
+
+/// Units in an order in which each comes after what it depends on.
+fn topological(next: &[Vec<usize>]) -> Vec<usize> {
+    let mut degree = vec![0usize; next.len()];
+    next.iter().flatten().for_each(|&v| degree[v] += 1);
+    let mut todo: Vec<usize> = (0..next.len()).filter(|&u| degree[u] == 0).collect();
+    let mut at = 0;
+    while at < todo.len() {
+        for &v in &next[todo[at]] {
+            degree[v] -= 1;
+            if degree[v] == 0 {
+                todo.push(v);
+            }
+        }
+        at += 1;
+    }
+    assert!(todo.len() == next.len(), "compiler bug: kernels that wait for each other");
+    todo
 }
 
 /// Units that can run now. Small kernels wait until nothing else can run, and then run in a row, so that few remain after joining.
@@ -215,10 +279,11 @@ pub(crate) fn order(
         }
         clear
     });
-    // Results that only overwrite inputs wait until the rest is done.
+    bring_back_late(net, &mut units);
+    // Results that only overwrite inputs wait until the rest is done, unless they are large: then what they are made of had better go.
+    let mut early = vec![false; units.len()];
     for claim in claims.iter().filter(|c| c.input.is_some()) {
-        let unit = &mut units[claim.unit];
-        unit.key = unit.key.max(net.nodes.len() + claim.node);
+        early[claim.unit] |= claim.bytes >= EARLY;
     }
     let first_guard = units.len();
     for guarded in &guards {
@@ -239,6 +304,18 @@ pub(crate) fn order(
     }
     let mut degree = vec![0usize; units.len()];
     next.iter().flatten().for_each(|&(v, _)| degree[v] += 1);
+    early.resize(units.len(), false);
+    if early.contains(&true) {
+        let data = data_edges(net, &units);
+        early = (0..units.len()).map(|u| early[u] && outruns(&units[..first_guard], &data, u)).collect();
+    }
+    for claim in claims.iter().filter(|c| c.input.is_some() && !early[c.unit]) {
+        let unit = &mut units[claim.unit];
+        unit.key = unit.key.max(net.nodes.len() + claim.node);
+    }
+    if early.contains(&true) {
+        hurry(net, &mut units, &next, &early, first_guard);
+    }
     let mut ready = Ready::default();
     (0..units.len()).filter(|&u| degree[u] == 0).for_each(|u| ready.push(&units[u], u));
     let mut given_up = vec![false; claims.len()];

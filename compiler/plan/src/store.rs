@@ -50,6 +50,8 @@ pub(crate) struct Store {
     pub costs: Vec<Cost>,
     known_kernels: FxHashMap<Kernel, usize>,
     pub origins: Origins,
+    /// Arrays that leave memory, by the nodes of the outermost block that say so.
+    pub swapped: Vec<usize>,
     loops: usize,
 }
 

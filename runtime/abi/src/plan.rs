@@ -220,6 +220,20 @@ pub enum LibOp {
         /// The number, if it is known.
         number: Option<u32>,
     },
+    /// Begins to write the first operand to a file, out of whose way it may then go: operand an array, result a byte that says so to what comes after.
+    SwapOut {
+        /// Which array of the plan's.
+        slot: usize,
+        /// Its bytes.
+        bytes: usize,
+    },
+    /// Brings it back: operand that byte, result the array.
+    SwapIn {
+        /// Which array of the plan's.
+        slot: usize,
+        /// Its bytes.
+        bytes: usize,
+    },
     /// A numerical call: operands as [`LibCall`] lists them (the matrix of [`LibCall::LuSolve`] left out), then results.
     Call {
         /// Which.

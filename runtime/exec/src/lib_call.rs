@@ -27,6 +27,7 @@ pub unsafe fn run(pool: &Pool, op: &LibOp, dtype: DType, buffers: *const *mut u8
                 words_from(key, start + begin as u64, part);
             });
         }
+        LibOp::SwapOut { .. } | LibOp::SwapIn { .. } => panic!("compiler bug: arrays that leave memory are the program's"),
         LibOp::RandomFold { place, number } => {
             // SAFETY: a key of two words, a number of one unless it is known, and a result of two words.
             unsafe {

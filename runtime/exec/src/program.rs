@@ -1,7 +1,7 @@
 //! A compiled plan bound to memory.
 
 use crate::gemm::PreparedGemm;
-use crate::offload::{Engine, Failure, Moved, Options, Scratch, Stored, run_kernel};
+use crate::offload::{Engine, Failure, Moved, Options, Scratch, Stored, Swapper, Throttle, run_kernel, swap};
 use crate::pool::Pool;
 use crate::{conv, lib_call};
 use optc_abi::offload::Touch;
@@ -12,6 +12,7 @@ use optc_abi::{DType, Tensor};
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::ffi::c_void;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,10 @@ struct Context {
     /// Inputs that live in files; used by the thread that runs the plan alone.
     offload: UnsafeCell<Option<Engine>>,
     scratch: UnsafeCell<Scratch>,
+    /// Arrays that leave memory within a step; likewise.
+    swapper: UnsafeCell<Option<Swapper>>,
+    /// Copies of these arrays where there is no file for them.
+    kept: UnsafeCell<Vec<Vec<u8>>>,
     gemms: Vec<PreparedGemm>,
     convs: Vec<Conv>,
     libs: Vec<(LibOp, DType)>,
@@ -77,6 +82,7 @@ pub struct Program {
     unsettled: Option<Duration>,
     /// Bytes of the arena and of inputs updated in place that large pages would suit.
     large: usize,
+    throttle: Option<Arc<Throttle>>,
     /// Keeps the machine code alive.
     _code: Arc<dyn Any + Send + Sync>,
 }
@@ -93,6 +99,8 @@ impl Program {
             status: UnsafeCell::default(),
             offload: UnsafeCell::default(),
             scratch: UnsafeCell::default(),
+            swapper: UnsafeCell::default(),
+            kept: UnsafeCell::default(),
             gemms: Vec::new(),
             convs: Vec::new(),
             libs: Vec::new(),
@@ -117,7 +125,7 @@ impl Program {
         let large = updated(&plan).map(|(_, bytes)| bytes).chain([plan.arena_bytes]).filter(|bytes| *bytes >= LARGE).sum();
         let unsettled = (large > 0).then_some(Duration::ZERO);
         let loops = plan.code.iter().any(|i| matches!(i, Instr::Loop { .. }));
-        let program = Program { plan, entry, context: Box::new(context), bases, arena, unsettled, large, _code: code };
+        let program = Program { plan, entry, context: Box::new(context), bases, arena, unsettled, large, throttle: None, _code: code };
         if loops {
             // One run may be all there is, and goes over the arena many times.
             pages::prefer_large(program.arena.as_ptr(), program.arena_bytes());
@@ -184,18 +192,42 @@ impl Program {
     /// # Errors
     /// A file that cannot be opened.
     pub fn offload(&mut self, stored: Vec<Stored>, options: &Options) -> Result<(), Failure> {
-        *self.context.offload.get_mut() = Some(Engine::new(&self.plan, stored, options)?);
+        let throttle = self.throttle(options);
+        *self.context.offload.get_mut() = Some(Engine::new(&self.plan, stored, options, throttle)?);
         Ok(())
+    }
+
+    /// Bytes of the file for [`Program::swap`]; 0 if nothing leaves memory.
+    pub fn swapped_bytes(&self, options: &Options) -> u64 {
+        swap::bytes(&self.plan, options)
+    }
+
+    /// Where arrays go that leave memory within a step: to a file of at least [`Program::swapped_bytes`], which nothing else uses. Without
+    /// one they are copied to memory and back.
+    ///
+    /// # Errors
+    /// A file that cannot be opened.
+    pub fn swap(&mut self, path: &Path, options: &Options) -> Result<(), Failure> {
+        let throttle = self.throttle(options);
+        *self.context.swapper.get_mut() = Some(Swapper::new(&self.plan, path, options, throttle)?);
+        Ok(())
+    }
+
+    /// The pace of all that this program moves.
+    fn throttle(&mut self, options: &Options) -> Arc<Throttle> {
+        self.throttle.get_or_insert_with(|| Arc::new(Throttle::new(options.throttle))).clone()
     }
 
     /// What was moved between memory and files so far.
     pub fn moved(&mut self) -> Moved {
-        self.context.offload.get_mut().as_ref().map_or_else(Moved::default, Engine::moved)
+        let streamed = self.context.offload.get_mut().as_ref().map_or_else(Moved::default, Engine::moved);
+        streamed.and(self.context.swapper.get_mut().as_ref().map_or_else(Moved::default, Swapper::moved))
     }
 
     /// Why the last run ended with [`status::STORAGE`].
     pub fn take_failure(&mut self) -> Option<Failure> {
-        self.context.offload.get_mut().as_mut().and_then(Engine::take_failure)
+        let swapper = self.context.swapper.get_mut().as_mut().and_then(Swapper::take_failure);
+        self.context.offload.get_mut().as_mut().and_then(Engine::take_failure).or(swapper)
     }
 
     /// Runs once on the bound memory.
@@ -223,6 +255,9 @@ impl Program {
         if self.context.offload.get_mut().as_mut().is_some_and(|engine| !engine.begin()) {
             return Err(RunError { status: Status { code: status::STORAGE, origin: -1, ..Status::default() }, span: None });
         }
+        if let Some(swapper) = self.context.swapper.get_mut() {
+            swapper.begin();
+        }
         let start = self.unsettled.map(|_| Instant::now());
         // SAFETY: the bases are as the compiled plan expects them.
         let code = unsafe { (self.entry)(&table, self.bases.as_ptr()) };
@@ -238,7 +273,9 @@ impl Program {
         } else if status.origin == WRITTEN_ORIGIN as i32 {
             status.code = if code == status::OK { status::WRITTEN } else { code };
         }
-        if self.context.offload.get_mut().as_mut().is_some_and(|engine| !engine.end()) {
+        let moved = self.context.offload.get_mut().as_mut().is_none_or(Engine::end);
+        let swapped = self.context.swapper.get_mut().as_mut().is_none_or(Swapper::end);
+        if !moved || !swapped {
             status.code = status::STORAGE;
         }
         if status.code == status::OK {
@@ -366,6 +403,23 @@ unsafe extern "C" fn lib_entry(ctx: *mut c_void, index: i64, buffers: *const *mu
     unsafe {
         let context = &*ctx.cast::<Context>();
         let (op, dtype) = &context.libs[index as usize];
+        match (op, &mut *context.swapper.get()) {
+            (LibOp::SwapOut { slot, .. }, Some(swapper)) => return swapper.out(*slot, *buffers),
+            (LibOp::SwapIn { slot, .. }, Some(swapper)) => return swapper.back(*slot, *buffers.add(1)),
+            (LibOp::SwapOut { slot, bytes }, None) => {
+                let kept = &mut *context.kept.get();
+                kept.resize(kept.len().max(slot + 1), Vec::new());
+                kept[*slot].clear();
+                kept[*slot].extend_from_slice(std::slice::from_raw_parts(*buffers, *bytes));
+                return;
+            }
+            (LibOp::SwapIn { slot, bytes }, None) => {
+                let kept = &(&*context.kept.get())[*slot];
+                std::ptr::copy_nonoverlapping(kept.as_ptr(), *buffers.add(1), *bytes);
+                return;
+            }
+            _ => {}
+        }
         lib_call::run(&context.pool, op, *dtype, buffers);
     }
 }

@@ -486,10 +486,10 @@ impl Evaluator<'_> {
                         let what = crate::tree::describe(&value);
                         let message = format!("`{}` of `{}` is a number, this is {what}", param.name.text, item.name.text);
                         let d = Diagnostic::error(Code("E0333"), arg.expr.span, message).label(param.span, "declared here");
-                        return self.fail(if matches!(value, Value::Optimizer(_)) {
-                            d.help("a chain runs two: `a |> b`; a wrapper takes an optimizer: `lookahead(a)`")
-                        } else {
-                            d
+                        return self.fail(match (&value, &arg.expr.kind) {
+                            (Value::Optimizer(_), _) => d.help("a chain runs two: `a |> b`; a wrapper takes an optimizer: `lookahead(a)`"),
+                            (Value::Fn(_), ExprKind::Name(f)) => d.help(format!("a schedule with arguments is called: `{f}(…)`")),
+                            _ => d,
                         });
                     }
                     self.hyper_value(scope, param, value, arg.expr.span, stage, item)?

@@ -262,7 +262,7 @@ fn run_loop<W: Watch>(
 fn array(op: &Op, x: &[Rc<Value>], ty: &Ty, rounding: Rounding) -> Result<Value, String> {
     let mut value = match op {
         Op::Const(t) => Value { ty: ty.clone(), data: Data::of(t) },
-        Op::StopGradient | Op::Reshape => Value { ty: ty.clone(), data: x[0].data.clone() },
+        Op::StopGradient | Op::Swap | Op::Reshape => Value { ty: ty.clone(), data: x[0].data.clone() },
         Op::Iota { .. } | Op::Broadcast { .. } | Op::Permute { .. } | Op::Slice { .. } | Op::Pad { .. } | Op::Flip { .. } => {
             movement::rearrange(op, x, ty)
         }

@@ -107,6 +107,7 @@ fn head(graph: &Graph, op: &Op, options: PrintOptions, out: &mut String) {
         Op::Bitcast => write!(out, "bitcast"),
         Op::Reshape => write!(out, "reshape"),
         Op::StopGradient => write!(out, "stop_gradient"),
+        Op::Swap => write!(out, "swap"),
         Op::RandomBits { start } => write!(out, "random_bits start={start}"),
         Op::RandomFold { place } => write!(out, "random_fold place={place}"),
         Op::Reduce { kind, axes } => write!(out, "reduce kind={} axes={axes:?}", reduce_name(*kind)),

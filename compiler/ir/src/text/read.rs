@@ -444,6 +444,7 @@ fn build(name: &str, p: &mut Parts) -> Result<Op, String> {
         "bitcast" => Op::Bitcast,
         "reshape" => Op::Reshape,
         "stop_gradient" => Op::StopGradient,
+        "swap" => Op::Swap,
         "random_bits" => Op::RandomBits { start: p.int("start")? as u64 },
         "random_fold" => Op::RandomFold { place: u32::try_from(p.int("place")?).map_err(|e| e.to_string())? },
         "reduce" => Op::Reduce { kind: p.reduce()?, axes: p.axes("axes")? },

@@ -23,7 +23,7 @@ impl Batcher {
                 let operands: Vec<NodeId> = x.iter().map(|v| self.spread(*v, o).node).collect();
                 return Some(self.g.push(Op::Concat { axis: axis + 1 }, operands, NodeTy::Array(ty), o));
             }
-            Op::Cast | Op::Bitcast | Op::Reshape | Op::StopGradient => node.op.clone(),
+            Op::Cast | Op::Bitcast | Op::Reshape | Op::StopGradient | Op::Swap => node.op.clone(),
             Op::Reduce { kind, axes } => Op::Reduce { kind: *kind, axes: next(axes) },
             Op::ArgReduce { max, axis } => Op::ArgReduce { max: *max, axis: axis + 1 },
             Op::Scan { kind, axis, reverse } => Op::Scan { kind: *kind, axis: axis + 1, reverse: *reverse },

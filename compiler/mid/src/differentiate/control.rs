@@ -6,8 +6,9 @@ use super::cut::{depends, derived, extract};
 use super::linearize::{Linearizer, Mode, Results, linearize};
 use super::replay::replayed;
 use super::residual::{Access, Policy, choose};
+use super::swap;
 use super::{DiffError, vjp};
-use optc_ir::graph::{CallOp, Graph, LoopOp, NodeId, Op, Origin, Ty};
+use optc_ir::graph::{CallOp, Graph, LoopOp, NodeId, Op, Origin, SWAPPED, Ty};
 use std::sync::Arc;
 
 impl Linearizer {
@@ -110,7 +111,7 @@ impl Linearizer {
             i if scans.contains(&i) => Access::Varying,
             _ => Access::Invariant,
         };
-        let policy = Policy { hoist: l.trip != Some(0), keep_nothing: l.trip.is_none() };
+        let policy = Policy { hoist: l.trip != Some(0), keep_nothing: l.trip.is_none(), any_map: false };
         let kept = choose(&g, &linear, &tangent_outputs, access, policy);
         if l.trip.is_none() && !kept.saved.is_empty() {
             let values = self.g.loop_results(l.clone(), &[&trip, x].concat(), origin);
@@ -214,7 +215,7 @@ impl Linearizer {
         let mut free: Vec<usize> = Vec::new();
         for (side, (b, roots)) in branches.iter().zip(&tangent_outputs).enumerate() {
             let linear = depends(&b.g, b.input_tangents.iter().flatten().copied());
-            let kept = choose(&b.g, &linear, roots, |_| Access::Varying, Policy { hoist: false, keep_nothing: false });
+            let kept = choose(&b.g, &linear, roots, |_| Access::Varying, Policy { hoist: false, keep_nothing: false, any_map: false });
             free.extend(b.inputs.iter().enumerate().filter(|(_, id)| kept.free.contains(id)).map(|(i, _)| i));
             for id in kept.saved {
                 let wanted = match b.outputs.iter().position(|&out| out == id) {
@@ -286,6 +287,9 @@ impl Linearizer {
         let tangent_args: Vec<NodeId> = t.iter().flatten().copied().collect();
         let Some(rule) = &c.vjp else {
             let mut lin = linearize(&c.body, &on, wanted, self.mode)?;
+            if c.name == SWAPPED && self.mode == Mode::Split {
+                lin = swap::residuals(lin);
+            }
             lin.g.outputs = lin.outputs.iter().chain(lin.output_tangents.iter().flatten()).copied().collect();
             let mut values = self.g.inline(&lin.g, &[x, &tangent_args].concat(), "");
             let mut derivatives = values.split_off(wanted.len()).into_iter();

@@ -135,6 +135,8 @@ impl Linearizer {
         };
         match &node.op {
             Op::Map(op) => self.map(*op, x, t, z, o),
+            // Tangents are where they are.
+            Op::Swap => t[0],
             Op::Cast
             | Op::Reshape
             | Op::Broadcast { .. }

@@ -22,6 +22,7 @@ mod linearize;
 mod replay;
 mod residual;
 pub mod scalar;
+mod swap;
 #[cfg(test)]
 mod tests;
 mod transpose;

@@ -38,6 +38,8 @@ pub struct Policy {
     pub hoist: bool,
     /// Whether nothing can be kept, so that everything that does not depend on carried values is computed anew.
     pub keep_nothing: bool,
+    /// Whether keeping costs more than any elementwise work.
+    pub any_map: bool,
 }
 
 /// Chooses the residuals of the linear nodes that `roots` need. `access` tells of every input that is not linear.
@@ -116,7 +118,7 @@ impl Hand<'_> {
         for id in self.g.ids() {
             let k = id.index();
             let node = self.g.node(id);
-            let simple = || cheap(&node.op) && node.operands.iter().all(|o| self.ready[o.index()]);
+            let simple = || self.cheap(&node.op) && node.operands.iter().all(|o| self.ready[o.index()]);
             let ready = match self.worst[k] {
                 _ if self.linear[k] => false,
                 _ if self.saved[k] => true,
@@ -128,27 +130,39 @@ impl Hand<'_> {
         }
     }
 
+    fn cheap(&self, op: &Op) -> bool {
+        cheap(op) || (self.policy.any_map && matches!(op, Op::Map(_)))
+    }
+
     /// The value to keep for the sake of `id`: that from which it follows by cheap work, if there is just one and it is no
-    /// larger. So the derivative `z (1 - z)` of a sigmoid keeps z, which other derivatives need too.
+    /// larger. So the derivative `z (1 - z)` of a sigmoid keeps z, which other derivatives need too. Where any elementwise work is cheap and there are several, the
+    /// earliest value that all of it goes through: of an activation of `x w + b` its argument.
     fn source(&self, id: NodeId) -> NodeId {
+        let bytes = |id: NodeId| self.g.ty(id).len() * self.g.ty(id).dtype.size();
         let mut missing = vec![false; id.index() + 1];
         missing[id.index()] = true;
         let mut sources = Vec::new();
+        // Values still to be looked at.
+        let (mut open, mut neck) = (1, id);
         for k in self.g.ids().rev().filter(|k| k.index() <= id.index()) {
             if !missing[k.index()] {
                 continue;
             }
-            if cheap(&self.g.node(k).op) {
+            if open == 1 && sources.is_empty() && bytes(k) <= bytes(id) {
+                neck = k;
+            }
+            open -= 1;
+            if self.cheap(&self.g.node(k).op) {
                 for o in self.g.node(k).operands.iter().filter(|o| !self.ready[o.index()]) {
-                    missing[o.index()] = true;
+                    open += usize::from(!std::mem::replace(&mut missing[o.index()], true));
                 }
             } else {
                 sources.push(k);
             }
         }
-        let bytes = |id: NodeId| self.g.ty(id).len() * self.g.ty(id).dtype.size();
         match sources[..] {
             [one] if bytes(one) <= bytes(id) => one,
+            _ if self.policy.any_map => neck,
             _ => id,
         }
     }

@@ -137,7 +137,14 @@ impl<'a> Builder<'a> {
             Op::Reduce { .. } | Op::ArgReduce { .. } | Op::Scan { .. } => &[reductions::MOVES],
             Op::Dot(_) => &[products::MOVES],
             Op::StopGradient => return Some(operands[0]),
-            Op::Input { .. } | Op::Conv { .. } | Op::Lib(_) | Op::Result { .. } | Op::Loop(_) | Op::Cond { .. } | Op::Call(_) => {
+            Op::Input { .. }
+            | Op::Swap
+            | Op::Conv { .. }
+            | Op::Lib(_)
+            | Op::Result { .. }
+            | Op::Loop(_)
+            | Op::Cond { .. }
+            | Op::Call(_) => {
                 return None;
             }
             Op::Gather { .. } | Op::Scatter { .. } => &[movement::MOVES, indexing::MOVES],

@@ -2,6 +2,7 @@
 
 use super::disk::{BLOCK, Disk};
 use super::jobs::{Job, Jobs, Window, cut};
+use super::throttle::Throttle;
 use super::{Failure, Moved, Options, Stored};
 use memmap2::MmapMut;
 use optc_abi::plan::Plan;
@@ -46,9 +47,7 @@ struct Shared {
     memory: Pieces,
     state: Mutex<State>,
     change: Condvar,
-    throttle: Option<f64>,
-    /// Of reading and writing.
-    paces: [Mutex<Pace>; 2],
+    throttle: Arc<Throttle>,
 }
 
 /// Memory for chunks.
@@ -75,7 +74,7 @@ pub(crate) struct Engine {
 
 impl Engine {
     /// Opens the files and starts the threads.
-    pub fn new(plan: &Plan, stored: Vec<Stored>, options: &Options) -> Result<Engine, Failure> {
+    pub fn new(plan: &Plan, stored: Vec<Stored>, options: &Options, throttle: Arc<Throttle>) -> Result<Engine, Failure> {
         let mut file_of = vec![None; plan.inputs.len()];
         let mut files = Vec::new();
         for s in stored {
@@ -107,8 +106,7 @@ impl Engine {
             memory: Pieces { pages, size },
             state: Mutex::new(state),
             change: Condvar::new(),
-            throttle: options.throttle.filter(|t| *t > 0.0),
-            paces: Default::default(),
+            throttle,
         });
         let mut engine = Engine { shared, threads: Vec::new(), start: Instant::now(), carried: vec![Vec::with_capacity(BLOCK); inputs] };
         let readers = std::iter::repeat_n(("optc-read", read as fn(&Shared)), READERS);
@@ -280,42 +278,8 @@ impl Shared {
                 Err(e) => return (start.elapsed(), Err(e)),
             }
         }
-        if let Some(limit) = self.throttle {
-            let pace = &self.paces[usize::from(writing)];
-            let due = pace.lock().unwrap_or_else(std::sync::PoisonError::into_inner).due(start, bytes, limit);
-            std::thread::sleep(due.saturating_duration_since(Instant::now()));
-            pace.lock().unwrap_or_else(std::sync::PoisonError::into_inner).awake = Some(Instant::now());
-        }
+        self.throttle.wait(writing, start, bytes);
         (start.elapsed(), Ok(bytes))
-    }
-}
-
-/// When the next transfer may end.
-#[derive(Default)]
-struct Pace {
-    /// When the last one should have ended.
-    due: Option<Instant>,
-    /// When whoever waited for that woke up: waking up late is made up for, being idle is not.
-    awake: Option<Instant>,
-}
-
-/// Most time that is made up for.
-const MADE_UP: Duration = Duration::from_millis(10);
-/// Time between two transfers up to which the second one follows the first.
-const FOLLOWS: Duration = Duration::from_millis(1);
-
-impl Pace {
-    /// When a transfer that began at `start` should end.
-    fn due(&mut self, start: Instant, bytes: u64, limit: f64) -> Instant {
-        let follows = self.awake.is_some_and(|awake| start.saturating_duration_since(awake) < FOLLOWS);
-        let begin = match self.due {
-            Some(due) if follows => due.max(start - MADE_UP),
-            Some(due) => due.max(start),
-            None => start,
-        };
-        let due = begin + Duration::from_secs_f64(bytes as f64 / limit);
-        self.due = Some(due);
-        due
     }
 }
 

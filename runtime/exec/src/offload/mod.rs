@@ -10,10 +10,14 @@ mod disk;
 mod engine;
 mod jobs;
 mod run;
+pub(crate) mod swap;
+mod throttle;
 
 pub use disk::BLOCK;
 pub(crate) use engine::Engine;
 pub(crate) use run::{Scratch, run_kernel};
+pub(crate) use swap::Swapper;
+pub(crate) use throttle::Throttle;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -57,6 +61,8 @@ pub struct Moved {
     pub read: u64,
     /// Bytes written in chunks.
     pub written: u64,
+    /// Bytes of them that left memory in a step to come back in it.
+    pub swapped: u64,
     /// Most bytes of chunks that were in memory at one time.
     pub peak: u64,
     /// Time of all steps, from their beginning until all was written.
@@ -69,6 +75,23 @@ pub struct Moved {
     pub computing: Duration,
     /// Time the computation waited for a chunk, or at the end of a step for the last ones to be written.
     pub waiting: Duration,
+}
+
+impl Moved {
+    /// What both have moved.
+    pub fn and(self, o: Moved) -> Moved {
+        Moved {
+            read: self.read + o.read,
+            written: self.written + o.written,
+            swapped: self.swapped + o.swapped,
+            peak: self.peak + o.peak,
+            stepping: self.stepping.max(o.stepping),
+            reading: self.reading + o.reading,
+            writing: self.writing + o.writing,
+            computing: self.computing + o.computing,
+            waiting: self.waiting + o.waiting,
+        }
+    }
 }
 
 /// Why an array in a file could not be used.
