@@ -387,11 +387,16 @@ impl Emitter<'_> {
         self.b.update(finite, seen);
     }
 
-    /// Reports a watched array that was not finite.
-    pub fn check(&mut self, finite: AccId) {
+    /// Reports a watched array of type `stored` that was not finite. What is noted may still have to be rounded to that type, and become infinite by that.
+    pub fn check(&mut self, finite: AccId, stored: DType) {
         let found = self.b.read(finite);
         let bad = if self.b.dtype(found) == DType::U32 {
-            let infinity = self.b.literal(DType::U32, 0.0, 0x7F80_0000);
+            let least = match stored {
+                DType::F16 => 0x477F_F000,
+                DType::BF16 => 0x7F7F_8000,
+                _ => 0x7F80_0000,
+            };
+            let infinity = self.b.literal(DType::U32, 0.0, least);
             self.b.map(ScalarOp::Le, DType::Bool, &[infinity, found])
         } else {
             self.b.map(ScalarOp::IsNan, DType::Bool, &[found])
@@ -434,7 +439,7 @@ impl Emitter<'_> {
     fn results(&mut self, stages: &[&Stage], accs: &[Accs], row: &Lin) {
         for (stage, acc) in stages.iter().zip(accs) {
             if let Some(finite) = acc.finite {
-                self.check(finite);
+                self.check(finite, self.net.nodes[stage.node].ty.dtype);
             }
             match acc.total {
                 Some(acc) => {

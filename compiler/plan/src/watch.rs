@@ -40,7 +40,7 @@ impl Block<'_> {
             let Ok(value) = e.emit(n, &Idx::Flat(at), None) else { panic!("compiler bug: an array in memory that is not read in order") };
             e.note(finite, value);
             e.b.close();
-            e.check(finite);
+            e.check(finite, net.nodes[n].ty.dtype);
             e.b.close();
             let emitted = finish(e, chunk_calls(len, 8), len, len as f64 * NS_PER_OP, format!("finite.{}", node_dims(net, n)), n);
             let unit = self.kernel_unit(emitted, net.nodes.len() + n);
