@@ -17,7 +17,9 @@ fn chain(g: &mut Graph, n: usize) {
     let mut kept = Vec::new();
     for _ in 0..4 {
         h = map(g, ScalarOp::Sin, &[h]);
+        // A mean: rounding does not grow.
         let whole = g.reduce(ReduceOp::Sum, h, &[0], O);
+        let whole = with(g, ScalarOp::Mul, whole, 1.0 / n as f64);
         let spread = g.broadcast(whole, &[], &[n], O);
         h = map(g, ScalarOp::Sub, &[h, spread]);
         kept.push(swapped(g, h));
