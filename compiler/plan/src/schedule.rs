@@ -156,13 +156,15 @@ fn bring_back_late(net: &Net, units: &mut [Unit]) {
     }
     let next = data_edges(net, units);
     let order = topological(&next);
-    let mut after: Vec<bool> = units.iter().map(|u| u.comes_back).collect();
+    let (mut alone, mut depends, mut on_others) = (vec![false; units.len()], vec![false; units.len()], vec![false; units.len()]);
     for &u in &order {
-        if after[u] {
-            next[u].iter().for_each(|&v| after[v] = true);
+        alone[u] = units[u].comes_back || (depends[u] && !on_others[u]);
+        for &v in &next[u] {
+            depends[v] = true;
+            on_others[v] |= !alone[u];
         }
     }
-    for &u in order.iter().rev().filter(|&&u| after[u]) {
+    for &u in order.iter().rev().filter(|&&u| alone[u]) {
         let wanted = next[u].iter().map(|&v| units[v].key).min();
         units[u].key = units[u].key.max(wanted.unwrap_or(0));
     }

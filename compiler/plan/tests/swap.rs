@@ -38,13 +38,13 @@ fn chain(g: &mut Graph, n: usize) {
 #[test]
 fn what_leaves_comes_back_late_and_unchanged() {
     let mut g = Graph::new();
-    chain(&mut g, 40_000);
+    chain(&mut g, 400_000);
     let planned = check_with(&g, &Config { swap: Some(1), ..Config::default() }, &inputs(&g));
     let mut order = Vec::new();
     for instr in &planned.plan.code {
         match instr {
             Instr::Lib { op: LibOp::SwapOut { slot, bytes }, .. } => {
-                assert_eq!(*bytes, 160_000);
+                assert_eq!(*bytes, 1_600_000);
                 order.push((true, *slot));
             }
             Instr::Lib { op: LibOp::SwapIn { slot, .. }, .. } => order.push((false, *slot)),
@@ -54,7 +54,7 @@ fn what_leaves_comes_back_late_and_unchanged() {
     let wanted: Vec<(bool, usize)> = (0..4).map(|k| (true, k)).chain((0..4).rev().map(|k| (false, k))).collect();
     assert_eq!(order, wanted, "{}", text(&planned));
     // Small ones stay, and so do all where none is to leave.
-    for swap in [Some(160_001), None] {
+    for swap in [Some(1_600_001), None] {
         let planned = check_with(&g, &Config { swap, ..Config::default() }, &inputs(&g));
         assert!(!planned.plan.code.iter().any(|i| matches!(i, Instr::Lib { .. })));
     }
