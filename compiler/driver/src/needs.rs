@@ -109,7 +109,7 @@ fn elementwise(graph: &Graph) -> bool {
             | Op::Reshape
             | Op::RandomBits { .. }
             | Op::RandomFold { .. } => true,
-            Op::StopGradient | Op::Result { .. } => true,
+            Op::StopGradient | Op::Swap | Op::Result { .. } => true,
             Op::Broadcast { .. } => node.operands.iter().all(|&o| small(&graph.node(o).ty)) || scalars(),
             Op::Cond { then, otherwise } => elementwise(then) && elementwise(otherwise),
             _ => scalars(),
