@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import re
 import sys
 import weakref
 from operator import is_
@@ -69,6 +68,8 @@ class Optimizer:
         outputs_first: bool = False,
         total_steps: int | None = None,
         _module: int | None = None,
+        _part: bool = False,
+        _axes: bool = False,
     ):
         taken = [(tuple(s.shape), _arrays.dtype_name(s.dtype)) if hasattr(s, "shape") else (tuple(int(n) for n in s), None) for s in shapes]
 
@@ -92,7 +93,7 @@ class Optimizer:
             {"name": n, "shape": s, "dtype": d, "gradient": g, "outputs_first": bool(outputs_first)}
             for n, s, d, g in zip(self.names, self.shapes, self._dtypes, self._grad_dtypes)
         ]
-        made = _lib.request(do="optimizer", rule=rule, file=file and str(file), module=_module, leaves=leaves, total_steps=total_steps)
+        made = _lib.request(do="optimizer", rule=rule, file=file and str(file), module=_module, leaves=leaves, total_steps=total_steps, part=_part, axes=_axes)
         self._handle = _lib.Handle(made["step"])
         self._states = [(s["leaf"], s["name"], s["dtype"], tuple(s["shape"])) for s in made["states"]]
         self._kept = [*self._states, (None, "step", "i32", ())]
@@ -104,7 +105,7 @@ class Optimizer:
         own: list[dict[str, str]] = [{} for _ in taken]
         for s in made["states"]:
             if s["leaf"] is not None:
-                own[s["leaf"]][s["name"]] = re.sub(r"^(?:(?:[a-z_]\w*\.)?\d+\.)+", "", s["name"])
+                own[s["leaf"]][s["name"]] = s["own"]
         self._short = [{n: x if list(names.values()).count(x) == 1 else n for n, x in names.items()} for names in own]
         self._full = {h["name"]: h["full"] for h in made["hyper"]}
         #: Hyperparameters that a step takes by name, and their values as the rule was written.
@@ -116,6 +117,8 @@ class Optimizer:
         self.has_weights: bool = made["has_eval"]
         #: Whether what a step makes of one leaf depends on others (a norm over all of them, a state that they share).
         self.couples_leaves: bool = made["couples_leaves"]
+        # Whether the rule is known not to care for the order of axes, so that `outputs_first` changes nothing.
+        self._blind_to_axes = bool(made["blind_to_axes"])
         self._places = {name: 1 + k for k, name in enumerate(self.hyperparameters)}
         self._scalars = ctypes.c_double * (1 + len(self._places))
         self._template = bytes(self._scalars(float("nan"), *self.hyperparameters.values()))

@@ -133,8 +133,12 @@ class Optimizer(torch.optim.Optimizer):
 
     def _look(self, constants: dict[str, Any]) -> _Compiled:
         """Takes from a step for all parameters what is so of the rule as a whole."""
-        self._first = self._options["outputs_first"]
-        compiled = self._compile(self._all(), constants)
+        #: Where the rule does not care for the order of axes, that of torch needs no other in memory.
+        self._first = False
+        compiled = self._compile(self._all(), constants, axes=self._options["outputs_first"])
+        if self._options["outputs_first"] and not compiled._blind_to_axes:
+            self._first = True
+            compiled = self._compile(self._all(), constants)
         self._needs_loss = compiled.needs_loss
         self._coupled = compiled.couples_leaves
         #: Whether all of a job have one count of steps: leaves that depend on each other, or states that all share.
@@ -163,7 +167,7 @@ class Optimizer(torch.optim.Optimizer):
                 found.append((p, names[k] if names else f"w{len(found)}"))
         return found
 
-    def _compile(self, leaves: list[tuple[Any, str]], constants: dict[str, Any]) -> _Compiled:
+    def _compile(self, leaves: list[tuple[Any, str]], constants: dict[str, Any], axes: bool = False) -> _Compiled:
         """The step for these parameters, from the store if it was compiled before."""
         dtypes = [p.grad.dtype if p.grad is not None else p.dtype for p, _ in leaves]
         text = self._rule.written(self._written | constants)
@@ -171,11 +175,12 @@ class Optimizer(torch.optim.Optimizer):
         known = self._store.get(key)
         if known is None:
             params = [p for p, _ in leaves]
+            part = len(params) < sum(len(group["params"]) for group in self.param_groups)
             for p, name in leaves:
                 _check(p, name)
             try:
                 options = {"file": self._rule.file, "outputs_first": self._first, "total_steps": self._options["total_steps"]}
-                known = _Compiled(text, params, names=[n for _, n in leaves], grad_dtype=dtypes, **options)
+                known = _Compiled(text, params, names=[n for _, n in leaves], grad_dtype=dtypes, _part=part, _axes=axes, **options)
             except SpecError as error:
                 if any(d.get("code") == "E0542" for d in error.diagnostics):
                     said = "\n\noptc.torch steps with gradients alone: a rule that evaluates the loss at other weights runs in a `train` of a spec (`optc.compile(…).train()`)"

@@ -37,6 +37,12 @@ pub struct Asked {
     module: Option<u64>,
     leaves: Vec<Leaf>,
     total_steps: Option<i64>,
+    /// Whether the leaves are some of those that the rule's groups are of.
+    #[serde(default)]
+    part: bool,
+    /// Whether it is to be said whether the rule cares for the order of axes.
+    #[serde(default)]
+    axes: bool,
 }
 
 /// Parts of an optimizer that can be run, by their numbers, with the addresses they take.
@@ -104,10 +110,17 @@ pub fn compile(asked: &Asked) -> Result<Value, Fault> {
         return Err(wrong("an optimizer needs leaves"));
     }
     let span = session.program.item(item).name().map_or(Span::default(), |n| n.span);
-    let program = {
+    let lowered = |leaves: &[AloneLeaf]| {
         let mut host = environment(&session, 1, true);
-        script::lower_optimizer(&session.program, item, &leaves, asked.total_steps, &session.settings, &mut host)
-            .map_err(|d| spec_fault(&d, &session.program.sources))?
+        script::lower_optimizer(&session.program, item, leaves, (asked.total_steps, !asked.part), &session.settings, &mut host)
+            .map_err(|d| spec_fault(&d, &session.program.sources))
+    };
+    let program = lowered(&leaves)?;
+    let blind = asked.axes && {
+        let mut other = leaves.clone();
+        other.iter_mut().for_each(|leaf| leaf.outputs_first = !leaf.outputs_first);
+        let other = lowered(&other)?;
+        if leaves[0].outputs_first { other.blind_to_axes(&program) } else { program.blind_to_axes(&other) }
     };
     if !program.changes_weights() {
         return Err(wrong(format!(
@@ -121,7 +134,7 @@ pub fn compile(asked: &Asked) -> Result<Value, Fault> {
         .iter()
         .zip(state_names(&program.states))
         .map(
-            |(s, short)| json!({ "full": s.full, "name": short, "leaf": s.leaf, "dtype": s.ty.dtype.name(), "shape": s.ty.shape.to_vec() }),
+            |(s, short)| json!({ "full": s.full, "name": short, "own": s.name, "leaf": s.leaf, "dtype": s.ty.dtype.name(), "shape": s.ty.shape.to_vec() }),
         )
         .collect();
     let hyper: Vec<Value> = program
@@ -133,7 +146,7 @@ pub fn compile(asked: &Asked) -> Result<Value, Fault> {
     let facts = json!({
         "states": states, "hyper": hyper, "needs_loss": program.needs_loss(), "draws": program.draws(),
         "begins_with_gradients": program.begins_with_gradients(), "has_eval": program.eval.is_some(),
-        "couples_leaves": program.couples_leaves(),
+        "couples_leaves": program.couples_leaves(), "blind_to_axes": asked.axes.then_some(blind),
     });
     let step = Step { program, session, span, names, parts: Default::default() };
     let mut reply = facts;

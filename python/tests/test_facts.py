@@ -6,12 +6,13 @@ import unittest
 import numpy as np
 
 import optc
+from optc._optimizer import Optimizer
 
 SHAPES = [(6, 4), (4,), (6, 4), (5, 3, 2)]
 RULES = [
     "adamw", "lamb", "lion", "adafactor", "prodigy", "dog", "muon", "shampoo", "adam_mini", "novograd", "nadam", "yogi", "sm3", "came", "adagc", "clip_by_global_norm(1.0) |> sgd(lr = 0.1)",
     "normalize() |> sgd(lr = 0.1)", "lookahead(inner = adam(), k = 2)", "apply_if_finite(inner = sgd(lr = 0.1))", "schedule_free(inner = adam())", "radam", "centralize() |> sgd(lr = 0.1)",
-    "adaptive_grad_clip(0.01) |> sgd(lr = 0.1)", "adanorm", "nero",
+    "adaptive_grad_clip(0.01) |> sgd(lr = 0.1)", '{ "w0": clip_by_global_norm(0.1) |> sgd(lr = 0.1), _: sgd(lr = 0.1) }', "adanorm", "nero",
 ]
 
 
@@ -22,7 +23,7 @@ def arrays(shapes, seed):
 
 def steps(rule, shapes, numbers, first, names):
     """Weights after four steps, and the states before; gradients go by the leaf's number."""
-    o = optc.optimizer(rule, shapes, np.float64, outputs_first=first, names=names, total_steps=10)
+    o = Optimizer(rule, shapes, np.float64, outputs_first=first, names=names, total_steps=10, _part=len(shapes) < len(SHAPES), _axes=True)
     w = [arrays(SHAPES, 0)[k] for k in numbers]
     kept = o.init(w, [arrays(SHAPES, 1)[k] for k in numbers])
     begun = [{names[n]: x.copy() for n, x in own.items()} for names, own in zip(o._short, kept.leaves)]
@@ -32,12 +33,12 @@ def steps(rule, shapes, numbers, first, names):
 
 
 class Facts(unittest.TestCase):
-    def test_leaves_that_depend_on_each_other(self):
+    def test_leaves_that_depend_on_each_other_and_axes_that_are_told_apart(self):
         rules = RULES
         if os.environ.get("OPTC_ALL_RULES"):
             rules = list(optc.list_optimizers())
         names = [f"w{k}" for k in range(len(SHAPES))]
-        found = {"coupled": 0, "apart": 0}
+        found = {"coupled": 0, "apart": 0, "axes": 0}
         for rule in rules:
             with self.subTest(rule=rule):
                 try:
@@ -56,6 +57,10 @@ class Facts(unittest.TestCase):
                         found["apart"] += 1
                         for k, x in zip(numbers, alone):
                             np.testing.assert_allclose(x, w[k], rtol=1e-12, atol=1e-14)
+                if o._blind_to_axes:
+                    found["axes"] += 1
+                    for x, y in zip(steps(rule, SHAPES, range(4), True, names)[1], w):
+                        np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-12)
         self.assertTrue(all(n >= 4 for n in found.values()), found)
 
 

@@ -174,7 +174,7 @@ pub fn lower_call<'p>(
     Ok(out.expect("lowering succeeded"))
 }
 
-/// Lowers an optimizer of the spec, all of whose parameters have defaults, for leaves that come from outside.
+/// Lowers an optimizer of the spec, all of whose parameters have defaults, for leaves that come from outside; `whole` is whether these are all leaves there are.
 ///
 /// # Errors
 /// All that was found wrong.
@@ -182,7 +182,7 @@ pub fn lower_optimizer<'p>(
     program: &'p Program,
     item: ItemRef,
     leaves: &[AloneLeaf],
-    total_steps: Option<i64>,
+    (total_steps, whole): (Option<i64>, bool),
     settings: &'p RunSettings,
     host: &'p mut dyn HostEnv,
 ) -> Result<AloneProgram, Vec<Diagnostic>> {
@@ -190,7 +190,7 @@ pub fn lower_optimizer<'p>(
     let span = program.item(item).name().map_or(Span::default(), |n| n.span);
     let optimizer = OptimizerValue::Single { item, args: Vec::new(), span };
     let mut out = None;
-    let result = ev.lower_alone(&optimizer, leaves, total_steps, span).map(|lowered| out = Some(lowered));
+    let result = ev.lower_alone(&optimizer, leaves, (total_steps, whole), span).map(|lowered| out = Some(lowered));
     finish(ev, result)?;
     Ok(out.expect("lowering succeeded"))
 }

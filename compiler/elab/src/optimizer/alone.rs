@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::train::{FOLD_OPTIMIZER, FOLD_STEP, RUN_PLACE};
-use optc_ir::graph::{Graph, Op};
+use optc_ir::graph::{Graph, NodeTy, Op};
 use optc_ir::{ScalarOp, Ty};
 
 /// A weight that comes from outside.
@@ -143,6 +143,15 @@ impl AloneProgram {
         let own = |output: usize, leaf: usize| [Leaves::None, Leaves::One(leaf)].contains(&of[self.step.outputs[output].index()]);
         !((0..n).all(|k| own(k, k)) && (0..count).all(|k| self.states[k].leaf.is_none_or(|leaf| own(n + k, leaf))))
     }
+    /// Whether another lowering, whose leaves have their axes in another order, computes the same, so that the rule does not care for that order: it is elementwise, or takes
+    /// norms of whole leaves. This one's leaves have them as they are stored.
+    pub fn blind_to_axes(&self, other: &AloneProgram) -> bool {
+        let graphs = |p: &AloneProgram| [Some(p.init.clone()), Some(p.step.clone()), p.eval.clone()];
+        graphs(self).into_iter().zip(graphs(other)).all(|pair| match pair {
+            (Some(own), Some(others)) => !tells_axes_apart(&own) && operations(&own) == operations(&others),
+            (own, others) => own.is_none() && others.is_none(),
+        })
+    }
     /// The output that must be finite before anything is overwritten.
     pub fn guard(&self) -> Option<usize> {
         (!self.ranged.is_empty()).then_some(self.leaves + self.states.len() + 1 + self.ranged.len())
@@ -161,6 +170,46 @@ impl AloneProgram {
     }
 }
 
+/// Whether anything in a graph depends on where an element lies in an array of two axes or more.
+fn tells_axes_apart(graph: &Graph) -> bool {
+    let live = graph.live();
+    let array = |ty: &NodeTy| match ty {
+        NodeTy::Array(ty) => ty.shape.iter().filter(|n| **n != 1).count() > 1,
+        NodeTy::Tuple(all) => all.iter().any(|ty| ty.shape.iter().filter(|n| **n != 1).count() > 1),
+    };
+    graph.ids().filter(|id| live[id.index()]).any(|id| {
+        let node = graph.node(id);
+        let operand = |k: usize| &graph.node(node.operands[k]).ty;
+        if !array(&node.ty) && node.operands.iter().all(|o| !array(&graph.node(*o).ty)) {
+            return false;
+        }
+        match &node.op {
+            Op::Input { .. } | Op::Map(_) | Op::Cast | Op::Bitcast | Op::StopGradient | Op::Result { .. } => false,
+            Op::Broadcast { .. } => !matches!(operand(0), NodeTy::Array(ty) if ty.shape.iter().product::<usize>() == 1),
+            Op::Reduce { axes, .. } => !matches!(operand(0), NodeTy::Array(ty) if ty.shape.len() == axes.len()),
+            Op::Cond { then, otherwise } => tells_axes_apart(then) || tells_axes_apart(otherwise),
+            Op::Call(call) => tells_axes_apart(&call.body),
+            _ => true,
+        }
+    })
+}
+
+/// The operations of a graph, apart from changes of the order of axes, and its constants. A factor that is computed of extents is one of these.
+fn operations(graph: &Graph) -> Vec<String> {
+    let live = graph.live();
+    let mut found: Vec<String> = graph
+        .ids()
+        .filter(|id| live[id.index()])
+        .filter_map(|id| match &graph.node(id).op {
+            Op::Input { .. } | Op::Permute { .. } => None,
+            Op::Const(x) => Some(format!("{:?} {:?}", x.dtype, x.bytes())),
+            op => Some(format!("{op:?}")),
+        })
+        .collect();
+    found.sort();
+    found
+}
+
 impl Evaluator<'_> {
     /// Lowers an optimizer for leaves that come from outside. It draws as in a run with the same key.
     ///
@@ -170,7 +219,7 @@ impl Evaluator<'_> {
         &mut self,
         optimizer: &OptimizerValue,
         leaves: &[AloneLeaf],
-        total_steps: Option<i64>,
+        (total_steps, whole): (Option<i64>, bool),
         span: Span,
     ) -> Eval<AloneProgram> {
         let mode = std::mem::replace(&mut self.mode, Mode::Lower);
@@ -178,7 +227,7 @@ impl Evaluator<'_> {
         let float = if leaves.iter().any(|l| l.weight.dtype == DType::F64) { DType::F64 } else { DType::F32 };
         let result = self.isolated(RUN_PLACE, None, |ev| {
             ev.with_float(float, |ev| {
-                let alone = Alone { optimizer, leaves, total_steps, span };
+                let alone = Alone { optimizer, leaves, total_steps, whole, span };
                 let (init, states) = ev.alone_init(&alone)?;
                 let (step, (hyper, limits), ranged, has_eval) = ev.alone_step(&alone, &states)?;
                 let eval = if has_eval { Some(ev.alone_eval(&alone, &states)?) } else { None };
@@ -318,6 +367,7 @@ struct Alone<'a> {
     optimizer: &'a OptimizerValue,
     leaves: &'a [AloneLeaf],
     total_steps: Option<i64>,
+    whole: bool,
     span: Span,
 }
 
@@ -343,7 +393,7 @@ impl Alone<'_> {
             states,
             key,
             prefix: String::new(),
-            all_leaves: true,
+            all_leaves: self.whole,
             loss: None,
         }
     }

@@ -87,7 +87,8 @@ impl Evaluator<'_> {
             owner.push(groups.iter().position(|group| matches(&group.key, &member.leaf)));
         }
         // While checking, an item is seen on one leaf that stands for any.
-        let all_known = !self.checking() || self.opt_run().inputs.all_leaves;
+        let whole = self.opt_run().inputs.all_leaves;
+        let all_known = !self.checking() || whole;
         if all_known {
             if let Some(k) = owner.iter().position(Option::is_none) {
                 return self.fail(
@@ -95,7 +96,7 @@ impl Evaluator<'_> {
                         .help("end with `_: …`; `_: none` leaves the others alone"),
                 );
             }
-            for group in groups {
+            for group in groups.iter().filter(|_| whole) {
                 if let Some(pattern) = unmatched(&group.key, &leaves, self.checking()) {
                     let d = Diagnostic::error(Code("E0541"), group.span, format!("no leaf has a name like `{pattern}`"));
                     let names: Vec<&str> = leaves.iter().map(|l| &*l.leaf.path).collect();
@@ -106,7 +107,7 @@ impl Evaluator<'_> {
                 }
             }
         }
-        if all_known && let Some((k, earlier)) = self.shadowed(groups, &leaves, &owner) {
+        if whole && let Some((k, earlier)) = self.shadowed(groups, &leaves, &owner) {
             let (key, first) = (&groups[k], &groups[earlier]);
             return self.fail(
                 Diagnostic::error(

@@ -82,7 +82,7 @@ pub struct OptInputs {
     pub inputs: Option<Array>,
     /// What stands in front of the numbers of the bodies, in the names of states and hyperparameters.
     pub prefix: String,
-    /// Whether `leaves` are all there are. While an item is checked, one stands for any.
+    /// Whether `leaves` are all there are. While an item is checked, one stands for any; a step may be lowered for some of the leaves, groups without leaves are then no mistake.
     pub all_leaves: bool,
     /// The step's loss at other weights, where there is a step.
     pub loss: Option<Rc<dyn StepLoss>>,
