@@ -42,7 +42,9 @@ class Transformations(unittest.TestCase):
             command = [os.environ["OPTC"], "build", "--optimizer", rule, "--name", name, "--emit", "jax", "--dtype", dtypes, "-o", cls.folder.name]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         sys.path.insert(0, cls.folder.name)
-        cls.rules = {name: getattr(importlib.import_module(f"{name}_optax"), name) for name in RULES}
+        modules = {name: importlib.import_module(f"{name}_optax") for name in RULES}
+        cls.rules = {name: getattr(module, name) for name, module in modules.items()}
+        cls.steps = {name: getattr(module, f"{name}_step") for name, module in modules.items()}
         draw = np.random.RandomState(0)
         cls.params = {"a": jnp.asarray(draw.randn(300, 17), jnp.float32), "b": [jnp.ones((5,)), None, jnp.float32(2.0)]}
 
@@ -90,6 +92,21 @@ class Transformations(unittest.TestCase):
                 signs = 2.1e-3 if name == "lion" else 3e-6
                 self.near(self.run_steps(rule(1e-3, native=True)), self.run_steps(rule(1e-3, native=False)), signs)
                 self.near(self.run_steps(rule(1e-3), jit=False), self.run_steps(rule(1e-3)), signs)
+
+    def test_whole_steps(self):
+        # Weights and states in place: what `update` and `apply_updates` do.
+        jax, jnp = self.jax, self.jnp
+        for name in ("adamw", "momentum", "averaged"):
+            for native in (True, False):
+                with self.subTest(name, native=native):
+                    tx, step = self.rules[name](1e-3), jax.jit(self.steps[name](1e-3, native=native), donate_argnums=(0, 2))
+                    params = jax.tree.map(lambda p: jnp.array(p, copy=True), self.params)
+                    state = tx.init(params)
+                    for t in range(20):
+                        gradients = jax.tree.map(lambda p: jnp.cos(3 * p + t), params)
+                        params, state = step(params, gradients, state)
+                    self.near(params, self.run_steps(tx, 20), 3e-6)
+                    self.assertEqual(int(state.count), 20)
 
     def test_signs(self):
         # A sign may flip where its argument is within rounding of 0: few do, and each is one step of 2 lr.

@@ -14,13 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-__all__ = ["@FUNCTION@", "@CLASS@State"]
+__all__ = ["@FUNCTION@", "@FUNCTION@_step", "@CLASS@State"]
 
 _LIBRARY = ctypes.CDLL(str(pathlib.Path(__file__).with_name("@LIBRARY@")))
 _TARGETS = {}
 for _suffix, _dtype in @SUFFIXES@:
-    _TARGETS[jnp.dtype(_dtype)] = f"optc_@NAME@_{_suffix}_delta_@FINGERPRINT@"
-    jax.ffi.register_ffi_target(_TARGETS[jnp.dtype(_dtype)], jax.ffi.pycapsule(getattr(_LIBRARY, f"@NAME@_{_suffix}_delta_xla")), platform="cpu")
+    for _kind in ("delta", "step"):
+        _TARGETS[jnp.dtype(_dtype), _kind] = f"optc_@NAME@_{_suffix}_{_kind}_@FINGERPRINT@"
+        jax.ffi.register_ffi_target(_TARGETS[jnp.dtype(_dtype), _kind], jax.ffi.pycapsule(getattr(_LIBRARY, f"@NAME@_{_suffix}_{_kind}_xla")), platform="cpu")
 
 # Whether each state is one number for the whole leaf.
 _SINGLE = @SINGLE@
@@ -54,17 +55,18 @@ def _kept(dtype):
     return tuple(jnp.promote_types(dtype, k) if jnp.issubdtype(k, jnp.floating) else k for k in _KEPT[jnp.dtype(jnp.float32)])
 
 
-def _rounded(w, g, results, states):
-    """The results in the types that the change and the states are kept in."""
-    return (results[0].astype(g.dtype), *(jnp.broadcast_to(r, s.shape).astype(s.dtype) for r, s in zip(results[1:], states)))
+def _rounded(like, results, states):
+    """The results in the types that they are kept in."""
+    return (results[0].astype(like.dtype), *(jnp.broadcast_to(r, s.shape).astype(s.dtype) for r, s in zip(results[1:], states)))
 
 
-def _written_out(t, hyper, leaves):
-    """The rule on all leaves, as `jax.numpy` has it: each leaf is (weight, gradient, states …)."""
+def _written_out(kind, t, hyper, leaves):
+    """The rule on all leaves, as `jax.numpy` has it: each leaf is (weight, gradient, states …). Gives the change (or the weight after it, for `step`) and the states."""
     out = []
     for w, g, *states in leaves:
         dtype = jnp.promote_types(g.dtype, jnp.float32)
-        out.append(_rounded(w, g, _rule(t, dtype, w, g, *states, *hyper), states))
+        change, *kept = _rule(t, dtype, w, g, *states, *hyper)
+        out.append(_rounded(g, (change, *kept), states) if kind == "delta" else _rounded(w, (w + change, *kept), states))
     return out
 
 
@@ -82,28 +84,30 @@ def _pairs(hyper):
     return jnp.stack([jnp.asarray(p, jnp.float32).reshape(()) for p in parts])
 
 
-def _call(dtype, t, pairs, leaves):
+def _call(kind, dtype, t, pairs, leaves):
     """One call of the library for all leaves of one type."""
     operands, results, aliases = [jnp.asarray(t, jnp.int32), pairs], [], {}
     for w, g, *states in leaves:
         first = len(operands)
         operands += [w, g, *states]
-        if _CHANGE_IN_PLACE:
+        if kind == "step":
+            aliases[first] = len(results)
+        elif _CHANGE_IN_PLACE:
             aliases[first + 1] = len(results)
         for k in range(len(states)):
             aliases[first + 2 + k] = len(results) + 1 + k
         results += [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (g, *states)]
-    flat = jax.ffi.ffi_call(_TARGETS[jnp.dtype(dtype)], results, input_output_aliases=aliases)(*operands)
+    flat = jax.ffi.ffi_call(_TARGETS[jnp.dtype(dtype), kind], results, input_output_aliases=aliases)(*operands)
     each = 1 + len(_SINGLE)
     return [tuple(flat[k : k + each]) for k in range(0, len(flat), each)]
 
 
-def _by_library(dtype, hyper_count):
+def _by_library(kind, dtype, hyper_count):
     """`_call` with a rule for `vmap`: elements are independent, so a batch is one more axis, unless steps or hyperparameters differ in it."""
 
     @jax.custom_batching.custom_vmap
     def call(t, pairs, leaves):
-        return _call(dtype, t, pairs, leaves)
+        return _call(kind, dtype, t, pairs, leaves)
 
     @call.def_vmap
     def batched(size, is_batched, t, pairs, leaves):
@@ -112,7 +116,7 @@ def _by_library(dtype, hyper_count):
 
             def one(t, pairs, leaves):
                 hyper = [pairs[2 * k] + pairs[2 * k + 1] for k in range(hyper_count)]
-                return _written_out(t, hyper, leaves)
+                return _written_out(kind, t, hyper, leaves)
 
             axes = jax.tree.map(lambda b: 0 if b else None, (t_batched, pairs_batched, leaves_batched))
             out = jax.vmap(one, in_axes=axes, axis_size=size)(t, pairs, leaves)
@@ -124,6 +128,36 @@ def _by_library(dtype, hyper_count):
     return call
 
 
+def _init(params):
+    leaves, tree = jax.tree.flatten(params)
+    kept = [[s.astype(k) for s, k in zip(_initial(w), _kept(w.dtype))] for w in leaves]
+    return @CLASS@State(jnp.zeros((), jnp.int32), *(tree.unflatten([states[k] for states in kept]) for k in range(len(_SINGLE))))
+
+
+def _run(kind, given, native, gradients, state, params):
+    """One step on trees: the changes, or the weights after them, and the new state."""
+    flat, tree = jax.tree.flatten(gradients)
+    weights = tree.flatten_up_to(params) if params is not None else flat
+    states = [tree.flatten_up_to(s) for s in state[1:]]
+    leaves = list(zip(weights, flat, *states))
+    count = optax.safe_increment(state.count)
+    hyper = [x(state.count) if callable(x) else x for x in given]
+    use = jax.default_backend() == "cpu" if native is None else native
+    out = [None] * len(leaves)
+    groups = {}
+    for k, (w, g, *_) in enumerate(leaves):
+        dtype = jnp.dtype(g.dtype)
+        ours = use and dtype in _KEPT and w.dtype == dtype and all(s[k].dtype == kept for s, kept in zip(states, _KEPT[dtype]))
+        groups.setdefault(dtype if ours else None, []).append(k)
+    for dtype, where in groups.items():
+        part = [leaves[k] for k in where]
+        results = _written_out(kind, count, hyper, part) if dtype is None else _by_library(kind, dtype, len(hyper))(count, _pairs(hyper), part)
+        for k, r in zip(where, results):
+            out[k] = r
+    trees = [tree.unflatten([r[k] for r in out]) for k in range(1 + len(_SINGLE))]
+    return trees[0], @CLASS@State(count, *trees[1:])
+
+
 def @FUNCTION@(@ARGS@*, native=None):
     """@SUMMARY@
 
@@ -132,38 +166,25 @@ def @FUNCTION@(@ARGS@*, native=None):
 
     The weights must be given to `update` (`params`)@NEEDS@.
     """
-
-    given, library = tuple([@VALUES@]), native
-
-    def init(params):
-        leaves, tree = jax.tree.flatten(params)
-        fresh = [_initial(w) for w in leaves]
-        kept = [[s.astype(k) for s, k in zip(states, _kept(w.dtype))] for w, states in zip(leaves, fresh)]
-        return @CLASS@State(jnp.zeros((), jnp.int32), *(tree.unflatten([states[k] for states in kept]) for k in range(len(_SINGLE))))
+    given = tuple([@VALUES@])
 
     def update(updates, state, params=None, **extra):
         del extra
         if _NEEDS_WEIGHTS and params is None:
             raise ValueError(optax.NO_PARAMS_MSG if hasattr(optax, "NO_PARAMS_MSG") else "`params` must be given")
-        gradients, tree = jax.tree.flatten(updates)
-        weights = tree.flatten_up_to(params) if params is not None else gradients
-        states = [tree.flatten_up_to(s) for s in state[1:]]
-        leaves = list(zip(weights, gradients, *states))
-        count = optax.safe_increment(state.count)
-        hyper = [x(state.count) if callable(x) else x for x in given]
-        use = jax.default_backend() == "cpu" if library is None else library
-        out = [None] * len(leaves)
-        groups = {}
-        for k, (w, g, *_) in enumerate(leaves):
-            dtype = jnp.dtype(g.dtype)
-            ours = use and dtype in _TARGETS and w.dtype == dtype and all(s[k].dtype == kind for s, kind in zip(states, _KEPT[dtype]))
-            groups.setdefault(dtype if ours else None, []).append(k)
-        for dtype, where in groups.items():
-            part = [leaves[k] for k in where]
-            results = _written_out(count, hyper, part) if dtype is None else _by_library(dtype, len(hyper))(count, _pairs(hyper), part)
-            for k, r in zip(where, results):
-                out[k] = r
-        trees = [tree.unflatten([r[k] for r in out]) for k in range(1 + len(_SINGLE))]
-        return trees[0], @CLASS@State(count, *trees[1:])
+        return _run("delta", given, native, updates, state, params)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return optax.GradientTransformationExtraArgs(_init, update)
+
+
+def @FUNCTION@_step(@ARGS@*, native=None):
+    """The whole step in one pass: a function of (weights, gradients, state) that gives the new weights and the new state, both in place if they are donated.
+
+    It saves what `update` and `optax.apply_updates` need beside: an array of the size of the weights, written and read again. The state is that of `@FUNCTION@(…).init`.
+    """
+    given = tuple([@VALUES@])
+
+    def step(params, gradients, state):
+        return _run("step", given, native, gradients, state, params)
+
+    return step

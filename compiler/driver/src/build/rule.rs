@@ -231,19 +231,28 @@ fn rule(prefix: &str, stored: Stored, states: &[StateDecl], lowered: &Lowered) -
     let kept: Vec<usize> = (STATES..STATES + states.len()).collect();
     let delta = STATES + states.len();
     let all = |first: &[usize], last: &[usize]| [first, &kept, last].concat();
-    let results = states.iter().zip(&kept).map(|(s, &k)| (k, s.dtype.size() as i64 * if s.scalar { -1 } else { 1 }));
-    let results = std::iter::once((delta, width as i64)).chain(results).collect();
+    let written: Vec<(usize, i64)> =
+        states.iter().zip(&kept).map(|(s, &k)| (k, s.dtype.size() as i64 * if s.scalar { -1 } else { 1 })).collect();
+    // In the form for XLA: the weight or the change, then the states.
+    let xla =
+        |first: usize| Some(Xla { operands: all(&[WEIGHT, GRADIENT], &[]), results: [&[(first, width as i64)][..], &written].concat() });
     Rule {
         name: prefix.to_string(),
         arrays: [width, width].into_iter().chain(sizes).chain([width]).collect(),
         functions: vec![
-            Function { name: "step", flat: lowered.step.flat.clone(), takes: all(&[WEIGHT, GRADIENT], &[]), stepping: true, xla: None },
+            Function {
+                name: "step",
+                flat: lowered.step.flat.clone(),
+                takes: all(&[WEIGHT, GRADIENT], &[]),
+                stepping: true,
+                xla: xla(WEIGHT),
+            },
             Function {
                 name: "delta",
                 flat: lowered.delta.flat.clone(),
                 takes: all(&[WEIGHT, GRADIENT], &[delta]),
                 stepping: true,
-                xla: Some(Xla { operands: all(&[WEIGHT, GRADIENT], &[]), results }),
+                xla: xla(delta),
             },
             Function { name: "init", flat: lowered.init.flat.clone(), takes: all(&[WEIGHT], &[]), stepping: false, xla: None },
         ],
