@@ -54,7 +54,7 @@ pub struct Hyper {
     pub high: Option<(f64, bool)>,
 }
 
-/// What a function does; all take the arrays of a leaf, in the order of [`Rule::arrays`] less what they have no use for.
+/// What a function does; all take the arrays of a leaf, numbered in one order, less those they have no use for.
 #[derive(Clone, Debug)]
 pub struct Function {
     /// Its name without that of the rule: `step`.
@@ -83,8 +83,6 @@ pub struct Xla {
 pub struct Rule {
     /// Prefix of the functions' names: `adamw_f32`.
     pub name: String,
-    /// Bytes of an element of each array of a leaf.
-    pub arrays: Vec<usize>,
     /// Its functions.
     pub functions: Vec<Function>,
 }

@@ -1,7 +1,7 @@
 //! A module with an Optax transformation: the rule in `jax.numpy`, and on XLA's foreign function interface around a shared library.
 
 use super::names::{Names, class_name};
-use super::rule::{Built, WEIGHT};
+use super::rule::Built;
 use super::source::{self, Dialect, dtype, truth, tuple};
 use std::fmt::Write;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -62,7 +62,6 @@ pub fn module(built: &Built, names: &Names, summary: &str) -> Result<String, Str
     let defaults: Vec<String> = arguments.iter().zip(&names.defaults).map(|(a, d)| format!("{a}={d}")).collect();
     let fields: String = names.states.iter().map(|n| format!("    {n}: optax.Updates\n")).collect();
     let doc = format!("{summary}\n\nMade by optc {} from `{}`.", env!("CARGO_PKG_VERSION"), built.expression);
-    debug_assert_eq!(WEIGHT, 0);
     let tokens: Vec<(&str, String)> = vec![
         ("DOC", doc),
         ("SUMMARY", summary.to_string()),

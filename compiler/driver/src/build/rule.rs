@@ -227,7 +227,6 @@ fn messages_of(built: &Built) -> Vec<(i32, String)> {
 /// The functions of a rule: its arrays are the weight, the gradient, the states and the change.
 fn rule(prefix: &str, stored: Stored, states: &[StateDecl], lowered: &Lowered) -> Rule {
     let width = stored.dtype().size();
-    let sizes = states.iter().map(|s| s.dtype.size());
     let kept: Vec<usize> = (STATES..STATES + states.len()).collect();
     let delta = STATES + states.len();
     let all = |first: &[usize], last: &[usize]| [first, &kept, last].concat();
@@ -238,7 +237,6 @@ fn rule(prefix: &str, stored: Stored, states: &[StateDecl], lowered: &Lowered) -
         |first: usize| Some(Xla { operands: all(&[WEIGHT, GRADIENT], &[]), results: [&[(first, width as i64)][..], &written].concat() });
     Rule {
         name: prefix.to_string(),
-        arrays: [width, width].into_iter().chain(sizes).chain([width]).collect(),
         functions: vec![
             Function {
                 name: "step",

@@ -58,8 +58,6 @@ pub fn module(built: &Built, names: &Names, summary: &str) -> Result<String, Str
         })
         .collect();
     let states: Vec<String> = first.states.iter().zip(&names.states).map(|(s, n)| format!("({n:?}, {})", truth(s.scalar))).collect();
-    let end = |e: Option<(f64, bool)>| e.map_or("None, True".to_string(), |(x, inclusive)| format!("{x:?}, {}", truth(inclusive)));
-    let ranges: Vec<String> = built.hyper.iter().map(|h| format!("({:?}, {}, {})", h.name, end(h.value.low), end(h.value.high))).collect();
     let suffixes: Vec<String> =
         built.variants.iter().map(|v| format!("({}, {:?})", dtype(v.stored.dtype()), v.stored.dtype().name())).collect();
     let betas: Vec<String> =
@@ -133,7 +131,6 @@ pub fn module(built: &Built, names: &Names, summary: &str) -> Result<String, Str
         ("HYPER", tuple(&hyper_names)),
         ("STATES", format!("[{}]", states.join(", "))),
         ("KEPT", format!("{{{}}}", kept.join(", "))),
-        ("RANGES", format!("[{}]", ranges.join(", "))),
         ("COUNTS", truth(counts).to_string()),
         ("DIVISIBLE", truth(divisible).to_string()),
         ("SUFFIXES", format!("[{}]", suffixes.join(", "))),

@@ -31,8 +31,6 @@ class _Hyper(ctypes.Structure):
 _STATES = @STATES@
 # Element types of the states, by that of the weights.
 _KEPT = @KEPT@
-# Ranges of hyperparameters: lower end, whether it belongs to it, upper end, whether it belongs to it.
-_RANGES = @RANGES@
 _COUNTS_STEPS = @COUNTS@
 _DIVISIBLE = @DIVISIBLE@
 
