@@ -1,12 +1,13 @@
 //! Typed building blocks on top of Cranelift's builder: constants, selections, calls, 128-bit lanes.
 
-use crate::helpers;
 use crate::isa::Features;
-use crate::lanes::{Lanes, Rare};
+
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::{self, AbiParam, Endianness, InstBuilder, MemFlagsData, Type, Value, types};
 use cranelift_frontend::FunctionBuilder;
 use optc_abi::DType;
+use optc_ir::lanes::{Lanes, Rare};
+use optc_ir::native;
 use optc_ir::scalar::ScalarOp;
 
 /// A function under construction.
@@ -137,7 +138,7 @@ impl<'f> Emit<'f> {
         if self.features.object {
             return self.linked(op, float, x);
         }
-        let address = if float == types::F64 { helpers::f64_address(op) } else { helpers::f32_address(op) };
+        let address = if float == types::F64 { native::f64_address(op) } else { native::f32_address(op) };
         self.call(address, x, Some(float)).expect("has a result")
     }
 
@@ -248,7 +249,7 @@ impl<'f> Emit<'f> {
 
     /// A math function of f32 lanes.
     pub(crate) fn vector_math(&mut self, op: ScalarOp, x: &[Value]) -> Option<Value> {
-        let y = crate::vecmath::function(self, op, x)?;
+        let y = optc_ir::vecmath::function(self, op, x)?;
         Some(self.as_float(y))
     }
 

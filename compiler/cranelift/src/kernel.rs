@@ -2,7 +2,6 @@
 
 use crate::accs::VectorAcc;
 use crate::emit::{Emit, scalar_type};
-use crate::helpers;
 use crate::hoist::{Hoisted, Node, hoist};
 use crate::isa::Features;
 use crate::ops::Val;
@@ -13,6 +12,7 @@ use cranelift_codegen::isa::CallConv;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 use optc_abi::DType;
 use optc_ir::kernel::{AxisId, Expr, Extent, Kernel, LANES, Literal, Local, LoopKind, Stmt};
+use optc_ir::native;
 use optc_ir::scalar::ScalarOp;
 
 /// Lanes of one group.
@@ -532,7 +532,7 @@ impl Builder<'_, '_> {
         for lane in 0..lanes {
             let i = self.e.lane(x, dtype, lane);
             let i = self.e.cast(dtype, DType::I64, Val::One(i)).units()[0];
-            self.e.call(helpers::report as *const () as usize, &[self.status, i, extent, origin], None);
+            self.e.call(native::report as *const () as usize, &[self.status, i, extent, origin], None);
         }
         self.e.b.ins().jump(after, &[]);
         self.e.b.switch_to_block(after);

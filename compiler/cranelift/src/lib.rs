@@ -13,13 +13,9 @@ mod helpers;
 mod hoist;
 mod isa;
 mod kernel;
-mod lanes;
 mod memory;
 pub mod object;
 mod ops;
-mod vecmath;
-#[cfg(test)]
-mod vecmath_tests;
 mod wide;
 
 use cranelift_codegen::Context;

@@ -272,3 +272,36 @@ pub struct NamedKernel {
     /// Where its main result comes from.
     pub origin: Origin,
 }
+
+/// The scalar operation that combines two values of a reduction.
+pub fn combine_op(op: ReduceOp) -> ScalarOp {
+    match op {
+        ReduceOp::Sum => ScalarOp::Add,
+        ReduceOp::Prod => ScalarOp::Mul,
+        ReduceOp::Max => ScalarOp::Max,
+        ReduceOp::Min => ScalarOp::Min,
+        ReduceOp::And => ScalarOp::And,
+        ReduceOp::Or => ScalarOp::Or,
+    }
+}
+
+/// The value that changes nothing when combined.
+pub fn identity(op: ReduceOp, dtype: DType) -> Literal {
+    let (least, most) = match dtype {
+        DType::I32 => (i64::from(i32::MIN), i64::from(i32::MAX)),
+        DType::I64 => (i64::MIN, i64::MAX),
+        DType::U32 => (0, i64::from(u32::MAX)),
+        DType::U8 => (0, 255),
+        _ => (0, 1),
+    };
+    match (op, dtype.is_float()) {
+        (ReduceOp::Sum, true) => Literal::Float(0.0),
+        (ReduceOp::Prod, true) => Literal::Float(1.0),
+        (ReduceOp::Max, true) => Literal::Float(f64::NEG_INFINITY),
+        (ReduceOp::Min, true) => Literal::Float(f64::INFINITY),
+        (ReduceOp::Sum | ReduceOp::Or, _) => Literal::Int(0),
+        (ReduceOp::Prod | ReduceOp::And, _) => Literal::Int(1),
+        (ReduceOp::Max, _) => Literal::Int(least),
+        (ReduceOp::Min, _) => Literal::Int(most),
+    }
+}

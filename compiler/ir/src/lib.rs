@@ -8,8 +8,13 @@ pub mod interp;
 pub mod kernel;
 pub mod kernel_interp;
 pub mod kernel_verify;
+pub mod lanes;
+pub mod native;
 pub mod scalar;
 pub mod text;
+pub mod vecmath;
+#[cfg(test)]
+mod vecmath_tests;
 pub mod verify;
 
 pub use graph::{Graph, Node, NodeId, NodeTy, Op, Origin, Ty};

@@ -2,12 +2,11 @@
 
 use super::asm::{self, Opcode};
 use super::program::{Inst, Kind, Pack, Place, Program, Source, V, WIDTH};
-use crate::accs::{combine_op, identity};
-use crate::lanes::{Lanes, Rare};
-use crate::vecmath;
 use optc_abi::DType;
-use optc_ir::kernel::{Acc, AccId, AccOp, AxisId, BufferId, Expr, Index, Kernel, LANES, Literal, Stmt, ValueId};
+use optc_ir::kernel::{Acc, AccId, AccOp, AxisId, BufferId, Expr, Index, Kernel, LANES, Literal, Stmt, ValueId, combine_op, identity};
+use optc_ir::lanes::{Lanes, Rare};
 use optc_ir::scalar::ScalarOp;
+use optc_ir::vecmath;
 use rustc_hash::FxHashMap;
 
 /// Predicates of comparisons; those of ordered comparisons are false for NaN.

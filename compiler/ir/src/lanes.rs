@@ -2,24 +2,32 @@
 
 /// A function too rare to be vectorized; called lane by lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rare {
+pub enum Rare {
+    /// Sine.
     Sin,
+    /// Cosine.
     Cos,
+    /// Tangent.
     Tan,
 }
 
 /// Operations on vectors of f32 or i32 lanes (one type for both: the bits). Masks have all bits of a lane set or clear.
-pub(crate) trait Lanes {
+pub trait Lanes {
     /// A vector.
     type V: Copy;
     /// The same f32 in every lane.
     fn f(&mut self, x: f32) -> Self::V;
     /// The same i32 in every lane.
     fn i(&mut self, x: i32) -> Self::V;
+    /// a + b
     fn add(&mut self, a: Self::V, b: Self::V) -> Self::V;
+    /// a - b
     fn sub(&mut self, a: Self::V, b: Self::V) -> Self::V;
+    /// a * b
     fn mul(&mut self, a: Self::V, b: Self::V) -> Self::V;
+    /// a / b
     fn div(&mut self, a: Self::V, b: Self::V) -> Self::V;
+    /// Square root, correctly rounded.
     fn sqrt(&mut self, a: Self::V) -> Self::V;
     /// a * b + c with one rounding.
     fn fma(&mut self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
@@ -27,11 +35,17 @@ pub(crate) trait Lanes {
     fn trunc(&mut self, a: Self::V) -> Self::V;
     /// To the nearest integer, ties to even.
     fn nearest(&mut self, a: Self::V) -> Self::V;
+    /// a + b of integers, wrapping.
     fn iadd(&mut self, a: Self::V, b: Self::V) -> Self::V;
+    /// a - b of integers, wrapping.
     fn isub(&mut self, a: Self::V, b: Self::V) -> Self::V;
+    /// Bitwise and.
     fn and(&mut self, a: Self::V, b: Self::V) -> Self::V;
+    /// Bitwise or.
     fn or(&mut self, a: Self::V, b: Self::V) -> Self::V;
+    /// Bitwise exclusive or.
     fn xor(&mut self, a: Self::V, b: Self::V) -> Self::V;
+    /// Left shift.
     fn shl(&mut self, a: Self::V, bits: u8) -> Self::V;
     /// Arithmetic right shift.
     fn sar(&mut self, a: Self::V, bits: u8) -> Self::V;

@@ -3,7 +3,7 @@
 //! Coefficients of exp, log, tanh and sinh after Cephes (Moshier); those of erf, sin and cos after Juffa; `pow` carries log2 in two floats.
 
 use crate::lanes::{Lanes, Rare};
-use optc_ir::scalar::ScalarOp;
+use crate::scalar::ScalarOp;
 use std::f32::consts::{FRAC_2_PI, LOG2_E};
 
 const LN2_HI: f32 = 0.693_359_4;
@@ -14,7 +14,7 @@ const EXP_TAIL: [f32; 6] = [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_
 const EXP2_TAIL: [f32; 6] = [1.535_336_2e-4, 1.339_887_4e-3, 9.618_437e-3, 5.550_332_6e-2, 2.402_264_7e-1, 6.931_472e-1];
 
 /// A function of the scalar table by its name; none if it is not computed in lanes.
-pub(crate) fn function<L: Lanes>(l: &mut L, op: ScalarOp, x: &[L::V]) -> Option<L::V> {
+pub fn function<L: Lanes>(l: &mut L, op: ScalarOp, x: &[L::V]) -> Option<L::V> {
     Some(match op {
         ScalarOp::Exp => exp(l, x[0]),
         ScalarOp::Exp2 => exp2(l, x[0]),
