@@ -6,7 +6,7 @@ use crate::scalar::ScalarOp;
 use crate::vecmath;
 
 /// A rare f32 function, rounded from f64: what the compiled slow path computes.
-fn rare(function: Rare, x: f32) -> f32 {
+fn exact(function: Rare, x: f32) -> f32 {
     let x = f64::from(x);
     (match function {
         Rare::Sin => x.sin(),
@@ -100,7 +100,7 @@ impl Lanes for Plain {
         if m == 0 {
             return value;
         }
-        rare(rare, f(x)).to_bits()
+        exact(rare, f(x)).to_bits()
     }
 }
 
