@@ -47,7 +47,7 @@ pub fn eval_float(op: ScalarOp, x: &[f64]) -> f64 {
         Cosh => x[0].cosh(),
         Tanh => x[0].tanh(),
         Asinh => libm::asinh(x[0]),
-        Acosh => libm::acosh(x[0]),
+        Acosh => acosh(x[0]),
         Atanh => libm::atanh(x[0]),
         Sigmoid => sigmoid(x[0]),
         Softplus => (if x[0] <= 0.0 { 0.0 } else { x[0] }) + (-x[0].abs()).exp().ln_1p(),
@@ -78,6 +78,11 @@ fn sigmoid(x: f64) -> f64 {
         let e = x.exp();
         e / (1.0 + e)
     }
+}
+
+/// NaN below 1, where `libm` gives numbers for some arguments.
+fn acosh(x: f64) -> f64 {
+    if x < 1.0 { f64::NAN } else { libm::acosh(x) }
 }
 
 fn sign(x: f64) -> f64 {
@@ -335,6 +340,9 @@ mod tests {
         assert_eq!(eval_float(ScalarOp::Round, &[2.5]), 2.0);
         assert!(eval_float(ScalarOp::Sign, &[-0.0]).is_sign_negative() && eval_float(ScalarOp::Sign, &[f64::NAN]).is_nan());
         assert_eq!(eval_float(ScalarOp::Rsqrt, &[0.0]), f64::INFINITY);
+        for x in [0.5, -1.0, -3.0, -29_663.121, -1e300, f64::NEG_INFINITY] {
+            assert!(eval_float(ScalarOp::Acosh, &[x]).is_nan(), "acosh({x})");
+        }
     }
 
     #[test]

@@ -9,10 +9,12 @@ pub mod kernel;
 pub mod kernel_interp;
 pub mod kernel_verify;
 pub mod lanes;
+pub mod lanes64;
 pub mod native;
 pub mod scalar;
 pub mod text;
 pub mod vecmath;
+pub mod vecmath64;
 #[cfg(test)]
 mod vecmath_tests;
 pub mod verify;
