@@ -35,6 +35,9 @@ scalar_functions! {
 }
 
 /// Records an index outside `0..extent`, unless an error is there already.
+///
+/// # Safety
+/// `place` points to a status that nobody else uses meanwhile.
 pub unsafe extern "C" fn report(place: *mut Status, index: i64, extent: i64, origin: i64) {
     if (0..extent).contains(&index) {
         return;
