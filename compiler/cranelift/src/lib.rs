@@ -175,11 +175,27 @@ fn compile_kernels(
 pub fn compile(kernels: &[Kernel], plan: &Arc<Plan>, config: &Config) -> Result<Compiled, Error> {
     let mut target = isa::target()?;
     target.features.wide &= config.wide;
+    let call_conv = target.isa(Effort::Around).default_call_conv();
+    let efforts = Efforts::new(kernels, plan, config.once);
+    let codes = compile_kernels(kernels, &efforts, &target, call_conv, config.compile_threads)?;
+    let table = vec![0usize; kernels.len().max(1)].into_boxed_slice();
+    whole(codes, table, plan, config, &target)
+}
+
+/// Compiles a plan whose kernels are code already: their addresses.
+///
+/// # Errors
+/// If Cranelift does not support this machine.
+pub fn compile_around(kernels: &[usize], plan: &Arc<Plan>, config: &Config) -> Result<Compiled, Error> {
+    let table = if kernels.is_empty() { Box::from([0]) } else { Box::from(kernels) };
+    whole(Vec::new(), table, plan, config, &isa::target()?)
+}
+
+/// Links kernels, if any are to be linked, and the entry, which finds the kernels in a table.
+fn whole(mut codes: Vec<Code>, mut table: Box<[usize]>, plan: &Arc<Plan>, config: &Config, target: &Target) -> Result<Compiled, Error> {
     let isa = target.isa(if config.once { Effort::Once } else { Effort::Around }).clone();
     let call_conv = isa.default_call_conv();
-    let efforts = Efforts::new(kernels, plan, config.once);
-    let mut codes = compile_kernels(kernels, &efforts, &target, call_conv, config.compile_threads)?;
-    let mut table = vec![0usize; kernels.len().max(1)].into_boxed_slice();
+    let kernels = codes.len();
     let mut context = Context::new();
     context.func = Function::with_name_signature(UserFuncName::default(), entry::signature(call_conv));
     let mut frontend = FunctionBuilderContext::new();
@@ -201,16 +217,16 @@ pub fn compile(kernels: &[Kernel], plan: &Arc<Plan>, config: &Config) -> Result<
                 reloc.name = ModuleRelocTarget::from(loops[index as usize]);
             }
         }
-        let signature = if i < kernels.len() { kernel::signature(call_conv) } else { entry::signature(call_conv) };
+        let signature = if i < kernels { kernel::signature(call_conv) } else { entry::signature(call_conv) };
         let id = module.declare_function(&format!("f{i}"), Linkage::Local, &signature).map_err(trouble)?;
         module.define_function_bytes(id, code.align, &code.bytes, &code.relocs).map_err(trouble)?;
         ids.push(id);
     }
     module.finalize_definitions().map_err(trouble)?;
-    for (slot, &id) in table.iter_mut().zip(&ids[..kernels.len()]) {
+    for (slot, &id) in table.iter_mut().zip(&ids[..kernels]) {
         *slot = module.get_finalized_function(id) as usize;
     }
-    let entry = module.get_finalized_function(ids[kernels.len()]);
+    let entry = module.get_finalized_function(ids[kernels]);
     // SAFETY: the function was built with the signature of `PlanFn`.
     let entry = unsafe { std::mem::transmute::<*const u8, PlanFn>(entry) };
     Ok(Compiled { entry, code_bytes, module: Some(module), _kernels: table, _statics: statics })

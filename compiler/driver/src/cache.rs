@@ -1,5 +1,6 @@
 //! Compiled code, kept by the structure of the graph: runs that differ in seeds or hyperparameters share it.
 
+use crate::backend::{self, Backend};
 use crate::pipeline::{self, CompileOptions, Timings};
 use optc_abi::plan::{Plan, PlanFn};
 use optc_exec::{Pool, Program};
@@ -33,13 +34,25 @@ pub struct Compiler {
     pub compiled: usize,
     /// Code reports how long each instruction takes ([`Program::take_profile`]). Set before the first graph is compiled.
     pub profile: bool,
+    /// Who makes the code: the process's choice.
+    pub backend: Backend,
+    /// Code that runs once is made by the same back end, however slow it is to compile.
+    pub thorough: bool,
 }
 
 impl Compiler {
     /// A compiler whose programs run on `threads` threads (0: all cores).
     pub fn new(threads: usize) -> Self {
         let threads = if threads == 0 { std::thread::available_parallelism().map_or(1, |n| n.get()) } else { threads };
-        Compiler { pool: Pool::new(threads), known: HashMap::new(), timings: Timings::default(), compiled: 0, profile: false }
+        Compiler {
+            pool: Pool::new(threads),
+            known: HashMap::new(),
+            timings: Timings::default(),
+            compiled: 0,
+            profile: false,
+            backend: backend::chosen(),
+            thorough: false,
+        }
     }
 
     /// The thread pool.
@@ -59,7 +72,9 @@ impl Compiler {
             _ => {
                 // Whoever asks for a program again will do so more often: now its code is worth the time.
                 let options = CompileOptions { once: options.once && known.is_none(), ..options.clone() };
-                let (compiled, timings) = pipeline::compile(graph.clone(), &options, &self.pool, self.profile)?;
+                // What runs once is not worth the time of a slow compiler.
+                let backend = if options.once && !self.thorough { Backend::Cranelift } else { self.backend };
+                let (compiled, timings) = pipeline::compile(graph.clone(), &options, &self.pool, self.profile, backend)?;
                 self.timings.add(&timings);
                 self.compiled += 1;
                 self.known.insert(key, compiled.clone());

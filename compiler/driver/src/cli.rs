@@ -24,6 +24,9 @@ pub struct Cli {
     /// How to print errors and warnings.
     #[arg(long, global = true, value_enum, default_value_t = MessageFormat::Human, value_name = "FORMAT")]
     pub message_format: MessageFormat,
+    /// Who makes machine code: by default Cranelift, or what OPTC_BACKEND names.
+    #[arg(long, global = true, value_enum, value_name = "NAME")]
+    pub backend: Option<crate::backend::Backend>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,

@@ -1,5 +1,6 @@
 //! The optc compiler driver: sessions, training runs, experiments and the command line.
 
+pub mod backend;
 pub mod build;
 pub mod cache;
 pub mod cli;
@@ -48,6 +49,10 @@ pub fn main() -> ExitCode {
         None => {
             let cli = cli::Cli::parse();
             let messages = messages::Messages::new(&cli);
+            if let Err(e) = backend::choose(cli.backend) {
+                messages.error("", &e, None);
+                return ExitCode::FAILURE;
+            }
             on_large_stack(messages, move || commands::dispatch(&cli, &messages))
         }
         Some(Ok(package)) => standalone::main(package),

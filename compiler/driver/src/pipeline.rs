@@ -1,5 +1,6 @@
 //! From a lowered graph to a program that runs: simplify, fuse and plan, generate code.
 
+use crate::backend::{self, Backend};
 use crate::cache::Compiled;
 use optc_abi::plan::Plan;
 use optc_exec::Pool;
@@ -88,7 +89,13 @@ pub fn plan(graph: Graph, options: &CompileOptions, timings: &mut Timings) -> St
 ///
 /// # Errors
 /// What the back end cannot do, in words (a compiler bug unless the machine is not supported).
-pub fn compile(graph: Graph, options: &CompileOptions, pool: &Arc<Pool>, profile: bool) -> Result<(Compiled, Timings), String> {
+pub fn compile(
+    graph: Graph,
+    options: &CompileOptions,
+    pool: &Arc<Pool>,
+    profile: bool,
+    backend: Backend,
+) -> Result<(Compiled, Timings), String> {
     let mut timings = Timings::default();
     let stages = plan(graph, options, &mut timings);
     let start = Instant::now();
@@ -96,8 +103,7 @@ pub fn compile(graph: Graph, options: &CompileOptions, pool: &Arc<Pool>, profile
     let kernels: Vec<optc_ir::kernel::Kernel> = kernels.into_iter().map(|k| k.kernel).collect();
     let plan: Arc<Plan> = Arc::new(plan);
     let config = optc_cranelift::Config { threads: pool.threads(), profile, once: options.once, ..Default::default() };
-    let code = optc_cranelift::compile(&kernels, &plan, &config).map_err(|e| e.to_string())?;
-    let entry = code.entry;
+    let code = backend::compile(backend, &kernels, &plan, &config)?;
     timings.codegen = start.elapsed();
-    Ok((Compiled { plan, entry, code: Arc::new(code), once: config.once }, timings))
+    Ok((Compiled { plan, entry: code.entry, code: code.keep, once: config.once }, timings))
 }

@@ -6,6 +6,8 @@ use optc_abi::plan::{Status, status};
 
 macro_rules! scalar_functions {
     ($($op:ident $arity:tt)*) => {
+        /// The operations that are here.
+        pub const FUNCTIONS: &[ScalarOp] = &[$(ScalarOp::$op),*];
         /// Address of the f64 version of an operation, computed by the standard library or `libm`.
         pub fn f64_address(op: ScalarOp) -> usize {
             match op {

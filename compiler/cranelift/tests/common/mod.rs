@@ -1,12 +1,13 @@
-//! Runs kernels both ways: compiled and by the reference interpreter.
-#![allow(dead_code)]
+//! Runs kernels both ways: compiled and by the reference interpreter. The tests of `optc-llvm` include these files; there its back end compiles.
+#![allow(dead_code, unexpected_cfgs)]
 
-use optc_abi::plan::{BufRef, BufferDecl, Instr, KernelCall, Place, Plan, SlotDecl};
+use optc_abi::plan::{BufRef, BufferDecl, Instr, KernelCall, Place, Plan, PlanFn, SlotDecl};
 use optc_abi::{DType, Tensor};
-use optc_cranelift::{Config, compile};
+use optc_cranelift::Config;
 use optc_exec::{Pool, Program};
 use optc_ir::kernel::{Acc, AccOp, Access, BufferParam, Expr, Extent, Index, Kernel, Literal, LoopKind, Stmt};
 use optc_ir::kernel_interp::run_kernel_on;
+use std::any::Any;
 use std::sync::Arc;
 
 /// A plan whose inputs are the tensors and whose code is given.
@@ -33,10 +34,22 @@ pub fn run_plan(kernels: &[Kernel], plan: Plan, tensors: &mut [Tensor], threads:
 /// As [`run_plan`], compiled as told.
 pub fn run_plan_as(kernels: &[Kernel], plan: Plan, tensors: &mut [Tensor], config: &Config) -> Result<(), optc_exec::RunError> {
     let plan = Arc::new(plan);
-    let code = compile(kernels, &plan, config).expect("compiles");
-    let entry = code.entry;
-    let mut program = Program::new(plan, entry, Arc::new(code), Pool::new(config.threads));
+    let (entry, code) = compiled(kernels, &plan, config);
+    let mut program = Program::new(plan, entry, code, Pool::new(config.threads));
     program.run(tensors).map(|_| ())
+}
+
+#[cfg(not(feature = "llvm"))]
+fn compiled(kernels: &[Kernel], plan: &Arc<Plan>, config: &Config) -> (PlanFn, Arc<dyn Any + Send + Sync>) {
+    let code = optc_cranelift::compile(kernels, plan, config).expect("compiles");
+    (code.entry, Arc::new(code))
+}
+
+#[cfg(feature = "llvm")]
+fn compiled(kernels: &[Kernel], plan: &Arc<Plan>, config: &Config) -> (PlanFn, Arc<dyn Any + Send + Sync>) {
+    let made = optc_llvm::compile(kernels, plan, &optc_llvm::Config::default()).expect("LLVM compiles");
+    let code = optc_cranelift::compile_around(&made.kernels, plan, config).expect("compiles");
+    (code.entry, Arc::new((code, made)))
 }
 
 /// The extent of the kernel's parallel loop, 1 if there is none.

@@ -84,6 +84,7 @@ fn test_file(
         }
     }
     let mut driver = driver(&session, options.threads, options.quiet, color);
+    driver.compiler.thorough = true;
     let (green, red, off) = if color { ("\x1b[32m", "\x1b[1;31m", "\x1b[0m") } else { ("", "", "") };
     for item in experiments {
         let title = format!("{}: {}", session.path.display(), session.name(item));

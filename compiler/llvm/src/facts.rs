@@ -1,0 +1,55 @@
+//! What all calls of a kernel have in common.
+
+use crate::host::Facts;
+use optc_abi::plan::{BufRef, Instr, Place, Plan};
+use optc_abi::tensor::ALIGN;
+use optc_ir::kernel::Kernel;
+use std::ops::Range;
+
+/// The bytes a buffer takes, from its base address.
+fn bytes(plan: &Plan, at: &BufRef) -> (usize, Range<i64>) {
+    let buffer = &plan.buffers[at.buffer];
+    let start = plan.base_offset(at.buffer);
+    (plan.base_index(at.buffer), start..start + (buffer.len * buffer.dtype.size()) as i64)
+}
+
+/// Bytes that an address certainly is a multiple of.
+fn alignment(plan: &Plan, at: &BufRef, least: usize) -> usize {
+    let base = match plan.buffers[at.buffer].place {
+        Place::Arena(_) | Place::Constant(_) => ALIGN,
+        // Memory of the caller's.
+        Place::Input(_) | Place::Output(_) => least,
+    };
+    let moves = at.steps.iter().map(|s| s.1).chain([plan.base_offset(at.buffer) + at.offset]);
+    moves.filter(|&m| m != 0).map(|m| 1 << m.trailing_zeros().min(30)).fold(base, usize::min).max(least)
+}
+
+/// The facts of each kernel.
+pub(crate) fn facts(kernels: &[Kernel], plan: &Plan) -> Vec<Facts> {
+    let mut all: Vec<Facts> =
+        kernels.iter().map(|k| Facts { aliased: vec![false; k.buffers.len()], aligned: vec![ALIGN as u32; k.buffers.len()] }).collect();
+    let mut called = vec![false; kernels.len()];
+    plan.walk(&mut |instr| {
+        let Instr::Kernel { kernel, calls } = instr else { return };
+        called[*kernel] = true;
+        let facts = &mut all[*kernel];
+        for call in calls {
+            let places: Vec<(usize, Range<i64>)> = call.buffers.iter().map(|b| bytes(plan, b)).collect();
+            for (i, (base, range)) in places.iter().enumerate() {
+                let meets =
+                    |(j, (other, r)): (usize, &(usize, Range<i64>))| j != i && other == base && r.start < range.end && range.start < r.end;
+                facts.aliased[i] |= places.iter().enumerate().any(meets);
+                let least = kernels[*kernel].buffers[i].dtype.size();
+                facts.aligned[i] = facts.aligned[i].min(alignment(plan, &call.buffers[i], least) as u32);
+            }
+        }
+    });
+    for ((facts, kernel), called) in all.iter_mut().zip(kernels).zip(called) {
+        if !called {
+            // Nothing is known of a kernel that somebody else will call.
+            facts.aliased.fill(true);
+            facts.aligned = kernel.buffers.iter().map(|b| b.dtype.size() as u32).collect();
+        }
+    }
+    all
+}

@@ -1,0 +1,154 @@
+//! Kernels for this computer's processor: sixteen lanes at a time, as the kernel's meaning has them.
+
+use crate::body::{Body, Position, Real, updated};
+use crate::emit::Emit;
+use crate::ins::{IntCC, Opcode, V};
+use inkwell::llvm_sys::LLVMLinkage;
+use optc_ir::kernel::{AccOp, AxisId, Extent, Kernel, LANES, Stmt, combine_op, identity};
+
+/// The C function that records an index out of range.
+pub(crate) const REPORT: &str = "optc_report";
+
+/// Bytes that local arrays are aligned to.
+const LINE: u32 = 64;
+
+/// What is known of a kernel's arguments in all its calls.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Facts {
+    /// Parameters whose memory may be another parameter's too.
+    pub(crate) aliased: Vec<bool>,
+    /// Alignment of each parameter, in bytes.
+    pub(crate) aligned: Vec<u32>,
+}
+
+/// The name of kernel `n`.
+pub(crate) fn symbol(n: usize) -> String {
+    format!("optc_kernel_{n}")
+}
+
+/// Adds kernel `n` to a module: a function with the signature of [`optc_abi::plan::KernelFn`] around one whose parameters are the buffers.
+pub(crate) fn kernel(mut e: Emit, n: usize, kernel: &Kernel, facts: &Facts, attributes: &[(String, String)]) -> Emit {
+    let (pointer, long) = (e.i.pointer(0), e.i.int_type(64));
+    let buffers = kernel.buffers.len();
+    let mut parameters = vec![pointer; buffers];
+    parameters.extend(vec![long; kernel.sizes + 2]);
+    parameters.push(pointer);
+    let ty = e.i.function_type(e.i.void(), &parameters);
+    let inner = e.i.begin(&format!("{}.body", symbol(n)), ty, LLVMLinkage::LLVMInternalLinkage, attributes);
+    e.i.attribute(inner, u32::MAX, "nounwind", 0);
+    for (b, &aliased) in facts.aliased.iter().enumerate() {
+        if !aliased {
+            e.i.attribute(inner, 1 + b as u32, "noalias", 0);
+        }
+        e.i.attribute(inner, 1 + b as u32, "align", facts.aligned[b].into());
+    }
+    let mut body = Body::new(e, kernel);
+    body.buffers = (0..buffers).map(|b| body.e.i.parameter(b)).collect();
+    body.sizes = (0..kernel.sizes).map(|s| body.e.i.parameter(buffers + s)).collect();
+    body.begin = body.e.i.parameter(buffers + kernel.sizes);
+    body.end = body.e.i.parameter(buffers + kernel.sizes + 1);
+    body.status = body.e.i.parameter(buffers + kernel.sizes + 2);
+    body.constant = Body::read_only(kernel, &facts.aliased);
+    body.aligned.clone_from(&facts.aligned);
+    for local in &kernel.locals {
+        let ty = body.e.i.array(body.e.i.scalar(local.dtype), local.len);
+        let at = body.e.i.stack(ty, LINE);
+        body.locals.push(at);
+    }
+    body.open_accs();
+    body.block(&kernel.body);
+    body.e.i.ret();
+    let mut e = body.e;
+    let outer = e.i.function_type(e.i.void(), &[pointer, pointer, long, long, pointer]);
+    e.i.begin(&symbol(n), outer, LLVMLinkage::LLVMExternalLinkage, attributes);
+    let i = &e.i;
+    let field = |ty, list: usize, at: usize| i.load(ty, i.element(ty, i.parameter(list), i.i64(at as i64)), 8);
+    let mut arguments: Vec<V> = (0..buffers).map(|b| field(pointer, 0, b)).collect();
+    arguments.extend((0..kernel.sizes).map(|s| field(long, 1, s)));
+    arguments.extend([2, 3, 4].map(|p| i.parameter(p)));
+    i.call(inner, ty, &arguments);
+    i.ret();
+    e
+}
+
+impl Body<'_> {
+    /// A vector loop: whole passes of [`LANES`] lanes, then the rest of them behind a mask.
+    pub(crate) fn vector(&mut self, axis: AxisId, extent: Extent, n: V, body: &[Stmt]) {
+        const PASS: i64 = LANES as i64;
+        self.open_lanes(body);
+        let zero = self.e.i.i64(0);
+        match extent {
+            Extent::Const(n) => {
+                let whole = n / PASS * PASS;
+                if whole == PASS {
+                    self.lanes(axis, zero, Real::All, body);
+                } else if whole > 0 {
+                    let to = self.e.i.i64(whole);
+                    self.counted(axis, zero, to, PASS, |b| b.pass(axis, body));
+                }
+                if whole < n {
+                    let at = self.e.i.i64(whole);
+                    self.lanes(axis, at, Real::First((n - whole) as usize), body);
+                }
+            }
+            Extent::Size(_) => {
+                let whole = self.e.i.and(n, self.e.i.i64(-PASS));
+                self.counted(axis, zero, whole, PASS, |b| b.pass(axis, body));
+                let rest = self.e.i.op2(Opcode::LLVMSub, n, whole);
+                let some = self.e.i.icmp(IntCC::LLVMIntSGT, rest, zero);
+                self.when(some, |b| {
+                    let i = &b.e.i;
+                    let word = i.int_type(32);
+                    let count = i.splat(i.cast(Opcode::LLVMTrunc, rest, word), LANES);
+                    let mask = i.icmp(IntCC::LLVMIntSLT, i.lanes_const(word, 0..PASS), count);
+                    b.lanes(axis, whole, Real::Where(mask), body);
+                });
+            }
+        }
+        self.close_lanes();
+    }
+
+    fn pass(&mut self, axis: AxisId, body: &[Stmt]) {
+        let at = self.axes[axis].expect("the loop has set its axis");
+        self.lanes(axis, at, Real::All, body);
+    }
+
+    fn lanes(&mut self, axis: AxisId, start: V, real: Real, body: &[Stmt]) {
+        self.position = Some(Position { axis, start, lanes: LANES, real });
+        self.block(body);
+        self.position = None;
+    }
+
+    /// Room for the lanes of the accumulators that a loop updates, which start at what changes nothing.
+    fn open_lanes(&mut self, body: &[Stmt]) {
+        for acc in updated(body) {
+            let dtype = self.kernel.accs[acc].dtype;
+            let AccOp::Reduce(op) = self.kernel.accs[acc].op else { panic!("compiler bug: a vector loop assigns accumulator {acc}") };
+            let at = self.e.i.stack(self.e.i.vector(self.e.i.scalar(dtype), LANES), LINE);
+            let start = self.e.i.splat(self.e.literal(dtype, identity(op, dtype)), LANES);
+            self.e.i.store(start, at, LINE);
+            self.lane_accs.push((acc, at));
+        }
+    }
+
+    /// Combines the lanes pairwise, and the result with the accumulator's previous value.
+    fn close_lanes(&mut self) {
+        for (acc, at) in std::mem::take(&mut self.lane_accs) {
+            let dtype = self.kernel.accs[acc].dtype;
+            let AccOp::Reduce(op) = self.kernel.accs[acc].op else { panic!("compiler bug: a vector loop assigns accumulator {acc}") };
+            let op = combine_op(op);
+            let mut x = self.e.i.load(self.e.i.vector(self.e.i.scalar(dtype), LANES), at, LINE);
+            let mut half = LANES as i64 / 2;
+            while half > 0 {
+                let low = self.e.i.shuffle(x, x, 0..half);
+                let high = self.e.i.shuffle(x, x, half..2 * half);
+                x = self.e.map(op, dtype, &[low, high]);
+                half /= 2;
+            }
+            let lane = self.e.i.lane(x, self.e.i.i32(0));
+            let old = self.acc(acc);
+            let new = self.e.map(op, dtype, &[old, lane]);
+            self.e.i.store(new, self.accs[acc], 8);
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! A module under construction, and what LLVM makes of it.
+
+use crate::Error;
+use inkwell::OptimizationLevel;
+use inkwell::context::Context;
+use inkwell::memory_buffer::MemoryBuffer;
+use inkwell::module::Module;
+use inkwell::passes::PassBuilderOptions;
+use inkwell::targets::{CodeModel, FileType, InitializationConfig, RelocMode, Target, TargetMachine, TargetTriple};
+use std::sync::Once;
+
+/// The passes over host code. Its vectors are in it already, so what would look for them is left out.
+const HOST_PASSES: &str = "always-inline,cgscc(inline),function(sroa,early-cse<memssa>,instcombine<no-verify-fixpoint>,simplifycfg,\
+loop-mssa(loop-simplifycfg,licm,loop-rotate,licm),gvn,instcombine<no-verify-fixpoint>,dse,loop-mssa(licm),loop-unroll<O2>,instcombine<no-verify-fixpoint>,simplifycfg),globaldce";
+
+fn initialize() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        Target::initialize_x86(&InitializationConfig::default());
+        Target::initialize_nvptx(&InitializationConfig::default());
+    });
+}
+
+/// This computer's processor.
+pub(crate) struct Host {
+    pub(crate) triple: TargetTriple,
+    pub(crate) cpu: String,
+    pub(crate) features: String,
+}
+
+impl Host {
+    /// The processor under the program, or one by LLVM's name for it.
+    pub(crate) fn new(cpu: Option<&str>) -> Host {
+        initialize();
+        let native = || TargetMachine::get_host_cpu_name().to_string_lossy().into_owned();
+        let features = || TargetMachine::get_host_cpu_features().to_string_lossy().into_owned();
+        Host {
+            triple: TargetMachine::get_default_triple(),
+            cpu: cpu.map_or_else(native, str::to_string),
+            features: if cpu.is_some() { String::new() } else { features() },
+        }
+    }
+
+    pub(crate) fn machine(&self) -> Result<TargetMachine, Error> {
+        let target = Target::from_triple(&self.triple).map_err(|e| Error(e.to_string()))?;
+        target
+            .create_target_machine(&self.triple, &self.cpu, &self.features, OptimizationLevel::Default, RelocMode::PIC, CodeModel::Default)
+            .ok_or_else(|| Error(format!("LLVM has no back end for {} of {}", self.cpu, self.triple)))
+    }
+
+    /// Attributes of every function.
+    pub(crate) fn attributes(&self) -> Vec<(String, String)> {
+        let mut all = vec![("target-cpu".to_string(), self.cpu.clone()), ("min-legal-vector-width".to_string(), "512".to_string())];
+        if !self.features.is_empty() {
+            all.push(("target-features".to_string(), self.features.clone()));
+        }
+        all.push(("prefer-vector-width".to_string(), "512".to_string()));
+        all
+    }
+}
+
+/// Verifies a module and runs the passes.
+pub(crate) fn optimize(module: &Module<'_>, machine: &TargetMachine) -> Result<(), Error> {
+    module.verify().map_err(|e| Error(format!("compiler bug: {}", e.to_string_lossy())))?;
+    let passes = std::env::var("OPTC_LLVM_PASSES").unwrap_or_else(|_| HOST_PASSES.to_string());
+    module.run_passes(&passes, machine, PassBuilderOptions::create()).map_err(|e| Error(format!("compiler bug: {}", e.to_string_lossy())))
+}
+
+/// Machine code of a module, as an object file or as text.
+pub(crate) fn machine_code(module: &Module<'_>, machine: &TargetMachine, text: bool) -> Result<MemoryBuffer<'static>, Error> {
+    let form = if text { FileType::Assembly } else { FileType::Object };
+    machine.write_to_memory_buffer(module, form).map_err(|e| Error(e.to_string_lossy().into_owned()))
+}
+
+/// A new module for a machine.
+pub(crate) fn module<'c>(context: &'c Context, name: &str, triple: &TargetTriple, machine: &TargetMachine) -> Module<'c> {
+    let module = context.create_module(name);
+    module.set_triple(triple);
+    module.set_data_layout(&machine.get_target_data().get_data_layout());
+    module
+}
