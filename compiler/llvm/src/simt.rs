@@ -11,12 +11,12 @@ pub(crate) struct Simt {
 
 impl Body<'_> {
     pub(crate) fn units(&mut self, _axis: AxisId, _body: &[Stmt]) {
-        unimplemented!()
+        panic!("compiler bug: threads where there are none")
     }
     pub(crate) fn shared_loop(&mut self, _axis: AxisId, _extent: Extent, _n: V, _body: &[Stmt]) {
-        unimplemented!()
+        panic!("compiler bug: threads where there are none")
     }
     pub(crate) fn report_simt(&mut self, _index: V, _extent: i64, _origin: u32) {
-        unimplemented!()
+        panic!("compiler bug: threads where there are none")
     }
 }
