@@ -14,12 +14,13 @@ import os
 from typing import Any
 
 from . import _lib
+from ._closure import Closure
 from ._errors import InternalError, OptcError, SpecError
 from ._module import Function, Module, Run, Series
 from ._optimizer import BoundStep, Optimizer, States
 
 __all__ = [
-    "BoundStep", "Function", "InternalError", "Module", "OptcError", "Optimizer", "Run", "Series", "SpecError", "States", "compile", "list_optimizers", "load",
+    "BoundStep", "Closure", "Function", "InternalError", "Module", "OptcError", "Optimizer", "Run", "Series", "SpecError", "States", "compile", "list_optimizers", "load",
     "optimizer", "set_threads", "show", "threads",
 ]
 
@@ -41,19 +42,20 @@ def load(path: str | os.PathLike[str]) -> Module:
 
 def optimizer(
     rule: str, shapes: Any, dtype: Any = None, *, names: Any = None, file: str | os.PathLike[str] | None = None, grad_dtype: Any = None,
-    outputs_first: bool = False, total_steps: int | None = None
+    outputs_first: bool = False, total_steps: int | None = None, examples: int | None = None
 ) -> Optimizer:
     """A rule compiled for leaves of given shapes: ``optc.optimizer("adamw(lr = 1e-3)", shapes=[(64, 32), (32,)])``.
 
     ``rule`` is an expression of the language (``"clip_by_global_norm(1.0) |> adamw(lr = 1e-3)"``) over the standard library, or over the spec ``file``. ``shapes`` are
     shapes, or arrays that stand for theirs and their element type; ``dtype`` is one element type or one per leaf (float32, float64, bfloat16, float16; float32 if nothing is
     said), ``grad_dtype`` that of the gradients, where it is another. ``names`` are what groups of leaves and ``name`` go by. ``total_steps`` is needed by rules
-    and schedules that mention it.
+    and schedules that mention it, ``examples``, the number of examples of a batch, by rules that look at the gradient of each.
 
     Rules that tell rows of a matrix from its columns (Muon, Adafactor, …) take the last axis for that of outputs, as in JAX. Weights of torch's layers have their outputs
     in the first axis: say ``outputs_first=True`` for them. States then have the shape that the rule sees.
     """
-    return Optimizer(rule, shapes, dtype, names=names, file=None if file is None else os.fspath(file), grad_dtype=grad_dtype, outputs_first=outputs_first, total_steps=total_steps)
+    file = None if file is None else os.fspath(file)
+    return Optimizer(rule, shapes, dtype, names=names, file=file, grad_dtype=grad_dtype, outputs_first=outputs_first, total_steps=total_steps, examples=examples)
 
 
 def list_optimizers() -> dict[str, str]:

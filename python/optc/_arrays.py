@@ -189,6 +189,20 @@ def empty(shape: tuple[int, ...], dtype: str, of: str) -> tuple[Any, int]:
     return x, address_of(raw) + skip
 
 
+def borrowed_torch(address: int, shape: tuple[int, ...], dtype: str) -> Any:
+    """A torch tensor over memory that lies at an address, not copied."""
+    torch = sys.modules["torch"]
+    _torch_names()
+    of = _torch_by_name[dtype]
+    count = 1
+    for extent in shape:
+        count *= extent
+    if count == 0:
+        return torch.empty(shape, dtype=of)
+    raw = (ctypes.c_uint8 * (count * of.itemsize)).from_address(address)
+    return torch.frombuffer(raw, dtype=of).reshape(shape)
+
+
 def finish(x: Any, dtype: str, of: str) -> Any:
     """A result as whoever called expects it."""
     if dtype == "bf16" and isinstance(x, np.ndarray) and x.dtype == np.uint16:

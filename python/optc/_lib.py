@@ -12,7 +12,7 @@ from typing import Any
 
 from ._errors import InternalError, OptcError, SpecError
 
-_ABI = 1
+_ABI = 2
 NAMES = {"linux": "liboptc_python.so", "darwin": "liboptc_python.dylib", "win32": "optc_python.dll"}
 
 
@@ -44,7 +44,7 @@ def _load() -> ctypes.CDLL:
     library.optc_call.restype = pointer
     library.optc_call.argtypes = [ctypes.c_uint64, pointer, size]
     library.optc_step.restype = pointer
-    library.optc_step.argtypes = [ctypes.c_uint64, ctypes.c_uint32, pointer, size, pointer, size, ctypes.c_uint64]
+    library.optc_step.argtypes = [ctypes.c_uint64, ctypes.c_uint32, pointer, size, pointer, size, ctypes.c_uint64, pointer]
     library.optc_release.restype = None
     library.optc_release.argtypes = [ctypes.c_uint64]
     library.optc_interrupt.restype = None
@@ -91,6 +91,12 @@ def _raise(fault: dict[str, Any]) -> None:
 def failed(address: int) -> None:
     """Raises what a call says that did not go well."""
     _raise(json.loads(_text(address)))
+
+
+def dropped(address: int) -> None:
+    """Frees what a call says, where the error is known already."""
+    if address:
+        lib.optc_free(address)
 
 
 def request(**asked: Any) -> Any:

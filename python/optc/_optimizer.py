@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import threading
 import weakref
 from operator import is_
-from typing import Any, Iterable, NamedTuple, Sequence
+from typing import Any, Callable, Iterable, NamedTuple, Sequence
 
 import numpy as np
 
-from . import _arrays, _lib
+from . import _arrays, _closure, _lib
+from ._closure import Closure
 
 _INIT, _STEP, _CHANGES, _UPDATE, _EVAL = range(5)
 Shape = tuple[int, ...]
@@ -67,6 +69,7 @@ class Optimizer:
         grad_dtype: Any = None,
         outputs_first: bool = False,
         total_steps: int | None = None,
+        examples: int | None = None,
         _module: int | None = None,
         _part: bool = False,
         _axes: bool = False,
@@ -93,7 +96,9 @@ class Optimizer:
             {"name": n, "shape": s, "dtype": d, "gradient": g, "outputs_first": bool(outputs_first)}
             for n, s, d, g in zip(self.names, self.shapes, self._dtypes, self._grad_dtypes)
         ]
-        made = _lib.request(do="optimizer", rule=rule, file=file and str(file), module=_module, leaves=leaves, total_steps=total_steps, part=_part, axes=_axes)
+        made = _lib.request(
+            do="optimizer", rule=rule, file=file and str(file), module=_module, leaves=leaves, total_steps=total_steps, examples=examples, part=_part, axes=_axes
+        )
         self._handle = _lib.Handle(made["step"])
         self._states = [(s["leaf"], s["name"], s["dtype"], tuple(s["shape"])) for s in made["states"]]
         self._kept = [*self._states, (None, "step", "i32", ())]
@@ -115,6 +120,10 @@ class Optimizer:
         self.draws: bool = made["draws"]
         self.begins_with_gradients: bool = made["begins_with_gradients"]
         self.has_weights: bool = made["has_eval"]
+        #: What a step asks of the loss at other weights: some of ``loss_at``, ``grad_at``, ``hvp_at``, ``grad_each_at``. Then it needs a closure.
+        self.asks: tuple[str, ...] = tuple(made["asks"])
+        #: Examples of a batch, for rules that look at the gradient of each.
+        self.examples = examples
         #: Whether what a step makes of one leaf depends on others (a norm over all of them, a state that they share).
         self.couples_leaves: bool = made["couples_leaves"]
         # Whether the rule is known not to care for the order of axes, so that `outputs_first` changes nothing.
@@ -123,6 +132,9 @@ class Optimizer:
         self._scalars = ctypes.c_double * (1 + len(self._places))
         self._template = bytes(self._scalars(float("nan"), *self.hyperparameters.values()))
         self._torch_like: tuple[list[Any], list[Any]] | None = None
+        # Steps with closures take turns; the thread whose closure is asked now.
+        self._turns = threading.Lock()
+        self._asked: int | None = None
         self._params = _Known((), [], False)
         self._held = _Known((), [], False)
         self._grads: tuple[list[weakref.ref[Any]], list[int]] = ([], [])
@@ -232,11 +244,36 @@ class Optimizer:
             numbers[place] = value
         return numbers
 
-    def _run(self, part: int, addresses: list[int], numbers: Any, seed: int) -> None:
+    def _run(self, part: int, addresses: list[int], numbers: Any, seed: int, closure: Closure | None = None, of: str = "numpy") -> None:
         held, block = _arrays.block(addresses)
-        fault = _lib.step(self._handle.number, part, block, len(addresses), numbers, len(numbers), seed)
+        if not self.asks or part in (_INIT, _EVAL):
+            fault = _lib.step(self._handle.number, part, block, len(addresses), numbers, len(numbers), seed, None)
+            if fault:
+                _lib.failed(fault)
+            return
+        if self._asked == threading.get_ident():
+            raise RuntimeError("the closure of a step steps the same optimizer")
+        with self._turns:
+            self._asked = threading.get_ident()
+            try:
+                answers = _closure.Answers(self, _closure.check(self.rule, self.asks, closure), of)
+                fault = _lib.step(self._handle.number, part, block, len(addresses), numbers, len(numbers), seed, answers.callback)
+            finally:
+                self._asked = None
+        if answers.error is not None:
+            _lib.dropped(fault)
+            raise answers.error
         if fault:
             _lib.failed(fault)
+
+    def _evaluated(self, params: Sequence[Any], grads: Sequence[Any] | None, loss: Any, closure: Closure | None) -> tuple[Sequence[Any], Any]:
+        """The gradients and the loss of a step, from the closure where they were not given."""
+        if grads is not None and (loss is not None or not self.needs_loss or closure is None):
+            return grads, loss
+        if closure is None:
+            raise ValueError("a step needs gradients, or a `closure` that gives them")
+        value, slopes = closure.value_and_grad(list(params))
+        return slopes if grads is None else grads, value if loss is None else loss
 
     @staticmethod
     def _changed(params: Sequence[Any]) -> None:
@@ -270,31 +307,60 @@ class Optimizer:
         states.shared["step"] = count
         return states
 
-    def step(self, params: Sequence[Any], grads: Sequence[Any], states: States, *, loss: Any = None, seed: int = 0, **hyper: float) -> None:
+    def step(
+        self,
+        params: Sequence[Any],
+        grads: Sequence[Any] | None,
+        states: States,
+        *,
+        loss: Any = None,
+        seed: int = 0,
+        closure: "Closure | Callable[..., Any] | None" = None,
+        **hyper: float,
+    ) -> None:
         """Makes one step: ``params`` and ``states`` are updated in place.
 
         Hyperparameters are given by name (``lr=1e-3``) for this step alone and need no compiling. ``seed`` is that of the whole run: what a rule draws depends on it
         and on the number of the step.
+
+        Rules that look at the loss at other weights (``asks``) need ``closure``: a function of the parameters that gives the loss and its gradients, or a :class:`Closure`. With it ``grads``
+        may be none. ``grads`` are the gradients of the loss as they are, not clipped. Where the closure raises an error, that is the step's, and nothing was changed.
         """
         keep: list[Any] = []
+        closure = Closure.of(closure)
+        if closure is not None or grads is None:
+            grads, loss = self._evaluated(params, grads, loss, closure)
         addresses, torch = self._params_at(params)
         addresses = [*addresses, *self._grads_at(grads, keep), *self._states_at(states, True, keep)]
-        self._run(_STEP, addresses, self._numbers(loss, hyper), seed)
+        self._run(_STEP, addresses, self._numbers(loss, hyper), seed, closure, "torch" if torch else "numpy")
         if torch:
             self._changed(params)
 
     def bind(self, params: Sequence[Any], grads: Sequence[Any], states: States, *, seed: int = 0) -> "BoundStep":
         """A step whose addresses are looked up now, once: for arrays that stay where they are, gradients too."""
+        if self.asks:
+            raise ValueError(f"{self.rule} asks for {_closure.needed(self.asks)} at other weights: `step` with a `closure`")
         return BoundStep(self, params, grads, states, seed)
 
     def delta(
-        self, params: Sequence[Any], grads: Sequence[Any], states: States, *, out: Sequence[Any] | None = None, loss: Any = None, seed: int = 0, **hyper: float
+        self,
+        params: Sequence[Any],
+        grads: Sequence[Any] | None,
+        states: States,
+        *,
+        out: Sequence[Any] | None = None,
+        loss: Any = None,
+        seed: int = 0,
+        closure: "Closure | Callable[..., Any] | None" = None,
+        **hyper: float,
     ) -> list[Any]:
         """The changes that :meth:`step` would make to the parameters, which stay as they are; ``states`` are updated in place.
 
         The changes are written to ``out`` where it is given.
         """
         keep: list[Any] = []
+        closure = Closure.of(closure)
+        grads, loss = self._evaluated(params, grads, loss, closure)
         seen = self._see(params, "parameter", self._dtypes, False)
         addresses = [*(s.address for s in seen), *self._grads_at(grads, keep), *self._states_at(states, True, keep)]
         if out is None:
@@ -302,14 +368,24 @@ class Optimizer:
         else:
             written = self._see(out, "change", self._dtypes, True)
             changes, places = list(out), [s.address for s in written]
-        self._run(_CHANGES, addresses + places, self._numbers(loss, hyper), seed)
+        self._run(_CHANGES, addresses + places, self._numbers(loss, hyper), seed, closure, _kind(seen))
         return changes if out is not None else self._finish(changes, seen)
 
     def update(
-        self, params: Sequence[Any], grads: Sequence[Any], states: States, *, loss: Any = None, seed: int = 0, **hyper: float
+        self,
+        params: Sequence[Any],
+        grads: Sequence[Any] | None,
+        states: States,
+        *,
+        loss: Any = None,
+        seed: int = 0,
+        closure: "Closure | Callable[..., Any] | None" = None,
+        **hyper: float,
     ) -> tuple[list[Any], States]:
         """The changes of the parameters and the new states; nothing is overwritten. For JAX, whose arrays do not change, and what is given may be JAX's."""
         keep: list[Any] = []
+        closure = Closure.of(closure)
+        grads, loss = self._evaluated(params, grads, loss, closure)
         seen = self._see(params, "parameter", self._dtypes, False)
         addresses = [*(s.address for s in seen), *self._grads_at(grads, keep), *self._states_at(states, False, keep)]
         changes, places = self._empty(seen)
@@ -319,7 +395,7 @@ class Optimizer:
             array, address = _arrays.empty(shape, dtype, _arrays.kind(x))
             new.append(array)
             after.append(address)
-        self._run(_UPDATE, [*addresses, *places, *after], self._numbers(loss, hyper), seed)
+        self._run(_UPDATE, [*addresses, *places, *after], self._numbers(loss, hyper), seed, closure, _kind(seen))
         finished = [a if a.dtype == np.uint16 else _arrays.finish(a, d, _arrays.kind(x)) for a, x, (_, _, d, _) in zip(new, old, self._kept)]
         states = States([{} for _ in self.shapes], {})
         for (leaf, name, _, _), array in zip(self._states, finished):
@@ -344,6 +420,12 @@ class Optimizer:
 
     def _finish(self, arrays: list[Any], seen: Iterable[_arrays.Seen]) -> list[Any]:
         return [_arrays.finish(x, dtype, s.kind) for x, dtype, s in zip(arrays, self._dtypes, seen)]
+
+
+def _kind(seen: Sequence[_arrays.Seen]) -> str:
+    """Whose arrays these are, if they are all of one kind."""
+    kinds = {s.kind for s in seen}
+    return kinds.pop() if len(kinds) == 1 else "numpy"
 
 
 class BoundStep:
@@ -383,7 +465,7 @@ class BoundStep:
     def __call__(self) -> None:
         numbers = self._numbers
         numbers[0] = self.loss
-        fault = _lib.step(*self._fixed, numbers, len(numbers), self._seed)
+        fault = _lib.step(*self._fixed, numbers, len(numbers), self._seed, None)
         if fault:
             _lib.failed(fault)
         if self._torch is not None:

@@ -12,7 +12,7 @@ from typing import Any, Callable, Iterable, Iterator
 import torch
 
 from . import _arrays, _lib, _torch_names
-from ._errors import SpecError
+from ._closure import Closure, needed
 from ._optimizer import Optimizer as _Compiled
 from ._optimizer import States
 
@@ -70,7 +70,7 @@ class Optimizer(torch.optim.Optimizer):
 
     ``outputs_first``: the first axis of weights is that of outputs, as in torch's layers, for rules that tell rows from columns. States of a weight's shape have its axes.
     ``total_steps``: for rules that mention it. ``seed``: of what a rule draws. Rules that look at the loss take it from the closure's result or from ``step(loss=…)``; rules that
-    look at it at other weights (SAM, line searches) run in a ``train``.
+    look at it at other weights (SAM, line searches) need a closure, see :meth:`step`.
     """
 
     _step_supports_amp_scaling = True
@@ -88,7 +88,7 @@ class Optimizer(torch.optim.Optimizer):
         **hyper: Any,
     ):
         self._rule = _torch_names.Rule(rule, None if file is None else os.fspath(file))
-        self._options = {"outputs_first": bool(outputs_first), "total_steps": total_steps}
+        self._options = {"outputs_first": bool(outputs_first), "total_steps": total_steps, "examples": 1}
         self._constants: list[str] = []
         self._forget()
         self._ready = False
@@ -140,9 +140,11 @@ class Optimizer(torch.optim.Optimizer):
             self._first = True
             compiled = self._compile(self._all(), constants)
         self._needs_loss = compiled.needs_loss
-        self._coupled = compiled.couples_leaves
+        #: What steps ask of the loss at other weights, which is a function of all parameters.
+        self._asks = compiled.asks
+        self._coupled = compiled.couples_leaves or bool(compiled.asks)
         #: Whether all of a job have one count of steps: leaves that depend on each other, or states that all share.
-        self._together = compiled.couples_leaves or len(compiled.states.shared) > 1
+        self._together = self._coupled or len(compiled.states.shared) > 1
         return compiled
 
     def _complete(self, group: dict[str, Any]) -> None:
@@ -171,21 +173,15 @@ class Optimizer(torch.optim.Optimizer):
         """The step for these parameters, from the store if it was compiled before."""
         dtypes = [p.grad.dtype if p.grad is not None else p.dtype for p, _ in leaves]
         text = self._rule.written(self._written | constants)
-        key = (text, self._first, tuple((name, p.shape, p.dtype, d) for (p, name), d in zip(leaves, dtypes)))
+        key = (text, self._first, self._options["examples"], tuple((name, p.shape, p.dtype, d) for (p, name), d in zip(leaves, dtypes)))
         known = self._store.get(key)
         if known is None:
             params = [p for p, _ in leaves]
             part = len(params) < sum(len(group["params"]) for group in self.param_groups)
             for p, name in leaves:
                 _check(p, name)
-            try:
-                options = {"file": self._rule.file, "outputs_first": self._first, "total_steps": self._options["total_steps"]}
-                known = _Compiled(text, params, names=[n for _, n in leaves], grad_dtype=dtypes, _part=part, _axes=axes, **options)
-            except SpecError as error:
-                if any(d.get("code") == "E0542" for d in error.diagnostics):
-                    said = "\n\noptc.torch steps with gradients alone: a rule that evaluates the loss at other weights runs in a `train` of a spec (`optc.compile(…).train()`)"
-                    raise SpecError(f"{error}{said}", error.diagnostics) from None
-                raise
+            options = self._options | {"file": self._rule.file, "outputs_first": self._first}
+            known = _Compiled(text, params, names=[n for _, n in leaves], grad_dtype=dtypes, _part=part, _axes=axes, **options)
             self._store[key] = known
             if len(self._store) > _KEPT:
                 self._store.popitem(last=False)
@@ -194,6 +190,7 @@ class Optimizer(torch.optim.Optimizer):
         return known
 
     def _forget(self) -> None:
+        self._asking = False
         self._store: OrderedDict[Any, _Compiled] = OrderedDict()
         self._known: dict[Any, _Known] = {}
         self._sets: dict[Any, set[Any]] = {}
@@ -222,7 +219,7 @@ class Optimizer(torch.optim.Optimizer):
     # Saving and loading.
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("_rule", "_options", "_written", "_constants", "_keys", "_full", "_first", "_needs_loss", "_coupled", "_together")
+        own = ("_rule", "_options", "_written", "_constants", "_keys", "_full", "_first", "_needs_loss", "_asks", "_coupled", "_together")
         return super().__getstate__() | {name: getattr(self, name) for name in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -250,18 +247,41 @@ class Optimizer(torch.optim.Optimizer):
     # Steps.
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None, *, loss: Any = None) -> Any:
-        """One step. ``closure`` computes the loss and its gradients anew, and its loss is returned; ``loss`` is for rules that look at it."""
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        self._update(loss)
-        return loss if closure is not None else None
+    def step(
+        self,
+        closure: Callable[..., Any] | None = None,
+        *,
+        loss: Any = None,
+        hvp: Callable[[list[Any]], Any] | None = None,
+        grad_each: Callable[[], Any] | None = None,
+    ) -> Any:
+        """One step. ``closure`` computes the loss and its gradients anew, and its loss is returned; ``loss`` is for rules that look at it.
+
+        Rules that look at the loss at other weights call the closure again, with these weights in the parameters: it clears the gradients, computes the loss on the same batch and calls
+        ``backward()``. One with a parameter ``backward`` is called with ``backward=False`` where the loss is enough. Rules that take products with the Hessian (Sophia, AdaHessian) need
+        gradients with a graph: a closure with a parameter ``create_graph`` is called with ``create_graph=True`` where it is wanted, others always call
+        ``loss.backward(create_graph=True)``. Or ``hvp(directions)`` gives the products at the weights that the parameters have then. ``grad_each()`` gives the
+        gradients of each example's loss there, with the examples as leading axis. Directions, products and gradients are lists, of the parameters that have gradients.
+
+        After an error of the closure parameters and states are as before the step.
+        """
+        if self._asking:
+            raise RuntimeError("the closure of a step steps the same optimizer")
+        if closure is None:
+            self._update(loss, None)
+            return None
+        with torch.enable_grad():
+            loss = closure()
+        self._update(loss, _Asked(self, closure, hvp, grad_each) if self._asks else None)
+        return loss
 
     @torch.compiler.disable
-    def _update(self, loss: Any) -> None:
+    def _update(self, loss: Any, asked: "_Asked | None") -> None:
         scale, found = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
         if found is not None and float(found):
+            return
+        if self._asks:
+            self._update_asking(loss, scale, asked)
             return
         if self._needs_loss:
             if loss is None:
@@ -280,6 +300,43 @@ class Optimizer(torch.optim.Optimizer):
             params, grads = self._gradients(group, inverse)
             if grads:
                 self._run(number, group, params, grads, loss)
+
+    def _update_asking(self, loss: Any, scale: Any, asked: "_Asked | None") -> None:
+        """A step that asks for the loss at other weights: these are put into the parameters, while the step has copies of its own."""
+        if asked is None:
+            raise ValueError(
+                f"{self._rule.text} asks for {needed(self._asks)} at other weights: give `step` a closure that clears the gradients, computes the loss and calls `backward()`"
+            )
+        if scale is not None:
+            raise RuntimeError(f"{self._rule.text} evaluates the loss several times in a step; GradScaler scales and checks one evaluation")
+        if loss is None:
+            raise ValueError(f"{self._rule.text} looks at the loss at other weights: the closure has to return it")
+        given = [self._gradients(group, None) for group in self.param_groups]
+        used = [k for k, (_, grads) in enumerate(given) if grads]
+        if not used:
+            return
+        self._same_hyperparameters(used)
+        if len({bool(self.param_groups[k]["maximize"]) for k in used}) > 1:
+            raise ValueError(f"parameter groups differ in `maximize`, but {self._rule.text} makes one step for all parameters")
+        group = self.param_groups[used[0]]
+        params, grads = [p for own, _ in given for p in own], [g for _, own in given for g in own]
+        asked.begin(params, loss, -1.0 if group["maximize"] else 1.0)
+        if asked.examples not in (None, self._options["examples"]):
+            self._options["examples"] = asked.examples
+            self._known.clear()
+        held = [p.detach().clone() for p in params]
+        self._asking = True
+        try:
+            # The closure may write to the gradients that are there.
+            self._run(-1, group, params, [g.detach().clone() for g in grads], asked.sign * float(loss), asked.closure(), held)
+        finally:
+            self._asking = False
+            # The new weights, or those from before: a step that failed has changed nothing.
+            for p, w in zip(params, held):
+                p.copy_(w)
+                if p.grad is not None and p.grad.requires_grad:
+                    # A graph refers to the parameter, which refers to the gradient.
+                    p.grad = p.grad.detach()
 
     @staticmethod
     def _gradients(group: dict[str, Any], inverse: float | None) -> tuple[list[Any], list[Any]]:
@@ -322,7 +379,10 @@ class Optimizer(torch.optim.Optimizer):
                         "`clip_by_global_norm(1.0) |> { \"*.bias\": adamw(weight_decay = 0), _: adamw() }`"
                     )
 
-    def _run(self, number: int, group: dict[str, Any], params: list[Any], grads: list[Any], loss: Any) -> None:
+    def _run(
+        self, number: int, group: dict[str, Any], params: list[Any], grads: list[Any], loss: Any, closure: Closure | None = None, weights: list[Any] | None = None
+    ) -> None:
+        """``weights`` are what is stepped, where that is not what the parameters hold."""
         constants = self._constants_of(group)
         home = self.param_groups[max(number, 0)]
         known = self._known.get(number)
@@ -332,7 +392,8 @@ class Optimizer(torch.optim.Optimizer):
         seed = int(group.get("seed", 0))
         for plan in known.plans:
             own, slopes = (params, grads) if plan.where is None else ([params[k] for k in plan.where], [grads[k] for k in plan.where])
-            plan.compiled.step(own, slopes, plan.states, loss=loss, seed=seed, **{n: numbers[name] for n, name in plan.hyper if name in numbers})
+            own = own if weights is None else weights
+            plan.compiled.step(own, slopes, plan.states, loss=loss, seed=seed, closure=closure, **{n: numbers[name] for n, name in plan.hyper if name in numbers})
             plan.steps.add_(1.0)
             plan.version = plan.steps._version
 
@@ -449,6 +510,112 @@ class Optimizer(torch.optim.Optimizer):
             with torch.no_grad():
                 for p, w in before:
                     p.copy_(w)
+
+
+class _Asked:
+    """What one step asks of its closure. An evaluation is kept while the weights stay the same."""
+
+    def __init__(self, optimizer: Optimizer, closure: Callable[..., Any], hvp: Callable[..., Any] | None, grad_each: Callable[[], Any] | None):
+        self._of, self._closure, self._hvp, self._grad_each = optimizer, closure, hvp, grad_each
+        try:
+            takes = inspect.signature(closure).parameters
+        except ValueError:
+            takes = {}
+        self._may_skip, self._may_graph = "backward" in takes, "create_graph" in takes
+        self._loss: float | None = None
+        self._grads: list[Any] | None = None
+        self._each: list[Any] | None = None
+        self.examples: int | None = None
+
+    def begin(self, params: list[Any], loss: Any, sign: float) -> None:
+        """The closure has been called once, at the weights that the parameters have."""
+        self._params, self.sign = params, sign
+        self._take(loss)
+        if "grad_each_at" in self._of._asks:
+            if self._grad_each is None:
+                raise ValueError(f"{self._of._rule.text} asks for {needed(['grad_each_at'])}: `step(closure, grad_each=…)`")
+            self._each = self._example_gradients()
+            self.examples = int(self._each[0].shape[0])
+
+    def closure(self) -> Closure:
+        """For the compiled step, whose weights are copied here once: into the parameters."""
+        return Closure(self._value_and_grad, self._value, self._product, self._gradients_of_each, borrows=True)
+
+    def _take(self, loss: Any) -> None:
+        if loss is None:
+            raise ValueError(f"{self._of._rule.text} looks at the loss at other weights: the closure has to return it")
+        self._loss = float(loss)
+        self._grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._params]
+
+    def _go(self, weights: list[Any]) -> None:
+        """Puts weights into the parameters."""
+        if not all(map(torch.equal, self._params, weights)):
+            for p, w in zip(self._params, weights):
+                p.copy_(w)
+            self._loss = self._grads = self._each = None
+
+    def _evaluate(self) -> None:
+        if self._grads is None:
+            with torch.enable_grad():
+                loss = self._closure()
+            self._take(loss)
+
+    def _value(self, weights: list[Any]) -> float:
+        self._go(weights)
+        if self._loss is None and self._may_skip:
+            self._loss = float(self._closure(backward=False))
+        elif self._loss is None:
+            self._evaluate()
+        assert self._loss is not None
+        return self.sign * self._loss
+
+    def _signed(self, arrays: Iterable[Any]) -> list[Any]:
+        arrays = [x.detach() for x in arrays]
+        return arrays if self.sign > 0 else [-x for x in arrays]
+
+    def _value_and_grad(self, weights: list[Any]) -> tuple[float, list[Any]]:
+        self._go(weights)
+        self._evaluate()
+        assert self._loss is not None and self._grads is not None
+        return self.sign * self._loss, self._signed(self._grads)
+
+    def _graph(self) -> list[Any]:
+        """The gradients with the graph that they were computed by."""
+        if not self._may_graph:
+            self._evaluate()
+        if self._may_graph and not (self._grads and any(g.requires_grad for g in self._grads)):
+            with torch.enable_grad():
+                loss = self._closure(create_graph=True)
+            self._take(loss)
+        assert self._grads is not None
+        if not any(g.requires_grad for g in self._grads):
+            raise ValueError(
+                f"{self._of._rule.text} asks for {needed(['hvp_at'])}, but the gradients have no graph: let the closure call `loss.backward(create_graph=True)`, or give `step` an `hvp`"
+            )
+        return self._grads
+
+    def _product(self, weights: list[Any], directions: list[Any]) -> list[Any]:
+        self._go(weights)
+        if self._hvp is not None:
+            with torch.enable_grad():
+                return self._signed(self._hvp(directions))
+        pairs = [(g, v) for g, v in zip(self._graph(), directions) if g.requires_grad]
+        found = torch.autograd.grad([g for g, _ in pairs], self._params, [v for _, v in pairs], retain_graph=True, allow_unused=True)
+        return self._signed(torch.zeros_like(p) if x is None else x for p, x in zip(self._params, found))
+
+    def _example_gradients(self) -> list[Any]:
+        assert self._grad_each is not None
+        with torch.enable_grad():
+            each = list(self._grad_each())
+        if len(each) != len(self._params):
+            raise ValueError(f"`grad_each` gives a list with the gradients of each of the {len(self._params)} parameters that have one, not {len(each)} of them")
+        return each
+
+    def _gradients_of_each(self, weights: list[Any]) -> list[Any]:
+        self._go(weights)
+        if self._each is None:
+            self._each = self._example_gradients()
+        return self._signed(self._each)
 
 
 def _settled(x: Any, shape: tuple[int, ...], dtype: str, what: str) -> torch.Tensor:

@@ -14,6 +14,7 @@ mod shared;
 mod step;
 
 use crate::handles::Thing;
+use optc_abi::plan::CallbackFn;
 use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char};
@@ -22,7 +23,7 @@ use std::sync::Once;
 use std::sync::atomic::Ordering;
 
 /// The number of this interface; it changes when callers must.
-const ABI: u32 = 1;
+const ABI: u32 = 2;
 
 /// Memory for the evaluator's recursion; reserved, not used, until it is needed.
 const STACK: usize = 512 << 20;
@@ -152,10 +153,11 @@ pub unsafe extern "C" fn optc_call(handle: u64, addresses: *const *mut u8, count
     }))
 }
 
-/// Runs a part of an optimizer ([`step::Part`]) on `count` addresses; `scalars` are the loss and the hyperparameters.
+/// Runs a part of an optimizer ([`step::Part`]) on `count` addresses; `scalars` are the loss and the hyperparameters. A step that asks for the loss at other weights calls `callback`
+/// ([`optc_elab::optimizer::Question`]); where that gives another number than 0 the step ends, and nothing was changed.
 ///
 /// # Safety
-/// As for [`optc_call`]; `scalars` holds as many numbers as `scalar_count` says.
+/// As for [`optc_call`]; `scalars` holds as many numbers as `scalar_count` says; the callback does not run this optimizer.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optc_step(
     handle: u64,
@@ -165,13 +167,14 @@ pub unsafe extern "C" fn optc_step(
     scalars: *const f64,
     scalar_count: usize,
     seed: u64,
+    callback: Option<CallbackFn>,
 ) -> *mut c_char {
     outcome(guarded(|| match &*handles::get(handle)? {
         Thing::Step(step) => {
             // SAFETY: the caller's promise.
             let (addresses, scalars) = unsafe { (elements(addresses, count), elements(scalars, scalar_count)) };
             // SAFETY: the caller's promise.
-            unsafe { step.run(part, addresses, scalars, seed) }
+            unsafe { step.run(part, addresses, scalars, seed, callback) }
         }
         _ => Err(wrong("this is no optimizer")),
     }))

@@ -8,11 +8,12 @@ use optc::Session;
 use optc::pipeline::CompileOptions;
 use optc::ranges::out_of_range_error;
 use optc::trainer::{run_error, run_key};
+use optc_abi::plan::CallbackFn;
 use optc_abi::{DType, Tensor};
 use optc_base::Span;
-use optc_elab::optimizer::{AloneLeaf, AloneProgram, AloneState};
+use optc_elab::optimizer::{AloneLeaf, AloneOptions, AloneProgram, AloneState, Question};
 use optc_elab::script;
-use optc_exec::{Program, RunError};
+use optc_exec::{Callback, Program, RunError};
 use optc_ir::Ty;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -37,6 +38,8 @@ pub struct Asked {
     module: Option<u64>,
     leaves: Vec<Leaf>,
     total_steps: Option<i64>,
+    /// Examples of a batch, for rules that look at the gradient of each.
+    examples: Option<usize>,
     /// Whether the leaves are some of those that the rule's groups are of.
     #[serde(default)]
     part: bool,
@@ -112,7 +115,8 @@ pub fn compile(asked: &Asked) -> Result<Value, Fault> {
     let span = session.program.item(item).name().map_or(Span::default(), |n| n.span);
     let lowered = |leaves: &[AloneLeaf]| {
         let mut host = environment(&session, 1, true);
-        script::lower_optimizer(&session.program, item, leaves, (asked.total_steps, !asked.part), &session.settings, &mut host)
+        let options = AloneOptions { total_steps: asked.total_steps, whole: !asked.part, examples: asked.examples };
+        script::lower_optimizer(&session.program, item, leaves, options, &session.settings, &mut host)
             .map_err(|d| spec_fault(&d, &session.program.sources))
     };
     let program = lowered(&leaves)?;
@@ -146,7 +150,7 @@ pub fn compile(asked: &Asked) -> Result<Value, Fault> {
     let facts = json!({
         "states": states, "hyper": hyper, "needs_loss": program.needs_loss(), "draws": program.draws(),
         "begins_with_gradients": program.begins_with_gradients(), "has_eval": program.eval.is_some(),
-        "couples_leaves": program.couples_leaves(), "blind_to_axes": asked.axes.then_some(blind),
+        "asks": program.asks().into_iter().map(Question::name).collect::<Vec<_>>(), "couples_leaves": program.couples_leaves(), "blind_to_axes": asked.axes.then_some(blind),
     });
     let step = Step { program, session, span, names, parts: Default::default() };
     let mut reply = facts;
@@ -216,14 +220,22 @@ impl Step {
         }
     }
 
-    /// Runs a part; see [`Part`] for the addresses.
+    /// Runs a part; see [`Part`] for the addresses. Where the step asks for the loss at other weights, `callback` answers ([`Question`]).
     ///
     /// # Errors
-    /// Hyperparameters outside their ranges; an index out of range.
+    /// Hyperparameters outside their ranges; an index out of range; a fault of the kind `callback` where that failed: nothing was changed.
     ///
     /// # Safety
     /// The addresses are of arrays of the optimizer's types, aligned to their elements, which outlive the call; no two that are written overlap, and nobody else uses them.
-    pub unsafe fn run(&self, part: u32, addresses: &[*mut u8], scalars: &[f64], seed: u64) -> Result<(), Fault> {
+    /// The callback does not run this part of this optimizer.
+    pub unsafe fn run(
+        &self,
+        part: u32,
+        addresses: &[*mut u8],
+        scalars: &[f64],
+        seed: u64,
+        callback: Option<CallbackFn>,
+    ) -> Result<(), Fault> {
         let part = PARTS.into_iter().find(|p| *p as u32 == part).ok_or_else(|| wrong("there is no such part of an optimizer"))?;
         let (inputs, outputs) = self.counts(part);
         let hyper = self.program.hyper.len();
@@ -276,6 +288,7 @@ impl Step {
             for (k, &address) in addresses[inputs..].iter().enumerate() {
                 program.bind_output(k, address);
             }
+            program.call_back(callback.map(|function| Callback { function, data: std::ptr::null_mut() }));
             program.run_bound()
         };
         // SAFETY: the caller's promise.
@@ -288,6 +301,9 @@ impl Step {
     /// As for [`Step::run`]: a step that failed.
     unsafe fn failed(&self, error: &RunError, addresses: &[*mut u8], ready: &Ready) -> Fault {
         let sources = &self.session.program.sources;
+        if error.status.code == optc_abi::plan::status::CALLBACK {
+            return Box::new(json!({ "kind": "callback", "message": "the loss at other weights was asked for, and not to be had" }));
+        }
         let plain = || spec_fault(&[run_error(error, "this step", self.span)], sources);
         let p = &self.program;
         if p.ranged.is_empty() || error.status.code != optc_abi::plan::status::NOT_FINITE {

@@ -469,7 +469,6 @@ class Refused(unittest.TestCase):
         self.wrong(TypeError, "sgd has no hyperparameter `momentun`; there are lr, dampening, momentum", lambda: ot.Optimizer(w, "sgd", momentun=0.9))
         self.wrong(TypeError, "has no hyperparameter `momentum`", lambda: ot.Optimizer(w, "adam() |> sgd()", momentum=0.9))
         self.wrong(ValueError, "only changes gradients", lambda: ot.Optimizer(w, "clip_by_global_norm(1.0)"))
-        self.wrong(optc.SpecError, "runs in a `train` of a spec", lambda: ot.Optimizer(w, "sam(inner = sgd(lr = 0.1))"))
         o = ot.Optimizer(w, "adamw")
         w[0].grad = torch.ones(3)
         o.param_groups[0]["betas"] = (1.5, 0.9)

@@ -25,7 +25,7 @@ TORCH = {
              "sgd:sgd_momentum sgd:sgd_dampening sgd:sgd_decay sgd:sgd_maximize sgd:sgd_all"),
             ("SparseAdam", "`sparse_adam(lr = 1e-3)`", "adam:sparse_adam"),
             ("param_groups", '`{ "*.bias": sgd(lr = 0.1), _: adamw(lr = 1e-3) }`', "expressions:groups_have_rates_of_their_own run/groups:keys combinators:partition"),
-            ("closure", "nothing: a body calls `loss_at`, `grad_at`, `value_and_grad_at`", "run/loss_at line_search:of_lbfgs"),
+            ("closure", "nothing in a `train`, and closures for `optc.torch`: a body calls `loss_at`, `grad_at`, `value_and_grad_at`", "run/loss_at line_search:of_lbfgs"),
             ("register_step_pre_hook register_step_post_hook", "a stage before the rule, or behind it", "combinators:clip combinators:keep_nonnegative"),
             ("state_dict load_state_dict", "`checkpoint`, `resume`; outside of a train `o` is a tree", "run/checkpoints run/optimizers_outside_train"),
             ("clip_grad_norm_", "`clip_by_global_norm(1.0)` in front", "combinators:clip_by_global_norm"),

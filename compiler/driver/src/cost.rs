@@ -129,8 +129,10 @@ impl<'a> Traffic<'a> {
                     self.read += times * bytes;
                     self.written += times * bytes;
                 }
-                // Keys of draws are a few bytes; what leaves memory costs the disk.
-                Instr::Lib { op: LibOp::RandomFold { .. } | LibOp::SwapOut { .. } | LibOp::SwapIn { .. }, .. } => {}
+                // Keys of draws are a few bytes; what leaves memory costs the disk, and what is called back is not the plan's.
+                Instr::Lib {
+                    op: LibOp::RandomFold { .. } | LibOp::SwapOut { .. } | LibOp::SwapIn { .. } | LibOp::Callback { .. }, ..
+                } => {}
                 Instr::Lib { buffers, .. } => {
                     self.library_calls += times;
                     self.passes += times;

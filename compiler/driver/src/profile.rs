@@ -157,6 +157,7 @@ fn describe(plan: &Plan, kernels: &[NamedKernel], instr: &Instr) -> (String, f64
                 LibOp::RandomFold { .. } => "random key".to_string(),
                 LibOp::SwapOut { bytes, .. } => format!("swap out {bytes} bytes"),
                 LibOp::SwapIn { bytes, .. } => format!("swap in {bytes} bytes"),
+                LibOp::Callback { function } => format!("callback {function}"),
                 LibOp::Call { call, dims } => format!("{} {} of {}x{}", call.name(), dims.batch, dims.m, dims.n),
             };
             (name, 0.0, all(&buffers.iter().collect::<Vec<_>>()))

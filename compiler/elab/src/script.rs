@@ -5,7 +5,7 @@ use crate::evaluator::{Eval, Evaluator, Mode};
 use crate::given::{FunctionProgram, GivenArg};
 use crate::grad::arrays_of;
 use crate::host::{DataTable, HostEnv, RunResult};
-use crate::optimizer::{AloneLeaf, AloneProgram};
+use crate::optimizer::{AloneLeaf, AloneOptions, AloneProgram};
 use crate::scope::Scope;
 use crate::settings::Overrides;
 use crate::sources::SourceFacts;
@@ -174,7 +174,7 @@ pub fn lower_call<'p>(
     Ok(out.expect("lowering succeeded"))
 }
 
-/// Lowers an optimizer of the spec, all of whose parameters have defaults, for leaves that come from outside; `whole` is whether these are all leaves there are.
+/// Lowers an optimizer of the spec, all of whose parameters have defaults, for leaves that come from outside.
 ///
 /// # Errors
 /// All that was found wrong.
@@ -182,7 +182,7 @@ pub fn lower_optimizer<'p>(
     program: &'p Program,
     item: ItemRef,
     leaves: &[AloneLeaf],
-    (total_steps, whole): (Option<i64>, bool),
+    options: AloneOptions,
     settings: &'p RunSettings,
     host: &'p mut dyn HostEnv,
 ) -> Result<AloneProgram, Vec<Diagnostic>> {
@@ -190,7 +190,7 @@ pub fn lower_optimizer<'p>(
     let span = program.item(item).name().map_or(Span::default(), |n| n.span);
     let optimizer = OptimizerValue::Single { item, args: Vec::new(), span };
     let mut out = None;
-    let result = ev.lower_alone(&optimizer, leaves, (total_steps, whole), span).map(|lowered| out = Some(lowered));
+    let result = ev.lower_alone(&optimizer, leaves, options, span).map(|lowered| out = Some(lowered));
     finish(ev, result)?;
     Ok(out.expect("lowering succeeded"))
 }

@@ -306,6 +306,14 @@ pub enum Op {
     /// A numerical library call on the last axes of f32 or f64 arrays, batched over the same leading axes of all operands. One with several results
     /// yields a tuple.
     Lib(LibCall),
+    /// A function of whoever runs the program; yields a tuple. Of the same operands it gives the same results, so that equal calls are one, but each costs much and none is made that need
+    /// not be.
+    Callback {
+        /// Which, as the program's owner numbers them.
+        function: u32,
+        /// What it gives.
+        results: Arc<[Ty]>,
+    },
     /// A counted loop.
     Loop(LoopOp),
     /// Operands: bool scalar, arguments. Both graphs take the arguments and give results of the same types.
@@ -490,6 +498,7 @@ impl PartialEq for Op {
             (ArgSort { axis: a, descending: b }, ArgSort { axis: c, descending: d }) => a == c && b == d,
             (RandomFold { place: a }, RandomFold { place: b }) => a == b,
             (Lib(a), Lib(b)) => a == b,
+            (Callback { function: a, results: b }, Callback { function: c, results: d }) => a == c && b == d,
             (Loop(a), Loop(b)) => {
                 (a.trip, a.reverse, a.carried, a.scanned, a.guard) == (b.trip, b.reverse, b.carried, b.scanned, b.guard)
                     && Arc::ptr_eq(&a.body, &b.body)
@@ -534,6 +543,7 @@ impl Hash for Op {
             ArgSort { axis, descending } => (axis, descending).hash(state),
             RandomFold { place } => place.hash(state),
             Lib(call) => call.hash(state),
+            Callback { function, results } => (function, results).hash(state),
             Loop(l) => (l.trip, l.reverse, l.carried, l.scanned, l.guard, Arc::as_ptr(&l.body) as usize).hash(state),
             Cond { then, otherwise } => (Arc::as_ptr(then) as usize, Arc::as_ptr(otherwise) as usize).hash(state),
             Call(c) => Arc::as_ptr(&c.body).hash(state),

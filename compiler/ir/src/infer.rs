@@ -67,6 +67,7 @@ pub fn infer(op: &Op, operands: &[&NodeTy], claimed: Option<&NodeTy>) -> Result<
             Ok(NodeTy::Tuple(c.body.output_types()))
         }
         Op::Lib(call) => lib_type(*call, &arrays),
+        Op::Callback { results, .. } => Ok(NodeTy::Tuple(results.to_vec())),
         _ => array_type(op, &arrays, claimed).map(NodeTy::Array),
     }
 }
@@ -294,7 +295,9 @@ fn array_type(op: &Op, x: &[&Ty], claimed: Option<&NodeTy>) -> Result<Ty, String
             count(1)?;
             Ok(x[0].clone())
         }
-        Op::Lib(_) | Op::Loop(_) | Op::Cond { .. } | Op::Call(_) | Op::Result { .. } => Err("a tuple operation".into()),
+        Op::Lib(_) | Op::Callback { .. } | Op::Loop(_) | Op::Cond { .. } | Op::Call(_) | Op::Result { .. } => {
+            Err("a tuple operation".into())
+        }
     }
 }
 

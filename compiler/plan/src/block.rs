@@ -13,11 +13,12 @@ use crate::schedule::{Claim, Guarded, Read, Unit, Write, order};
 use crate::seq::SMALL_NS;
 use crate::stage::{CallShape, Emitted, NS_PER_OP, chunk_calls, emit_group, finish};
 use crate::{dot, store::Store};
+use optc_abi::DType;
 use optc_abi::plan::{BufRef, Conv, Instr, KernelCall, LibCall, LibDims, LibOp, LoopId, Trip};
 use optc_abi::tensor::ALIGN;
 use optc_ir::Op;
 use optc_ir::build::strides;
-use optc_ir::graph::{LoopOp, NodeTy, ReduceOp, ScatterMode};
+use optc_ir::graph::{LoopOp, NodeTy, ReduceOp, ScatterMode, Ty};
 use optc_ir::infer::infer;
 use optc_ir::kernel::{Access, Extent, LoopKind};
 use rustc_hash::FxHashMap;
@@ -129,6 +130,7 @@ impl Block<'_> {
                     self.library(n, LibOp::RandomFold { place: *place, number }, operands)
                 }
                 Op::Lib(call) => self.numeric(n, *call),
+                Op::Callback { function, results } => self.callback(n, *function, results),
                 Op::Scatter { axis, mode } => self.scatter(n, *axis, *mode),
                 Op::Swap => self.swap(n),
                 Op::Loop(l) => self.counted(n, l),
@@ -298,6 +300,21 @@ impl Block<'_> {
         unit
     }
 
+    /// A call of a function outside of the plan, and a guard that ends the plan where it fails.
+    fn callback(&mut self, n: N, function: u32, results: &[Ty]) -> Unit {
+        let operands = &self.net.nodes[n].operands;
+        let mut unit = Unit::new(n);
+        self.reads_all(&mut unit, operands.iter().copied());
+        let flag = BufRef::whole(self.store.temporary(DType::F64, 1, self.within));
+        let results: Vec<BufRef> = results.iter().map(|t| BufRef::whole(self.store.temporary(t.dtype, t.len(), self.within))).collect();
+        let operands: Vec<BufRef> = operands.iter().map(|&o| self.place(o)).collect();
+        let buffers = std::iter::once(flag.clone()).chain(operands).chain(results.iter().cloned()).collect();
+        unit.code.push(Instr::Lib { op: LibOp::Callback { function }, dtype: DType::F64, buffers });
+        unit.code.push(Instr::Guard { value: flag, dtype: DType::F64 });
+        self.take_results(n, &results, &mut unit);
+        unit
+    }
+
     /// A scatter changes its result in place, after the old array has been copied there; the copy goes when both are one memory.
     fn scatter(&mut self, n: N, axis: usize, mode: ScatterMode) -> Unit {
         let net = self.net;
@@ -384,7 +401,7 @@ impl Block<'_> {
         if l.trip.is_none() {
             self.reads_all(&mut unit, [operands[0]]);
         }
-        let counter = BufRef::whole(self.store.temporary(optc_abi::DType::I32, 1, self.within));
+        let counter = BufRef::whole(self.store.temporary(DType::I32, 1, self.within));
         let body = Net::new(&l.body);
         let mut inputs = vec![counter.clone()];
         let mut targets = Vec::new();

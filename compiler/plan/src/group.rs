@@ -105,9 +105,14 @@ fn demands(net: &Net, class: &mut [Class], stored: &mut [bool]) {
                     need(class, operands[1]);
                 }
             }
-            Op::RandomBits { .. } | Op::Swap | Op::Conv { .. } | Op::ArgSort { .. } | Op::Lib(_) | Op::Loop(_) | Op::Cond { .. } => {
-                operands.into_iter().for_each(|o| need(class, o))
-            }
+            Op::RandomBits { .. }
+            | Op::Swap
+            | Op::Conv { .. }
+            | Op::ArgSort { .. }
+            | Op::Lib(_)
+            | Op::Callback { .. }
+            | Op::Loop(_)
+            | Op::Cond { .. } => operands.into_iter().for_each(|o| need(class, o)),
             Op::Scatter { .. } => {
                 if !is_splat(net, operands[0]) {
                     need(class, operands[0]);

@@ -106,6 +106,7 @@ fn code(out: &mut String, planned: &Planned, list: &[Instr], depth: usize) {
                     LibOp::RandomFold { place, number: None } => format!("random_fold place {place}"),
                     LibOp::SwapOut { slot, bytes } => format!("swap_out {slot} of {bytes} bytes"),
                     LibOp::SwapIn { slot, bytes } => format!("swap_in {slot} of {bytes} bytes"),
+                    LibOp::Callback { function } => format!("callback {function}"),
                     LibOp::Call { call, dims } => {
                         let flags: String = call.flags().into_iter().map(|(name, value)| format!(" {name} {value}")).collect();
                         format!("{} {dtype} {}x{} batch {}{flags}", call.name(), dims.m, dims.n, dims.batch)

@@ -181,6 +181,9 @@ impl Machine<'_> {
                 self.memory[to.start..to.start + bytes].copy_from_slice(&kept);
                 Ok(())
             }
+            Instr::Lib { op: LibOp::Callback { function }, .. } => {
+                Err(Fault::Broken(format!("function {function} is called back, but the reference has none")))
+            }
             Instr::Lib { op: LibOp::Call { call, dims }, dtype, buffers } => self.numeric(*call, *dims, *dtype, buffers),
             Instr::Loop { id, trip, reverse, counter, body } => {
                 let count = match trip {

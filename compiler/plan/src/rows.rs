@@ -42,6 +42,7 @@ pub(crate) fn class(net: &Net, n: N) -> Class {
         | Conv { .. }
         | ArgSort { .. }
         | Lib(_)
+        | Callback { .. }
         | Loop(_)
         | Cond { .. }
         | Swap

@@ -3,7 +3,7 @@
 use crate::block::Settled;
 use crate::net::{N, Net};
 use crate::store::Store;
-use optc_abi::plan::{BufRef, Instr};
+use optc_abi::plan::{BufRef, Instr, LibOp, Place};
 use optc_ir::Op;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::cmp::Reverse;
@@ -72,6 +72,19 @@ impl Unit {
     pub fn new(key: usize) -> Unit {
         Unit { key, ..Unit::default() }
     }
+    /// Whether functions outside of the plan are called: any of them may end it.
+    fn calls_back(&self) -> bool {
+        calls_back(&self.code)
+    }
+}
+
+fn calls_back(code: &[Instr]) -> bool {
+    code.iter().any(|instr| match instr {
+        Instr::Lib { op: LibOp::Callback { .. }, .. } => true,
+        Instr::Loop { body, .. } => calls_back(body),
+        Instr::Cond { then, otherwise, .. } => calls_back(then) || calls_back(otherwise),
+        _ => false,
+    })
 }
 
 /// An output written to its place by the unit that computes it.
@@ -83,6 +96,11 @@ pub(crate) struct Claim {
     pub input: Option<N>,
     pub memory: BufRef,
     pub bytes: usize,
+}
+
+/// Whether memory is an input of the plan, not of a loop or a branch in it.
+fn belongs_to_caller(store: &Store, memory: &BufRef) -> bool {
+    matches!(store.buffers[store.resolve(memory).buffer].place, Some(Place::Input(_)))
 }
 
 /// Dependencies between units through nodes, without repetition.
@@ -267,6 +285,7 @@ pub(crate) fn order(
             }
         }
     }
+    let calling: Vec<bool> = units.iter().map(Unit::calls_back).collect();
     let place = |n: N| places[n].clone().expect("compiler bug: an output without memory");
     let give_up = |claim: &Claim, copies: &mut Vec<Instr>| {
         copies.push(Instr::Copy { src: place(claim.node), dst: claim.memory.clone(), bytes: claim.bytes });
@@ -275,7 +294,9 @@ pub(crate) fn order(
         let Some(input) = claim.input else { return true };
         let unit = &units[claim.unit];
         let call = unit.writes.iter().find(|w| w.node == claim.node).map_or(0, |w| w.call);
-        let clear = readers[&input].iter().all(|&(u, c)| u != claim.unit || c == call);
+        // What ends with a failed callback must not have changed the caller's arrays.
+        let keeps = !calling[claim.unit] || !belongs_to_caller(store, &claim.memory);
+        let clear = keeps && readers[&input].iter().all(|&(u, c)| u != claim.unit || c == call);
         if !clear {
             give_up(claim, &mut copies);
         }
@@ -300,6 +321,9 @@ pub(crate) fn order(
         let Some(input) = claim.input else { continue };
         let mut before: Vec<usize> = readers[&input].iter().map(|&(u, _)| u).filter(|&u| u != claim.unit).collect();
         before.extend((first_guard..units.len()).filter(|g| !undone.contains(&(claim.unit, *g))));
+        if belongs_to_caller(store, &claim.memory) {
+            before.extend((0..first_guard).filter(|&u| calling[u]));
+        }
         before.sort_unstable();
         before.dedup();
         before.into_iter().for_each(|u| next[u].push((claim.unit, c)));

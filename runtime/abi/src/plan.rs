@@ -234,6 +234,11 @@ pub enum LibOp {
         /// Its bytes.
         bytes: usize,
     },
+    /// A function of whoever runs the plan ([`CallbackFn`]): first a flag, an f64 that becomes 0, or NaN where the function failed (a guard follows), then operands, then results.
+    Callback {
+        /// Which, as the plan's owner numbers them.
+        function: u32,
+    },
     /// A numerical call: operands as [`LibCall`] lists them (the matrix of [`LibCall::LuSolve`] left out), then results.
     Call {
         /// Which.
@@ -353,6 +358,8 @@ pub mod status {
     pub const STORAGE: i32 = 3;
     /// What was written to a watched output holds NaN or infinity. The run was complete: everything has been written.
     pub const WRITTEN: i32 = 4;
+    /// A callback failed, or there was none; nothing aliased has been written.
+    pub const CALLBACK: i32 = 5;
 }
 
 /// What kernels report as [`Status::origin`] when a watched output they have written is not finite: no place of the text.
@@ -360,6 +367,10 @@ pub const WRITTEN_ORIGIN: u32 = i32::MAX as u32;
 
 /// A compiled kernel. `buffers` holds one address per buffer parameter, `sizes` one extent per size parameter; the parallel loop runs over `begin..end`.
 pub type KernelFn = unsafe extern "C" fn(buffers: *const *mut u8, sizes: *const i64, begin: i64, end: i64, status: *mut Status);
+
+/// A function that a plan calls back ([`LibOp::Callback`]), with its number and the addresses of its operands and results: operands are to be read during the call alone, results
+/// to be filled, of the same operands always the same in one run. Other than 0 it has failed, and the run ends.
+pub type CallbackFn = unsafe extern "C" fn(data: *mut c_void, function: u32, buffers: *const *mut u8) -> i32;
 
 /// One argument set of a kernel as compiled code hands it to the runtime (the run-time image of [`KernelCall`]).
 #[repr(C)]

@@ -14,4 +14,4 @@ mod simd;
 mod winograd;
 
 pub use pool::Pool;
-pub use program::{Program, RunError, Spent};
+pub use program::{Callback, Program, RunError, Spent};

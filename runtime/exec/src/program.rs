@@ -6,7 +6,7 @@ use crate::pool::Pool;
 use crate::{conv, lib_call};
 use optc_abi::offload::Touch;
 use optc_abi::pages::{self, LARGE};
-use optc_abi::plan::{Conv, Instr, KernelFn, LibOp, Plan, PlanFn, RawCall, RuntimeTable, Status, WRITTEN_ORIGIN, status};
+use optc_abi::plan::{CallbackFn, Conv, Instr, KernelFn, LibOp, Plan, PlanFn, RawCall, RuntimeTable, Status, WRITTEN_ORIGIN, status};
 use optc_abi::tensor::AlignedBytes;
 use optc_abi::{DType, Tensor};
 use std::any::Any;
@@ -32,6 +32,33 @@ struct Context {
     convs: Vec<Conv>,
     libs: Vec<(LibOp, DType)>,
     clock: UnsafeCell<Clock>,
+    callback: Option<Callback>,
+}
+
+/// What a plan calls back, and what that is handed first.
+#[derive(Clone, Copy, Debug)]
+pub struct Callback {
+    /// The function.
+    pub function: CallbackFn,
+    /// The caller's own.
+    pub data: *mut c_void,
+}
+
+impl Context {
+    /// Calls a function of the caller; where it fails, or there is none, the flag ends the plan.
+    ///
+    /// # Safety
+    /// `buffers` holds the addresses of the flag and of what the function takes.
+    unsafe fn call_back(&self, function: u32, buffers: *const *mut u8) {
+        // SAFETY: the caller's promise; only the thread that runs the plan writes the status here.
+        unsafe {
+            let done = self.callback.is_some_and(|c| (c.function)(c.data, function, buffers.add(1)) == 0);
+            (*buffers).cast::<f64>().write(if done { 0.0 } else { f64::NAN });
+            if !done {
+                *self.status.get() = Status { code: status::CALLBACK, origin: -1, ..Status::default() };
+            }
+        }
+    }
 }
 
 /// Where the time of profiled runs goes.
@@ -104,6 +131,7 @@ impl Program {
             gemms: Vec::new(),
             convs: Vec::new(),
             libs: Vec::new(),
+            callback: None,
             clock: UnsafeCell::new(Clock { last: Instant::now(), spent: Vec::new() }),
         };
         let mut instructions = 0;
@@ -184,6 +212,14 @@ impl Program {
     /// As for [`Program::bind_input`].
     pub unsafe fn bind_output(&mut self, k: usize, address: *mut u8) {
         self.bases[1 + self.plan.inputs.len() + k] = address;
+    }
+
+    /// What runs call back from now on.
+    ///
+    /// # Safety
+    /// During runs it may be called on the thread that runs the program, with the functions and arrays that the program was compiled for. It does not run this program.
+    pub unsafe fn call_back(&mut self, callback: Option<Callback>) {
+        self.context.callback = callback;
     }
 
     /// Keeps inputs in files: from now on runs read them ahead and write them behind. The program must have been compiled for it ([`Plan::offload`]), and the inputs
@@ -418,6 +454,7 @@ unsafe extern "C" fn lib_entry(ctx: *mut c_void, index: i64, buffers: *const *mu
                 std::ptr::copy_nonoverlapping(kept.as_ptr(), *buffers.add(1), *bytes);
                 return;
             }
+            (LibOp::Callback { function }, _) => return context.call_back(*function, buffers),
             _ => {}
         }
         lib_call::run(&context.pool, op, *dtype, buffers);

@@ -1,5 +1,6 @@
 //! An optimizer alone: its step on weights and gradients that come from outside, as graphs.
 
+use super::outside::{OutsideLoss, Question};
 use super::*;
 use crate::train::{FOLD_OPTIMIZER, FOLD_STEP, RUN_PLACE};
 use optc_ir::graph::{Graph, NodeTy, Op};
@@ -20,15 +21,26 @@ pub struct AloneLeaf {
 
 impl AloneLeaf {
     /// The axes as rules see them; `None` if they see the leaf as it is.
-    fn seen(&self) -> Option<Vec<usize>> {
+    pub(super) fn seen(&self) -> Option<Vec<usize>> {
         let rank = self.weight.shape.len();
         (self.outputs_first && rank > 1).then(|| (1..rank).chain([0]).collect())
     }
     /// The axes of what rules see as they are stored.
-    fn stored(&self) -> Option<Vec<usize>> {
+    pub(super) fn stored(&self) -> Option<Vec<usize>> {
         let rank = self.weight.shape.len();
         self.seen().map(|_| [rank - 1].into_iter().chain(0..rank - 1).collect())
     }
+}
+
+/// What is known of the leaves of an optimizer that stands alone, and of its steps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AloneOptions {
+    /// How many steps there will be, where somebody has said.
+    pub total_steps: Option<i64>,
+    /// Whether the leaves are all there are, so that a group without any is a mistake.
+    pub whole: bool,
+    /// Examples of a batch, for rules that look at each one's gradient.
+    pub examples: Option<usize>,
 }
 
 /// An array that an optimizer keeps from step to step.
@@ -104,6 +116,10 @@ impl AloneProgram {
     /// Whether a step draws at random.
     pub fn draws(&self) -> bool {
         self.step.live()[self.step.inputs[self.loss_input() - 1].node.index()]
+    }
+    /// What a step asks of the loss at other weights, by callbacks.
+    pub fn asks(&self) -> Vec<Question> {
+        Question::asked_in(&self.step)
     }
     /// Whether any weight gets a new value: a rule that only transforms gradients changes none.
     pub fn changes_weights(&self) -> bool {
@@ -185,6 +201,8 @@ fn tells_axes_apart(graph: &Graph) -> bool {
         }
         match &node.op {
             Op::Input { .. } | Op::Map(_) | Op::Cast | Op::Bitcast | Op::StopGradient | Op::Result { .. } => false,
+            // It is given weights as they are stored.
+            Op::Callback { .. } => false,
             Op::Broadcast { .. } => !matches!(operand(0), NodeTy::Array(ty) if ty.shape.iter().product::<usize>() == 1),
             Op::Reduce { axes, .. } => !matches!(operand(0), NodeTy::Array(ty) if ty.shape.len() == axes.len()),
             Op::Cond { then, otherwise } => tells_axes_apart(then) || tells_axes_apart(otherwise),
@@ -214,12 +232,12 @@ impl Evaluator<'_> {
     /// Lowers an optimizer for leaves that come from outside. It draws as in a run with the same key.
     ///
     /// # Errors
-    /// What it reports; a step that needs the loss at other weights.
+    /// What it reports.
     pub(crate) fn lower_alone(
         &mut self,
         optimizer: &OptimizerValue,
         leaves: &[AloneLeaf],
-        (total_steps, whole): (Option<i64>, bool),
+        options: AloneOptions,
         span: Span,
     ) -> Eval<AloneProgram> {
         let mode = std::mem::replace(&mut self.mode, Mode::Lower);
@@ -227,7 +245,7 @@ impl Evaluator<'_> {
         let float = if leaves.iter().any(|l| l.weight.dtype == DType::F64) { DType::F64 } else { DType::F32 };
         let result = self.isolated(RUN_PLACE, None, |ev| {
             ev.with_float(float, |ev| {
-                let alone = Alone { optimizer, leaves, total_steps, whole, span };
+                let alone = Alone { optimizer, leaves, options, span };
                 let (init, states) = ev.alone_init(&alone)?;
                 let (step, (hyper, limits), ranged, has_eval) = ev.alone_step(&alone, &states)?;
                 let eval = if has_eval { Some(ev.alone_eval(&alone, &states)?) } else { None };
@@ -253,7 +271,7 @@ impl Evaluator<'_> {
         leaves.iter().zip(w).map(|(l, w)| self.permuted(w, l.stored())).collect()
     }
 
-    fn permuted(&mut self, x: Array, axes: Option<Vec<usize>>) -> Array {
+    pub(super) fn permuted(&mut self, x: Array, axes: Option<Vec<usize>>) -> Array {
         let Some(axes) = axes else { return x };
         let node = self.cx.node(&x);
         let origin = self.cx.origin;
@@ -311,17 +329,20 @@ impl Evaluator<'_> {
         alone: &Alone<'_>,
         states: &[AloneState],
     ) -> Eval<(Graph, (Vec<(String, f64)>, Vec<Limits>), Vec<Ranged>, bool)> {
-        let ((hyper, ranged, has_eval), graph) = self.alone_graph(alone.span, |ev| {
+        let ((hyper, ranged, has_eval, calls), graph) = self.alone_graph(alone.span, |ev| {
             let (w, g) = (ev.alone_inputs("w", alone.leaves), ev.alone_inputs("g", alone.leaves));
             let held = ev.alone_states(states);
             let step = ev.cx.input("step", DType::I32, &[]);
             let run_key = ev.cx.input("key", DType::U32, &[2]);
             let loss = ev.cx.input("loss", DType::F64, &[]);
+            let outside = OutsideLoss::new(alone.leaves, (w.clone(), g.clone(), loss.clone()), alone.options.examples);
+            let calls = outside.calls();
             let loss = vec![(Arc::from("loss"), Value::Array(ev.weak_float(&loss)))];
             let key = ev.fold_key(&run_key, FOLD_STEP, Some(&step));
             let key = ev.fold_key(&key, FOLD_OPTIMIZER, None);
             let named = states.iter().map(|s| s.full.clone()).zip(held).collect();
-            let inputs = alone.inputs(Pass::Step, (w, g), step.clone(), loss, named, Some(key));
+            let mut inputs = alone.inputs(Pass::Step, (w, g), step.clone(), loss, named, Some(key));
+            inputs.loss = Some(Rc::new(outside));
             let out = ev.run_optimizer(alone.optimizer, inputs)?;
             let next = ev.offset(&step, 1);
             let mut outputs = ev.as_stored_by(alone.leaves, out.w);
@@ -337,9 +358,9 @@ impl Evaluator<'_> {
             names.extend((0..states.len()).map(|k| format!("state.{k}")));
             names.extend(["step", "key", "loss"].map(String::from));
             names.extend(out.hyper.keys().map(|n| format!("hyper.{n}")));
-            Ok((((out.hyper.into_iter().collect(), out.limits), ranged, out.eval.is_some()), outputs, names))
+            Ok((((out.hyper.into_iter().collect(), out.limits), ranged, out.eval.is_some(), calls), outputs, names))
         })?;
-        Ok((graph, hyper, ranged, has_eval))
+        Ok((calls.value_with_gradient(&graph), hyper, ranged, has_eval))
     }
 
     fn alone_eval(&mut self, alone: &Alone<'_>, states: &[AloneState]) -> Eval<Graph> {
@@ -366,8 +387,7 @@ impl Evaluator<'_> {
 struct Alone<'a> {
     optimizer: &'a OptimizerValue,
     leaves: &'a [AloneLeaf],
-    total_steps: Option<i64>,
-    whole: bool,
+    options: AloneOptions,
     span: Span,
 }
 
@@ -387,13 +407,13 @@ impl Alone<'_> {
             leaves,
             inputs: (pass == Pass::Step).then(|| step.clone()),
             step,
-            total_steps: self.total_steps,
+            total_steps: self.options.total_steps,
             recorded: scalars.clone(),
             scalars,
             states,
             key,
             prefix: String::new(),
-            all_leaves: self.whole,
+            all_leaves: self.options.whole,
             loss: None,
         }
     }

@@ -12,14 +12,16 @@ mod evaluated;
 mod instances;
 mod lockstep;
 mod loss_at;
+mod outside;
 mod quantized;
 mod states;
 
-pub use alone::{AloneLeaf, AloneProgram, AloneState};
+pub use alone::{AloneLeaf, AloneOptions, AloneProgram, AloneState};
 pub(crate) use collectives::OF_LOSS;
 pub(crate) use control::LockBody;
 pub(crate) use instances::{arguments_mention, key_text};
 pub(crate) use loss_at::{Asked, StepLoss};
+pub use outside::Question;
 
 use crate::args::Limits;
 use crate::evaluator::{Eval, Evaluator, Mode};

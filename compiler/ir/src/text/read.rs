@@ -318,7 +318,7 @@ impl Reader {
             (Some(elements), NodeTy::Array(ty)) => {
                 Op::Const(Arc::new(tensor(ty, elements).map_err(|message| self.error_at(start, message))?))
             }
-            _ => complete(&name, &mut Parts { attributes, subs }).map_err(|message| self.error_at(start, message))?,
+            _ => complete(&name, &mut Parts { attributes, subs }, &ty).map_err(|message| self.error_at(start, message))?,
         };
         let types: Vec<&NodeTy> = operands.iter().map(|&o| &graph.node(o).ty).collect();
         let found = infer(&op, &types, Some(&ty)).map_err(|message| self.error_at(start, message))?;
@@ -357,8 +357,8 @@ fn tensor(ty: &Ty, elements: &[String]) -> Result<Tensor, String> {
 }
 
 /// The operation, if nothing is missing and nothing is left over.
-fn complete(name: &str, parts: &mut Parts) -> Result<Op, String> {
-    let found = build(name, parts)?;
+fn complete(name: &str, parts: &mut Parts, ty: &NodeTy) -> Result<Op, String> {
+    let found = build(name, parts, ty)?;
     if let Some((key, _)) = parts.attributes.first() {
         return Err(format!("`{name}` has no attribute `{key}`"));
     }
@@ -431,7 +431,7 @@ impl Parts {
     }
 }
 
-fn build(name: &str, p: &mut Parts) -> Result<Op, String> {
+fn build(name: &str, p: &mut Parts, ty: &NodeTy) -> Result<Op, String> {
     if let Some(op) = ScalarOp::parse(name) {
         return Ok(Op::Map(op));
     }
@@ -482,6 +482,13 @@ fn build(name: &str, p: &mut Parts) -> Result<Op, String> {
         "window" => Op::Window { axis: p.int("axis")?, size: p.int("size")?, stride: p.int("stride")?, dilation: p.int("dilation")? },
         "gather" => Op::Gather { axis: p.int("axis")? },
         "scatter" => Op::Scatter { axis: p.int("axis")?, mode: p.choice("mode", &[("add", ScatterMode::Add), ("set", ScatterMode::Set)])? },
+        "callback" => Op::Callback {
+            function: u32::try_from(p.int("function")?).map_err(|e| e.to_string())?,
+            results: match ty {
+                NodeTy::Tuple(results) => results.as_slice().into(),
+                NodeTy::Array(_) => return Err("a callback gives a tuple".into()),
+            },
+        },
         "loop" => Op::Loop(LoopOp {
             trip: match p.take("trip") {
                 Some(Value::Int(n)) => Some(n),

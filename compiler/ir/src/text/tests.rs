@@ -12,7 +12,7 @@ fn scalar(dtype: DType) -> Ty {
     Ty::scalar(dtype)
 }
 
-/// A graph with a loop, a conditional and a call with its own derivative.
+/// A graph with a loop, a conditional, a call with its own derivative and one of a function outside.
 fn nested() -> Graph {
     let mut body = Graph::new();
     body.input("i", scalar(DType::I32), O);
@@ -35,7 +35,10 @@ fn nested() -> Graph {
     let call = g.op(Op::Call(CallOp { name: "f".into(), body: identity, vjp: Some(Arc::new(rule)) }), &[chosen], O);
     let called = g.result(call, 0, O);
     let sum = g.reduce(ReduceOp::Sum, results[1], &[0], O);
-    g.outputs = vec![called, sum];
+    let asked = Op::Callback { function: 3, results: [scalar(DType::F64), Ty::new(DType::F32, [2])].into() };
+    let answer = g.op(asked, &[called, sum], O);
+    let answer = g.result(answer, 1, O);
+    g.outputs = vec![called, sum, answer];
     g
 }
 

@@ -101,6 +101,11 @@ impl Batcher {
             Op::Cond { then, otherwise } => self.cond_node(then, otherwise, &x, origin).into(),
             Op::Call(c) => self.call_node(c, &x, origin).into(),
             Op::Lib(call) => self.library_node(*call, node, &x, origin).into(),
+            Op::Callback { results, .. } if x.iter().all(|v| !v.batched) => {
+                let new = self.g.op(node.op.clone(), &x.iter().map(|v| v.node).collect::<Vec<_>>(), origin);
+                (0..results.len()).map(|k| Val { node: self.g.result(new, k, origin), batched: false }).collect()
+            }
+            Op::Callback { .. } => self.by_loop(node, &x, origin).into(),
             op if x.iter().all(|v| !v.batched) => {
                 let mut ids: Vec<NodeId> = x.iter().map(|v| v.node).collect();
                 if matches!(op, Op::Gather { .. } | Op::Scatter { .. }) {

@@ -47,6 +47,7 @@ impl Batcher {
             | Op::RandomBits { .. }
             | Op::RandomFold { .. }
             | Op::Lib(_)
+            | Op::Callback { .. }
             | Op::Loop(_)
             | Op::Cond { .. }
             | Op::Call(_)

@@ -141,6 +141,7 @@ impl<'a> Builder<'a> {
             | Op::Swap
             | Op::Conv { .. }
             | Op::Lib(_)
+            | Op::Callback { .. }
             | Op::Result { .. }
             | Op::Loop(_)
             | Op::Cond { .. }
@@ -236,7 +237,7 @@ impl<'a> Builder<'a> {
         match (op, ty) {
             (Op::Const(t), _) => Mapped::One(self.constant(t.clone(), origin)),
             (op, NodeTy::Array(ty)) => Mapped::One(self.make(op.clone(), operands, ty.clone(), origin)),
-            (Op::Lib(_), NodeTy::Tuple(types)) => {
+            (Op::Lib(_) | Op::Callback { .. }, NodeTy::Tuple(types)) => {
                 let tuple = self.out.push(op.clone(), operands.iter().copied(), ty.clone(), origin);
                 Mapped::Many((0..types.len()).map(|k| Some(self.out.result(tuple, k, origin))).collect())
             }

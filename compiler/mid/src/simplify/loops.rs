@@ -268,7 +268,11 @@ impl Builder<'_> {
             varies[id.index()] = match &node.op {
                 Op::Input { index } => fates[*index as usize] == Fate::Keep,
                 // With a run-time count the body may never run, so nothing that can fail is moved before it.
-                Op::Gather { .. } | Op::Scatter { .. } | Op::Loop(_) | Op::Cond { .. } | Op::Call(_) if l.trip.is_none() => true,
+                Op::Gather { .. } | Op::Scatter { .. } | Op::Callback { .. } | Op::Loop(_) | Op::Cond { .. } | Op::Call(_)
+                    if l.trip.is_none() =>
+                {
+                    true
+                }
                 _ => node.operands.iter().any(|o| varies[o.index()]),
             };
         }
