@@ -25,6 +25,8 @@ pub struct CompileOptions {
     pub once: bool,
     /// All outputs are updates of leaves, also those in memory of their own.
     pub updates: bool,
+    /// Outputs wanted as partial results of chunks.
+    pub partials: Vec<usize>,
 }
 
 impl CompileOptions {
@@ -79,6 +81,7 @@ pub fn plan(graph: Graph, options: &CompileOptions, timings: &mut Timings) -> St
         swap: options.swap,
         offload: options.offload.clone(),
         updates: options.updates,
+        partials: options.partials.clone(),
     };
     let planned = optc_plan::plan(&simplified, &config);
     timings.plan = start.elapsed();

@@ -16,6 +16,9 @@ pub const LANES: usize = 16;
 /// Elements that one pass of the parallel loop of a kernel over a flat array goes over; its vector loop's extent is a size parameter.
 pub const FLAT_UNIT: i64 = 1 << 14;
 
+/// Arrays of fewer elements are combined to one result in one vector loop; larger ones in units of [`FLAT_UNIT`], and then the partial results in one vector loop.
+pub const REDUCED_WHOLE: i64 = 2 * FLAT_UNIT;
+
 /// Index of a buffer parameter, or [`LOCAL`] plus the index of a local array.
 pub type BufferId = usize;
 /// The first number of local arrays.

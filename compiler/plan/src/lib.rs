@@ -56,6 +56,8 @@ pub struct Config {
     pub offload: Vec<usize>,
     /// Outputs in memory of their own are updates of leaves too (changes, initial states), not only those that overwrite an input.
     pub updates: bool,
+    /// Outputs that combine all elements of a large array, wanted as the partial results of its chunks of [`optc_ir::kernel::FLAT_UNIT`] elements.
+    pub partials: Vec<usize>,
 }
 
 /// A plan and the kernels it runs.
@@ -76,15 +78,21 @@ pub fn plan(graph: &Graph, config: &Config) -> Planned {
         BufRef::whole(store.buffer(Buffer { dtype, len, place: Some(place), forward: None, within: None }))
     };
     let inputs: Vec<BufRef> = types.iter().enumerate().map(|(k, ty)| external(&mut store, ty.dtype, ty.len(), Place::Input(k))).collect();
+    let mut net = Net::swapping(graph, config.swap);
+    let mut results = graph.output_types();
+    for &k in &config.partials {
+        if let Some(ty) = net.ask_for_partials(k) {
+            results[k] = ty;
+        }
+    }
     let mut targets = Vec::new();
-    for (k, ty) in graph.output_types().iter().enumerate() {
+    for (k, ty) in results.iter().enumerate() {
         let memory = match alias(k) {
             Some(i) => inputs[i].clone(),
             None => external(&mut store, ty.dtype, ty.len(), Place::Output(k)),
         };
-        targets.push(Target { memory, alias: alias(k), update: config.updates });
+        targets.push(Target { memory, alias: alias(k), update: config.updates && !config.partials.contains(&k) });
     }
-    let net = Net::swapping(graph, config.swap);
     let mut code = plan_block(&mut store, net, &inputs, &targets, Asked { guards: &config.guards, watch: &config.watch }, None);
     memory::resolve(&store, &mut code);
     seq::join(&mut store, &mut code);
@@ -94,7 +102,7 @@ pub fn plan(graph: &Graph, config: &Config) -> Planned {
         let name = graph.inputs[k].name.clone();
         plan.inputs.push(SlotDecl { name, dtype: ty.dtype, shape: ty.shape.to_vec(), alias: None });
     }
-    for (k, ty) in graph.output_types().iter().enumerate() {
+    for (k, ty) in results.iter().enumerate() {
         let name = alias(k).map_or_else(|| format!("out{k}"), |i| graph.inputs[i].name.clone());
         plan.outputs.push(SlotDecl { name, dtype: ty.dtype, shape: ty.shape.to_vec(), alias: alias(k) });
     }

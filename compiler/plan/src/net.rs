@@ -16,7 +16,7 @@ pub(crate) const CHUNK: usize = optc_ir::kernel::FLAT_UNIT as usize;
 /// Multiply-adds up to which a matrix product is written as loops.
 const TINY_DOT: usize = 512;
 /// Elements from which a reduction to few results is done in two steps, so that it can run on several threads.
-const LARGE_REDUCE: usize = 1 << 15;
+const LARGE_REDUCE: usize = optc_ir::kernel::REDUCED_WHOLE as usize;
 /// Rows that are enough for all threads.
 pub(crate) const ENOUGH_ROWS: usize = 8;
 
@@ -87,6 +87,18 @@ impl Net {
         if turned {
             self.sweep();
         }
+    }
+
+    /// Gives the partial results of output `k` in its place, if it combines all elements of an array in two steps: their type.
+    pub fn ask_for_partials(&mut self, k: usize) -> Option<Ty> {
+        let part = *self.nodes[self.outputs[k]].operands.first()?;
+        if !matches!(self.nodes[self.outputs[k]].op, Op::Reduce { .. }) || !self.nodes[part].partial {
+            return None;
+        }
+        let ty = self.nodes[part].ty.clone();
+        self.outputs[k] = part;
+        self.sweep();
+        Some(ty)
     }
 
     /// Reads input `first` wherever input `second`, which is the same array, is read.
