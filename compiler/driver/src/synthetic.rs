@@ -11,6 +11,9 @@ use std::sync::Arc;
 /// Names of the generated spec; users cannot collide with them in a file they import, where a leading `_` is private.
 const TRAIN: &str = "_step";
 
+/// A number that is added to the loss of an optimizer alone, so that a rule that reads the loss is known from one that multiplies weights and gradients.
+pub const LOSS_MARK: f64 = 0.618_033_988_75;
+
 /// The user's own spec, which an expression may use.
 #[derive(Clone, Copy, Debug)]
 pub enum Own<'a> {
@@ -202,7 +205,7 @@ pub fn optimizer(expression: &str, file: Option<&Path>, shapes: &[Vec<usize>], s
         let _ = writeln!(text, "  let s{part} = {}", terms.join(" + "));
     }
     let parts: Vec<String> = (0..shapes.len().div_ceil(TERMS)).map(|part| format!("s{part}")).collect();
-    let _ = writeln!(text, "  {}\n}}", parts.join(" + "));
+    let _ = writeln!(text, "  {} + {LOSS_MARK}\n}}", parts.join(" + "));
     let _ = writeln!(
         text,
         "train {TRAIN} {{\n  data _gradients, batch = 1\n  model net = _leaves(){}\n  loss _along(net(), {})\n  optimizer _asked()\n  steps 1\n{}}}",
@@ -216,6 +219,11 @@ pub fn optimizer(expression: &str, file: Option<&Path>, shapes: &[Vec<usize>], s
 /// An optimizer without parameters that is the expression, with what it imports. What the user wrote comes first, so that messages about it show their own words.
 fn asked(expression: &str, own: Option<Own<'_>>) -> String {
     format!("optimizer _asked() = {}\n{}", called(expression), imports(expression, own, &["std.optim", "std.schedule"]))
+}
+
+/// An expression, completed, with gradient descent behind it.
+pub fn followed(expression: &str, file: Option<&Path>) -> String {
+    format!("{} |> sgd(lr = 0.01)", called(&completed(expression, file)))
 }
 
 /// A spec whose first item is an optimizer without parameters that is the expression (as for [`optimizer`]).

@@ -1,72 +1,24 @@
 //! Object files, beside the same rules compiled in memory and in a C program.
 #![cfg(all(unix, target_pointer_width = "64"))]
 
-use clap::Parser;
 use optc::build::rule::{self, Built};
 use optc::build::{Emit, Request, build};
-use optc::messages::Messages;
 use optc::synthetic::Stored;
-use optc_abi::{DType, Tensor};
+use optc_abi::Tensor;
 use optc_exec::{Pool, Program};
-use std::ffi::{CString, c_void};
+use std::ffi::c_void;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-fn messages() -> Messages {
-    Messages::new(&optc::cli::Cli::parse_from(["optc", "show", "std"]))
-}
+#[path = "build/loaded.rs"]
+mod loaded;
+#[path = "build/reductions.rs"]
+mod reductions;
+#[path = "build/table.rs"]
+mod table;
 
-/// Runs something on a thread with the stack the compiler has.
-fn with_stack<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    let thread = std::thread::Builder::new().stack_size(512 << 20).spawn(work).expect("a thread can be started");
-    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-}
-
-/// A shared library that stays loaded.
-struct Loaded(*mut c_void);
-
-impl Loaded {
-    fn open(path: &Path) -> Loaded {
-        let name = CString::new(path.to_str().expect("a path in UTF-8")).expect("no zeros");
-        // SAFETY: a library that has no initializers.
-        let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW) };
-        assert!(!handle.is_null(), "{} does not load", path.display());
-        Loaded(handle)
-    }
-    fn symbol(&self, name: &str) -> *mut c_void {
-        let name = CString::new(name).expect("no zeros");
-        // SAFETY: the handle is open.
-        let address = unsafe { libc::dlsym(self.0, name.as_ptr()) };
-        assert!(!address.is_null(), "no {name:?}");
-        address
-    }
-    /// `RULE_step_many` or `RULE_delta_many` on one leaf.
-    fn step(&self, name: &str, leaf: &[u64], t: i32, hyper: &[u64]) -> i32 {
-        // SAFETY: the header declares this type.
-        let f =
-            unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn(u64, *const u64, i32, *const u64) -> i32>(self.symbol(name)) };
-        // SAFETY: the leaf's arrays are as long as it says.
-        unsafe { f(1, leaf.as_ptr(), t, hyper.as_ptr()) }
-    }
-    fn init(&self, name: &str, leaf: &[u64]) -> i32 {
-        // SAFETY: the header declares this type.
-        let f = unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn(u64, *const u64) -> i32>(self.symbol(name)) };
-        // SAFETY: as above.
-        unsafe { f(1, leaf.as_ptr()) }
-    }
-}
-
-/// Numbers over several decades, some of them 0.
-fn numbers(dtype: DType, n: usize, salt: usize) -> Tensor {
-    let values: Vec<f64> = (0..n)
-        .map(|i| {
-            let k = (i * 2_654_435_761 + salt * 40_503) % 1_000_003;
-            if k.is_multiple_of(17) { 0.0 } else { (k as f64 / 5e5 - 1.0) * 10f64.powi(-((k % 4) as i32)) }
-        })
-        .collect();
-    Tensor::from_f64(dtype, &[n], &values)
-}
+use loaded::{Loaded, messages, numbers, with_stack};
 
 /// The part `name` of a rule as a program in memory, for a leaf of the length it was lowered for.
 fn in_memory(built: &Built, name: &str) -> Program {
@@ -208,9 +160,10 @@ fn rules_that_need_more_are_refused() {
     with_stack(|| {
         let folder = tempfile::tempdir().expect("a folder");
         for expression in [
-            "lamb()",
+            "muon()",
             "adafactor()",
-            "clip_by_global_norm(1.0) |> sgd()",
+            "centralize() |> sgd()",
+            "polyak_sgd()",
             "add_noise() |> sgd()",
             "clip(1.0)",
             "adamw8bit()",

@@ -162,11 +162,15 @@ const PAGES: &[(&str, &str)] = &[
     ),
     (
         "R0130",
-        "`optc build` makes functions for leaves of any length. The code is the same whatever the length is, so the rule has to go over each\n\
-         element by itself: norms of a tensor, matrix products, random draws and updates every few steps need its shape or the runtime.\n\
-         Hyperparameters and numbers that all leaves share (the step, corrections, schedules) may be anything.\n\n\
-         Such rules run through the Python module, `optc.optimizer(\"muon(lr = 0.02)\", shapes = …)`, which compiles them for the shapes at hand.\n\
-         `optc explain --optimizer NAME` tells whether a rule is elementwise.",
+        "`optc build` makes functions for any number of leaves of any length and shape, which need nothing but the C library. So the rule has to\n\
+         do the same with every leaf: go over its elements in order, and combine all of them (`norm(g)`, `mean(g)`, `max(abs(g))`), or those of all\n\
+         leaves (`tree.norm(g)`), as often as it likes. Hyperparameters, the step, schedules and numbers made of sums may be anything.\n\n\
+         The message says what is in the way:\n\
+         - it goes by rows, columns or blocks of a leaf, or treats matrices in another way than vectors: the shape would have to be known\n\
+         - it multiplies or factorizes matrices, sorts, draws random numbers, has a loop at run time: this needs the runtime\n\
+         - it reads the value of the loss, or looks at the loss again: the functions have weights and gradients only\n\n\
+         Such rules run through the Python module, `optc.optimizer(\"muon(lr = 0.02)\", shapes = …)` and `optc.torch.Optimizer`, which compile them for\n\
+         the shapes at hand. A rule that only transforms gradients is chained with one that makes steps: `\"clip(1.0) |> sgd(lr = 0.1)\"`.",
     ),
     (
         "R0131",

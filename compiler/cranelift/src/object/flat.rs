@@ -1,7 +1,10 @@
 //! From the plan for one leaf to what must be done for a leaf of any length.
 
 use super::UNIT;
+use super::staged::{Fold, Layout, Reduction, Shared};
 use optc_abi::plan::{BufRef, Instr, KernelCall, Place, Plan};
+use optc_ir::kernel::{Access, Kernel};
+use rustc_hash::FxHashSet;
 use std::fmt;
 
 /// Where the address of an input or output comes from.
@@ -13,6 +16,16 @@ pub enum Source {
     Counter,
     /// Hyperparameter `k`.
     Hyper(usize),
+    /// The number of elements of the leaf, an f64.
+    Length,
+    /// As an input, reduction `k` of the leaf; as an output, its partial results.
+    Reduced(usize),
+    /// What the leaf contributes to fold `k`.
+    Part(usize),
+    /// Fold `k` over all leaves.
+    Fold(usize),
+    /// Shared state `k`: its old value as an input, its new one as an output.
+    Shared(usize),
     /// The function has nothing to give.
     Nothing,
 }
@@ -30,6 +43,10 @@ pub(super) enum At {
     Hyper(usize),
     /// A constant: number, offset.
     Constant(usize, i64),
+    /// The partial results of a reduction.
+    Partial(usize),
+    /// A fold over leaves.
+    Fold(usize),
 }
 
 /// What is done.
@@ -47,6 +64,8 @@ pub(super) enum Action {
     Cond { pred: At, then: Vec<Action>, otherwise: Vec<Action> },
     /// Each element of an array of the leaf (the one element, if it has one) becomes these bytes.
     Fill { to: usize, scalar: bool, element: Vec<u8> },
+    /// What the leaf contributes to a fold is combined into it.
+    Fold(usize),
 }
 
 impl Action {
@@ -59,7 +78,7 @@ impl Action {
     }
 
     /// Whether it touches nothing but scalars.
-    pub(super) fn on_scalars(&self) -> bool {
+    fn on_scalars(&self) -> bool {
         let mut all = true;
         self.walk(&mut |a| all &= matches!(a, Action::Scalars { .. } | Action::CopyScalar { .. } | Action::Cond { .. }));
         all
@@ -71,62 +90,143 @@ impl Action {
             Action::Scalars { buffers, .. } | Action::Pass { buffers, .. } => buffers.iter().collect(),
             Action::CopyScalar { from, to, .. } => vec![from, to],
             Action::Cond { pred, .. } => vec![pred],
-            Action::CopyArray { .. } | Action::Fill { .. } => Vec::new(),
+            Action::CopyArray { .. } | Action::Fill { .. } | Action::Fold(_) => Vec::new(),
         }
+    }
+
+    /// Counts kernels and constants from these numbers on.
+    pub(super) fn shift(&mut self, kernels: usize, constants: usize) {
+        let move_on = |at: &mut At| {
+            if let At::Constant(k, _) = at {
+                *k += constants;
+            }
+        };
+        match self {
+            Action::Scalars { kernel, buffers } | Action::Pass { kernel, buffers } => {
+                *kernel += kernels;
+                buffers.iter_mut().for_each(move_on);
+            }
+            Action::CopyScalar { from, .. } => move_on(from),
+            Action::Cond { pred, then, otherwise } => {
+                move_on(pred);
+                then.iter_mut().chain(otherwise).for_each(|a| a.shift(kernels, constants));
+            }
+            Action::CopyArray { .. } | Action::Fill { .. } | Action::Fold(_) => {}
+        }
+    }
+
+    /// Scalars on the stack that it writes.
+    fn writes(&self, kernels: &[Kernel]) -> Vec<i64> {
+        let mut found = Vec::new();
+        self.walk(&mut |a| match a {
+            Action::Scalars { kernel, buffers } | Action::Pass { kernel, buffers } => {
+                let written = buffers.iter().zip(&kernels[*kernel].buffers).filter(|(_, b)| b.access != Access::Read);
+                found.extend(written.filter_map(|(at, _)| if let At::Scratch(offset) = at { Some(*offset) } else { None }));
+            }
+            Action::CopyScalar { to: At::Scratch(offset), .. } => found.push(*offset),
+            _ => {}
+        });
+        found
     }
 }
 
-/// What a function does for a leaf.
+/// What is done between two looks at all leaves.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Round {
+    /// Once, before all leaves.
+    pub once: Vec<Action>,
+    /// For each leaf.
+    pub each: Vec<Action>,
+}
+
+/// What a function does for its leaves.
 #[derive(Clone, Debug)]
 pub struct Flat {
-    pub(super) actions: Vec<Action>,
+    pub(super) rounds: Vec<Round>,
     /// Bytes of scalars on the stack.
     pub(super) scratch: usize,
     pub(super) constants: Vec<Vec<u8>>,
-    pub(super) kernels: Vec<optc_ir::kernel::Kernel>,
-    /// Scalars that belong to the leaf are among them, so that what is done to scalars is done for each leaf.
-    pub(super) scalars_each: bool,
+    pub(super) kernels: Vec<Kernel>,
+    /// Where the number of elements of a leaf is kept, if it matters.
+    pub(super) length: Option<i64>,
+    pub(super) reductions: Vec<Reduction>,
+    pub(super) folds: Vec<Fold>,
+    pub(super) shared: Vec<Shared>,
 }
 
 impl Flat {
+    /// All actions.
+    pub(super) fn actions(&self) -> impl Iterator<Item = &Action> {
+        self.rounds.iter().flat_map(|r| r.once.iter().chain(&r.each))
+    }
+
+    /// How often all leaves are gone through before the next time may begin: 1, unless something is combined over all leaves.
+    pub fn rounds(&self) -> usize {
+        self.rounds.len()
+    }
+
+    /// How many numbers are combined over all leaves.
+    pub fn folds(&self) -> usize {
+        self.folds.len()
+    }
+
+    /// Whether elements of a leaf are combined, so that it must not be cut in parts.
+    pub fn reduces(&self) -> bool {
+        !self.reductions.is_empty() || !self.folds.is_empty()
+    }
+
     /// Whether the number of the step matters.
     pub fn counts_steps(&self) -> bool {
         let mut found = false;
-        // What only counts on does nothing with it.
-        let idle = |a: &Action| matches!(a, Action::Scalars { buffers, .. } if buffers.iter().all(|b| *b == At::Counter));
-        for action in &self.actions {
-            action.walk(&mut |a| found |= !idle(a) && a.places().contains(&&At::Counter));
+        for action in self.actions() {
+            action.walk(&mut |a| found |= a.places().contains(&&At::Counter));
         }
         found
     }
 
-    /// How often it goes over the leaf.
-    pub fn passes(&self) -> usize {
-        let mut count = 0;
-        for action in &self.actions {
-            action.walk(&mut |a| count += usize::from(matches!(a, Action::Pass { .. } | Action::CopyArray { .. })));
+    /// Whether array `to` may lie over array `from`: no pass reads `from` after one that has written `to`.
+    pub fn may_overwrite(&self, from: usize, to: usize) -> bool {
+        let mut written = false;
+        let mut fine = true;
+        for action in self.actions() {
+            action.walk(&mut |a| match a {
+                Action::Pass { kernel, buffers } => {
+                    let params = &self.kernels[*kernel].buffers;
+                    let touches = |array: usize, write: bool| {
+                        let is = |at: &At| matches!(at, At::Array(k, _) if *k == array);
+                        buffers.iter().zip(params).any(|(at, b)| is(at) && (b.access != Access::Read) == write)
+                    };
+                    fine &= !(written && touches(from, false));
+                    written |= touches(to, true);
+                }
+                Action::CopyArray { from: source, to: target, .. } => {
+                    fine &= !(written && *source == from);
+                    written |= *target == to;
+                }
+                _ => {}
+            });
         }
-        count
+        fine
+    }
+
+    /// Has each element of an array of the leaf (the one element, if it has one only) set to these bytes, after all else.
+    pub fn fill(&mut self, to: usize, scalar: bool, element: &[u8]) {
+        if let Some(last) = self.rounds.last_mut() {
+            last.each.push(Action::Fill { to, scalar, element: element.to_vec() });
+        }
     }
 }
 
 impl PartialEq for Flat {
     /// Whether the same is done; grains and names do not count.
     fn eq(&self, other: &Flat) -> bool {
-        self.actions == other.actions && self.scratch == other.scratch && self.constants == other.constants && self.kernels == other.kernels
-    }
-}
-
-impl Flat {
-    /// Has each element of an array of the leaf (the one element, if it has one only) set to these bytes, after all else.
-    pub fn fill(&mut self, to: usize, scalar: bool, element: &[u8]) {
-        self.actions.push(Action::Fill { to, scalar, element: element.to_vec() });
+        self.rounds == other.rounds && self.scratch == other.scratch && self.constants == other.constants && self.kernels == other.kernels
     }
 }
 
 /// Why a plan is not of the form that leaves of any length need.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NotFlat(String);
+pub struct NotFlat(pub(super) String);
 
 impl fmt::Display for NotFlat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -141,34 +241,70 @@ const SCRATCH: usize = 1 << 14;
 ///
 /// # Errors
 /// What the plan does that depends on the length or needs the runtime.
-pub fn flatten(
+pub fn flatten(plan: &Plan, kernels: &[Kernel], length: usize, inputs: &[Source], outputs: &[Source]) -> Result<Flat, NotFlat> {
+    let layout = Layout::default();
+    let actions = read(plan, length, inputs, outputs, &layout, 0)?;
+    let constants = plan.constants.iter().map(|t| t.bytes().to_vec()).collect();
+    let scratch = SCALAR * plan.buffers.len();
+    Flat::new(vec![actions], scratch, constants, kernels.to_vec(), layout)
+}
+
+/// Bytes that each scalar on the stack has.
+pub(super) const SCALAR: usize = 8;
+
+/// The actions of a plan; its scalars stand from `base` on.
+pub(super) fn read(
     plan: &Plan,
-    kernels: &[optc_ir::kernel::Kernel],
     length: usize,
     inputs: &[Source],
     outputs: &[Source],
-) -> Result<Flat, NotFlat> {
-    let reader = Reader { plan, length, inputs, outputs };
+    layout: &Layout,
+    base: usize,
+) -> Result<Vec<Action>, NotFlat> {
+    let reader = Reader { plan, length, inputs, outputs, layout, base };
     let mut actions = Vec::new();
     for instr in &plan.code {
         reader.instr(instr, &mut actions)?;
     }
-    // The arena holds scalars only, or the above would have refused it.
-    let scratch = plan
-        .buffers
-        .iter()
-        .filter_map(|b| if let Place::Arena(offset) = b.place { Some(offset + b.len * b.dtype.size()) } else { None })
-        .max()
-        .unwrap_or(0);
-    if scratch > SCRATCH {
-        return Err(NotFlat("it keeps arrays between two passes over a leaf".to_string()));
+    Ok(actions)
+}
+
+impl Flat {
+    /// From the actions of each round.
+    pub(super) fn new(
+        rounds: Vec<Vec<Action>>,
+        scratch: usize,
+        constants: Vec<Vec<u8>>,
+        kernels: Vec<Kernel>,
+        layout: Layout,
+    ) -> Result<Flat, NotFlat> {
+        if scratch > SCRATCH {
+            return Err(NotFlat("it keeps too many numbers".to_string()));
+        }
+        // Scalars that depend on what belongs to a leaf are computed for each, others once.
+        let mut leafy: FxHashSet<i64> = layout.leafy();
+        let mut cut = Vec::new();
+        for actions in rounds {
+            let mut round = Round::default();
+            for action in actions {
+                let mut own = !action.on_scalars();
+                action.walk(&mut |a| {
+                    own |= a.places().iter().any(|at| match at {
+                        At::Array(..) => true,
+                        At::Scratch(offset) => leafy.contains(offset),
+                        _ => false,
+                    });
+                });
+                if own { &mut round.each } else { &mut round.once }.push(action.clone());
+                if own {
+                    leafy.extend(action.writes(&kernels));
+                }
+            }
+            cut.push(round);
+        }
+        let Layout { length, reductions, folds, shared, .. } = layout;
+        Ok(Flat { rounds: cut, scratch, constants, kernels, length, reductions, folds, shared })
     }
-    let constants: Vec<Vec<u8>> = plan.constants.iter().map(|t| t.bytes().to_vec()).collect();
-    let mut scalars_each = false;
-    for action in actions.iter().filter(|a| a.on_scalars()) {
-        action.walk(&mut |a| scalars_each |= a.places().iter().any(|at| matches!(at, At::Array(_, 0))));
-    }
-    Ok(Flat { actions, scratch, constants, kernels: kernels.to_vec(), scalars_each })
 }
 
 struct Reader<'a> {
@@ -176,6 +312,8 @@ struct Reader<'a> {
     length: usize,
     inputs: &'a [Source],
     outputs: &'a [Source],
+    layout: &'a Layout,
+    base: usize,
 }
 
 impl Reader<'_> {
@@ -213,48 +351,72 @@ impl Reader<'_> {
 
     fn kernel(&self, kernel: usize, calls: &[KernelCall], actions: &mut Vec<Action>) -> Result<(), NotFlat> {
         let shape = |what: &str| Err(NotFlat(format!("{what}, so that the work depends on the leaf's length")));
-        if let [call] = calls
-            && call.sizes.is_empty()
-        {
+        let mut rest = calls;
+        while let Some((call, others)) = rest.split_first() {
+            if !call.sizes.is_empty() {
+                // Whole units and the rest of one array; the same may be done to several.
+                let [end, others @ ..] = others else { return shape("it goes over arrays of several sizes") };
+                actions.push(self.pass(kernel, call, end)?);
+                rest = others;
+                continue;
+            }
             let buffers = call.buffers.iter().map(|b| self.at(b, 0)).collect::<Result<Vec<At>, _>>()?;
-            if call.range != 1 || buffers.iter().any(|b| matches!(b, At::Array(_, size) if *size > 0)) {
+            if call.range != 1 || buffers.iter().any(|b| matches!(b, At::Array(_, size) if *size > 0) || matches!(b, At::Partial(_))) {
                 return shape("it combines elements of a leaf");
             }
             actions.push(Action::Scalars { kernel, buffers });
-            return Ok(());
+            rest = others;
         }
+        Ok(())
+    }
+
+    /// A kernel on the whole units of a leaf, and on what is left.
+    fn pass(&self, kernel: usize, whole: &KernelCall, end: &KernelCall) -> Result<Action, NotFlat> {
+        let shape = |what: &str| Err(NotFlat(format!("{what}, so that the work depends on the leaf's length")));
         let (units, rest) = ((self.length as i64) / UNIT, self.length as i64 % UNIT);
-        let [whole, end] = calls else { return shape("it goes over arrays of several sizes") };
         if whole.sizes != [UNIT, units] || whole.range != units || end.sizes != [rest, 1] || end.range != 1 {
             return shape("it does not go over a leaf in order");
         }
         let buffers = whole.buffers.iter().map(|b| self.at(b, 0)).collect::<Result<Vec<At>, _>>()?;
         for (at, place) in buffers.iter().zip(&end.buffers) {
-            let skip = if let At::Array(_, size) = at { units * UNIT * size } else { 0 };
+            let skip = match at {
+                At::Array(_, size) => units * UNIT * size,
+                At::Partial(_) => units * self.plan.buffers[place.buffer].dtype.size() as i64,
+                _ => 0,
+            };
             if self.at(place, skip)? != *at {
                 return shape("it goes over parts of a leaf");
             }
         }
-        actions.push(Action::Pass { kernel, buffers });
-        Ok(())
+        Ok(Action::Pass { kernel, buffers })
     }
 
     /// A place, `skip` bytes after which the reference must stand.
     fn at(&self, place: &BufRef, skip: i64) -> Result<At, NotFlat> {
         let buffer = &self.plan.buffers[place.buffer];
         let (here, size) = (place.offset - skip, buffer.dtype.size() as i64);
-        let from = |source: Source| match source {
+        let scalar = |at: At| if buffer.len == 1 && here == 0 { Ok(at) } else { Err(NotFlat("it makes arrays of numbers".to_string())) };
+        let parts = self.length.div_ceil(UNIT as usize);
+        let from = |source: Source, output: bool| match source {
             Source::Array(k) if here == 0 && buffer.len == 1 => Ok(At::Array(k, 0)),
             Source::Array(k) if here == 0 && buffer.len == self.length => Ok(At::Array(k, size)),
             Source::Array(_) => Err(NotFlat("it goes over parts of a leaf".to_string())),
             Source::Counter => Ok(At::Counter),
             Source::Hyper(k) => Ok(At::Hyper(k)),
+            Source::Length => self.layout.length.map_or_else(|| Err(NotFlat("its length matters".to_string())), |o| scalar(At::Scratch(o))),
+            Source::Reduced(k) if output && here == 0 && buffer.len == parts => Ok(At::Partial(k)),
+            Source::Reduced(_) if output => Err(NotFlat("it combines elements in parts of a leaf".to_string())),
+            Source::Reduced(k) => scalar(At::Scratch(self.layout.reductions[k].result)),
+            Source::Part(k) => scalar(At::Scratch(self.layout.folds[k].part)),
+            Source::Fold(k) => scalar(At::Fold(k)),
+            Source::Shared(k) => scalar(At::Scratch(if output { self.layout.shared[k].new } else { self.layout.shared[k].old })),
             Source::Nothing => Err(NotFlat("it draws random numbers or reads what only a training run has".to_string())),
         };
         match buffer.place {
-            Place::Input(k) => from(self.inputs[k]),
-            Place::Output(k) => from(self.outputs[k]),
-            Place::Arena(offset) if buffer.len == 1 => Ok(At::Scratch(offset as i64)),
+            Place::Input(k) => from(self.inputs[k], false),
+            Place::Output(k) => from(self.outputs[k], true),
+            // Each has a place of its own, so that what is computed once for all leaves stays.
+            Place::Arena(_) if buffer.len == 1 => Ok(At::Scratch((self.base + SCALAR * place.buffer) as i64)),
             Place::Arena(_) => Err(NotFlat("it keeps arrays between two passes over a leaf".to_string())),
             Place::Constant(k) if buffer.len == 1 => Ok(At::Constant(k, here)),
             Place::Constant(_) => Err(NotFlat("it reads a table".to_string())),

@@ -1,7 +1,7 @@
 //! The functions of an object file: over many leaves, over one, and what all rules share.
 
-use super::flat::{Action, At};
-use super::{ABI, Function, Hyper, Library, Object, Rule, UNIT, code, trouble};
+use super::flat::Action;
+use super::{ABI, Function, Hyper, Library, Object, Rule, code, trouble};
 use crate::Error;
 use crate::emit::plain;
 use cranelift_codegen::Context;
@@ -9,11 +9,13 @@ use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::{self, AbiParam, Block, BlockArg, FuncRef, InstBuilder, StackSlotData, StackSlotKind, Type, Value, types};
 use cranelift_frontend::FunctionBuilder;
 use cranelift_module::{FuncId, Linkage, Module};
-use rustc_hash::FxHashMap;
 use std::collections::BTreeSet;
 
 /// Offset of hyperparameter 0 in the structure that holds them: after its size and version.
 pub(super) const HYPER: i32 = 8;
+
+/// Bytes of what is combined over leaves: the number so far, and whether there is one.
+pub(super) const FOLD: usize = 16;
 
 /// Bytes of the structure.
 pub(super) fn hyper_size(count: usize) -> i64 {
@@ -123,91 +125,31 @@ impl Object {
 
     /// `RULE_NAME_many`, `RULE_NAME` and, where asked for, the form for XLA.
     pub(super) fn function(&mut self, library: &Library, rule: &Rule, function: &Function, level: Option<Level>) -> Result<(), Error> {
+        let flat = &function.flat;
         let mut used: BTreeSet<usize> = BTreeSet::new();
-        for action in &function.flat.actions {
+        for action in flat.actions() {
             action.walk(&mut |a| {
                 if let Action::Scalars { kernel, .. } | Action::Pass { kernel, .. } = a {
                     used.insert(*kernel);
                 }
             });
         }
+        used.extend(flat.reductions.iter().flat_map(|r| [r.start, r.combine, r.finish]));
+        used.extend(flat.folds.iter().map(|f| f.combine));
         let mut works = Vec::new();
         for k in 0..self.levels.len() {
-            let kernels = self.kernels(&function.flat.kernels, &used, k)?;
+            let kernels = self.kernels(&flat.kernels, &used, k)?;
             works.push(self.work(function, &kernels)?);
         }
         let name = format!("{}_{}", rule.name, function.name);
-        let many = self.checked(&name, library, function, &works, level)?;
+        let several = flat.rounds() > 1;
+        let checked = self.checked(&name, library, function, &works, level)?;
+        let many = if several { self.all_rounds(&name, function, checked)? } else { checked };
         self.single(&name, function, many)?;
-        self.xla(&name, library, function, many)
+        self.xla(&name, library, function, checked)
     }
 
-    /// What is done, with the kernels of one level: (number of leaves, leaves, steps made so far, hyperparameters).
-    fn work(&mut self, function: &Function, kernels: &FxHashMap<usize, FuncId>) -> Result<FuncId, Error> {
-        let flat = &function.flat;
-        let constants = flat.constants.iter().map(|c| self.data(Some(c.clone()), 16)).collect::<Result<Vec<_>, Error>>()?;
-        self.define(None, &[types::I64, types::I64, types::I32, types::I64], None, |object, c| {
-            let (count, leaves, step, hyper) = (c.params[0], c.params[1], c.params[2], c.params[3]);
-            let mut most = 1;
-            for action in &flat.actions {
-                action.walk(&mut |a| {
-                    if let Action::Scalars { buffers, .. } | Action::Pass { buffers, .. } = a {
-                        most = most.max(buffers.len());
-                    }
-                });
-            }
-            let scratch = c.slot(flat.scratch.max(16), 4);
-            let counter = c.slot(16, 4);
-            let mut w = Work {
-                scratch,
-                counter,
-                hyper,
-                leaf: None,
-                addresses: c.slot(8 * most, 4),
-                sizes: c.slot(16, 4),
-                // Kernels report indices out of range there; those here have none.
-                status: c.slot(64, 4),
-                kernels: kernels.iter().map(|(&k, &id)| (k, object.module.declare_func_in_func(id, c.b.func))).collect(),
-                constants: constants
-                    .iter()
-                    .map(|&d| {
-                        let at = object.module.declare_data_in_func(d, c.b.func);
-                        c.b.ins().symbol_value(types::I64, at)
-                    })
-                    .collect(),
-            };
-            let set_counter = |w: &Work, c: &mut Code<'_>| {
-                c.b.ins().store(plain(), step, w.counter, 0);
-            };
-            set_counter(&w, c);
-            if !flat.scalars_each {
-                for action in flat.actions.iter().filter(|a| a.on_scalars()) {
-                    w.action(object, c, action)?;
-                }
-            }
-            let one = c.b.ins().iconst(types::I64, 1);
-            c.counted(count, one, |c, k| {
-                let stride = 8 * (1 + function.takes.len() as i64);
-                let offset = c.b.ins().imul_imm_s(k, stride);
-                let leaf = c.b.ins().iadd(leaves, offset);
-                let n = c.b.ins().load(types::I64, plain(), leaf, 0);
-                let units = c.b.ins().ushr_imm_s(n, i64::from(UNIT.trailing_zeros()));
-                let rest = c.b.ins().band_imm_s(n, UNIT - 1);
-                w.leaf = Some(Leaf { at: leaf, n, units, rest, takes: function.takes.clone() });
-                if flat.scalars_each {
-                    set_counter(&w, c);
-                }
-                for action in flat.actions.iter().filter(|a| flat.scalars_each || !a.on_scalars()) {
-                    w.action(object, c, action)?;
-                }
-                Ok(())
-            })?;
-            c.b.ins().return_(&[]);
-            Ok(())
-        })
-    }
-
-    /// `RULE_NAME_many`: checks what it is given and does the work.
+    /// Checks what it is given and does the work: `RULE_NAME_many`, or, where there are several rounds, `RULE_NAME_round`.
     fn checked(
         &mut self,
         name: &str,
@@ -216,11 +158,16 @@ impl Object {
         works: &[FuncId],
         level: Option<Level>,
     ) -> Result<FuncId, Error> {
+        let several = function.flat.rounds() > 1;
         let mut params = vec![types::I64, types::I64];
         if function.stepping {
             params.extend([types::I32, types::I64]);
         }
-        self.define(Some(&format!("{name}_many")), &params, Some(types::I32), |object, c| {
+        if several {
+            params.extend([types::I32, types::I64]);
+        }
+        let name = format!("{name}_{}", if several { "round" } else { "many" });
+        self.define(Some(&name), &params, Some(types::I32), |object, c| {
             let (count, leaves) = (c.params[0], c.params[1]);
             let none = c.b.ins().icmp_imm_s(IntCC::Equal, count, 0);
             c.when(none, code::OK);
@@ -233,7 +180,14 @@ impl Object {
                 c.when(early, code::STEP);
                 step = c.b.ins().iadd_imm_s(c.params[2], -1);
             }
-            let arguments = [count, leaves, step, hyper];
+            let (mut round, mut folds) = (c.b.ins().iconst(types::I32, 0), c.b.ins().iconst(types::I64, 0));
+            if several {
+                (round, folds) = (c.params[params.len() - 2], c.params[params.len() - 1]);
+                let beyond = c.b.ins().icmp_imm_u(IntCC::UnsignedGreaterThanOrEqual, round, function.flat.rounds() as i64);
+                c.when(beyond, code::ROUND);
+                c.unless_null(folds, code::NULL);
+            }
+            let arguments = [count, leaves, step, hyper, round, folds];
             let works: Vec<FuncRef> = works.iter().map(|&w| object.module.declare_func_in_func(w, c.b.func)).collect();
             if let (Some(level), [plain_work, wide_work]) = (level, &*works) {
                 let known = object.module.declare_data_in_func(level.known, c.b.func);
@@ -261,6 +215,33 @@ impl Object {
                 c.enter(done);
             } else {
                 c.b.ins().call(works[0], &arguments);
+            }
+            c.finish(code::OK);
+            Ok(())
+        })
+    }
+
+    /// `RULE_NAME_many` where there are several rounds: one after the other.
+    fn all_rounds(&mut self, name: &str, function: &Function, round: FuncId) -> Result<FuncId, Error> {
+        let params = [types::I64, types::I64, types::I32, types::I64];
+        self.define(Some(&format!("{name}_many")), &params[..if function.stepping { 4 } else { 2 }], Some(types::I32), |object, c| {
+            let bytes = FOLD * function.flat.folds();
+            let folds = c.slot(bytes, 4);
+            let zero = c.b.ins().iconst(types::I64, 0);
+            for offset in (0..bytes).step_by(8) {
+                c.b.ins().store(plain(), zero, folds, offset as i32);
+            }
+            let callee = object.module.declare_func_in_func(round, c.b.func);
+            for k in 0..function.flat.rounds() {
+                let number = c.b.ins().iconst(types::I32, k as i64);
+                let arguments = [&c.params[..], &[number, folds]].concat();
+                let call = c.b.ins().call(callee, &arguments);
+                let result = c.b.inst_results(call)[0];
+                let (stop, next) = (c.block(), c.block());
+                c.b.ins().brif(result, stop, &[], next, &[]);
+                c.enter(stop);
+                c.b.ins().return_(&[result]);
+                c.enter(next);
             }
             c.finish(code::OK);
             Ok(())
@@ -381,161 +362,5 @@ impl Code<'_> {
         self.b.seal_block(head);
         self.enter(done);
         Ok(())
-    }
-}
-
-/// The leaf that is worked on.
-struct Leaf {
-    at: Value,
-    n: Value,
-    units: Value,
-    rest: Value,
-    takes: Vec<usize>,
-}
-
-/// Addresses in a function that does the work.
-struct Work {
-    scratch: Value,
-    counter: Value,
-    hyper: Value,
-    leaf: Option<Leaf>,
-    addresses: Value,
-    sizes: Value,
-    status: Value,
-    kernels: FxHashMap<usize, FuncRef>,
-    constants: Vec<Value>,
-}
-
-impl Work {
-    fn leaf(&self) -> &Leaf {
-        self.leaf.as_ref().unwrap_or_else(|| panic!("compiler bug: arrays outside of the loop over leaves"))
-    }
-
-    /// Address of array `k` of the leaf.
-    fn array(&self, c: &mut Code<'_>, k: usize) -> Value {
-        let leaf = self.leaf();
-        let place = leaf.takes.iter().position(|&t| t == k).unwrap_or_else(|| panic!("compiler bug: array {k} is not among the arguments"));
-        c.b.ins().load(types::I64, plain(), leaf.at, 8 + 8 * place as i32)
-    }
-
-    fn address(&self, c: &mut Code<'_>, at: &At) -> Value {
-        match *at {
-            At::Array(k, _) => self.array(c, k),
-            At::Scratch(offset) => c.b.ins().iadd_imm_s(self.scratch, offset),
-            At::Counter => self.counter,
-            At::Hyper(k) => c.b.ins().iadd_imm_s(self.hyper, i64::from(HYPER) + 8 * k as i64),
-            At::Constant(k, offset) => c.b.ins().iadd_imm_s(self.constants[k], offset),
-        }
-    }
-
-    fn call(&self, c: &mut Code<'_>, kernel: usize, sizes: Value, range: Value) {
-        let zero = c.b.ins().iconst(types::I64, 0);
-        c.b.ins().call(self.kernels[&kernel], &[self.addresses, sizes, zero, range, self.status]);
-    }
-
-    fn action(&self, object: &mut Object, c: &mut Code<'_>, action: &Action) -> Result<(), Error> {
-        match action {
-            Action::Scalars { kernel, buffers } => {
-                for (k, at) in buffers.iter().enumerate() {
-                    let address = self.address(c, at);
-                    c.b.ins().store(plain(), address, self.addresses, 8 * k as i32);
-                }
-                let one = c.b.ins().iconst(types::I64, 1);
-                self.call(c, *kernel, self.sizes, one);
-            }
-            Action::Pass { kernel, buffers } => self.pass(c, *kernel, buffers),
-            Action::CopyScalar { from, to, bytes } => {
-                let (from, to) = (self.address(c, from), self.address(c, to));
-                for k in 0..*bytes {
-                    let x = c.b.ins().load(types::I8, plain(), from, k as i32);
-                    c.b.ins().store(plain(), x, to, k as i32);
-                }
-            }
-            Action::CopyArray { from, to, size } => {
-                let mut signature = object.module.make_signature();
-                signature.params.extend([AbiParam::new(types::I64); 3]);
-                signature.returns.push(AbiParam::new(types::I64));
-                let copy = object.import("memcpy", &signature)?;
-                let copy = object.module.declare_func_in_func(copy, c.b.func);
-                let (from, to) = (self.array(c, *from), self.array(c, *to));
-                let bytes = c.b.ins().imul_imm_s(self.leaf().n, *size);
-                c.b.ins().call(copy, &[to, from, bytes]);
-            }
-            Action::Cond { pred, then, otherwise } => {
-                let pred = self.address(c, pred);
-                let truth = c.b.ins().load(types::I8, plain(), pred, 0);
-                let blocks = [c.block(), c.block(), c.block()];
-                c.b.ins().brif(truth, blocks[0], &[], blocks[1], &[]);
-                for (block, actions) in [(blocks[0], then), (blocks[1], otherwise)] {
-                    c.enter(block);
-                    for action in actions {
-                        self.action(object, c, action)?;
-                    }
-                    c.b.ins().jump(blocks[2], &[]);
-                }
-                c.enter(blocks[2]);
-            }
-            Action::Fill { to, scalar, element } => {
-                let to = self.array(c, *to);
-                let (one, mut count) = (c.b.ins().iconst(types::I64, 1), self.leaf().n);
-                if *scalar {
-                    count = one;
-                }
-                c.counted(count, one, |c, k| {
-                    let place = c.b.ins().imul_imm_s(k, element.len() as i64);
-                    let place = c.b.ins().iadd(to, place);
-                    let mut bytes = element.as_slice();
-                    while !bytes.is_empty() {
-                        let (ty, width) = match bytes.len() {
-                            8.. => (types::I64, 8),
-                            4.. => (types::I32, 4),
-                            2.. => (types::I16, 2),
-                            _ => (types::I8, 1),
-                        };
-                        let (now, later) = bytes.split_at(width);
-                        let word = now.iter().rev().fold(0i64, |word, &b| (word << 8) | i64::from(b));
-                        let word = c.b.ins().iconst(ty, word);
-                        c.b.ins().store(plain(), word, place, (element.len() - bytes.len()) as i32);
-                        bytes = later;
-                    }
-                    Ok(())
-                })?;
-            }
-        }
-        Ok(())
-    }
-
-    /// A kernel over the whole units of a leaf, then over the rest.
-    fn pass(&self, c: &mut Code<'_>, kernel: usize, buffers: &[At]) {
-        let leaf = self.leaf();
-        let places: Vec<Value> = buffers.iter().map(|at| self.address(c, at)).collect();
-        for (k, &address) in places.iter().enumerate() {
-            c.b.ins().store(plain(), address, self.addresses, 8 * k as i32);
-        }
-        let (units, rest) = (leaf.units, leaf.rest);
-        let unit = c.b.ins().iconst(types::I64, UNIT);
-        let (whole, then) = (c.block(), c.block());
-        c.b.ins().brif(units, whole, &[], then, &[]);
-        c.enter(whole);
-        c.b.ins().store(plain(), unit, self.sizes, 0);
-        c.b.ins().store(plain(), units, self.sizes, 8);
-        self.call(c, kernel, self.sizes, units);
-        c.b.ins().jump(then, &[]);
-        c.enter(then);
-        let (part, done) = (c.block(), c.block());
-        c.b.ins().brif(rest, part, &[], done, &[]);
-        c.enter(part);
-        for (k, (at, &address)) in buffers.iter().zip(&places).enumerate() {
-            let At::Array(_, size) = at else { continue };
-            let skip = c.b.ins().imul_imm_s(units, UNIT * size);
-            let address = c.b.ins().iadd(address, skip);
-            c.b.ins().store(plain(), address, self.addresses, 8 * k as i32);
-        }
-        let one = c.b.ins().iconst(types::I64, 1);
-        c.b.ins().store(plain(), rest, self.sizes, 0);
-        c.b.ins().store(plain(), one, self.sizes, 8);
-        self.call(c, kernel, self.sizes, one);
-        c.b.ins().jump(done, &[]);
-        c.enter(done);
     }
 }

@@ -7,9 +7,12 @@
 mod cpu;
 mod flat;
 mod function;
+mod staged;
+mod work;
 mod xla;
 
 pub use flat::{Flat, NotFlat, Source, flatten};
+pub use staged::{RoundOf, Stage, Staged};
 
 use crate::isa::{self, Target};
 use crate::{Error, assemble, kernel, kernel_function, wide};
@@ -36,6 +39,8 @@ pub mod code {
     pub const VERSION: i32 = 2;
     /// The step's number is not positive.
     pub const STEP: i32 = 3;
+    /// There is no such round.
+    pub const ROUND: i32 = 4;
     /// Hyperparameter `k` (from 0) is outside its range: this plus `k`.
     pub const RANGE: i32 = 16;
 }

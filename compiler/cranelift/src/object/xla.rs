@@ -3,12 +3,12 @@
 //! Operands: the number of the coming step (i32 scalar), hyperparameters (f32, two for each: the number rounded, and the rest, so that f64 gets through where JAX has only f32), then
 //! for each leaf its arrays. Results: for each leaf those that are written. A result that is also an operand is updated in place; where XLA gave it memory of its own, the operand is copied there first.
 
-use super::function::{Code, HYPER, hyper_size};
-use super::{ABI, Function, Library, Object};
+use super::function::{Code, FOLD, HYPER, hyper_size};
+use super::{ABI, Function, Library, Object, Xla};
 use crate::Error;
 use crate::emit::plain;
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{self, AbiParam, InstBuilder, Value, types};
+use cranelift_codegen::ir::{self, AbiParam, Block, FuncRef, InstBuilder, Value, types};
 use cranelift_module::{FuncId, FuncOrDataId, Module};
 
 /// Offsets in `XLA_FFI_CallFrame`.
@@ -45,7 +45,7 @@ const INVALID_ARGUMENT: i64 = 3;
 const LEADING: i64 = 2;
 
 impl Object {
-    /// `RULE_NAME_xla`, around `RULE_NAME_many`.
+    /// `RULE_NAME_xla`, around `RULE_NAME_many` or `RULE_NAME_round`, leaf by leaf.
     pub(super) fn xla(&mut self, name: &str, library: &Library, function: &Function, many: FuncId) -> Result<(), Error> {
         let Some(form) = &function.xla else { return Ok(()) };
         let Some(FuncOrDataId::Func(error)) = self.module.get_name(&format!("{}_error", library.name)) else {
@@ -78,12 +78,6 @@ impl Object {
             c.b.ins().brif(uneven, failed, &[words.into()], good, &[]);
             c.enter(good);
 
-            let data = |c: &mut Code<'_>, list: Value, k: Value| {
-                let place = c.b.ins().ishl_imm_s(k, 3);
-                let place = c.b.ins().iadd(list, place);
-                let at = c.b.ins().load(types::I64, plain(), place, 0);
-                (at, c.b.ins().load(types::I64, plain(), at, buffer::DATA))
-            };
             let [first, second] = [0, 1].map(|k| c.b.ins().iconst(types::I64, k));
             let (_, step) = data(c, operands, first);
             let step = c.b.ins().load(types::I32, plain(), step, 0);
@@ -106,56 +100,16 @@ impl Object {
             let copy = object.module.declare_func_in_func(copy, c.b.func);
             let leaf = c.slot(8 * (1 + function.takes.len()), 4);
             let one = c.b.ins().iconst(types::I64, 1);
-            c.counted(leaves, one, |c, k| {
-                let offset = c.b.ins().imul(k, each);
-                let mut elements = None;
-                let mut addresses = vec![None; function.takes.len()];
-                let place = |array: usize| {
-                    let found = function.takes.iter().position(|&t| t == array);
-                    found.unwrap_or_else(|| panic!("compiler bug: array {array} is no argument"))
-                };
-                for (i, &array) in form.operands.iter().enumerate() {
-                    let index = c.b.ins().iadd_imm_s(offset, LEADING + i as i64);
-                    let (at, data) = data(c, operands, index);
-                    addresses[place(array)] = Some(data);
-                    // The first operand of a leaf is the weight or the gradient, never a scalar that belongs to it.
-                    if elements.is_none() {
-                        elements = Some(length(c, at)?);
-                    }
-                }
-                let elements = elements.unwrap_or_else(|| panic!("compiler bug: a leaf without operands"));
-                let base = c.b.ins().imul_imm_s(k, form.results.len() as i64);
-                for (i, &(array, size)) in form.results.iter().enumerate() {
-                    let index = c.b.ins().iadd_imm_s(base, i as i64);
-                    let (_, to) = data(c, results, index);
-                    if let Some(from) = addresses[place(array)] {
-                        let same = c.b.ins().icmp(IntCC::Equal, from, to);
-                        let (apart, next) = (c.block(), c.block());
-                        c.b.ins().brif(same, next, &[], apart, &[]);
-                        c.enter(apart);
-                        let bytes = if size > 0 { c.b.ins().imul_imm_s(elements, size) } else { c.b.ins().iconst(types::I64, -size) };
-                        c.b.ins().call(copy, &[to, from, bytes]);
-                        c.b.ins().jump(next, &[]);
-                        c.enter(next);
-                    }
-                    addresses[place(array)] = Some(to);
-                }
-                c.b.ins().store(plain(), elements, leaf, 0);
-                for (i, address) in addresses.into_iter().enumerate() {
-                    let address = address.unwrap_or_else(|| panic!("compiler bug: an argument that is neither operand nor result"));
-                    c.b.ins().store(plain(), address, leaf, 8 + 8 * i as i32);
-                }
-                let call = c.b.ins().call(many, &[one, leaf, step, hyper]);
-                let code = c.b.inst_results(call)[0];
-                let (bad, next) = (c.block(), c.block());
-                c.b.ins().brif(code, bad, &[], next, &[]);
-                c.enter(bad);
-                let words = c.b.ins().call(error, &[code]);
-                let words = c.b.inst_results(words)[0];
-                c.b.ins().jump(failed, &[words.into()]);
-                c.enter(next);
-                Ok(())
-            })?;
+            let rounds = function.flat.rounds();
+            let folds = c.slot(FOLD * function.flat.folds().max(1), 4);
+            let zero = c.b.ins().iconst(types::I64, 0);
+            for offset in (0..FOLD * function.flat.folds()).step_by(8) {
+                c.b.ins().store(plain(), zero, folds, offset as i32);
+            }
+            let list = Operands { operands, results, many, error, copy, leaf, step, hyper, folds, each, failed };
+            for round in 0..rounds {
+                c.counted(leaves, one, |c, k| list.leaf(c, function, form, k, (round, rounds)))?;
+            }
             let null = c.b.ins().iconst(types::I64, 0);
             c.b.ins().return_(&[null]);
             c.enter(failed);
@@ -163,6 +117,95 @@ impl Object {
             fail(c, call, words);
             Ok(())
         })?;
+        Ok(())
+    }
+}
+
+/// Buffer `k` of a list, and its memory.
+fn data(c: &mut Code<'_>, list: Value, k: Value) -> (Value, Value) {
+    let place = c.b.ins().ishl_imm_s(k, 3);
+    let place = c.b.ins().iadd(list, place);
+    let at = c.b.ins().load(types::I64, plain(), place, 0);
+    (at, c.b.ins().load(types::I64, plain(), at, buffer::DATA))
+}
+
+/// What is known of a call.
+struct Operands {
+    operands: Value,
+    results: Value,
+    /// Functions.
+    many: FuncRef,
+    error: FuncRef,
+    copy: FuncRef,
+    /// Room for the list of one leaf.
+    leaf: Value,
+    step: Value,
+    hyper: Value,
+    folds: Value,
+    /// Operands of a leaf.
+    each: Value,
+    /// Takes what is wrong in words.
+    failed: Block,
+}
+
+impl Operands {
+    /// What one leaf needs in one round of so many. Before the last one nothing is written, so that operands are read where they are.
+    fn leaf(&self, c: &mut Code<'_>, function: &Function, form: &Xla, k: Value, (round, rounds): (usize, usize)) -> Result<(), Error> {
+        let offset = c.b.ins().imul(k, self.each);
+        let mut elements = None;
+        let mut addresses = vec![None; function.takes.len()];
+        let place = |array: usize| {
+            let found = function.takes.iter().position(|&t| t == array);
+            found.unwrap_or_else(|| panic!("compiler bug: array {array} is no argument"))
+        };
+        for (i, &array) in form.operands.iter().enumerate() {
+            let index = c.b.ins().iadd_imm_s(offset, LEADING + i as i64);
+            let (at, data) = data(c, self.operands, index);
+            addresses[place(array)] = Some(data);
+            // The first operand of a leaf is the weight or the gradient, never a scalar that belongs to it.
+            if elements.is_none() {
+                elements = Some(length(c, at)?);
+            }
+        }
+        let elements = elements.unwrap_or_else(|| panic!("compiler bug: a leaf without operands"));
+        let base = c.b.ins().imul_imm_s(k, form.results.len() as i64);
+        for (i, &(array, size)) in form.results.iter().enumerate() {
+            let index = c.b.ins().iadd_imm_s(base, i as i64);
+            let (_, to) = data(c, self.results, index);
+            if let Some(from) = addresses[place(array)] {
+                if round + 1 < rounds {
+                    continue;
+                }
+                let same = c.b.ins().icmp(IntCC::Equal, from, to);
+                let (apart, next) = (c.block(), c.block());
+                c.b.ins().brif(same, next, &[], apart, &[]);
+                c.enter(apart);
+                let bytes = if size > 0 { c.b.ins().imul_imm_s(elements, size) } else { c.b.ins().iconst(types::I64, -size) };
+                c.b.ins().call(self.copy, &[to, from, bytes]);
+                c.b.ins().jump(next, &[]);
+                c.enter(next);
+            }
+            addresses[place(array)] = Some(to);
+        }
+        c.b.ins().store(plain(), elements, self.leaf, 0);
+        for (i, address) in addresses.into_iter().enumerate() {
+            let address = address.unwrap_or_else(|| panic!("compiler bug: an argument that is neither operand nor result"));
+            c.b.ins().store(plain(), address, self.leaf, 8 + 8 * i as i32);
+        }
+        let one = c.b.ins().iconst(types::I64, 1);
+        let mut arguments = vec![one, self.leaf, self.step, self.hyper];
+        if rounds > 1 {
+            arguments.extend([c.b.ins().iconst(types::I32, round as i64), self.folds]);
+        }
+        let call = c.b.ins().call(self.many, &arguments);
+        let code = c.b.inst_results(call)[0];
+        let (bad, next) = (c.block(), c.block());
+        c.b.ins().brif(code, bad, &[], next, &[]);
+        c.enter(bad);
+        let words = c.b.ins().call(self.error, &[code]);
+        let words = c.b.inst_results(words)[0];
+        c.b.ins().jump(self.failed, &[words.into()]);
+        c.enter(next);
         Ok(())
     }
 }

@@ -39,6 +39,43 @@ fn arrays(variant: &Variant, function: &Function) -> Vec<String> {
     function.takes.iter().map(|&k| format!("{}{} *{}", if read(k) { "const " } else { "" }, c_type(number(k)), names[k])).collect()
 }
 
+/// What the header says first: how the functions are called.
+fn introduction(built: &Built) -> String {
+    let (name, upper) = (&built.library.name, built.library.name.to_uppercase());
+    let mut lines: Vec<String> = vec![
+        "A leaf is an array of n weights with its gradient and its states; any n, also 0, the elements of an array of several axes in order.".to_string(),
+        format!("Begin with {name}_defaults, call _init for each leaf once, then _step (or _delta, which leaves the weights alone and writes what is"),
+        "to be added to them) for each leaf with the number of the step, t = 1, 2, ... Functions that end in _many take a list of leaves in one call.".to_string(),
+    ];
+    if built.rounds() > 1 {
+        lines.extend([
+            String::new(),
+            "This rule combines numbers over all leaves of a call (a norm of all gradients, a distance): give _many all leaves of the optimizer. The".to_string(),
+            "functions without _many have one leaf as all there is. Where the leaves are in several lists (groups with hyperparameters of their own),".to_string(),
+            format!("set {upper}_FOLDS doubles to 0, then for each round from 0 to {upper}_ROUNDS - 1 call _round for each list, with the same lists in the"),
+            "same order; weights and states are written in the last round.".to_string(),
+        ]);
+    }
+    let shared = built.variants.iter().any(|v| v.states.iter().any(|s| s.scalar));
+    lines.push(String::new());
+    lines.push(match built.variants.iter().all(|v| v.change_in_place) {
+        true => "Arrays of a leaf must not overlap, except that _delta may write over the gradient; they need no more than the alignment of their elements.".to_string(),
+        false => "Arrays of a leaf must not overlap (_delta reads the gradient twice); they need no more than the alignment of their elements.".to_string(),
+    });
+    let parts = match (built.reduces(), shared) {
+        (true, _) => "A leaf must be whole, since its elements are combined: parts of one would be leaves of their own.",
+        (false, true) => "A leaf must be whole, since it has states that belong to all of it.",
+        (false, false) => "A leaf may be cut anywhere, and its parts given as leaves.",
+    };
+    lines.push(parts.to_string());
+    lines.push("Nothing is allocated. Which instructions the processor has is found in the first call and kept in one word; nothing else is kept from call".to_string());
+    lines.push(
+        "to call, so calls on different leaves may run in different threads. All functions return 0 or one of the codes below.".to_string(),
+    );
+    let text: String = lines.iter().map(|l| if l.is_empty() { " *\n".to_string() } else { format!(" * {l}\n") }).collect();
+    format!(" *\n{text} */\n")
+}
+
 /// The header.
 pub fn header(built: &Built) -> String {
     let name = &built.library.name;
@@ -50,30 +87,16 @@ pub fn header(built: &Built) -> String {
         env!("CARGO_PKG_VERSION"),
         built.expression.replace("*/", "* /")
     );
-    h.push_str(&format!(
-        r#" *
- * A leaf is an array of n weights with its gradient and its states; any n, also 0. Begin with {name}_defaults, call _init for each leaf once, then
- * _step (or _delta, which leaves the weights alone and writes what is to be added to them) for each leaf with the number of the step, t = 1, 2, ...
- * Functions that end in _many take a list of leaves in one call. Arrays of a leaf must not overlap, except that _delta may write over the gradient{};
- * they need no more than the alignment of their elements. Nothing is allocated and nothing is kept from call to call, so calls on different leaves, or on parts of a
- * leaf that are cut anywhere, may run in different threads{}. All functions return 0 or one of the codes below.
- */
-#ifndef OPTC_{upper}_H
-#define OPTC_{upper}_H
-
-#include <stddef.h>
-#include <stdint.h>
-
-#ifdef __cplusplus
-extern "C" {{
-#endif
-
-#define {upper}_ABI {ABI}
-
-"#,
-        if built.variants.iter().all(|v| v.change_in_place) { "" } else { " (not for this rule: it reads it twice)" },
-        if built.variants.iter().any(|v| v.states.iter().any(|s| s.scalar)) { " (not the parts of one leaf: it has states of the whole leaf)" } else { "" },
-    ));
+    h.push_str(&introduction(built));
+    let _ = write!(
+        h,
+        "#ifndef OPTC_{upper}_H\n#define OPTC_{upper}_H\n\n#include <stddef.h>\n#include <stdint.h>\n\n#ifdef __cplusplus\nextern \"C\" {{\n#endif\n\n#define {upper}_ABI {ABI}\n"
+    );
+    if built.rounds() > 1 {
+        let folds = built.functions("step").map(|f| f.flat.folds()).max().unwrap_or(0);
+        let _ = writeln!(h, "#define {upper}_ROUNDS {}\n#define {upper}_FOLDS {} /* doubles */", built.rounds(), 2 * folds);
+    }
+    h.push('\n');
     let _ = writeln!(
         h,
         "/* Hyperparameters. size and version are set by {name}_defaults. */\ntypedef struct {name}_hyper {{\n  uint32_t size;\n  uint32_t version;"
@@ -92,6 +115,7 @@ extern "C" {{
             1 => "NULL".to_string(),
             2 => "VERSION".to_string(),
             3 => "STEP".to_string(),
+            4 => "ROUND".to_string(),
             k => format!("RANGE_{}", built.hyper[(*k - optc_cranelift::object::code::RANGE) as usize].name.to_uppercase()),
         };
         let _ = writeln!(h, "  {upper}_{constant} = {code}, /* {words} */");
@@ -111,6 +135,9 @@ extern "C" {{
             let _ = writeln!(h, "}} {full}_leaf;");
             let _ = writeln!(h, "int32_t {full}(size_t n, {}{more});", arrays.join(", "));
             let _ = writeln!(h, "int32_t {full}_many(size_t count, const {full}_leaf *leaves{more});");
+            if function.flat.rounds() > 1 {
+                let _ = writeln!(h, "int32_t {full}_round(size_t count, const {full}_leaf *leaves{more}, int32_t round, double *folds);");
+            }
         }
     }
     h.push_str("\n#ifdef __cplusplus\n}\n#endif\n\n#endif\n");

@@ -29,8 +29,8 @@ pub fn module(built: &Built, names: &Names, summary: &str) -> Result<String, Str
     let mut body = rule;
     let _ = writeln!(body, "    return {}", tuple(&results));
     let rule_args = built.rule_arguments();
-    let init_inputs: Vec<String> =
-        built.source.init.inputs.iter().map(|i| if i.name == "w" { "s_w" } else { "None" }.to_string()).collect();
+    let (parts, list, combine) = source::contributions(built, Dialect::Jax)?;
+    let init_inputs: Vec<String> = built.source.init.inputs.iter().map(|i| i.name.clone()).collect();
     let (mut initial, drawn) = source::source(&built.source.init, &init_inputs, Dialect::Jax)?;
     let mut drawn = drawn.into_iter();
     let mut fresh = Vec::new();
@@ -38,8 +38,8 @@ pub fn module(built: &Built, names: &Names, summary: &str) -> Result<String, Str
         let kind = dtype(state.dtype);
         fresh.push(match fill {
             Some(x) if state.scalar => format!("jnp.full((), {x:?}, jnp.{kind})"),
-            Some(0.0) => format!("jnp.zeros_like(s_w, dtype=jnp.{kind})"),
-            Some(x) => format!("jnp.full_like(s_w, {x:?}, dtype=jnp.{kind})"),
+            Some(0.0) => format!("jnp.zeros_like(w, dtype=jnp.{kind})"),
+            Some(x) => format!("jnp.full_like(w, {x:?}, dtype=jnp.{kind})"),
             // A fresh array: states are overwritten in place, the weights are not theirs.
             None => format!("jnp.array({}, copy=True)", drawn.next().unwrap_or_default()),
         });
@@ -56,8 +56,9 @@ pub fn module(built: &Built, names: &Names, summary: &str) -> Result<String, Str
     let suffixes: Vec<String> =
         built.variants.iter().map(|v| format!("({:?}, {:?})", v.stored.dtype().name(), dtype(v.stored.dtype()))).collect();
     let kinds: Vec<&str> = built.variants.iter().map(|v| dtype(v.stored.dtype())).collect();
-    let live = built.source.delta.live();
-    let needs = built.source.inputs.iter().position(|i| i == "w").is_some_and(|k| live[built.source.delta.inputs[k].node.index()]);
+    let weight = built.source.inputs.iter().position(|i| i == "w");
+    let mut graphs = [&built.source.delta].into_iter().chain(built.source.rounds.iter().map(|r| &r.graph));
+    let needs = weight.is_some_and(|k| graphs.any(|g| g.live()[g.inputs[k].node.index()]));
     let arguments: Vec<String> = built.hyper.iter().map(|h| argument(&h.name)).collect();
     let defaults: Vec<String> = arguments.iter().zip(&names.defaults).map(|(a, d)| format!("{a}={d}")).collect();
     let fields: String = names.states.iter().map(|n| format!("    {n}: optax.Updates\n")).collect();
@@ -78,6 +79,10 @@ pub fn module(built: &Built, names: &Names, summary: &str) -> Result<String, Str
         ("IN_PLACE", truth(built.variants.iter().all(|v| v.change_in_place)).to_string()),
         ("FIELDS", if fields.is_empty() { String::new() } else { format!("{fields}\n") }),
         ("RULE_ARGS", rule_args.join(", ")),
+        ("PARTS_LIST", list),
+        ("PARTS", parts),
+        ("COMBINE", combine),
+        ("REDUCES", truth(built.reduces()).to_string()),
         ("RULE", body),
         ("INITIAL", initial),
         ("ARGS", defaults.iter().map(|d| format!("{d}, ")).collect()),

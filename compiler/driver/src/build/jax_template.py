@@ -6,6 +6,7 @@ are donated. Elsewhere, and with `native=False`, the same rule runs as it is wri
 """
 
 import ctypes
+import operator  # noqa: F401 (the rule may use it)
 import pathlib
 from typing import NamedTuple
 
@@ -29,6 +30,8 @@ _SINGLE = @SINGLE@
 _KEPT = {jnp.dtype(_of): tuple(jnp.dtype(k) for k in _kept) for _of, _kept in @KEPT@}
 _NEEDS_WEIGHTS = @NEEDS_WEIGHTS@
 _CHANGE_IN_PLACE = @IN_PLACE@
+# Whether elements of a leaf, or leaves, are combined.
+_REDUCES = @REDUCES@
 
 
 class @CLASS@State(NamedTuple):
@@ -37,14 +40,17 @@ class @CLASS@State(NamedTuple):
     count: jax.Array
 @FIELDS@
 
-def _rule(t, dtype, @RULE_ARGS@):
+@PARTS@def _rule(t, dtype, @RULE_ARGS@, folds=()):
     """The rule in `jax.numpy`: the change of the weight, and the states, after step `t`."""
 @RULE@
+
+# What leaves contribute to numbers that all share, by rounds, and how each is combined.
+_PARTS, _COMBINE = @PARTS_LIST@, @COMBINE@
+
 
 def _initial(w):
     """Fresh states of a leaf."""
     dtype = jnp.promote_types(w.dtype, jnp.float32)  # noqa: F841 (the states may ask for it)
-    s_w = w
 @INITIAL@
 
 def _kept(dtype):
@@ -62,10 +68,16 @@ def _rounded(like, results, states):
 
 def _written_out(kind, t, hyper, leaves):
     """The rule on all leaves, as `jax.numpy` has it: each leaf is (weight, gradient, states …). Gives the change (or the weight after it, for `step`) and the states."""
+    folds = [None] * len(_COMBINE)
+    for parts, places in _PARTS:
+        for w, g, *states in leaves:
+            given = parts(t, jnp.promote_types(g.dtype, jnp.float32), w, g, *states, *hyper, folds=folds)
+            for k, part in zip(places, given):
+                folds[k] = part if folds[k] is None else _COMBINE[k](folds[k], part)
     out = []
     for w, g, *states in leaves:
         dtype = jnp.promote_types(g.dtype, jnp.float32)
-        change, *kept = _rule(t, dtype, w, g, *states, *hyper)
+        change, *kept = _rule(t, dtype, w, g, *states, *hyper, folds=folds)
         out.append(_rounded(g, (change, *kept), states) if kind == "delta" else _rounded(w, (w + change, *kept), states))
     return out
 
@@ -76,11 +88,11 @@ def _pairs(hyper):
     for x in hyper:
         if isinstance(x, (int, float)):
             high = np.float32(x)
-            parts += [high, np.float32(float(x) - float(high))]
+            parts += [high, np.float32(float(x) - float(high) if np.isfinite(high) else 0.0)]
         else:
             x = jnp.asarray(x)
             high = x.astype(jnp.float32)
-            parts += [high, (x - high.astype(x.dtype)).astype(jnp.float32)]
+            parts += [high, jnp.where(jnp.isfinite(high), (x - high.astype(x.dtype)).astype(jnp.float32), 0.0)]
     return jnp.stack([jnp.asarray(p, jnp.float32).reshape(()) for p in parts])
 
 
@@ -103,7 +115,7 @@ def _call(kind, dtype, t, pairs, leaves):
 
 
 def _by_library(kind, dtype, hyper_count):
-    """`_call` with a rule for `vmap`: elements are independent, so a batch is one more axis, unless steps or hyperparameters differ in it."""
+    """`_call` with a rule for `vmap`: where elements are independent, a batch is one more axis, unless steps or hyperparameters differ in it."""
 
     @jax.custom_batching.custom_vmap
     def call(t, pairs, leaves):
@@ -112,7 +124,7 @@ def _by_library(kind, dtype, hyper_count):
     @call.def_vmap
     def batched(size, is_batched, t, pairs, leaves):
         t_batched, pairs_batched, leaves_batched = is_batched
-        if t_batched or pairs_batched or any(_SINGLE):
+        if t_batched or pairs_batched or _REDUCES or any(_SINGLE):
 
             def one(t, pairs, leaves):
                 hyper = [pairs[2 * k] + pairs[2 * k + 1] for k in range(hyper_count)]
@@ -149,6 +161,9 @@ def _run(kind, given, native, gradients, state, params):
         dtype = jnp.dtype(g.dtype)
         ours = use and dtype in _KEPT and w.dtype == dtype and all(s[k].dtype == kept for s, kept in zip(states, _KEPT[dtype]))
         groups.setdefault(dtype if ours else None, []).append(k)
+    if _PARTS and len(groups) > 1:
+        # Leaves have numbers in common, so that all go one way.
+        groups = {None: list(range(len(leaves)))}
     for dtype, where in groups.items():
         part = [leaves[k] for k in where]
         results = _written_out(kind, count, hyper, part) if dtype is None else _by_library(kind, dtype, len(hyper))(count, _pairs(hyper), part)

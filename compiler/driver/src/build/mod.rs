@@ -4,10 +4,13 @@ pub mod archive;
 pub mod executable;
 pub mod header;
 mod jax;
+pub mod lower;
 pub mod names;
+pub mod roll;
 pub mod rule;
 pub mod source;
 mod stablehlo;
+mod stages;
 mod torch;
 
 use crate::messages::Messages;

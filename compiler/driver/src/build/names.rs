@@ -25,7 +25,7 @@ pub fn names(built: &Built, doc: &str, framework: &str) -> Names {
     let states = built.variants.first().map(|v| v.states.as_slice()).unwrap_or_default();
     let mut names = Names {
         states: states.iter().map(|s| s.name.clone()).collect(),
-        defaults: built.hyper.iter().map(|h| format!("{:?}", h.value.default)).collect(),
+        defaults: built.hyper.iter().map(|h| number(h.value.default)).collect(),
         extra: Vec::new(),
     };
     let section =
@@ -46,6 +46,11 @@ pub fn names(built: &Built, doc: &str, framework: &str) -> Names {
         }
     }
     names
+}
+
+/// A number in Python.
+fn number(x: f64) -> String {
+    if x.is_finite() { format!("{x:?}") } else { format!("float(\"{x}\")") }
 }
 
 /// Whether this is a value in Python; a bare word is what the framework calls a state, here one that the rule has not with these arguments.

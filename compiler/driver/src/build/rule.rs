@@ -1,22 +1,17 @@
 //! An optimizer as functions over leaves of any length: what it takes, what it keeps, its kernels.
 
-use super::Request;
+use super::{Request, lower};
 use crate::commands::explain;
-use crate::cost;
 use crate::messages::Messages;
-use crate::pipeline::{self, CompileOptions, Timings};
 use crate::session::{Failed, Session};
 use crate::synthetic::{self, Stored};
+use optc_abi::DType;
 use optc_abi::plan::Plan;
-use optc_abi::{DType, Tensor};
-use optc_cranelift::object::{self, Flat, Function, Hyper, Library, NotFlat, Rule, Source, Xla, code};
+use optc_cranelift::object::{Flat, Function, Hyper, Library, Rule, Xla, code};
 use optc_elab::TrainProgram;
-use optc_elab::program::SlotKind;
 use optc_front::ast::{Bound, ExprKind, FnKind, ItemKind, UnaryOp};
-use optc_ir::graph::{NodeId, Op, Origin};
 use optc_ir::kernel::Kernel;
 use optc_ir::{Graph, ScalarOp};
-use rustc_hash::FxHashMap;
 
 /// The weight among the arrays of a leaf.
 pub const WEIGHT: usize = 0;
@@ -52,11 +47,12 @@ pub struct Variant {
     pub stored: Stored,
     /// Its states.
     pub states: Vec<StateDecl>,
-    /// The change may take the place of the gradient: each element of it is read before it is written.
+    /// The change may take the place of the gradient: each element of it is read for the last time before it is written.
     pub change_in_place: bool,
 }
 
 /// Code that can be shown.
+#[derive(Default)]
 pub struct Part {
     /// `adamw_f32_step`
     pub name: String,
@@ -87,7 +83,7 @@ pub struct Built {
 /// The update of a leaf as graphs.
 #[derive(Clone, Debug, Default)]
 pub struct Graphs {
-    /// Names of the inputs: `w`, `g`, `t`, `s_STATE`, `h_HYPER`.
+    /// Names of the inputs: `w`, `g`, `t`, `s_STATE`, `h_HYPER`, `folds[0]`, and [`LENGTH`](super::source::LENGTH).
     pub inputs: Vec<String>,
     /// Gives the new weight and states.
     pub step: Graph,
@@ -97,6 +93,17 @@ pub struct Graphs {
     pub init: Graph,
     /// The initial value of each state that has one everywhere.
     pub fills: Vec<Option<f64>>,
+    /// What leaves contribute to numbers that are combined over all of them.
+    pub rounds: Vec<Contribution>,
+}
+
+/// What a leaf contributes in one round.
+#[derive(Clone, Debug, Default)]
+pub struct Contribution {
+    /// Gives the parts; has the inputs of the step, and the combinations of earlier rounds.
+    pub graph: Graph,
+    /// Which combinations they are for, and how they are combined.
+    pub folds: Vec<(usize, ScalarOp)>,
 }
 
 impl Built {
@@ -113,6 +120,21 @@ impl Built {
         given.chain(states.iter().map(|s| format!("s_{}", s.name))).chain(self.hyper.iter().map(|h| format!("h_{}", h.name))).collect()
     }
 
+    /// How often all leaves are gone through in a step.
+    pub fn rounds(&self) -> usize {
+        self.functions("step").map(|f| f.flat.rounds()).max().unwrap_or(1)
+    }
+
+    /// Whether elements of a leaf, or leaves, are combined.
+    pub fn reduces(&self) -> bool {
+        self.functions("step").any(|f| f.flat.reduces())
+    }
+
+    /// The functions of this name, for each element type.
+    pub fn functions(&self, name: &str) -> impl Iterator<Item = &Function> {
+        self.library.rules.iter().flat_map(|r| &r.functions).filter(move |f| f.name == name)
+    }
+
     /// Names of all functions.
     pub fn symbols(&self) -> Vec<String> {
         let mut names = vec![format!("{}_defaults", self.library.name), format!("{}_error", self.library.name)];
@@ -120,6 +142,9 @@ impl Built {
             for function in &rule.functions {
                 let name = format!("{}_{}", rule.name, function.name);
                 names.extend([name.clone(), format!("{name}_many")]);
+                if function.flat.rounds() > 1 {
+                    names.push(format!("{name}_round"));
+                }
                 if function.xla.is_some() {
                     names.push(format!("{name}_xla"));
                 }
@@ -128,9 +153,6 @@ impl Built {
         names
     }
 }
-
-/// Lengths of the leaves that a rule is lowered for: whole units and a rest. What comes out the same for both does for any.
-const LENGTHS: [usize; 2] = [3 * object::UNIT as usize + 5, 5 * object::UNIT as usize + 9];
 
 /// Lowers the rule for each element type.
 ///
@@ -155,53 +177,25 @@ pub fn build(request: &Request<'_>, messages: &Messages) -> Result<Built, Failed
         doc: String::new(),
     };
     for &stored in request.stored {
-        let mut made = Vec::new();
-        for length in LENGTHS {
-            let (program, session, transform) =
-                explain::optimizer_step(request.optimizer, request.file, &[vec![length]], stored, 1, messages)?;
-            if transform {
-                messages.error(
-                    "R0130",
-                    &format!("`{}` only transforms gradients", request.optimizer),
-                    Some("chain it: `clip(1.0) |> sgd(lr = 0.1)`"),
-                );
-                return Err(Failed);
-            }
-            if let Some(how) = program.step.asked_again.first() {
-                return Err(not_flat(request, &format!("it looks at the loss again (`{how}`)"), messages));
-            }
-            let lowered = lower(&program, length).map_err(|why| not_flat(request, &why, messages))?;
-            made.push((program, session, lowered));
-        }
-        if made[0].2.functions() != made[1].2.functions() {
-            return Err(not_flat(request, "numbers in it depend on the leaf's length", messages));
-        }
-        let Some((program, session, lowered)) = made.into_iter().next() else { return Err(Failed) };
-        let hyper = hyperparameters(&program, &session);
-        let mut used: Vec<String> = Vec::new();
-        let states: Vec<StateDecl> = lowered.states.iter().map(|&k| state(&program, k, &mut used)).collect();
+        let lowered = lower::lower(request, stored, messages)?;
+        let states = lowered.states;
         built.expression = synthetic::completed(request.optimizer, request.file);
-        built.hyper = hyper;
+        built.hyper = lowered.hyper;
         let prefix = format!("{name}_{}", stored.dtype().name());
-        built.library.rules.push(rule(&prefix, stored, &states, &lowered));
-        for (function, piece) in [("step", &lowered.step), ("delta", &lowered.delta), ("init", &lowered.init)] {
-            built.parts.push(Part { name: format!("{prefix}_{function}"), kernels: piece.kernels.clone(), plan: piece.plan.clone() });
+        built.variants.push(Variant { stored, change_in_place: lowered.delta.flat.may_overwrite(GRADIENT, STATES + states.len()), states });
+        let states = built.variants.last().map(|v| v.states.as_slice()).unwrap_or_default();
+        built.library.rules.push(rule(&prefix, stored, states, [&lowered.step.flat, &lowered.delta.flat, &lowered.init.flat]));
+        for (function, piece) in [("step", lowered.step), ("delta", lowered.delta), ("init", lowered.init)] {
+            built.parts.extend(piece.parts.into_iter().map(|p| Part { name: format!("{prefix}_{function}{}", p.name), ..p }));
         }
-        if built.variants.is_empty() {
-            built.source = lowered.graphs(&built.hyper, &states);
-            built.doc = documentation(&session, request.optimizer);
+        if built.variants.len() == 1 {
+            built.source = lowered.source;
+            built.doc = lowered.doc;
         }
-        built.variants.push(Variant { stored, states, change_in_place: lowered.delta.flat.passes() <= 1 });
     }
     built.library.hyper = built.hyper.iter().map(|h| h.value.clone()).collect();
     built.library.messages = messages_of(&built);
     Ok(built)
-}
-
-fn not_flat(request: &Request<'_>, why: &str, messages: &Messages) -> Failed {
-    let help = "a function that takes leaves of any length goes over each element once; other rules run through the Python module, which compiles them for the shapes at hand";
-    messages.error("R0130", &format!("`{}` has no form for leaves of any length: {why}", request.optimizer), Some(help));
-    Failed
 }
 
 /// What the codes of the functions mean.
@@ -212,6 +206,9 @@ fn messages_of(built: &Built) -> Vec<(i32, String)> {
         (code::VERSION, format!("the hyperparameters are not those of this library: call {}_defaults first", built.library.name)),
         (code::STEP, "steps are counted from 1".to_string()),
     ];
+    if built.rounds() > 1 {
+        all.push((code::ROUND, format!("rounds are counted from 0 to {}", built.rounds() - 1)));
+    }
     for (k, h) in built.hyper.iter().enumerate() {
         let end = |end: Option<(f64, bool)>, strict: &str, wide: &str| {
             end.map(|(x, inclusive)| format!("{} {x}", if inclusive { wide } else { strict }))
@@ -225,7 +222,7 @@ fn messages_of(built: &Built) -> Vec<(i32, String)> {
 }
 
 /// The functions of a rule: its arrays are the weight, the gradient, the states and the change.
-fn rule(prefix: &str, stored: Stored, states: &[StateDecl], lowered: &Lowered) -> Rule {
+fn rule(prefix: &str, stored: Stored, states: &[StateDecl], [step, delta_of, init]: [&Flat; 3]) -> Rule {
     let width = stored.dtype().size();
     let kept: Vec<usize> = (STATES..STATES + states.len()).collect();
     let delta = STATES + states.len();
@@ -238,225 +235,31 @@ fn rule(prefix: &str, stored: Stored, states: &[StateDecl], lowered: &Lowered) -
     Rule {
         name: prefix.to_string(),
         functions: vec![
-            Function {
-                name: "step",
-                flat: lowered.step.flat.clone(),
-                takes: all(&[WEIGHT, GRADIENT], &[]),
-                stepping: true,
-                xla: xla(WEIGHT),
-            },
-            Function {
-                name: "delta",
-                flat: lowered.delta.flat.clone(),
-                takes: all(&[WEIGHT, GRADIENT], &[delta]),
-                stepping: true,
-                xla: xla(delta),
-            },
-            Function { name: "init", flat: lowered.init.flat.clone(), takes: all(&[WEIGHT], &[]), stepping: false, xla: None },
+            Function { name: "step", flat: step.clone(), takes: all(&[WEIGHT, GRADIENT], &[]), stepping: true, xla: xla(WEIGHT) },
+            Function { name: "delta", flat: delta_of.clone(), takes: all(&[WEIGHT, GRADIENT], &[delta]), stepping: true, xla: xla(delta) },
+            Function { name: "init", flat: init.clone(), takes: all(&[WEIGHT], &[]), stepping: false, xla: None },
         ],
     }
 }
 
-/// One function's kernels.
-struct Piece {
-    kernels: Vec<Kernel>,
-    plan: Plan,
-    flat: Flat,
-    simplified: Graph,
-}
-
-/// The functions of a rule at one length.
-struct Lowered {
-    /// Slots that are states.
-    states: Vec<usize>,
-    /// Where the inputs of the step come from.
-    inputs: Vec<Source>,
-    /// The output that is the weight, those that are states.
-    outputs: Vec<usize>,
-    /// Initial values of the states that have one everywhere.
-    fills: Vec<Option<f64>>,
-    step: Piece,
-    delta: Piece,
-    init: Piece,
-}
-
-impl Lowered {
-    fn functions(&self) -> [&Flat; 3] {
-        [&self.step.flat, &self.delta.flat, &self.init.flat]
-    }
-
-    /// The update as graphs with names.
-    fn graphs(&self, hyper: &[HyperDecl], states: &[StateDecl]) -> Graphs {
-        let name = |source: &Source| match *source {
-            Source::Array(WEIGHT) => "w".to_string(),
-            Source::Array(GRADIENT) => "g".to_string(),
-            Source::Array(k) => format!("s_{}", states[k - STATES].name),
-            Source::Counter => super::source::STEPS_BEFORE.to_string(),
-            Source::Hyper(k) => format!("h_{}", hyper[k].name),
-            Source::Nothing => "None".to_string(),
-        };
-        let only = |graph: &Graph| {
-            let mut graph = graph.clone();
-            graph.outputs = self.outputs.iter().map(|&k| graph.outputs[k]).collect();
-            graph
-        };
-        Graphs {
-            inputs: self.inputs.iter().map(name).collect(),
-            step: only(&self.step.simplified),
-            delta: only(&self.delta.simplified),
-            init: self.init.simplified.clone(),
-            fills: self.fills.clone(),
-        }
-    }
-}
-
-/// Lowers the step, the change it makes and the initial states.
-fn lower(program: &TrainProgram, length: usize) -> Result<Lowered, String> {
-    let of_kind = |kind: SlotKind| program.slots.iter().enumerate().filter(move |(_, s)| s.kind == kind).map(|(k, _)| k);
-    let (Some(weight), states) = (of_kind(SlotKind::Param).next(), of_kind(SlotKind::State).collect::<Vec<_>>()) else {
-        return Err("it has no weight".to_string());
-    };
-    let slot = |k: usize| match program.slots[k].kind {
-        SlotKind::Counter => Source::Counter,
-        SlotKind::State => states.iter().position(|&s| s == k).map_or(Source::Nothing, |i| Source::Array(STATES + i)),
-        _ => Source::Array(WEIGHT),
-    };
-    let (graph, options) = cost::update_only(program);
-    let slots = program.slots.len();
-    let inputs: Vec<Source> = graph
-        .inputs
-        .iter()
-        .enumerate()
-        .map(|(k, input)| match input.name.strip_prefix("hyper.") {
-            Some(name) => program.step.hyper.iter().position(|(n, _)| n == name).map_or(Source::Nothing, Source::Hyper),
-            None if k < slots => slot(k),
-            None if input.name.starts_with("field.") => Source::Array(GRADIENT),
-            None => Source::Nothing,
-        })
-        .collect();
-    let outputs: Vec<Source> = (0..slots).map(slot).collect();
-    let no = |e: NotFlat| e.to_string();
-    let step = piece(graph.clone(), &options, length, &inputs, &outputs).map_err(no)?;
-
-    let change = changed(&graph, weight);
-    let mut outputs_of_change = outputs;
-    outputs_of_change[weight] = Source::Array(STATES + states.len());
-    let alias = options.alias.iter().copied().filter(|&(_, input)| input != weight).collect();
-    let options = CompileOptions { alias, updates: true, ..options };
-    let delta = piece(change, &options, length, &inputs, &outputs_of_change).map_err(no)?;
-    let given = inputs;
-
-    let (start, filled) = without_splats(initial(program, weight, &states));
-    let inputs: Vec<Source> = start.inputs.iter().map(|i| if i.name == "w" { Source::Array(WEIGHT) } else { Source::Nothing }).collect();
-    let drawn = filled.iter().enumerate().filter(|(_, f)| f.is_none());
-    let outputs: Vec<Source> = drawn.map(|(i, _)| Source::Array(STATES + i)).collect();
-    let mut init = piece(start, &CompileOptions { updates: true, ..CompileOptions::default() }, length, &inputs, &outputs).map_err(no)?;
-    for (i, element) in filled.iter().enumerate() {
-        if let Some(element) = element {
-            init.flat.fill(STATES + i, program.slots[states[i]].ty.len() == 1, element);
-        }
-    }
-    let outputs = [weight].into_iter().chain(states.iter().copied()).collect();
-    let number = |(i, element): (usize, &Option<Vec<u8>>)| {
-        let mut one = Tensor::zeros(program.slots[states[i]].ty.dtype, &[]);
-        element.as_ref().map(|bytes| {
-            one.bytes_mut().copy_from_slice(bytes);
-            one.get_f64(0)
-        })
-    };
-    let fills = filled.iter().enumerate().map(number).collect();
-    Ok(Lowered { states, inputs: given, outputs, fills, step, delta, init })
-}
-
-fn piece(graph: Graph, options: &CompileOptions, length: usize, inputs: &[Source], outputs: &[Source]) -> Result<Piece, NotFlat> {
-    let pipeline::Stages { planned, simplified } = pipeline::plan(graph, options, &mut Timings::default());
-    let kernels: Vec<Kernel> = planned.kernels.into_iter().map(|k| k.kernel).collect();
-    let flat = object::flatten(&planned.plan, &kernels, length, inputs, outputs)?;
-    Ok(Piece { kernels, plan: planned.plan, flat, simplified })
-}
-
-/// The update with the change of the weight in the place of its new value: what `w - x` subtracts, as it is, or the difference.
-fn changed(graph: &Graph, weight: usize) -> Graph {
-    let mut out = graph.clone();
-    let (old, new) = (graph.inputs[weight].node, graph.outputs[weight]);
-    let node = graph.node(new);
-    out.outputs[weight] = match (&node.op, &*node.operands) {
-        (Op::Map(ScalarOp::Sub), &[a, x]) if a == old => out.map(ScalarOp::Neg, &[x], Origin::default()),
-        (Op::Map(ScalarOp::Add), &[a, x]) if a == old => x,
-        (Op::Map(ScalarOp::Add), &[x, a]) if a == old => x,
-        _ => out.map(ScalarOp::Sub, &[new, old], Origin::default()),
-    };
-    out
-}
-
-/// Initial values of the states as functions of the weight.
-fn initial(program: &TrainProgram, weight: usize, states: &[usize]) -> Graph {
-    let init = &program.init;
-    let mut out = Graph::new();
-    let mut map: FxHashMap<NodeId, NodeId> = FxHashMap::default();
-    let drawn = init.outputs[weight];
-    map.insert(drawn, out.input("w", init.ty(drawn).clone(), Origin::default()));
-    for input in &init.inputs {
-        let node = out.input(input.name.clone(), init.ty(input.node).clone(), Origin::default());
-        map.insert(input.node, node);
-    }
-    for id in init.ids() {
-        if map.contains_key(&id) {
-            continue;
-        }
-        let node = init.node(id);
-        let operands: Vec<NodeId> = node.operands.iter().map(|o| map[o]).collect();
-        let copy = out.push(node.op.clone(), operands, node.ty.clone(), init.origin(id));
-        map.insert(id, copy);
-    }
-    out.outputs = states.iter().map(|&k| map[&init.outputs[k]]).collect();
-    out
-}
-
-/// Takes the outputs out of a graph that are one constant everywhere, and gives their elements.
-fn without_splats(graph: Graph) -> (Graph, Vec<Option<Vec<u8>>>) {
-    let mut graph = optc_mid::simplify::simplify(graph, &optc_mid::simplify::Config::default());
-    let filled: Vec<Option<Vec<u8>>> = graph.outputs.iter().map(|&id| splat(&graph, id)).collect();
-    let mut drawn = filled.iter();
-    graph.outputs.retain(|_| drawn.next().is_some_and(Option::is_none));
-    (graph, filled)
-}
-
-/// The element of an array that is one constant everywhere.
-fn splat(graph: &Graph, id: NodeId) -> Option<Vec<u8>> {
-    let node = graph.node(id);
-    match &node.op {
-        Op::Const(tensor) => {
-            let width = tensor.dtype.size();
-            let (first, rest) = tensor.bytes().split_at_checked(width)?;
-            rest.chunks(width).all(|x| x == first).then(|| first.to_vec())
-        }
-        Op::Broadcast { .. } | Op::Reshape => splat(graph, node.operands[0]),
-        _ => None,
-    }
-}
-
 /// A state with a name that no other has: that of the rule, with its part's number where two parts have one of the name.
-fn state(program: &TrainProgram, slot: usize, used: &mut Vec<String>) -> StateDecl {
-    let slot = &program.slots[slot];
-    // `optimizer.1.m.w0`, or without a leaf's path if it is shared
-    let path = slot.name.strip_prefix("optimizer.").unwrap_or(&slot.name);
-    let path = path.strip_suffix(".w0").unwrap_or(path);
+pub(super) fn state(path: &str, dtype: DType, scalar: bool, used: &mut Vec<String>) -> StateDecl {
     let mut words = path.rsplit('.');
     let mut name = words.next().unwrap_or(path).to_string();
     for part in words {
         if !used.contains(&name) && !name.starts_with(|c: char| c.is_ascii_digit()) {
             break;
         }
-        name = format!("{name}_{part}");
+        // A name does not begin with the number of one of several.
+        name = if name.starts_with(|c: char| c.is_ascii_digit()) { format!("{part}_{name}") } else { format!("{name}_{part}") };
     }
     let name = word(name);
     used.push(name.clone());
-    StateDecl { name, dtype: slot.ty.dtype, scalar: slot.ty.len() == 1 }
+    StateDecl { name, dtype, scalar }
 }
 
 /// Hyperparameters with short names, defaults and the ranges that the text of their optimizers gives.
-fn hyperparameters(program: &TrainProgram, session: &Session) -> Vec<HyperDecl> {
+pub(super) fn hyperparameters(program: &TrainProgram, session: &Session) -> Vec<HyperDecl> {
     let all: Vec<(&str, f64)> = program.step.hyper.iter().map(|(n, v)| (n.as_str(), *v)).collect();
     // The parameter alone, with its optimizer, with the whole path: the shortest that no other has.
     let tail = |name: &str, words: usize| {
@@ -475,7 +278,7 @@ fn hyperparameters(program: &TrainProgram, session: &Session) -> Vec<HyperDecl> 
 }
 
 /// The documentation of the first optimizer in an expression.
-fn documentation(session: &Session, expression: &str) -> String {
+pub(super) fn documentation(session: &Session, expression: &str) -> String {
     let first = expression.split(|c: char| !c.is_alphanumeric() && c != '_').find(|w| !w.is_empty()).unwrap_or_default();
     let items = session.program.modules.iter().flat_map(|m| &m.file.items);
     let found =

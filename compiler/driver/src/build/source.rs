@@ -1,7 +1,8 @@
-//! An elementwise update as Python source over arrays: readable, for any device and shape.
+//! The update of a leaf as Python source over arrays: readable, for any device and shape.
 
+use super::rule::{Built, Contribution};
 use optc_abi::DType;
-use optc_ir::graph::{Node, NodeId, NodeTy, Op};
+use optc_ir::graph::{Node, NodeId, NodeTy, Op, ReduceOp};
 use optc_ir::{Graph, ScalarOp};
 use rustc_hash::FxHashMap;
 use std::fmt::Write;
@@ -17,6 +18,9 @@ pub enum Dialect {
 
 /// The number of steps made before, as an expression of `t`, the number of the coming one.
 pub const STEPS_BEFORE: &str = "(t - 1)";
+
+/// The number of elements of a leaf, among names of inputs.
+pub const LENGTH: &str = "length";
 
 /// What Python's array libraries call an element type.
 pub fn dtype(d: DType) -> &'static str {
@@ -58,12 +62,52 @@ pub fn source(graph: &Graph, inputs: &[String], dialect: Dialect) -> Result<(Str
     let mut writer =
         Writer { graph, dialect, text: String::new(), values: FxHashMap::default(), tuples: FxHashMap::default(), next: 0, indent: 1 };
     for (input, name) in graph.inputs.iter().zip(inputs) {
-        let number = dialect == Dialect::Torch && (name == STEPS_BEFORE || name.starts_with("h_"));
-        writer.values.insert(input.node, Value { text: name.clone(), atom: true, product: false, number });
+        let number = dialect == Dialect::Torch && (name == STEPS_BEFORE || name == LENGTH || name.starts_with("h_"));
+        let text = match dialect {
+            _ if name != LENGTH => name.clone(),
+            Dialect::Torch => "w.numel()".to_string(),
+            Dialect::Jax => "w.size".to_string(),
+        };
+        writer.values.insert(input.node, Value { text, atom: true, product: false, number });
     }
     writer.nodes()?;
     let results = graph.outputs.iter().map(|o| writer.values[o].text.clone()).collect();
     Ok((writer.text, results))
+}
+
+/// Functions that give what a leaf contributes to numbers that are combined over all leaves, `_parts_0`, `_parts_1`, … by rounds; a list of them, each with the places of what it gives; how each number
+/// is combined.
+///
+/// # Errors
+/// As [`source`].
+pub fn contributions(built: &Built, dialect: Dialect) -> Result<(String, String, String), String> {
+    let (mut text, mut list, mut combine) = (String::new(), Vec::new(), Vec::new());
+    for (round, Contribution { graph, folds }) in built.source.rounds.iter().enumerate() {
+        let (body, results) = source(graph, &built.source.inputs, dialect)?;
+        let arguments = built.rule_arguments().join(", ");
+        let _ = write!(
+            text,
+            "def _parts_{round}(t, dtype, {arguments}, folds):\n    \"\"\"What a leaf contributes to numbers that all leaves share.\"\"\"\n{body}    return {}\n\n\n",
+            tuple(&results)
+        );
+        let places: Vec<String> = folds.iter().map(|f| f.0.to_string()).collect();
+        list.push(format!("(_parts_{round}, {})", tuple(&places)));
+        for &(place, op) in folds {
+            let lib = if dialect == Dialect::Jax { "jnp" } else { "torch" };
+            let how = match op {
+                ScalarOp::Mul => "operator.mul".to_string(),
+                ScalarOp::And => "operator.and_".to_string(),
+                ScalarOp::Or => "operator.or_".to_string(),
+                ScalarOp::Max => format!("{lib}.maximum"),
+                ScalarOp::Min => format!("{lib}.minimum"),
+                _ => "operator.add".to_string(),
+            };
+            combine.push((place, how));
+        }
+    }
+    combine.sort();
+    let combine: Vec<String> = combine.into_iter().map(|c| c.1).collect();
+    Ok((text, format!("[{}]", list.join(", ")), format!("[{}]", combine.join(", "))))
 }
 
 #[derive(Clone)]
@@ -198,6 +242,8 @@ impl Writer<'_> {
                     d if !d.is_float() => format!("{x:.0}"),
                     _ if x.is_nan() => "float(\"nan\")".to_string(),
                     _ if x.is_infinite() => format!("float(\"{x}\")"),
+                    // The shortest that is the number in its own type, so that other types have what was written.
+                    DType::F32 => format!("{:?}", x as f32),
                     _ => format!("{x:?}"),
                 };
                 let atom = !text.starts_with('-');
@@ -205,6 +251,18 @@ impl Writer<'_> {
             }
             Op::Broadcast { .. } | Op::Reshape | Op::StopGradient => Ok(self.values[&node.operands[0]].clone()),
             Op::Cast => Ok(self.cast(node)),
+            Op::Reduce { kind, .. } => {
+                let lib = if self.dialect == Dialect::Jax { "jnp" } else { "torch" };
+                let name = match kind {
+                    ReduceOp::Sum => "sum",
+                    ReduceOp::Prod => "prod",
+                    ReduceOp::Max => "max",
+                    ReduceOp::Min => "min",
+                    ReduceOp::And => "all",
+                    ReduceOp::Or => "any",
+                };
+                Ok(call(&format!("{lib}.{name}"), &[&self.values[&node.operands[0]].text]))
+            }
             Op::Map(op) => self.map(*op, node),
             Op::Result { index } if self.tuples.contains_key(&node.operands[0]) => Ok(self.tuples[&node.operands[0]][*index].clone()),
             other => {

@@ -10,6 +10,9 @@ use std::fmt::Write;
 /// The module; `@TOKEN@`s are filled in.
 const TEMPLATE: &str = include_str!("torch_template.py");
 
+/// What the class says where leaves are combined.
+const ALL_LEAVES: &str = "    Numbers that the rule combines over all leaves (a norm of all gradients) are combined over all parameters with gradients, of all groups.\n\n";
+
 /// `torch.float32`
 fn dtype(d: DType) -> String {
     format!("torch.{}", source::dtype(d))
@@ -101,7 +104,9 @@ pub fn module(built: &Built, names: &Names, summary: &str) -> Result<String, Str
     let plural = |n: &String| format!("{n}s");
     let function_states: Vec<String> = names.states.iter().map(plural).collect();
     let counts = built.library.rules.iter().flat_map(|r| &r.functions).any(|f| f.name == "step" && f.flat.counts_steps());
-    let divisible = first.states.iter().all(|s| !s.scalar);
+    let divisible = first.states.iter().all(|s| !s.scalar) && !built.reduces();
+    let (parts, list, combine) = source::contributions(built, Dialect::Torch)?;
+    let folds = built.functions("step").map(|f| f.flat.folds()).max().unwrap_or(0);
     let hyper_names: Vec<String> = built.hyper.iter().map(|h| format!("{:?}", h.name)).collect();
     let kinds: Vec<&str> = built
         .variants
@@ -132,6 +137,12 @@ pub fn module(built: &Built, names: &Names, summary: &str) -> Result<String, Str
         ("STATES", format!("[{}]", states.join(", "))),
         ("KEPT", format!("{{{}}}", kept.join(", "))),
         ("COUNTS", truth(counts).to_string()),
+        ("ROUNDS", built.rounds().to_string()),
+        ("FOLDS", (2 * folds).to_string()),
+        ("PARTS_LIST", list),
+        ("PARTS", parts),
+        ("COMBINE", combine),
+        ("ALL_LEAVES", if built.rounds() > 1 { ALL_LEAVES.to_string() } else { String::new() }),
         ("DIVISIBLE", truth(divisible).to_string()),
         ("SUFFIXES", format!("[{}]", suffixes.join(", "))),
         ("RULE_ARGS", rule_args.join(", ")),

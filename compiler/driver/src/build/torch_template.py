@@ -7,6 +7,7 @@ types) by the same rule written out below in torch's own operations. Generated: 
 
 import ctypes
 import math  # noqa: F401 (the rule may use it)
+import operator  # noqa: F401 (the rule may use it)
 import pathlib
 from array import array
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,8 @@ _STATES = @STATES@
 _KEPT = @KEPT@
 _COUNTS_STEPS = @COUNTS@
 _DIVISIBLE = @DIVISIBLE@
+# How often all leaves are gone through in a step; doubles for what is combined over them on the way.
+_ROUNDS, _FOLDS = @ROUNDS@, @FOLDS@
 
 
 def _function(name, arguments):
@@ -44,6 +47,11 @@ def _function(name, arguments):
 _STEP = {
     dtype: _function(f"@NAME@_{suffix}_step_many", [ctypes.c_size_t, ctypes.c_void_p, ctypes.c_int32, ctypes.c_void_p])
     for dtype, suffix in @SUFFIXES@
+}
+_ROUND = {
+    dtype: _function(f"@NAME@_{suffix}_step_round", [ctypes.c_size_t, ctypes.c_void_p, ctypes.c_int32, ctypes.c_void_p, ctypes.c_int32, ctypes.c_void_p])
+    for dtype, suffix in @SUFFIXES@
+    if _ROUNDS > 1
 }
 _INIT = {
     dtype: _function(f"@NAME@_{suffix}_init", [ctypes.c_size_t] + [ctypes.c_void_p] * (1 + len(_STATES)))
@@ -69,9 +77,29 @@ def _check(code):
         raise ValueError(_LIBRARY.@NAME@_error(code).decode())
 
 
-def _rule(t, dtype, @RULE_ARGS@):
+@PARTS@def _rule(t, dtype, @RULE_ARGS@, folds=()):
     """The rule in torch's operations: the weight and the states after step `t`."""
 @RULE@
+
+# What leaves contribute to numbers that all share, by rounds, and how each is combined.
+_PARTS, _COMBINE = @PARTS_LIST@, @COMBINE@
+
+
+def _written_out(leaves):
+    """A step of leaves (step, weight, gradient, states, hyperparameters) in torch's operations."""
+    folds = [None] * len(_COMBINE)
+    spread = len({p.device for _, p, *_ in leaves}) > 1
+    for parts, places in _PARTS:
+        for t, p, g, kept, values in leaves:
+            dtype = torch.promote_types(p.dtype, torch.float32)
+            for k, part in zip(places, parts(t, dtype, p, g, *kept, *values, folds=folds)):
+                part = part.cpu() if spread and torch.is_tensor(part) else part
+                folds[k] = part if folds[k] is None else _COMBINE[k](folds[k], part)
+    for t, p, g, kept, values in leaves:
+        results = _rule(t, torch.promote_types(p.dtype, torch.float32), p, g, *kept, *values, folds=folds)
+        for old, new in zip([p, *kept], results):
+            old.copy_(new)
+
 
 def _initial(w):
     """Fresh states of a leaf."""
@@ -147,8 +175,8 @@ class _Plan:
                     room = goal
         self.shares = [s for s in self.shares if s.gradients]
 
-    def run(self, gradients, hyper):
-        """The next step; where something is wrong, nothing has been done."""
+    def aimed(self, gradients):
+        """These gradients, lying as the weights do; their addresses are in the lists."""
         if self.layout is torch.contiguous_format:
             fit = all([g.is_contiguous() for g in gradients])
         else:
@@ -156,9 +184,22 @@ class _Plan:
         if not fit or any([g.is_neg() for g in gradients]):
             gradients = [g.resolve_neg().contiguous(memory_format=self.layout) for g in gradients]
         pointers = [g.data_ptr() for g in gradients]
-        step, at, t = _STEP[self.dtype], ctypes.addressof(hyper), self.t + 1
         for share in self.shares:
             share.aim(pointers)
+        return gradients
+
+    def round(self, number, hyper, folds):
+        """One of several rounds; what leaves have in common is in `folds`. Weights and states are written in the last."""
+        for share in self.shares:
+            _check(_ROUND[self.dtype](len(share.gradients), share.table.buffer_info()[0], self.t + 1, ctypes.addressof(hyper), number, ctypes.addressof(folds)))
+        if number + 1 == _ROUNDS:
+            torch.autograd.graph.increment_version(self.leaves)
+            self.t += 1
+
+    def run(self, gradients, hyper):
+        """The next step; where something is wrong, nothing has been done."""
+        gradients = self.aimed(gradients)
+        step, at, t = _STEP[self.dtype], ctypes.addressof(hyper), self.t + 1
 
         def work(share):
             return step(len(share.gradients), share.table.buffer_info()[0], t, at)
@@ -193,6 +234,13 @@ class _Known:
             self.steps.add_(1.0)
             self.version = self.steps._version
 
+    def moved_on(self):
+        """Steps were counted leaf by leaf, not by the plans."""
+        for plan, _ in self.plans:
+            plan.t += 1
+        if self.steps is not None:
+            self.version = self.steps._version
+
     def still(self, state, params, gradients):
         """Whether all of that is as it was. States that someone has put others in the place of, and counts that someone wrote to, are looked at anew."""
         if len(params) != len(self.params) or not all(map(is_, params, self.params)) or torch.get_num_threads() != self.threads:
@@ -209,7 +257,7 @@ class _Known:
 class @CLASS@(Optimizer):
     r"""@CLASS_DOC@
 
-    Args:
+@ALL_LEAVES@    Args:
         params: parameters, named parameters or groups of them.
 @ARGS@        maximize (bool): ascend instead of descend.
         foreach, fused: accepted and ignored, the update is one pass over each tensor anyway.
@@ -299,6 +347,7 @@ class @CLASS@(Optimizer):
         scale, found = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
         if found is not None and float(found):
             return
+        all_groups = []
         for number, group in enumerate(self.param_groups):
             params = group["params"]
             gradients = [p.grad for p in params]
@@ -318,23 +367,46 @@ class @CLASS@(Optimizer):
             known = self._plans.get(number)
             if known is None or not known.still(self.state, params, gradients):
                 known = self._plans[number] = self._planned(params, gradients)
+            if _ROUNDS > 1:
+                all_groups.append((known, params, gradients, hyper, values))
+                continue
             for plan, where in known.plans:
                 plan.run(gradients if where is None else [gradients[k] for k in where], hyper)
             known.counted()
-            for k in known.others:
-                self._slow(params[k], gradients[k], values)
+            _written_out([self._slow(params[k], gradients[k], values) for k in known.others])
+        if all_groups:
+            self._together(all_groups)
+
+    def _together(self, groups):
+        """A step in which leaves of all groups have numbers in common: by the library, if it takes all of them."""
+        kinds = {plan.dtype for known, *_ in groups for plan, _ in known.plans}
+        if len(kinds) != 1 or any([known.others for known, *_ in groups]):
+            leaves = []
+            for known, params, gradients, _, values in groups:
+                leaves += [self._slow(p, g, values) for p, g in zip(params, gradients)]
+                known.moved_on()
+            _written_out(leaves)
+            return
+        plans, alive = [], []
+        for known, _, gradients, hyper, _ in groups:
+            for plan, where in known.plans:
+                alive.append(plan.aimed(gradients if where is None else [gradients[k] for k in where]))
+                plans.append((plan, hyper))
+        folds = (ctypes.c_double * _FOLDS)()
+        for number in range(_ROUNDS):
+            for plan, hyper in plans:
+                plan.round(number, hyper, folds)
+        for known, *_ in groups:
+            known.counted()
 
     def _slow(self, p, g, values):
-        """A step of one parameter in torch's operations."""
+        """A parameter that makes a step in torch's operations."""
         kept = self._kept(p)
         t = 1
         if _COUNTS_STEPS:
             self.state[p]["step"] += 1
             t = int(self.state[p]["step"])
-        dtype = torch.promote_types(p.dtype, torch.float32)
-        results = _rule(t, dtype, p, g, *kept, *values)
-        for old, new in zip([p, *kept], results):
-            old.copy_(new)
+        return t, p, g, kept, values
 
     def _planned(self, params, gradients):
         """Plans for these parameters: more than one if their steps, types or layouts differ."""
@@ -358,7 +430,7 @@ class @CLASS@(Optimizer):
         plans = []
         for (dtype, layout, t), where in alike.items():
             leaves = [params[k] for k in where]
-            plan = _Plan(dtype, layout, leaves, [self._settled(p) for p in leaves], t, torch.get_num_threads())
+            plan = _Plan(dtype, layout, leaves, [self._settled(p) for p in leaves], t, torch.get_num_threads() if _ROUNDS == 1 else 1)
             plans.append((plan, None if len(where) == len(params) else where))
         known = _Known(self.state, params, gradients)
         known.plans, known.others, known.steps = plans, others, steps
@@ -383,19 +455,31 @@ def @FUNCTION@(params, grads@FUNCTION_STATES@, state_steps, *@FUNCTION_HYPER@, m
     values = tuple([@FUNCTION_VALUES@])
     hyper = _Hyper(ctypes.sizeof(_Hyper), _ABI, *(float(x) for x in values))
     lists = [@FUNCTION_LISTS@]
-    for k, (p, g) in enumerate(zip(params, grads)):
-        kept = [states[k] for states in lists]
-        if maximize:
-            g = -g
-        state_steps[k] += 1
-        t = int(state_steps[k])
-        with torch.no_grad():
+    rows, leaves, alive = [], [], []
+    with torch.no_grad():
+        for k, (p, g) in enumerate(zip(params, grads)):
+            kept = [states[k] for states in lists]
+            if maximize:
+                g = -g
+            state_steps[k] += 1
+            t = int(state_steps[k])
             alike = [p, g, *(x for x, (_, single) in zip(kept, _STATES) if not single)]
-            if p.numel() and p.dtype in _STEP and g.dtype is p.dtype and _dense(p) and all(_layout(x) is _layout(p) for x in alike):
-                row = array("Q", [p.numel(), p.data_ptr(), g.data_ptr(), *(s.data_ptr() for s in kept)])
-                _check(_STEP[p.dtype](1, row.buffer_info()[0], t, ctypes.addressof(hyper)))
-                torch.autograd.graph.increment_version(p)
+            leaves.append((t, p, g, kept, values))
+            alive.append(g)
+            if p.dtype in _STEP and g.dtype is p.dtype and _dense(p) and all(_layout(x) is _layout(p) for x in alike):
+                rows.append((p.dtype, t, array("Q", [p.numel(), p.data_ptr(), g.data_ptr(), *(s.data_ptr() for s in kept)])))
             else:
-                results = _rule(t, torch.promote_types(p.dtype, torch.float32), p, g, *kept, *values)
-                for old, new in zip([p, *kept], results):
-                    old.copy_(new)
+                rows.append(None)
+        if _ROUNDS > 1:
+            # All leaves in one call, or none.
+            if None in rows or len({(dtype, t) for dtype, t, _ in rows}) > 1:
+                _written_out(leaves)
+            elif rows:
+                (dtype, t, _), table = rows[0], array("Q", [x for *_, row in rows for x in row])
+                _check(_STEP[dtype](len(rows), table.buffer_info()[0], t, ctypes.addressof(hyper)))
+        else:
+            for row in rows:
+                if row is not None and row[2][0]:
+                    _check(_STEP[row[0]](1, row[2].buffer_info()[0], row[1], ctypes.addressof(hyper)))
+            _written_out([leaf for leaf, row in zip(leaves, rows) if row is None])
+        torch.autograd.graph.increment_version(list(params))

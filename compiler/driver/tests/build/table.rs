@@ -1,0 +1,102 @@
+//! Which optimizers of the library build, and why others do not: `docs/build-rules.md`, which the tests here keep true. With OPTC_WRITE_TABLE set the first test writes it.
+
+use optc::build::Request;
+use optc::build::lower::{Refused, attempt};
+use optc::library::entries;
+use optc::synthetic::{self, Stored};
+use std::path::{Path, PathBuf};
+
+fn file() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/build-rules.md")
+}
+
+/// What comes of an expression: a way that a leaf is gone through, or a reason.
+fn outcome(expression: &str) -> Result<String, Refused> {
+    let request =
+        Request { file: None, optimizer: expression, name: None, stored: &[Stored::F32], target: None, emit: &[], folder: Path::new(".") };
+    let made = attempt(&request, Stored::F32)?;
+    let flat = &made.step.flat;
+    Ok(match (flat.rounds(), flat.reduces()) {
+        (1, false) => "elementwise",
+        (1, true) => "combines elements of a leaf",
+        _ => "combines all leaves",
+    }
+    .to_string())
+}
+
+/// A row of the table.
+fn row(name: &str) -> String {
+    let spec = |session: &optc::session::Session| session.diagnostics.first().map_or_else(String::new, |d| d.message.clone());
+    let (built, words) = match outcome(name) {
+        Ok(how) => ("yes", how),
+        Err(Refused::Beyond(why)) => ("no", why),
+        Err(Refused::Spec(session)) => ("no", spec(&session)),
+        Err(Refused::Transform) => match outcome(&synthetic::followed(name, None)) {
+            Ok(how) => ("in a chain", how),
+            Err(Refused::Beyond(why)) => ("no", why),
+            Err(Refused::Spec(session)) => ("no", spec(&session)),
+            Err(Refused::Transform) => ("no", "changes no weights".to_string()),
+        },
+    };
+    format!("| `{name}` | {built} | {words} |")
+}
+
+/// The names of the library's optimizers.
+fn names() -> Vec<String> {
+    entries("std.optim").into_iter().filter(|e| e.kind == "optimizer").map(|e| e.name).collect()
+}
+
+fn agrees(part: usize, parts: usize) {
+    super::with_stack(move || {
+        let names = names();
+        let text = std::fs::read_to_string(file()).unwrap_or_default();
+        let known: Vec<&str> = text.lines().filter(|l| l.starts_with("| `")).collect();
+        let write = std::env::var_os("OPTC_WRITE_TABLE").is_some();
+        if write && part > 0 {
+            return;
+        }
+        let mine = |k: usize| write || k % parts == part;
+        let rows: Vec<String> = names.iter().enumerate().filter(|(k, _)| mine(*k)).map(|(_, n)| row(n)).collect();
+        if write {
+            let count = |what: &str| rows.iter().filter(|r| r.contains(&format!("| {what} |"))).count();
+            let head = format!(
+                "# Which optimizers build\n\n`optc build --optimizer NAME` makes object files, libraries and modules for torch and JAX of rules that do the same with every leaf ([how](build.md)). Of the {} of the library, {} build, {} only \
+                 transform gradients and\nbuild in a chain (`\"NAME() |> sgd(lr = 0.1)\"`, or before any other that builds), and {} do not, for the reason given. Kept by `cargo nextest run -p optc --test build`.\n\n| rule | builds | |\n|---|---|---|\n",
+                rows.len(),
+                count("yes"),
+                count("in a chain"),
+                count("no")
+            );
+            std::fs::write(file(), format!("{head}{}\n", rows.join("\n"))).expect("it can be written");
+            return;
+        }
+        assert_eq!(
+            known.len(),
+            names.len(),
+            "docs/build-rules.md has other rules than the library: set OPTC_WRITE_TABLE and run this test"
+        );
+        for row in rows {
+            assert!(known.contains(&&*row), "docs/build-rules.md does not say\n{row}\nset OPTC_WRITE_TABLE and run this test");
+        }
+    });
+}
+
+#[test]
+fn the_table_of_rules_is_true_in_its_first_part() {
+    agrees(0, 4);
+}
+
+#[test]
+fn the_table_of_rules_is_true_in_its_second_part() {
+    agrees(1, 4);
+}
+
+#[test]
+fn the_table_of_rules_is_true_in_its_third_part() {
+    agrees(2, 4);
+}
+
+#[test]
+fn the_table_of_rules_is_true_in_its_fourth_part() {
+    agrees(3, 4);
+}
