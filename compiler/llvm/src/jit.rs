@@ -52,6 +52,7 @@ fn symbols() -> Vec<(String, usize)> {
         ("memmove".to_string(), memmove as *const () as usize),
         ("memset".to_string(), memset as *const () as usize),
     ];
+    all.extend(crate::emulator::symbols());
     for &op in native::FUNCTIONS {
         all.push((symbol(op, DType::F64), native::f64_address(op)));
         all.push((symbol(op, DType::F32), native::f32_address(op)));

@@ -13,6 +13,8 @@ mod body;
 #[cfg(feature = "llvm")]
 mod emit;
 #[cfg(feature = "llvm")]
+pub mod emulator;
+#[cfg(feature = "llvm")]
 mod facts;
 #[cfg(feature = "llvm")]
 mod host;
