@@ -15,6 +15,7 @@ from . import _arrays, _lib, _torch_names
 from ._closure import Closure, needed
 from ._optimizer import Optimizer as _Compiled
 from ._optimizer import States
+from ._torch_closure import Asked, as_number
 
 __all__ = ["Optimizer", "optimizer_class"]
 
@@ -263,20 +264,21 @@ class Optimizer(torch.optim.Optimizer):
         ``loss.backward(create_graph=True)``. Or ``hvp(directions)`` gives the products at the weights that the parameters have then. ``grad_each()`` gives the
         gradients of each example's loss there, with the examples as leading axis. Directions, products and gradients are lists, of the parameters that have gradients.
 
-        After an error of the closure parameters and states are as before the step.
+        All calls in a step draw the same random numbers of torch (dropout, a batch that the closure chooses). After an error of the closure parameters and states are as before the step.
         """
         if self._asking:
             raise RuntimeError("the closure of a step steps the same optimizer")
         if closure is None:
             self._update(loss, None)
             return None
+        asked = Asked(self, closure, hvp, grad_each) if self._asks else None
         with torch.enable_grad():
             loss = closure()
-        self._update(loss, _Asked(self, closure, hvp, grad_each) if self._asks else None)
+        self._update(loss, asked)
         return loss
 
     @torch.compiler.disable
-    def _update(self, loss: Any, asked: "_Asked | None") -> None:
+    def _update(self, loss: Any, asked: Asked | None) -> None:
         scale, found = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
         if found is not None and float(found):
             return
@@ -286,7 +288,7 @@ class Optimizer(torch.optim.Optimizer):
         if self._needs_loss:
             if loss is None:
                 raise ValueError(f"{self._rule.text} looks at the loss: give `step` a closure that returns it, or `step(loss=loss)`")
-            loss = float(loss)
+            loss = as_number(loss)
         # Reciprocals as GradScaler takes them.
         inverse = None if scale is None else float(scale.double().reciprocal().float())
         if self._coupled:
@@ -301,7 +303,7 @@ class Optimizer(torch.optim.Optimizer):
             if grads:
                 self._run(number, group, params, grads, loss)
 
-    def _update_asking(self, loss: Any, scale: Any, asked: "_Asked | None") -> None:
+    def _update_asking(self, loss: Any, scale: Any, asked: Asked | None) -> None:
         """A step that asks for the loss at other weights: these are put into the parameters, while the step has copies of its own."""
         if asked is None:
             raise ValueError(
@@ -328,7 +330,7 @@ class Optimizer(torch.optim.Optimizer):
         self._asking = True
         try:
             # The closure may write to the gradients that are there.
-            self._run(-1, group, params, [g.detach().clone() for g in grads], asked.sign * float(loss), asked.closure(), held)
+            self._run(-1, group, params, [g.detach().clone() for g in grads], asked.sign * as_number(loss), asked.closure(), held)
         finally:
             self._asking = False
             # The new weights, or those from before: a step that failed has changed nothing.
@@ -510,112 +512,6 @@ class Optimizer(torch.optim.Optimizer):
             with torch.no_grad():
                 for p, w in before:
                     p.copy_(w)
-
-
-class _Asked:
-    """What one step asks of its closure. An evaluation is kept while the weights stay the same."""
-
-    def __init__(self, optimizer: Optimizer, closure: Callable[..., Any], hvp: Callable[..., Any] | None, grad_each: Callable[[], Any] | None):
-        self._of, self._closure, self._hvp, self._grad_each = optimizer, closure, hvp, grad_each
-        try:
-            takes = inspect.signature(closure).parameters
-        except ValueError:
-            takes = {}
-        self._may_skip, self._may_graph = "backward" in takes, "create_graph" in takes
-        self._loss: float | None = None
-        self._grads: list[Any] | None = None
-        self._each: list[Any] | None = None
-        self.examples: int | None = None
-
-    def begin(self, params: list[Any], loss: Any, sign: float) -> None:
-        """The closure has been called once, at the weights that the parameters have."""
-        self._params, self.sign = params, sign
-        self._take(loss)
-        if "grad_each_at" in self._of._asks:
-            if self._grad_each is None:
-                raise ValueError(f"{self._of._rule.text} asks for {needed(['grad_each_at'])}: `step(closure, grad_each=…)`")
-            self._each = self._example_gradients()
-            self.examples = int(self._each[0].shape[0])
-
-    def closure(self) -> Closure:
-        """For the compiled step, whose weights are copied here once: into the parameters."""
-        return Closure(self._value_and_grad, self._value, self._product, self._gradients_of_each, borrows=True)
-
-    def _take(self, loss: Any) -> None:
-        if loss is None:
-            raise ValueError(f"{self._of._rule.text} looks at the loss at other weights: the closure has to return it")
-        self._loss = float(loss)
-        self._grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._params]
-
-    def _go(self, weights: list[Any]) -> None:
-        """Puts weights into the parameters."""
-        if not all(map(torch.equal, self._params, weights)):
-            for p, w in zip(self._params, weights):
-                p.copy_(w)
-            self._loss = self._grads = self._each = None
-
-    def _evaluate(self) -> None:
-        if self._grads is None:
-            with torch.enable_grad():
-                loss = self._closure()
-            self._take(loss)
-
-    def _value(self, weights: list[Any]) -> float:
-        self._go(weights)
-        if self._loss is None and self._may_skip:
-            self._loss = float(self._closure(backward=False))
-        elif self._loss is None:
-            self._evaluate()
-        assert self._loss is not None
-        return self.sign * self._loss
-
-    def _signed(self, arrays: Iterable[Any]) -> list[Any]:
-        arrays = [x.detach() for x in arrays]
-        return arrays if self.sign > 0 else [-x for x in arrays]
-
-    def _value_and_grad(self, weights: list[Any]) -> tuple[float, list[Any]]:
-        self._go(weights)
-        self._evaluate()
-        assert self._loss is not None and self._grads is not None
-        return self.sign * self._loss, self._signed(self._grads)
-
-    def _graph(self) -> list[Any]:
-        """The gradients with the graph that they were computed by."""
-        if not self._may_graph:
-            self._evaluate()
-        if self._may_graph and not (self._grads and any(g.requires_grad for g in self._grads)):
-            with torch.enable_grad():
-                loss = self._closure(create_graph=True)
-            self._take(loss)
-        assert self._grads is not None
-        if not any(g.requires_grad for g in self._grads):
-            raise ValueError(
-                f"{self._of._rule.text} asks for {needed(['hvp_at'])}, but the gradients have no graph: let the closure call `loss.backward(create_graph=True)`, or give `step` an `hvp`"
-            )
-        return self._grads
-
-    def _product(self, weights: list[Any], directions: list[Any]) -> list[Any]:
-        self._go(weights)
-        if self._hvp is not None:
-            with torch.enable_grad():
-                return self._signed(self._hvp(directions))
-        pairs = [(g, v) for g, v in zip(self._graph(), directions) if g.requires_grad]
-        found = torch.autograd.grad([g for g, _ in pairs], self._params, [v for _, v in pairs], retain_graph=True, allow_unused=True)
-        return self._signed(torch.zeros_like(p) if x is None else x for p, x in zip(self._params, found))
-
-    def _example_gradients(self) -> list[Any]:
-        assert self._grad_each is not None
-        with torch.enable_grad():
-            each = list(self._grad_each())
-        if len(each) != len(self._params):
-            raise ValueError(f"`grad_each` gives a list with the gradients of each of the {len(self._params)} parameters that have one, not {len(each)} of them")
-        return each
-
-    def _gradients_of_each(self, weights: list[Any]) -> list[Any]:
-        self._go(weights)
-        if self._each is None:
-            self._each = self._example_gradients()
-        return self._signed(self._each)
 
 
 def _settled(x: Any, shape: tuple[int, ...], dtype: str, what: str) -> torch.Tensor:

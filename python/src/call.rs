@@ -11,37 +11,9 @@ use optc_elab::args::Limits;
 use optc_elab::given::{Given, GivenArg, Returned};
 use optc_elab::script;
 use optc_front::ast::{FnKind, ItemKind};
-use optc_ir::Ty;
-use serde::Deserialize;
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::sync::{Arc, Mutex};
-
-/// An argument as the caller describes it.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Described {
-    /// Element type and shape.
-    Array(String, Vec<usize>),
-    /// A number known when the code runs.
-    Number,
-    /// Known at compile time.
-    Int(i64),
-    /// Known at compile time.
-    Float(f64),
-    /// Known at compile time.
-    Bool(bool),
-    /// Known at compile time.
-    Str(String),
-    /// `none`
-    None,
-    /// A tuple.
-    Tuple(Vec<Described>),
-    /// A list.
-    List(Vec<Described>),
-    /// A record.
-    Record(Vec<(String, Described)>),
-}
 
 /// An element type by name.
 ///
@@ -49,26 +21,6 @@ pub enum Described {
 /// There is none.
 pub fn dtype(name: &str) -> Result<DType, Fault> {
     DType::parse(name).ok_or_else(|| wrong(format!("there is no element type `{name}`")))
-}
-
-impl Described {
-    fn given(&self) -> Result<Given, Fault> {
-        let all = |items: &[Described]| items.iter().map(Described::given).collect::<Result<Vec<_>, _>>();
-        Ok(match self {
-            Described::Array(name, shape) => Given::Array(Ty::new(dtype(name)?, shape.iter().copied())),
-            Described::Number => Given::Number,
-            Described::Int(n) => Given::Int(*n),
-            Described::Float(x) => Given::Float(*x),
-            Described::Bool(b) => Given::Bool(*b),
-            Described::Str(s) => Given::Str(s.clone()),
-            Described::None => Given::None,
-            Described::Tuple(items) => Given::Tuple(all(items)?),
-            Described::List(items) => Given::List(all(items)?),
-            Described::Record(fields) => {
-                Given::Record(fields.iter().map(|(n, d)| Ok((n.clone(), d.given()?))).collect::<Result<Vec<_>, Fault>>()?)
-            }
-        })
-    }
 }
 
 /// An argument in words, for messages.
@@ -106,7 +58,7 @@ pub struct Call {
 ///
 /// # Errors
 /// There is no such function; arguments that do not fit.
-pub fn compile(number: u64, name: &str, args: &[(Option<String>, Described)]) -> Result<Value, Fault> {
+pub fn compile(number: u64, name: &str, args: &[(Option<String>, Given)]) -> Result<Value, Fault> {
     let of = module(number)?;
     let mut session = locked(&of.session);
     let is_function = |kind: &ItemKind| matches!(kind, ItemKind::Fn(f) if matches!(f.kind, FnKind::Fn | FnKind::Loss));
@@ -115,17 +67,16 @@ pub fn compile(number: u64, name: &str, args: &[(Option<String>, Described)]) ->
     // The call as a text, so that messages have a place to point to.
     let mut text = format!("{name}(");
     let mut given = Vec::new();
-    for (k, (name, described)) in args.iter().enumerate() {
-        let value = described.given()?;
+    for (k, (name, value)) in args.iter().enumerate() {
         let start = text.len() + if k > 0 { 2 } else { 0 };
         let _ = write!(
             text,
             "{}{}{}",
             if k > 0 { ", " } else { "" },
             name.as_ref().map_or_else(String::new, |n| format!("{n} = ")),
-            words(&value)
+            words(value)
         );
-        given.push((name.clone(), value, start..text.len()));
+        given.push((name.clone(), value.clone(), start..text.len()));
     }
     text.push(')');
     let source = session.program.sources.add("the call", text.clone());

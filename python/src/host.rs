@@ -1,13 +1,10 @@
 //! The outside world of a train or an experiment that is run from Python: what it shows is kept, and shown only where that is asked for.
 
-use optc::host_env::Driver;
-use optc_abi::Tensor;
+use optc::host_env::{Between, Driver};
 use optc_base::Diagnostic;
-use optc_elab::host::{Cell, Chart, HostEnv, Loaded, Output, ProcessRequest, RunResult, SourceRequest};
+use optc_elab::host::{Cell, Chart, HostEnv, Output, RunResult};
 use optc_elab::program::TrainProgram;
-use optc_ir::Graph;
 use serde_json::{Value, json};
-use std::sync::Arc;
 
 /// A driver, and what was shown.
 pub struct Kept {
@@ -81,17 +78,9 @@ fn plot(chart: &Chart) -> Value {
     })
 }
 
-impl HostEnv for Kept {
-    fn execute(&mut self, graph: &Graph, inputs: &[Arc<Tensor>]) -> Result<Vec<Tensor>, Diagnostic> {
-        self.driver.execute(graph, inputs)
-    }
-
-    fn load(&mut self, request: &SourceRequest) -> Result<Loaded, Diagnostic> {
-        self.driver.load(request)
-    }
-
-    fn split(&mut self, n: usize, fractions: &[f64], seed: Option<u64>) -> Vec<Vec<usize>> {
-        self.driver.split(n, fractions, seed)
+impl Between for Kept {
+    fn driver(&mut self) -> &mut Driver {
+        &mut self.driver
     }
 
     fn train(&mut self, program: TrainProgram) -> Result<RunResult, Diagnostic> {
@@ -103,10 +92,6 @@ impl HostEnv for Kept {
         let result = result?;
         self.runs.push(json!({ "train": name, "seed": seed, "steps": result.steps, "seconds": result.seconds, "series": series(&result) }));
         Ok(result)
-    }
-
-    fn ask(&mut self, request: &ProcessRequest) -> Result<(Value, String), Diagnostic> {
-        self.driver.ask(request)
     }
 
     fn output(&mut self, output: Output) -> Result<(), Diagnostic> {
@@ -139,9 +124,5 @@ impl HostEnv for Kept {
             }
         }
         if self.verbose { self.driver.output(output) } else { Ok(()) }
-    }
-
-    fn now(&mut self) -> f64 {
-        self.driver.now()
     }
 }

@@ -1,8 +1,8 @@
 //! Requests in JSON and their answers.
 
-use crate::call::Described;
 use crate::step::Asked;
 use crate::{Fault, call, module, on_a_deep_stack, runs, shared, step};
+use optc_elab::given::Given;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -29,7 +29,7 @@ pub enum Request {
         /// Its name.
         name: String,
         /// Arguments, by name where they have one.
-        args: Vec<(Option<String>, Described)>,
+        args: Vec<(Option<String>, Given)>,
     },
     /// Compiles an optimizer for leaves.
     Optimizer(Asked),

@@ -4,6 +4,7 @@ use crate::host::{Kept, series};
 use crate::module::{environment, module, open, spec_fault};
 use crate::shared::locked;
 use crate::{Fault, handles, wrong};
+use optc::host_env::With;
 use optc_abi::Tensor;
 use optc_elab::script;
 use serde::Deserialize;
@@ -46,13 +47,14 @@ pub fn run(asked: &Asked) -> Result<Value, Fault> {
     let item = session
         .find(&asked.item, &all, "train or experiment")
         .map_err(|(message, help)| wrong(help.map_or(message.clone(), |help| format!("{message}; {help}"))))?;
-    let mut kept = Kept::new(environment(&session, crate::shared::threads(), !asked.verbose), asked.verbose);
+    let mut kept = With(Kept::new(environment(&session, crate::shared::threads(), !asked.verbose), asked.verbose));
     let program = &session.program;
     let result = if is_train {
         script::run_train(program, item, &session.settings, &mut kept).map(Some)
     } else {
         script::run_experiment(program, item, &session.settings, &mut kept).map(|()| None)
     };
+    let kept = kept.0;
     let result = result.map_err(|diagnostics| {
         let mut fault = spec_fault(&diagnostics, &program.sources);
         if kept.interrupted {

@@ -214,6 +214,65 @@ pub fn folder_of(file: &Path) -> PathBuf {
     }
 }
 
+/// What stands between a script and its [`Driver`]: what it says nothing of is the driver's.
+pub trait Between {
+    /// The driver.
+    fn driver(&mut self) -> &mut Driver;
+    /// See [`HostEnv::load`].
+    ///
+    /// # Errors
+    /// As there.
+    fn load(&mut self, request: &SourceRequest) -> Result<Loaded, Diagnostic> {
+        self.driver().load(request)
+    }
+    /// See [`HostEnv::train`].
+    ///
+    /// # Errors
+    /// As there.
+    fn train(&mut self, program: TrainProgram) -> Result<RunResult, Diagnostic> {
+        self.driver().train(program)
+    }
+    /// See [`HostEnv::ask`].
+    ///
+    /// # Errors
+    /// As there.
+    fn ask(&mut self, request: &ProcessRequest) -> Result<(serde_json::Value, String), Diagnostic> {
+        self.driver().ask(request)
+    }
+    /// See [`HostEnv::output`].
+    ///
+    /// # Errors
+    /// As there.
+    fn output(&mut self, output: Output) -> Result<(), Diagnostic>;
+}
+
+/// The environment of a script with something between it and the driver.
+pub struct With<T>(pub T);
+
+impl<T: Between> HostEnv for With<T> {
+    fn execute(&mut self, graph: &Graph, inputs: &[Arc<Tensor>]) -> Result<Vec<Tensor>, Diagnostic> {
+        self.0.driver().execute(graph, inputs)
+    }
+    fn load(&mut self, request: &SourceRequest) -> Result<Loaded, Diagnostic> {
+        self.0.load(request)
+    }
+    fn split(&mut self, n: usize, fractions: &[f64], seed: Option<u64>) -> Vec<Vec<usize>> {
+        self.0.driver().split(n, fractions, seed)
+    }
+    fn train(&mut self, program: TrainProgram) -> Result<RunResult, Diagnostic> {
+        self.0.train(program)
+    }
+    fn ask(&mut self, request: &ProcessRequest) -> Result<(serde_json::Value, String), Diagnostic> {
+        self.0.ask(request)
+    }
+    fn output(&mut self, output: Output) -> Result<(), Diagnostic> {
+        self.0.output(output)
+    }
+    fn now(&mut self) -> f64 {
+        self.0.driver().now()
+    }
+}
+
 impl HostEnv for Driver {
     fn execute(&mut self, graph: &Graph, inputs: &[Arc<Tensor>]) -> Result<Vec<Tensor>, Diagnostic> {
         let span = graph.outputs.first().map_or(Span::default(), |&o| graph.origin(o).span);

@@ -11,14 +11,17 @@ use optc_front::ItemRef;
 use optc_front::ast::{ElemType, ItemKind, Param, TypeKind};
 use optc_ir::{Graph, Ty};
 use optc_ops::{Array, Dim};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// An argument.
-#[derive(Clone, Debug, PartialEq)]
+/// An argument. As callers of another language describe it: `{"array": ["f32", [2, 3]]}`, `"number"`, `{"record": [["w", …]]}`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Given {
     /// An array, known when the compiled code runs.
-    Array(Ty),
+    Array(#[serde(deserialize_with = "described_type")] Ty),
     /// A number, known when the compiled code runs (an f64 scalar); it takes the type it meets.
     Number,
     /// An integer known now.
@@ -37,6 +40,12 @@ pub enum Given {
     List(Vec<Given>),
     /// A record.
     Record(Vec<(String, Given)>),
+}
+
+fn described_type<'d, D: Deserializer<'d>>(from: D) -> Result<Ty, D::Error> {
+    let (name, shape) = <(String, Vec<usize>)>::deserialize(from)?;
+    let dtype = DType::parse(&name).ok_or_else(|| D::Error::custom(format!("there is no element type `{name}`")))?;
+    Ok(Ty::new(dtype, shape))
 }
 
 /// An argument with its name, if it is given by name, and the text to blame.

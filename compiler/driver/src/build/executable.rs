@@ -2,17 +2,15 @@
 
 use crate::cli::StandaloneOptions;
 use crate::commands::driver;
-use crate::host_env::{Driver, folder_of};
+use crate::host_env::{Between, Driver, With, folder_of};
 use crate::messages::Messages;
 use crate::session::{Failed, Session, canonical, read_text};
 use crate::standalone::About;
-use optc_abi::Tensor;
 use optc_base::{Code, Diagnostic};
 use optc_elab::TrainProgram;
 use optc_elab::host::{HostEnv, Loaded, Output, ProcessRequest, RunResult, SourceRequest};
 use optc_elab::script;
 use optc_front::{FileLoader, ItemRef, std_lib};
-use optc_ir::Graph;
 use optc_train::data::images;
 use optc_train::{TrainError, atomic, package};
 use std::cell::RefCell;
@@ -74,15 +72,15 @@ pub fn build(file: &Path, options: &StandaloneOptions, output: Option<&Path>, me
     let specs = contents.texts.len();
     let library = std_lib::replaced();
     contents.texts.extend(library.iter().flatten().cloned());
-    let mut reads = Reads {
+    let mut reads = With(Reads {
         driver: driver(&session, 0, true, false),
         base: base.clone(),
         data: BTreeMap::new(),
         saved: BTreeMap::new(),
         scratch: std::env::temp_dir().join(format!("optc-build-{}", std::process::id())),
-    };
+    });
     read_data(&session, item, what == "experiment", &mut reads, messages)?;
-    contents.data = std::mem::take(&mut reads.data);
+    contents.data = std::mem::take(&mut reads.0.data);
     for path in &options.include {
         include(&base.join(path), &canonical(path), &mut contents.data).map_err(failed)?;
     }
@@ -118,7 +116,7 @@ impl FileLoader for Relative<'_> {
 }
 
 /// Notes which data files a run reads.
-fn read_data(session: &Session, item: ItemRef, experiment: bool, reads: &mut Reads, messages: &Messages) -> Result<(), Failed> {
+fn read_data(session: &Session, item: ItemRef, experiment: bool, reads: &mut With<Reads>, messages: &Messages) -> Result<(), Failed> {
     if !experiment {
         return script::lower_only(&session.program, item, &session.settings, reads).map(|_| ()).map_err(|diagnostics| {
             messages.print(&diagnostics, &session.program.sources);
@@ -172,9 +170,9 @@ impl Reads {
     }
 }
 
-impl HostEnv for Reads {
-    fn execute(&mut self, graph: &Graph, inputs: &[Arc<Tensor>]) -> Result<Vec<Tensor>, Diagnostic> {
-        self.driver.execute(graph, inputs)
+impl Between for Reads {
+    fn driver(&mut self) -> &mut Driver {
+        &mut self.driver
     }
 
     fn load(&mut self, request: &SourceRequest) -> Result<Loaded, Diagnostic> {
@@ -193,10 +191,6 @@ impl HostEnv for Reads {
             self.data.insert(name, place);
         }
         Ok(loaded)
-    }
-
-    fn split(&mut self, n: usize, fractions: &[f64], seed: Option<u64>) -> Vec<Vec<usize>> {
-        self.driver.split(n, fractions, seed)
     }
 
     fn train(&mut self, mut program: TrainProgram) -> Result<RunResult, Diagnostic> {
@@ -219,10 +213,6 @@ impl HostEnv for Reads {
         let place = self.scratch.join(self.saved.len().to_string()).join(Path::new(&path).file_name().unwrap_or_default());
         self.saved.insert(name_of(&from, &path), place.clone());
         self.driver.output(Output::Save { path: place.to_string_lossy().into_owned(), from, value, tree })
-    }
-
-    fn now(&mut self) -> f64 {
-        self.driver.now()
     }
 }
 

@@ -1,19 +1,15 @@
 //! `optc plot`: a schedule as a chart.
 
 use super::{driver, say};
-use crate::host_env::Driver;
+use crate::host_env::{Between, Driver, With};
 use crate::messages::Messages;
 use crate::session::Failed;
 use crate::synthetic;
-use optc_abi::Tensor;
 use optc_base::Diagnostic;
-use optc_elab::TrainProgram;
-use optc_elab::host::{HostEnv, Loaded, Output, ProcessRequest, RunResult, SourceRequest};
+use optc_elab::host::{HostEnv, Output};
 use optc_elab::script;
-use optc_ir::Graph;
 use optc_train::{Line, Plot};
 use std::path::Path;
-use std::sync::Arc;
 
 /// Draws the first `steps` values of a schedule of the file or the standard library.
 ///
@@ -49,10 +45,10 @@ pub fn plot(file: &Path, expression: &str, steps: usize, output: &Path, messages
 
 /// The values that the experiment of the session plots.
 fn values(session: &crate::Session, messages: &Messages) -> Result<Vec<f64>, Failed> {
-    let mut capture = Capture { driver: driver(session, 1, true, false), values: Vec::new() };
+    let mut capture = With(Capture { driver: driver(session, 1, true, false), values: Vec::new() });
     let item = session.experiments().pop().ok_or(Failed)?;
     match script::run_experiment(&session.program, item, &session.settings, &mut capture) {
-        Ok(()) => Ok(capture.values),
+        Ok(()) => Ok(capture.0.values),
         Err(diagnostics) => {
             messages.print(&diagnostics, &session.program.sources);
             Err(Failed)
@@ -66,21 +62,9 @@ struct Capture {
     values: Vec<f64>,
 }
 
-impl HostEnv for Capture {
-    fn execute(&mut self, graph: &Graph, inputs: &[Arc<Tensor>]) -> Result<Vec<Tensor>, Diagnostic> {
-        self.driver.execute(graph, inputs)
-    }
-    fn load(&mut self, request: &SourceRequest) -> Result<Loaded, Diagnostic> {
-        self.driver.load(request)
-    }
-    fn split(&mut self, n: usize, fractions: &[f64], seed: Option<u64>) -> Vec<Vec<usize>> {
-        self.driver.split(n, fractions, seed)
-    }
-    fn train(&mut self, program: TrainProgram) -> Result<RunResult, Diagnostic> {
-        self.driver.train(program)
-    }
-    fn ask(&mut self, request: &ProcessRequest) -> Result<(serde_json::Value, String), Diagnostic> {
-        self.driver.ask(request)
+impl Between for Capture {
+    fn driver(&mut self) -> &mut Driver {
+        &mut self.driver
     }
     fn output(&mut self, output: Output) -> Result<(), Diagnostic> {
         match output {
@@ -90,8 +74,5 @@ impl HostEnv for Capture {
             }
             other => self.driver.output(other),
         }
-    }
-    fn now(&mut self) -> f64 {
-        self.driver.now()
     }
 }
