@@ -93,12 +93,14 @@ pub fn compile(backend: Backend, kernels: &[Kernel], plan: &Arc<Plan>, config: &
             Ok(Code { entry: code.entry, keep: Arc::new(code) })
         }
         #[cfg(feature = "llvm")]
-        Backend::Llvm => {
-            let llvm = optc_llvm::Config { compile_threads: config.compile_threads, ..Default::default() };
+        Backend::Llvm | Backend::Simt => {
+            let emulate = backend == Backend::Simt;
+            let llvm = optc_llvm::Config { compile_threads: config.compile_threads, emulate, ..Default::default() };
             let made = optc_llvm::compile(kernels, plan, &llvm).map_err(|e| e.to_string())?;
             let code = optc_cranelift::compile_around(&made.kernels, plan, config).map_err(|e| e.to_string())?;
             Ok(Code { entry: code.entry, keep: Arc::new((code, made)) })
         }
-        _ => Err(check(backend).err().unwrap_or_else(|| format!("the back end `{}` makes no whole programs", backend.name()))),
+        #[cfg(not(feature = "llvm"))]
+        Backend::Llvm | Backend::Simt => Err(check(backend).err().unwrap_or_default()),
     }
 }

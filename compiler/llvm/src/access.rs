@@ -222,11 +222,18 @@ impl Body<'_> {
     }
 
     fn read(&self, buffer: BufferId, ty: T, at: V, align: u32) -> V {
+        self.e.noted_read(at, self.e.i.bytes(ty));
         let x = self.e.i.load(ty, at, align);
         if self.is_constant(buffer) {
             self.e.i.invariant(x);
         }
         x
+    }
+
+    /// A store of one element or of neighbors.
+    pub(crate) fn write(&self, x: V, at: V, align: u32) {
+        self.e.noted_write(at, self.e.i.bytes(self.e.i.type_of(x)));
+        self.e.i.store(x, at, align);
     }
 
     pub(crate) fn store(&mut self, buffer: BufferId, index: &Index, value: ValueId) {
@@ -238,7 +245,8 @@ impl Body<'_> {
         let i = &self.e.i;
         let spread = |x: V, lanes: usize| if i.lanes(x).is_some() { x } else { i.splat(x, lanes) };
         match (place, self.position) {
-            (Place::One(at), None) => self.store_once(x, at, align),
+            (Place::One(at), None) if !self.lanes_here() => self.store_once(x, at, align),
+            (Place::One(at), None) => self.write(x, at, align),
             (_, None) => panic!("compiler bug: lanes outside a vector loop"),
             (Place::One(at), Some(p)) => {
                 // Of several stores to one element the last wins.
@@ -248,7 +256,7 @@ impl Body<'_> {
             (Place::Run(first), Some(p)) => {
                 let x = spread(x, p.lanes);
                 match p.real {
-                    Real::All => i.store(x, first, align),
+                    Real::All => self.write(x, first, align),
                     // LLVM 22 stores too much under some constant masks of narrow lanes.
                     Real::First(n) => i.store(i.shuffle(x, x, 0..n as i64), first, align),
                     Real::Where(mask) => {

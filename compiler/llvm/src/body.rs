@@ -1,7 +1,7 @@
 //! What kernels for processors and for GPUs have in common: statements, values, accumulators.
 
 use crate::emit::Emit;
-use crate::ins::{Block, IntCC, Opcode, V};
+use crate::ins::{Block, IntCC, V};
 use crate::simt::Simt;
 use optc_abi::DType;
 use optc_ir::kernel::{AccId, AccOp, Access, AxisId, BufferId, Expr, Extent, Index, Kernel, Literal, LoopKind, Stmt, combine_op};
@@ -160,6 +160,7 @@ impl<'k> Body<'k> {
         match stmt {
             Stmt::For { axis, extent, kind, body } => self.a_loop(*axis, *extent, *kind, body),
             Stmt::Let { value, dtype, expr } => {
+                self.before(std::slice::from_ref(stmt));
                 self.dtypes[*value] = *dtype;
                 let v = self.expr(*dtype, expr);
                 self.values[*value] = Some(v);
@@ -169,7 +170,10 @@ impl<'k> Body<'k> {
                 self.e.i.store(x, self.accs[*acc], 8);
             }
             Stmt::Update { acc, value } => self.update(*acc, *value),
-            Stmt::Store { buffer, index, value } => self.store(*buffer, index, *value),
+            Stmt::Store { buffer, index, value } => {
+                self.before(std::slice::from_ref(stmt));
+                self.store(*buffer, index, *value);
+            }
         }
     }
 
@@ -193,7 +197,10 @@ impl<'k> Body<'k> {
             }
             LoopKind::Serial => {
                 let zero = self.e.i.i64(0);
-                self.counted(axis, zero, n, 1, |b| b.block(body));
+                self.counted(axis, zero, n, 1, |b| {
+                    b.block(body);
+                    b.again(body);
+                });
             }
             LoopKind::Vector if self.simt.is_some() => self.shared_loop(axis, extent, n, body),
             LoopKind::Vector => self.vector(axis, extent, n, body),
@@ -289,13 +296,14 @@ impl<'k> Body<'k> {
             }
         };
         let lanes = self.lane_accs.iter().find(|(a, _)| *a == acc).map(|l| l.1);
-        let (Some(at), Some(p)) = (lanes, self.position) else {
+        let Some(at) = lanes else {
             let old = self.acc(acc);
             let new = self.e.map(op, dtype, &[old, x]);
             self.e.i.store(new, self.accs[acc], 8);
             return;
         };
-        let ty = self.e.i.vector(self.e.i.scalar(dtype), p.lanes);
+        let scalar = self.e.i.scalar(dtype);
+        let ty = self.position.map_or(scalar, |p| self.e.i.vector(scalar, p.lanes));
         let old = self.e.i.load(ty, at, 64);
         let mut new = self.e.map(op, dtype, &[old, x]);
         if let Some(mask) = self.mask() {
@@ -336,9 +344,10 @@ impl<'k> Body<'k> {
 
     /// Records an index outside `0..extent`; those inside are passed over.
     fn report(&mut self, index: V, extent: i64, origin: u32) {
-        if self.simt.is_some() {
-            return self.report_simt(index, extent, origin);
-        }
+        if self.simt.is_some() { self.report_simt(index, extent, origin) } else { self.report_by_call(index, extent, origin) }
+    }
+
+    pub(crate) fn report_by_call(&mut self, index: V, extent: i64, origin: u32) {
         let i = &self.e.i;
         let ty = i.function_type(i.void(), &[i.pointer(0), i.int_type(64), i.int_type(64), i.int_type(64)]);
         let function = i.declared(crate::host::REPORT, ty);
@@ -349,18 +358,13 @@ impl<'k> Body<'k> {
     /// A store of one element outside vector loops.
     pub(crate) fn store_once(&mut self, x: V, at: V, align: u32) {
         match self.simt.as_ref().and_then(|s| s.store_by) {
-            Some(condition) => self.when(condition, |b| b.e.i.store(x, at, align)),
-            None => self.e.i.store(x, at, align),
+            Some(condition) => self.when(condition, |b| b.write(x, at, align)),
+            None => self.write(x, at, align),
         }
     }
 
     /// Whether nothing writes a parameter's memory under this or another parameter.
     pub(crate) fn read_only(kernel: &Kernel, aliased: &[bool]) -> Vec<bool> {
         kernel.buffers.iter().zip(aliased).map(|(b, &a)| b.access == Access::Read && !a).collect()
-    }
-
-    /// x + constant, of i64.
-    pub(crate) fn plus(&self, x: V, n: i64) -> V {
-        self.e.i.op2(Opcode::LLVMAdd, x, self.e.i.i64(n))
     }
 }

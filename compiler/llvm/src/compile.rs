@@ -3,10 +3,12 @@
 use crate::Error;
 use crate::emit::Emit;
 use crate::facts::facts;
+use crate::gpu;
 use crate::host::{self, Facts};
 use crate::ins::Ins;
 use crate::jit::Jit;
 use crate::machine::Machine;
+use crate::simt::Launch;
 use crate::unit::{self, Host};
 use inkwell::context::Context;
 use inkwell::module::Module;
@@ -22,12 +24,14 @@ pub struct Config {
     pub compile_threads: usize,
     /// LLVM's name of the processor; the one under the program if there is none.
     pub cpu: Option<String>,
+    /// Make the kernels of a GPU, for the emulator of its threads.
+    pub emulate: bool,
 }
 
 impl Default for Config {
     fn default() -> Self {
         let compile_threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(8));
-        Config { compile_threads, cpu: None }
+        Config { compile_threads, cpu: None, emulate: false }
     }
 }
 
@@ -51,16 +55,22 @@ fn build<'c>(
     which: &[usize],
     host: &Host,
     machine: &TargetMachine,
+    emulate: bool,
 ) -> Module<'c> {
     let module = unit::module(context, "kernels", &host.triple, machine);
     let features = machine.get_feature_string().to_string_lossy().into_owned();
     let fma = features.contains("+fma") || host.features.contains("+fma") || matches!(host.cpu.as_str(), "x86-64-v3" | "x86-64-v4");
     // SAFETY: context and module outlive the builder, which ends here.
     let ins = unsafe { Ins::new(context.raw(), module.as_mut_ptr()) };
-    let mut e = Emit { i: ins, machine: Machine::Host { fma } };
+    let kind = if emulate { Machine::Emulated { fma } } else { Machine::Host { fma } };
+    let mut e = Emit { i: ins, machine: kind };
     let attributes = host.attributes();
     for &n in which {
-        e = host::kernel(e, n, &kernels[n], &facts[n], &attributes);
+        e = if emulate {
+            gpu::emulated(e, n, &kernels[n], &facts[n], &attributes)
+        } else {
+            host::kernel(e, n, &kernels[n], &facts[n], &attributes)
+        };
     }
     drop(e);
     module
@@ -72,7 +82,7 @@ fn build<'c>(
 /// If LLVM has no back end for this machine.
 pub fn compile(kernels: &[Kernel], plan: &Plan, config: &Config) -> Result<Compiled, Error> {
     let host = Host::new(config.cpu.as_deref());
-    let facts = facts(kernels, plan);
+    let facts = facts(kernels, plan, false);
     let parts: Vec<Vec<usize>> = {
         let all: Vec<usize> = (0..kernels.len()).collect();
         let each = all.len().div_ceil(config.compile_threads.max(1)).clamp(1, PER_MODULE);
@@ -85,7 +95,7 @@ pub fn compile(kernels: &[Kernel], plan: &Plan, config: &Config) -> Result<Compi
         loop {
             let Some(part) = parts.get(next.fetch_add(1, Ordering::Relaxed)) else { return Ok(done) };
             let context = Context::create();
-            let module = build(&context, kernels, &facts, part, &host, &machine);
+            let module = build(&context, kernels, &facts, part, &host, &machine, config.emulate);
             unit::optimize(&module, &machine)?;
             done.push(unit::machine_code(&module, &machine, false)?.as_slice().to_vec());
         }
@@ -102,6 +112,39 @@ pub fn compile(kernels: &[Kernel], plan: &Plan, config: &Config) -> Result<Compi
     let jit = Jit::link(&objects, &[])?;
     let addresses = (0..kernels.len()).map(|n| jit.address(&host::symbol(n))).collect::<Result<_, _>>()?;
     Ok(Compiled { kernels: addresses, code_bytes: objects.iter().map(Vec::len).sum(), _jit: jit })
+}
+
+/// PTX of kernels, and how each is launched.
+#[derive(Clone, Debug)]
+pub struct Ptx {
+    /// The module.
+    pub text: String,
+    /// The launch of each kernel; they are named `optc_kernel_0`, ….
+    pub launches: Vec<Launch>,
+}
+
+/// The kernels for an NVIDIA GPU, by LLVM's name for it (`sm_80`).
+///
+/// # Errors
+/// If LLVM does not know the GPU.
+pub fn ptx(kernels: &[Kernel], plan: &Plan, gpu: &str) -> Result<Ptx, Error> {
+    let (triple, machine) = unit::nvptx(gpu)?;
+    let facts = facts(kernels, plan, true);
+    let context = Context::create();
+    let module = unit::module(&context, "kernels", &triple, &machine);
+    // SAFETY: context and module outlive the builder, which ends with this block.
+    let ins = unsafe { Ins::new(context.raw(), module.as_mut_ptr()) };
+    let mut e = Emit { i: ins, machine: Machine::Nvptx };
+    let mut launches = Vec::new();
+    for (n, kernel) in kernels.iter().enumerate() {
+        let (next, launch) = gpu::ptx(e, n, kernel, &facts[n]);
+        e = next;
+        launches.push(launch);
+    }
+    drop(e);
+    unit::optimize(&module, &machine)?;
+    let text = String::from_utf8_lossy(unit::machine_code(&module, &machine, true)?.as_slice()).into_owned();
+    Ok(Ptx { text, launches })
 }
 
 /// A text form.
@@ -122,7 +165,7 @@ pub fn text(kernels: &[Kernel], plan: &Plan, config: &Config, form: Form) -> Res
     let machine = host.machine()?;
     let context = Context::create();
     let all: Vec<usize> = (0..kernels.len()).collect();
-    let module = build(&context, kernels, &facts(kernels, plan), &all, &host, &machine);
+    let module = build(&context, kernels, &facts(kernels, plan, false), &all, &host, &machine, config.emulate);
     unit::optimize(&module, &machine)?;
     Ok(match form {
         Form::Ir => module.print_to_string().to_string(),

@@ -4,7 +4,7 @@ use crate::ins::{FloatCC, Ins, IntCC, Opcode, T, V};
 use crate::machine::Machine;
 use optc_abi::DType;
 use optc_ir::kernel::Literal;
-use optc_ir::scalar::{Class, ScalarOp};
+use optc_ir::scalar::ScalarOp;
 
 pub(crate) fn signed(dtype: DType) -> bool {
     matches!(dtype, DType::I32 | DType::I64)
@@ -193,6 +193,19 @@ impl Emit {
     /// The smaller or larger; NaN if either is, and -0 below +0.
     fn extreme(&self, op: ScalarOp, a: V, b: V) -> V {
         let (i, ty) = (&self.i, self.i.type_of(a));
+        if self.machine == Machine::Nvptx && ty == i.like(i.scalar(DType::F64), a) {
+            // PTX has neither rule for doubles.
+            let (cc, merge) = match op {
+                ScalarOp::Min => (FloatCC::LLVMRealOLT, Opcode::LLVMOr),
+                _ => (FloatCC::LLVMRealOGT, Opcode::LLVMAnd),
+            };
+            let y = i.select(i.fcmp(cc, a, b), a, b);
+            let bits = i.like(i.int_type(64), a);
+            let zeros = i.bits(i.op2(merge, i.bits(a, bits), i.bits(b, bits)), ty);
+            let y = i.select(i.fcmp(FloatCC::LLVMRealOEQ, a, b), zeros, y);
+            let unordered = i.fcmp(FloatCC::LLVMRealUNO, a, b);
+            return i.select(unordered, i.op2(Opcode::LLVMFAdd, a, b), y);
+        }
         i.intrinsic(if op == ScalarOp::Min { "llvm.minimum" } else { "llvm.maximum" }, &[ty], &[a, b])
     }
 
@@ -272,10 +285,5 @@ impl Emit {
             out = self.i.with_lane(out, y, at);
         }
         out
-    }
-
-    /// The class of an operation's result: whether it gives bools.
-    pub(crate) fn is_test(op: ScalarOp) -> bool {
-        matches!(op.row().class, Class::Compare | Class::Test)
     }
 }

@@ -14,9 +14,10 @@ fn bytes(plan: &Plan, at: &BufRef) -> (usize, Range<i64>) {
 }
 
 /// Bytes that an address certainly is a multiple of.
-fn alignment(plan: &Plan, at: &BufRef, least: usize) -> usize {
+fn alignment(plan: &Plan, at: &BufRef, least: usize, ours: bool) -> usize {
     let base = match plan.buffers[at.buffer].place {
         Place::Arena(_) | Place::Constant(_) => ALIGN,
+        Place::Input(_) | Place::Output(_) if ours => ALIGN,
         // Memory of the caller's.
         Place::Input(_) | Place::Output(_) => least,
     };
@@ -24,8 +25,8 @@ fn alignment(plan: &Plan, at: &BufRef, least: usize) -> usize {
     moves.filter(|&m| m != 0).map(|m| 1 << m.trailing_zeros().min(30)).fold(base, usize::min).max(least)
 }
 
-/// The facts of each kernel.
-pub(crate) fn facts(kernels: &[Kernel], plan: &Plan) -> Vec<Facts> {
+/// The facts of each kernel; `ours` says that inputs and outputs lie in memory of the runtime's making, as on a GPU.
+pub(crate) fn facts(kernels: &[Kernel], plan: &Plan, ours: bool) -> Vec<Facts> {
     let mut all: Vec<Facts> =
         kernels.iter().map(|k| Facts { aliased: vec![false; k.buffers.len()], aligned: vec![ALIGN as u32; k.buffers.len()] }).collect();
     let mut called = vec![false; kernels.len()];
@@ -40,7 +41,7 @@ pub(crate) fn facts(kernels: &[Kernel], plan: &Plan) -> Vec<Facts> {
                     |(j, (other, r)): (usize, &(usize, Range<i64>))| j != i && other == base && r.start < range.end && range.start < r.end;
                 facts.aliased[i] |= places.iter().enumerate().any(meets);
                 let least = kernels[*kernel].buffers[i].dtype.size();
-                facts.aligned[i] = facts.aligned[i].min(alignment(plan, &call.buffers[i], least) as u32);
+                facts.aligned[i] = facts.aligned[i].min(alignment(plan, &call.buffers[i], least, ours) as u32);
             }
         }
     });

@@ -175,6 +175,9 @@ impl Ins {
             LLVMAddAttributeAtIndex(function.0, u32::MAX, a);
         }
     }
+    pub(crate) fn convention(&self, function: V, number: u32) {
+        unsafe { LLVMSetFunctionCallConv(function.0, number) }
+    }
     /// Adds an attribute of LLVM's own to a function (index `u32::MAX`), its result (0) or a parameter (from 1).
     pub(crate) fn attribute(&self, function: V, index: u32, key: &str, value: u64) {
         unsafe {
@@ -272,6 +275,40 @@ impl Ins {
             let kind = LLVMGetMDKindIDInContext(self.context, text.as_ptr().cast(), text.len() as u32);
             let node = LLVMMDNodeInContext2(self.context, std::ptr::null_mut(), 0);
             LLVMSetMetadata(load.0, kind, LLVMMetadataAsValue(self.context, node));
+        }
+    }
+    /// Bytes of a value of a type in memory.
+    pub(crate) fn bytes(&self, ty: T) -> i64 {
+        use inkwell::llvm_sys::LLVMTypeKind::*;
+        unsafe {
+            match LLVMGetTypeKind(ty.0) {
+                LLVMVectorTypeKind => i64::from(LLVMGetVectorSize(ty.0)) * self.bytes(T(LLVMGetElementType(ty.0))),
+                LLVMIntegerTypeKind => i64::from(LLVMGetIntTypeWidth(ty.0).div_ceil(8)),
+                LLVMDoubleTypeKind | LLVMPointerTypeKind => 8,
+                LLVMHalfTypeKind => 2,
+                _ => 4,
+            }
+        }
+    }
+    /// Stores `new` where `old` is, at once; gives what was there.
+    pub(crate) fn exchange_if(&self, at: V, old: V, new: V) -> V {
+        use inkwell::llvm_sys::LLVMAtomicOrdering::LLVMAtomicOrderingMonotonic;
+        unsafe {
+            let both =
+                LLVMBuildAtomicCmpXchg(self.builder, at.0, old.0, new.0, LLVMAtomicOrderingMonotonic, LLVMAtomicOrderingMonotonic, 0);
+            V(LLVMBuildExtractValue(self.builder, both, 0, EMPTY))
+        }
+    }
+    /// A variable of the module in an address space, without a value; `len` bytes.
+    pub(crate) fn memory(&self, text: &str, len: i64, space: u32, align: u32) -> V {
+        let ty = self.array(self.int_type(8), len as usize);
+        let text = name(text);
+        unsafe {
+            let global = LLVMAddGlobalInAddressSpace(self.module, ty.0, text.as_ptr(), space);
+            LLVMSetInitializer(global, LLVMGetPoison(ty.0));
+            LLVMSetLinkage(global, LLVMLinkage::LLVMInternalLinkage);
+            LLVMSetAlignment(global, align);
+            V(global)
         }
     }
     /// The address of element `index` (a vector: of many) of an array of `of`.

@@ -17,6 +17,8 @@ pub mod emulator;
 #[cfg(feature = "llvm")]
 mod facts;
 #[cfg(feature = "llvm")]
+mod gpu;
+#[cfg(feature = "llvm")]
 mod host;
 #[cfg(feature = "llvm")]
 mod ins;
@@ -27,14 +29,22 @@ mod machine;
 #[cfg(feature = "llvm")]
 mod math;
 #[cfg(feature = "llvm")]
+mod math64;
+#[cfg(feature = "llvm")]
 mod simt;
+#[cfg(feature = "llvm")]
+mod threads;
 #[cfg(feature = "llvm")]
 mod unit;
 
 #[cfg(feature = "llvm")]
 mod compile;
 #[cfg(feature = "llvm")]
-pub use compile::{Compiled, Config, Form, compile, text};
+pub use compile::{Compiled, Config, Form, Ptx, compile, ptx, text};
+#[cfg(feature = "llvm")]
+pub use simt::Launch;
+#[cfg(feature = "llvm")]
+pub use unit::GPUS;
 
 use std::fmt;
 

@@ -21,6 +21,9 @@ impl Emit {
                 return self.i.bits(y, ty);
             }
         }
+        if self.machine.simt() {
+            return self.function64(op, dtype, x);
+        }
         let scalar = self.i.scalar(dtype);
         self.by_lane(x, scalar, |e, x| e.library(op, dtype, x))
     }
@@ -173,8 +176,12 @@ impl Lanes for Math<'_> {
         let from = self.e.i.here();
         self.e.i.branch_seldom(any, slow, after);
         self.e.i.go_to(slow);
-        let scalar = self.e.i.scalar(DType::F32);
-        let exact = self.e.by_lane(&[x], scalar, |e, x| e.library(op, DType::F32, x));
+        let exact = if self.e.machine.simt() {
+            self.e.function64(op, DType::F32, &[x])
+        } else {
+            let scalar = self.e.i.scalar(DType::F32);
+            self.e.by_lane(&[x], scalar, |e, x| e.library(op, DType::F32, x))
+        };
         let exact = self.e.i.select(far, exact, value);
         let slow_end = self.e.i.here();
         self.e.i.jump(after);

@@ -59,6 +59,25 @@ impl Host {
     }
 }
 
+/// The back end for an NVIDIA GPU.
+pub(crate) fn nvptx(gpu: &str) -> Result<(TargetTriple, TargetMachine), Error> {
+    initialize();
+    if !GPUS.contains(&gpu) {
+        return Err(Error(format!("no GPU is called `{gpu}`; LLVM knows {}", GPUS.join(", "))));
+    }
+    let triple = TargetTriple::create("nvptx64-nvidia-cuda");
+    let target = Target::from_triple(&triple).map_err(|e| Error(e.to_string()))?;
+    // Every driver since 2022 takes this version of PTX; an unknown one would silently become an old one.
+    let features = if gpu >= "sm_90" { "+ptx80" } else { "+ptx71" };
+    let machine = target
+        .create_target_machine(&triple, gpu, features, OptimizationLevel::Default, RelocMode::Default, CodeModel::Default)
+        .ok_or_else(|| Error(format!("LLVM has no back end for {gpu}")))?;
+    Ok((triple, machine))
+}
+
+/// GPUs that code can be made for.
+pub const GPUS: &[&str] = &["sm_70", "sm_75", "sm_80", "sm_86", "sm_87", "sm_89", "sm_90", "sm_90a"];
+
 /// Verifies a module and runs the passes.
 pub(crate) fn optimize(module: &Module<'_>, machine: &TargetMachine) -> Result<(), Error> {
     module.verify().map_err(|e| Error(format!("compiler bug: {}", e.to_string_lossy())))?;

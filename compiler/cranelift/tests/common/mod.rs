@@ -172,3 +172,22 @@ impl Rng {
         Tensor::from_f64(dtype, &[n], &values)
     }
 }
+
+/// Assembles PTX with `ptxas` (of the environment variable `OPTC_PTXAS`, or on the path); gives what it says, for each kernel its registers and spills. Nothing without it.
+#[cfg(feature = "llvm")]
+pub fn assemble(ptx: &str, gpu: &str) -> Option<String> {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+    let program = std::env::var("OPTC_PTXAS").unwrap_or_else(|_| "ptxas".to_string());
+    let arguments = ["-v", "--gpu-name", gpu, "--output-file", "/dev/null", "-"];
+    let started = Command::new(&program).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let Ok(mut child) = started else {
+        eprintln!("skipped: no {program} (pip install nvidia-cuda-nvcc, then OPTC_PTXAS=.../ptxas)");
+        return None;
+    };
+    child.stdin.take().expect("a pipe").write_all(ptx.as_bytes()).expect("ptxas reads");
+    let done = child.wait_with_output().expect("ptxas ends");
+    let said = String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "ptxas refuses:\n{said}");
+    Some(said)
+}

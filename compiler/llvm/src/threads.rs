@@ -1,0 +1,107 @@
+//! What threads of a GPU can ask and do, in PTX and in calls of the emulator.
+
+use crate::emit::Emit;
+use crate::ins::{IntCC, Opcode, V};
+use crate::machine::Machine;
+use optc_abi::DType;
+
+impl Emit {
+    fn emulated(&self) -> bool {
+        matches!(self.machine, Machine::Emulated { .. })
+    }
+
+    /// A function of the emulator.
+    fn ask(&self, name: &str, result: crate::ins::T, arguments: &[V]) -> V {
+        let types: Vec<_> = arguments.iter().map(|&x| self.i.type_of(x)).collect();
+        let ty = self.i.function_type(result, &types);
+        let function = self.i.declared(name, ty);
+        self.i.attribute(function, u32::MAX, "nounwind", 0);
+        self.i.call(function, ty, arguments)
+    }
+
+    /// One of `tid.x`, `ctaid.x`, `nctaid.x`, as i32.
+    pub(crate) fn special(&self, name: &str) -> V {
+        if !self.emulated() {
+            return self.i.intrinsic(&format!("llvm.nvvm.read.ptx.sreg.{name}"), &[], &[]);
+        }
+        let function = match name {
+            "tid.x" => "optc_simt_thread",
+            "ctaid.x" => "optc_simt_block",
+            _ => "optc_simt_blocks",
+        };
+        self.ask(function, self.i.int_type(32), &[])
+    }
+
+    /// All threads of the block wait for each other.
+    pub(crate) fn block_barrier(&self) {
+        if self.emulated() {
+            self.ask("optc_simt_barrier", self.i.void(), &[]);
+        } else {
+            self.i.intrinsic("llvm.nvvm.barrier.cta.sync.aligned.all", &[], &[self.i.i32(0)]);
+        }
+    }
+
+    /// All threads of the warp wait for each other.
+    pub(crate) fn warp_sync(&self) {
+        if self.emulated() {
+            self.ask("optc_simt_warp_sync", self.i.void(), &[]);
+        } else {
+            self.i.intrinsic("llvm.nvvm.bar.warp.sync", &[], &[self.i.i32(-1)]);
+        }
+    }
+
+    /// The value that the thread `distance` away in the warp (by exclusive or) has.
+    pub(crate) fn shuffle(&self, dtype: DType, x: V, distance: i64) -> V {
+        let i = &self.i;
+        let (word, long) = (i.int_type(32), i.int_type(64));
+        let one = |bits: V| {
+            if self.emulated() {
+                self.ask("optc_simt_shuffle", word, &[bits, i.i32(distance)])
+            } else {
+                i.intrinsic("llvm.nvvm.shfl.sync.bfly.i32", &[], &[i.i32(-1), bits, i.i32(distance), i.i32(31)])
+            }
+        };
+        if crate::simt::words(dtype) == 2 {
+            let bits = i.bits(x, long);
+            let low = one(i.cast(Opcode::LLVMTrunc, bits, word));
+            let high = one(i.cast(Opcode::LLVMTrunc, i.op2(Opcode::LLVMLShr, bits, i.i64(32)), word));
+            let high = i.op2(Opcode::LLVMShl, i.cast(Opcode::LLVMZExt, high, long), i.i64(32));
+            return i.bits(i.op2(Opcode::LLVMOr, i.cast(Opcode::LLVMZExt, low, long), high), i.scalar(dtype));
+        }
+        let ty = i.scalar(dtype);
+        match dtype {
+            DType::Bool | DType::U8 => i.cast(Opcode::LLVMTrunc, one(i.cast(Opcode::LLVMZExt, x, word)), ty),
+            _ => i.bits(one(i.bits(x, word)), ty),
+        }
+    }
+
+    /// A value as shared memory holds it, and its bytes.
+    pub(crate) fn stored(&self, dtype: DType, x: V) -> (V, i64) {
+        if dtype == DType::Bool { (self.i.cast(Opcode::LLVMZExt, x, self.i.int_type(8)), 1) } else { (x, dtype.size() as i64) }
+    }
+
+    /// What [`Emit::stored`] has made, read.
+    pub(crate) fn read_back(&self, dtype: DType, at: V) -> V {
+        let i = &self.i;
+        self.noted_read(at, if dtype == DType::Bool { 1 } else { dtype.size() as i64 });
+        if dtype == DType::Bool {
+            let byte = i.load(i.int_type(8), at, 8);
+            return i.icmp(IntCC::LLVMIntNE, byte, i.int(i.int_type(8), 0));
+        }
+        i.load(i.scalar(dtype), at, 8)
+    }
+
+    /// Tells the emulator of a load that follows.
+    pub(crate) fn noted_read(&self, at: V, bytes: i64) {
+        if self.emulated() {
+            self.ask("optc_simt_read", self.i.void(), &[at, self.i.i64(bytes)]);
+        }
+    }
+
+    /// Tells the emulator of a store that follows.
+    pub(crate) fn noted_write(&self, at: V, bytes: i64) {
+        if self.emulated() {
+            self.ask("optc_simt_write", self.i.void(), &[at, self.i.i64(bytes)]);
+        }
+    }
+}
