@@ -2,6 +2,7 @@
 
 use crate::Error;
 use crate::emit::Emit;
+use crate::emulator;
 use crate::facts::facts;
 use crate::gpu;
 use crate::host::{self, Facts};
@@ -109,7 +110,8 @@ pub fn compile(kernels: &[Kernel], plan: &Plan, config: &Config) -> Result<Compi
         }
         Ok(all)
     })?;
-    let jit = Jit::link(&objects, &[])?;
+    let more = if config.emulate { emulator::symbols() } else { Vec::new() };
+    let jit = Jit::link(&objects, &more)?;
     let addresses = (0..kernels.len()).map(|n| jit.address(&host::symbol(n))).collect::<Result<_, _>>()?;
     Ok(Compiled { kernels: addresses, code_bytes: objects.iter().map(Vec::len).sum(), _jit: jit })
 }
