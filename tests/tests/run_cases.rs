@@ -116,6 +116,7 @@ cases! {
     strings_and_lists
     swapping
     sweeps
+    symmetric_products
     train_settings
     trees
     typed_states

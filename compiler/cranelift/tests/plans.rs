@@ -187,7 +187,7 @@ fn products_and_library_calls_are_numbered_in_order() {
     let mat = |buffer, row| MatRef { data: BufRef::whole(buffer), row_stride: row, col_stride: 1, batch_strides: vec![] };
     let product = |m, n, k, c| {
         let (a, b, c) = (mat(0, k as i64), mat(1, n as i64), mat(c, n as i64));
-        Instr::Gemm(Gemm { dtype: DType::F32, m, n, k, batch: vec![], a, b, c, accumulate: false })
+        Instr::Gemm(Gemm { dtype: DType::F32, m, n, k, batch: vec![], a, b, c, accumulate: false, symmetric: false })
     };
     let mut t = [
         Tensor::from_slice(&[4], &[1.0f32, 2.0, 3.0, 4.0]),

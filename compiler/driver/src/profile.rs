@@ -1,6 +1,7 @@
 //! Where the time of a step goes: the kernels, products, convolutions and copies of a plan, dearest first.
 
 use indexmap::IndexMap;
+use optc_abi::DType;
 use optc_abi::number::shown;
 use optc_abi::plan::{BufRef, Conv, ConvKind, Gemm, Instr, LibOp, MatRef, Plan};
 use optc_base::SourceMap;
@@ -142,10 +143,13 @@ fn describe(plan: &Plan, kernels: &[NamedKernel], instr: &Instr) -> (String, f64
             }
             (format!("kernel {kernel} {}", kernels[*kernel].name), 0.0, total)
         }
-        Instr::Gemm(g) => (product(g), 2.0 * (g.m * g.n * g.k * g.batch.iter().product::<usize>()) as f64, {
-            let each = (g.m * g.k + g.k * g.n + g.m * g.n) * g.batch.iter().product::<usize>();
-            (each * g.dtype.size()) as f64
-        }),
+        // Of a symmetric result half is computed.
+        Instr::Gemm(g) => {
+            (product(g), if g.symmetric { 1.0 } else { 2.0 } * (g.m * g.n * g.k * g.batch.iter().product::<usize>()) as f64, {
+                let each = (g.m * g.k + g.k * g.n + g.m * g.n) * g.batch.iter().product::<usize>();
+                (each * g.dtype.size()) as f64
+            })
+        }
         Instr::Conv(c) => (convolution(c), 2.0 * (c.dims.output_len() * c.dims.filter_len() / c.dims.out_channels) as f64, {
             all(&[&c.lhs, &c.rhs, &c.out])
         }),
@@ -176,7 +180,13 @@ fn product(g: &Gemm) -> String {
     let batch: String = g.batch.iter().map(|n| format!("{n}x")).collect();
     let dots = if batch.is_empty() { String::new() } else { format!("{} of ", batch.trim_end_matches('x')) };
     let plus = if g.accumulate { " added" } else { "" };
-    format!("product {dots}{}x{}x{} c{} = a{} b{}{plus}", g.m, g.n, g.k, layout(&g.c), layout(&g.a), layout(&g.b))
+    let kind = match (g.symmetric, g.dtype) {
+        (false, DType::F32 | DType::F64) => String::new(),
+        (false, dtype) => format!("{dtype} "),
+        (true, DType::F32 | DType::F64) => "symmetric ".to_string(),
+        (true, dtype) => format!("symmetric {dtype} "),
+    };
+    format!("{kind}product {dots}{}x{}x{} c{} = a{} b{}{plus}", g.m, g.n, g.k, layout(&g.c), layout(&g.a), layout(&g.b))
 }
 
 fn convolution(c: &Conv) -> String {
@@ -194,7 +204,6 @@ fn convolution(c: &Conv) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use optc_abi::DType;
     use optc_abi::plan::{BufferDecl, Place};
     use std::time::Duration;
 
@@ -202,7 +211,7 @@ mod tests {
     fn equal_products_are_one_row_and_the_dearest_comes_first() {
         let mat = |row_stride, col_stride| MatRef { data: BufRef::whole(0), row_stride, col_stride, batch_strides: vec![] };
         let (a, b, c) = (mat(3, 1), mat(1, 3), mat(4, 1));
-        let gemm = Instr::Gemm(Gemm { dtype: DType::F32, m: 2, n: 4, k: 3, batch: vec![], a, b, c, accumulate: false });
+        let gemm = Instr::Gemm(Gemm { dtype: DType::F32, m: 2, n: 4, k: 3, batch: vec![], a, b, c, accumulate: false, symmetric: false });
         let copy = Instr::Copy { src: BufRef::whole(0), dst: BufRef::whole(0), bytes: 8 };
         let buffers = vec![BufferDecl { dtype: DType::F32, len: 12, place: Place::Arena(0) }];
         let plan = Plan { buffers, code: vec![gemm.clone(), copy, gemm], ..Plan::default() };

@@ -126,5 +126,6 @@ pub(crate) fn gemm(
         },
         c: MatRef { data: c_ref, row_stride: m.c, col_stride: n_axis.c, batch_strides: batch.iter().map(|x| x.c).collect() },
         accumulate: false,
+        symmetric: node.symmetric,
     })
 }

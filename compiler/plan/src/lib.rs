@@ -1,7 +1,7 @@
 //! From graph to fused kernels to an execution plan with static memory.
 //!
 //! The stages: `net` (the planner's node list), `rows`, `group` and `by_rows` (which nodes share a kernel), `stage`, `keep`, `loops`, `emit` and `build` (kernels),
-//! `remat` and `peak` (what is computed again instead of kept), `dot` (matrix products on memory as it lies),
+//! `remat` and `peak` (what is computed again instead of kept), `symmetric` and `dot` (matrix products: which are symmetric; on memory as it lies),
 //! `carry` (arrays that states take over as they are), `block` and `schedule` (instructions and their order, who writes where),
 //! `seq` (small kernels become one), `memory` (the arena).
 
@@ -29,6 +29,7 @@ mod schedule;
 mod seq;
 mod stage;
 mod store;
+mod symmetric;
 mod tidy;
 mod watch;
 

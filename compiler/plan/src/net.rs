@@ -32,6 +32,8 @@ pub(crate) struct PNode {
     pub partial: bool,
     /// For a matrix product: result axis `i` is axis `layout[i]` of the product, if they are not in order.
     pub layout: Option<Axes>,
+    /// A product of two free axes that may change places ([`crate::symmetric`]).
+    pub symmetric: bool,
 }
 
 /// A graph as the planner sees it: live nodes in topological order.
@@ -62,6 +64,7 @@ impl Net {
         let outputs = net.add(graph, &args);
         net.outputs = outputs.into_iter().map(|o| net.strip(o)).collect();
         net.sweep();
+        crate::symmetric::mark(&mut net);
         net.turn_products();
         net
     }
@@ -79,9 +82,9 @@ impl Net {
             if !matches!(source.op, Op::Dot(_)) || users[product] != 1 || source.layout.is_some() || !rows_stay {
                 continue;
             }
-            let (op, operands) = (source.op.clone(), source.operands.clone());
+            let (op, operands, symmetric) = (source.op.clone(), source.operands.clone(), source.symmetric);
             let node = &mut self.nodes[n];
-            (node.op, node.operands, node.layout) = (op, operands, Some(perm));
+            (node.op, node.operands, node.layout, node.symmetric) = (op, operands, Some(perm), symmetric);
             turned = true;
         }
         if turned {
@@ -179,7 +182,15 @@ impl Net {
     }
 
     fn push(&mut self, op: Op, operands: &[N], ty: Ty, origin: Origin) -> N {
-        self.nodes.push(PNode { op, operands: operands.iter().copied().collect(), ty, origin, partial: false, layout: None });
+        self.nodes.push(PNode {
+            op,
+            operands: operands.iter().copied().collect(),
+            ty,
+            origin,
+            partial: false,
+            layout: None,
+            symmetric: false,
+        });
         self.nodes.len() - 1
     }
 
@@ -350,7 +361,7 @@ impl Net {
         if dims.lhs_contract.len() > 1 {
             return self.merge_contracted(dims, a, b, ty, origin);
         }
-        if matches!(ty.dtype, DType::F32 | DType::F64) {
+        if matches!(ty.dtype, DType::F32 | DType::F64 | DType::BF16) {
             return self.push(Op::Dot(dims.clone()), &[a, b], ty.clone(), origin);
         }
         let (a, b) = (self.cast(a, DType::F32, origin), self.cast(b, DType::F32, origin));

@@ -90,7 +90,8 @@ fn code(out: &mut String, planned: &Planned, list: &[Instr], depth: usize) {
             }
             Instr::Gemm(g) => {
                 let sign = if g.accumulate { "+=" } else { "=" };
-                let _ = writeln!(out, "{pad}gemm {} {}x{}x{} batch {:?}", g.dtype, g.m, g.n, g.k, g.batch);
+                let shape = if g.symmetric { " symmetric" } else { "" };
+                let _ = writeln!(out, "{pad}gemm {} {}x{}x{} batch {:?}{shape}", g.dtype, g.m, g.n, g.k, g.batch);
                 writeln!(out, "{pad}  [{}] {sign} [{}] [{}]", matrix(plan, &g.c), matrix(plan, &g.a), matrix(plan, &g.b))
             }
             Instr::Conv(c) => {

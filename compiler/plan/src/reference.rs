@@ -264,6 +264,7 @@ impl Machine<'_> {
             Ok(place as usize)
         };
         let get = |m: &Machine, place: usize| match g.dtype {
+            DType::BF16 => f64::from(f32::from_bits(u32::from(u16::from_le_bytes([m.memory[place], m.memory[place + 1]])) << 16)),
             DType::F64 => f64::from_le_bytes(m.memory[place..place + 8].try_into().expect("eight bytes")),
             _ => f64::from(f32::from_le_bytes(m.memory[place..place + 4].try_into().expect("four bytes"))),
         };
@@ -278,15 +279,27 @@ impl Machine<'_> {
             for i in 0..g.m {
                 for j in 0..g.n {
                     let place = at(self, &g.c, &batch, i, j)?;
+                    if g.symmetric && j > i {
+                        continue;
+                    }
                     let mut sum = if g.accumulate { get(self, place) } else { 0.0 };
                     for k in 0..g.k {
                         sum += get(self, at(self, &g.a, &batch, i, k)?) * get(self, at(self, &g.b, &batch, k, j)?);
                     }
                     match g.dtype {
                         DType::F64 => self.memory[place..place + 8].copy_from_slice(&sum.to_le_bytes()),
+                        DType::BF16 => {
+                            let rounded = Tensor::from_f64(DType::BF16, &[], &[f64::from(sum as f32)]);
+                            self.memory[place..place + 2].copy_from_slice(rounded.bytes());
+                        }
                         _ => self.memory[place..place + 4].copy_from_slice(&(sum as f32).to_le_bytes()),
                     }
                 }
+            }
+            // Half is mirrored, so that a product that only passes for symmetric shows.
+            for (i, j) in (0..g.m).flat_map(|i| (0..i).map(move |j| (i, j))).filter(|_| g.symmetric) {
+                let (from, to) = (at(self, &g.c, &batch, i, j)?, at(self, &g.c, &batch, j, i)?);
+                self.memory.copy_within(from..from + size, to);
             }
         }
         Ok(())

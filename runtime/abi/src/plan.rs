@@ -98,7 +98,7 @@ pub struct MatRef {
 /// `c = a b` (or `c += a b` if `accumulate`), for every index of `batch`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Gemm {
-    /// Element type of all three matrices; f32 accumulates in f32, f64 in f64.
+    /// Element type of all three matrices: f64 accumulates in f64, f32 and bf16 in f32, and a sum is rounded once.
     pub dtype: DType,
     /// Rows of `a` and `c`.
     pub m: usize,
@@ -116,6 +116,8 @@ pub struct Gemm {
     pub c: MatRef,
     /// Add to `c` instead of overwriting it.
     pub accumulate: bool,
+    /// `c` is known to be symmetric (`m` is `n`): half of it may be made and mirrored. What `accumulate` adds to is symmetric too.
+    pub symmetric: bool,
 }
 
 /// Which of the three bilinear maps of a convolution is meant.

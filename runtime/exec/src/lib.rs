@@ -8,6 +8,8 @@ pub mod lib_call;
 mod matvec;
 pub mod narrow;
 pub mod offload;
+#[cfg(target_arch = "x86_64")]
+mod packed;
 pub mod pool;
 pub mod program;
 mod simd;
