@@ -63,7 +63,9 @@ VECTORS = {
 MATRICES = {
     "adafactor": ("Adafactor", "adafactor(lr = 1e-3)"),
     "sm3": ("SM3", "sm3(lr = 1e-3)"),
-    "muon": ("Muon", "muon(lr = 1e-3)"),
+    # Optax iterates in f32, torch and pytorch_optimizer in bf16.
+    "muon": ("Muon in f32", "muon(lr = 1e-3)"),
+    "muon-bf16": ("Muon, iteration in bf16", 'muon(lr = 1e-3, precision = "bf16")'),
     "kron": ("PSGD Kron, a new preconditioner in every step", "kron(lr = 1e-3)"),
     "soap": ("SOAP, new bases in every step", "soap(lr = 1e-3, interval = 1)"),
     "shampoo": ("Shampoo, new roots in every step", "shampoo(lr = 1e-3, interval = 1)"),

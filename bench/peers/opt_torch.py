@@ -29,7 +29,7 @@ OWN = {
     "nadam": ("NAdam", dict(lr=lr)),
     "radam": ("RAdam", dict(lr=lr)),
     "adafactor": ("Adafactor", dict(lr=lr)),
-    "muon": ("Muon", dict(lr=lr)),
+    "muon-bf16": ("Muon", dict(lr=lr)),
 }
 HAS_FUSED = ["SGD", "Adam", "AdamW", "Adagrad"]
 HAS_FOREACH = ["SGD", "Adam", "AdamW", "Adagrad", "Adadelta", "RMSprop", "Adamax", "NAdam", "RAdam"]
@@ -50,7 +50,7 @@ MORE = {
     "prodigy": ("Prodigy", dict(lr=1.0)),
     "dadapt_adam": ("DAdaptAdam", dict(lr=1.0)),
     "schedule_free_adamw": ("ScheduleFreeAdamW", dict(lr=lr)),
-    "muon": ("Muon", dict(lr=lr)),
+    "muon-bf16": ("Muon", dict(lr=lr)),
     "shampoo": ("ScalableShampoo", dict(lr=lr, preconditioning_compute_steps=1, start_preconditioning_step=1)),
     "soap": ("SOAP", dict(lr=lr, precondition_frequency=1)),
     "kron": ("Kron", dict(lr=lr, pre_conditioner_update_probability=1.0)),

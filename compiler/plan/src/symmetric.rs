@@ -116,13 +116,15 @@ impl Search<'_> {
             }
             (Op::Cast, Op::Cast) | (Op::StopGradient, Op::StopGradient) => self.turned(nx.operands[0], ny.operands[0], order),
             (Op::Broadcast { dims: from }, Op::Broadcast { dims: to }) => {
-                let pairs = (0..order.len()).map(|i| (to.iter().position(|&d| d == i), from.iter().position(|&d| d == order[i])));
-                let pairs: Option<Vec<(usize, usize)>> = pairs
-                    .filter(|p| *p != (None, None))
-                    .map(|p| if let (Some(to), Some(from)) = p { Some((to, from)) } else { None })
-                    .collect();
-                let inner = pairs.and_then(|pairs| order_of(to.len(), pairs));
-                inner.is_some_and(|inner| self.turned(nx.operands[0], ny.operands[0], &inner))
+                // Operand axes of one element are repeated like axes that are new.
+                let axis = |n: N, dims: &Axes, i: usize| dims.iter().position(|&d| d == i).filter(|&p| net.nodes[n].ty.shape[p] > 1);
+                let small = |n: N| -> Vec<usize> { (0..net.nodes[n].ty.rank()).filter(|&i| net.nodes[n].ty.shape[i] == 1).collect() };
+                let (x0, y0) = (nx.operands[0], ny.operands[0]);
+                let kept = (0..order.len()).map(|i| (axis(y0, to, i), axis(x0, from, order[i]))).filter(|p| *p != (None, None));
+                let kept: Option<Vec<(usize, usize)>> =
+                    kept.map(|p| if let (Some(to), Some(from)) = p { Some((to, from)) } else { None }).collect();
+                let inner = kept.and_then(|kept| order_of(to.len(), kept.into_iter().chain(small(y0).into_iter().zip(small(x0)))));
+                inner.is_some_and(|inner| inner.len() == from.len() && self.turned(x0, y0, &inner))
             }
             (Op::Reshape, Op::Reshape) => {
                 let (from, to) = (nx.operands[0], ny.operands[0]);
@@ -279,7 +281,10 @@ fn constants(s: &Tensor, t: &Tensor, order: &[usize]) -> bool {
 fn unweighted(net: &Net, x: N, batch: &[usize], contract: &[usize]) -> N {
     let node = &net.nodes[x];
     let weighs = |n: N| match &net.nodes[n].op {
-        Op::Broadcast { dims } => dims.iter().all(|d| batch.contains(d) || contract.contains(d)),
+        Op::Broadcast { dims } => {
+            let extents = &net.nodes[net.nodes[n].operands[0]].ty.shape;
+            dims.iter().zip(extents).all(|(d, &extent)| extent == 1 || batch.contains(d) || contract.contains(d))
+        }
         _ => false,
     };
     match node.op {

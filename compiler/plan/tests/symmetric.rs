@@ -137,6 +137,12 @@ fn weights_of_the_sum_and_congruences_keep_symmetry() {
     };
     assert_eq!(of([&[N, 20], &[20]], weighted(1)), [true]);
     assert_eq!(of([&[N, 20], &[N]], weighted(0)), [false]);
+    let by_unit_axis = |g: &mut Graph, x: NodeId, w: NodeId| {
+        let w = g.broadcast(w, &[0, 1], &[20, N], O);
+        let weighted = map(g, ScalarOp::Mul, &[w, x]);
+        dot(g, x, weighted, (0, 0), 0)
+    };
+    assert_eq!(of([&[20, N], &[20, 1]], by_unit_axis), [true]);
     for right in [false, true] {
         let congruence = move |g: &mut Graph, x: NodeId, y: NodeId| {
             let s = dot(g, y, y, (1, 1), 0);

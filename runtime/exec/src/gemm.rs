@@ -31,7 +31,7 @@ pub struct PreparedGemm {
     row_parts: usize,
     col_parts: usize,
     group: usize,
-    /// Of a symmetric result only what the rows of a unit have up to the diagonal is made, then mirrored.
+    /// Of a symmetric result only what the rows of a unit have up to the diagonal is made. It is mirrored in any case.
     triangle: bool,
     way: Way,
 }
@@ -233,7 +233,7 @@ impl PreparedGemm {
             }
         };
         pool.run(units, &unit);
-        if self.triangle {
+        if g.symmetric {
             let (row, col) = (g.c.row_stride as isize, g.c.col_stride as isize);
             let blocks = g.m.div_ceil(TRIANGLE_SIDE);
             pool.run(self.batches * blocks, &|unit| {
