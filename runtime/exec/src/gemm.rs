@@ -84,7 +84,8 @@ impl PreparedGemm {
             let fits = call.dtype == DType::F32 && call.n > 0 && call.c.col_stride == 1 && (call.n <= WIDTH || work <= NARROW_WORK);
             fits && narrow::can_run(level, call.n, call.k, call.b.col_stride as isize)
         });
-        let way = if let Some(_vector) = as_matvec(call, call.m, call.n).filter(MatVec::can_run).filter(|_| call.dtype != DType::BF16) {
+        let vector = call.dtype != DType::BF16 && as_matvec(call, call.m, call.n).is_some_and(|part| part.can_run());
+        let way = if vector {
             Way::Vector(simd::Level::best())
         } else if let Some(level) = narrow {
             Way::Narrow(level)
