@@ -2,7 +2,6 @@
 
 use crate::Error;
 use crate::emit::Emit;
-use crate::emulator;
 use crate::facts::facts;
 use crate::gpu;
 use crate::host::{self, Facts};
@@ -49,7 +48,7 @@ pub struct Compiled {
 const PER_MODULE: usize = 16;
 
 /// A module with some kernels, before any pass.
-fn build<'c>(
+pub(crate) fn build<'c>(
     context: &'c Context,
     kernels: &[Kernel],
     facts: &[Facts],
@@ -110,8 +109,7 @@ pub fn compile(kernels: &[Kernel], plan: &Plan, config: &Config) -> Result<Compi
         }
         Ok(all)
     })?;
-    let more = if config.emulate { emulator::symbols() } else { Vec::new() };
-    let jit = Jit::link(&objects, &more)?;
+    let jit = Jit::link(&objects)?;
     let addresses = (0..kernels.len()).map(|n| jit.address(&host::symbol(n))).collect::<Result<_, _>>()?;
     Ok(Compiled { kernels: addresses, code_bytes: objects.iter().map(Vec::len).sum(), _jit: jit })
 }

@@ -6,7 +6,7 @@ use crate::host::{Facts, symbol};
 use crate::ins::{IntCC, V};
 use crate::simt::{Launch, shape};
 use inkwell::llvm_sys::LLVMLinkage;
-use optc_ir::kernel::Kernel;
+use optc_ir::kernel::{Access, Kernel};
 
 /// LLVM's number of the calling convention of PTX kernels.
 const PTX_KERNEL: u32 = 71;
@@ -19,8 +19,11 @@ const EMULATED_BLOCKS: i64 = 12;
 /// Adds the body of kernel `n`, whose parameters are its buffers, sizes, the range of its units and the status, all pointers in an address space.
 fn threads(e: Emit, kernel: &Kernel, facts: &Facts, space: u32, function: V, shared: Option<V>) -> Emit {
     let buffers = kernel.buffers.len();
+    // What a group's other threads write lies beyond what LLVM sees of one thread: it would carry values of such memory over barriers, which it takes for nobody else's.
+    let shape = shape(kernel);
+    let own = |b: usize| shape.group == 1 || kernel.buffers[b].access == Access::Read;
     for (b, &aliased) in facts.aliased.iter().enumerate() {
-        if !aliased {
+        if !aliased && own(b) {
             e.i.attribute(function, 1 + b as u32, "noalias", 0);
         }
         e.i.attribute(function, 1 + b as u32, "align", facts.aligned[b].into());
@@ -34,7 +37,7 @@ fn threads(e: Emit, kernel: &Kernel, facts: &Facts, space: u32, function: V, sha
     body.status = body.e.i.parameter(buffers + kernel.sizes + 2);
     body.constant = Body::read_only(kernel, &facts.aliased);
     body.aligned.clone_from(&facts.aligned);
-    body.open_simt(shape(kernel), &facts.aliased, shared);
+    body.open_simt(shape, &facts.aliased, shared);
     body.open_accs();
     body.block(&kernel.body);
     body.e.i.ret();

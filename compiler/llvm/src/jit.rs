@@ -62,7 +62,7 @@ fn symbols() -> Vec<(String, usize)> {
 
 impl Jit {
     /// Links object files with what they call.
-    pub(crate) fn link(objects: &[Vec<u8>], more: &[(String, usize)]) -> Result<Jit, Error> {
+    pub(crate) fn link(objects: &[Vec<u8>]) -> Result<Jit, Error> {
         // SAFETY: every reference is made here and handed over once, as the C interface asks for.
         unsafe {
             let mut jit = std::ptr::null_mut();
@@ -71,7 +71,6 @@ impl Jit {
             let library = LLVMOrcLLJITGetMainJITDylib(jit.0);
             let mut pairs: Vec<LLVMOrcCSymbolMapPair> = symbols()
                 .iter()
-                .chain(more)
                 .map(|(name, address)| {
                     let name = CString::new(name.as_str()).unwrap_or_default();
                     let flags = LLVMJITSymbolFlags {

@@ -19,6 +19,8 @@ mod jit;
 mod machine;
 mod math;
 mod math64;
+#[cfg(test)]
+mod mutants;
 mod simt;
 mod threads;
 mod unit;

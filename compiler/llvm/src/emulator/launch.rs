@@ -33,6 +33,7 @@ pub(super) struct Lane {
     /// What it gives to a shuffle, then what it gets.
     pub(super) bits: i32,
     pub(super) yielder: *const Yielder<(), ()>,
+    pub(super) stack: (usize, usize),
 }
 
 /// Lanes of a warp that wait for each other, and how often they have since the last barrier.
@@ -52,6 +53,8 @@ pub(super) struct Launch {
     pub(super) thread: usize,
     pub(super) lanes: Vec<Lane>,
     warps: Vec<Warp>,
+    /// The stack of the thread that runs, from its lowest address to its end.
+    pub(super) stack: (usize, usize),
     pub(super) ready: Set,
     at_barrier: usize,
     pub(super) ended: usize,
@@ -79,7 +82,8 @@ impl Launch {
             blocks,
             block: 0,
             thread: 0,
-            lanes: vec![Lane { wait: Wait::No, bits: 0, yielder: std::ptr::null() }; threads],
+            stack: (0, 0),
+            lanes: vec![Lane { wait: Wait::No, bits: 0, yielder: std::ptr::null(), stack: (0, 0) }; threads],
             warps: vec![Warp::default(); threads.div_ceil(WARP as usize)],
             ready: Set::default(),
             at_barrier: 0,
@@ -111,7 +115,7 @@ impl Launch {
         self.firsts.push((self.first, block));
         // SAFETY: that much was allocated, and no thread runs.
         unsafe { std::ptr::write_bytes(self.shared.base(), POISON, self.shared_bytes) };
-        self.lanes.fill(Lane { wait: Wait::No, bits: 0, yielder: std::ptr::null() });
+        self.lanes.fill(Lane { wait: Wait::No, bits: 0, yielder: std::ptr::null(), stack: (0, 0) });
         (0..self.threads).for_each(|t| self.ready.insert(t));
         (self.at_barrier, self.ended) = (0, 0);
     }
@@ -236,7 +240,8 @@ impl Launch {
             );
             return self.fault(FaultKind::OutOfBounds, vec![(self.block, self.thread as i32)], Some((Space::Shared, offset)), words);
         }
-        if !self.options.check {
+        let private = self.stack.0 <= address && address < self.stack.1;
+        if !self.options.check || private {
             return;
         }
         let me = Record::new(self.interval, self.thread as u32, self.warps[self.thread / WARP as usize].syncs);

@@ -11,6 +11,7 @@
 //! - **Partial warps.** If the number of threads is no multiple of 32, the last warp has fewer lanes. It may synchronize; a shuffle there is a fault, since it names lanes that do not exist.
 //! - **Shared memory** begins with every byte 0xFF (a NaN, an index out of range). A byte that no thread of the block has written is not read. Accesses stay within it: a mebibyte on both sides belongs to it
 //!   as far as its bounds are checked, and to nobody else.
+//! - **A thread's stack** is its own, whoever announces accesses to it.
 //! - **Launches** have 1 to 1024 threads, at least one block and at most 227 KiB of shared memory, as the largest GPUs have.
 //!
 //! Whatever breaks a rule is a [`Fault`]. Races and reads of unwritten memory are not looked for with `OPTC_SIMT_CHECK=off`, for runs that would take too long or too much memory (24 bytes for each word that a launch touches).
@@ -30,10 +31,12 @@ mod tests;
 
 pub use faults::{Fault, FaultKind, Space, collect, take_faults};
 
-use corosensei::stack::DefaultStack;
+use corosensei::stack::{DefaultStack, Stack};
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 use launch::{Launch, Wait};
-use order::{Chooser, Order};
+pub use order::Order;
+
+use order::Chooser;
 use shadow::Shadow;
 use shared::Shared;
 use std::cell::{Cell, RefCell};
@@ -103,6 +106,8 @@ thread_local! {
     /// The launch that runs on this host thread.
     static CURRENT: Cell<*mut Launch> = const { Cell::new(std::ptr::null_mut()) };
     static ROOM: RefCell<Option<Room>> = const { RefCell::new(None) };
+    /// What [`observe`] has asked for.
+    static OBSERVED: RefCell<Option<(Order, Vec<Fault>)>> = const { RefCell::new(None) };
 }
 
 /// The launch of the thread that calls.
@@ -206,9 +211,21 @@ fn access(address: usize, bytes: i64, write: bool) {
 /// # Safety
 /// `thread` can be called with `args`, and calls what is in [`symbols`] only.
 pub(crate) unsafe extern "C" fn optc_simt_launch(thread: Thread, args: *const Args, threads: i32, blocks: i32, shared_bytes: i64) {
+    let observed = OBSERVED.with_borrow(|o| o.as_ref().map(|o| o.0));
+    let options = observed.map_or_else(options, |order| Options { order, check: true, first_only: false });
     // SAFETY: as above.
-    let faults = unsafe { launch(options(), thread, args, threads, blocks, shared_bytes) };
-    faults::deliver(faults);
+    let faults = unsafe { launch(options, thread, args, threads, blocks, shared_bytes) };
+    match observed {
+        Some(_) => OBSERVED.with_borrow_mut(|o| o.iter_mut().for_each(|o| o.1.extend(faults.iter().cloned()))),
+        None => faults::deliver(faults),
+    }
+}
+
+/// Runs something whose launches on this host thread take an order of their own, and gives their faults, which go nowhere else. For tests.
+pub fn observe(order: Order, run: impl FnOnce()) -> Vec<Fault> {
+    let before = OBSERVED.replace(Some((order, Vec::new())));
+    run();
+    OBSERVED.replace(before).map(|o| o.1).unwrap_or_default()
 }
 
 /// Runs a launch and says what was wrong with it.
@@ -281,7 +298,10 @@ unsafe fn run_block(
             return false;
         };
         let routine = routines[t].get_or_insert_with(|| {
-            Coroutine::with_stack(stacks.pop().unwrap_or_else(new_stack), move |yielder: &Yielder<(), ()>, ()| {
+            let stack = stacks.pop().unwrap_or_else(new_stack);
+            // SAFETY: as above.
+            unsafe { (&mut (*state).lanes)[t].stack = (stack.limit().get(), stack.base().get()) };
+            Coroutine::with_stack(stack, move |yielder: &Yielder<(), ()>, ()| {
                 // SAFETY: the state outlives its threads.
                 unsafe {
                     (&mut (*state).lanes)[t].yielder = yielder;
@@ -290,7 +310,10 @@ unsafe fn run_block(
             })
         });
         // SAFETY: as above.
-        unsafe { (*state).thread = t };
+        unsafe {
+            (*state).thread = t;
+            (*state).stack = (&(*state).lanes)[t].stack;
+        }
         let ended = matches!(routine.resume(()), CoroutineResult::Return(()));
         if ended && let Some(routine) = routines[t].take() {
             stacks.push(routine.into_stack());

@@ -2,7 +2,7 @@
 
 /// The order of blocks, and of threads that could run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Order {
+pub enum Order {
     /// The lowest number first.
     #[default]
     Forward,
@@ -14,7 +14,7 @@ pub(super) enum Order {
 
 impl Order {
     /// `forward`, `reverse` or `random:SEED`.
-    pub(super) fn parse(text: &str) -> Option<Order> {
+    pub(crate) fn parse(text: &str) -> Option<Order> {
         match text {
             "forward" => Some(Order::Forward),
             "reverse" => Some(Order::Reverse),

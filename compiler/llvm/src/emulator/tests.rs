@@ -298,6 +298,21 @@ fn launches_are_ordered() {
 }
 
 #[test]
+fn a_stack_is_its_threads_own() {
+    extern "C" fn kernel(_: *const Args) {
+        let mut own = [0.0f32; 4];
+        for k in 0..4 {
+            unsafe { store(own.as_mut_ptr().add(k), me() as f32) };
+        }
+        if me() >= 32 {
+            optc_simt_warp_sync();
+        }
+        assert!((0..4).all(|k| unsafe { load(own.as_ptr().add(k)) } == me() as f32));
+    }
+    assert!(faults(kernel, 1, 64, 3, 0).iter().all(Vec::is_empty));
+}
+
+#[test]
 fn each_block_begins_with_poison() {
     extern "C" fn read_first(args: *const Args) {
         unsafe {
