@@ -27,17 +27,31 @@ if ! cargo nextest --version >/dev/null 2>&1; then
   prebuilt || cargo install --locked cargo-nextest --version 0.9.143
 fi
 
+# LLVM 22, with which the suite runs where it can be had: in Debian 12's security updates, and wherever LLVM_SYS_221_PREFIX points.
+llvm=()
+if [[ -z ${LLVM_SYS_221_PREFIX:-} ]]; then export LLVM_SYS_221_PREFIX=/usr/lib/llvm-22; fi
+if [[ ! -x $LLVM_SYS_221_PREFIX/bin/llvm-config ]] && command -v apt-get >/dev/null; then
+  debian g++ llvm-22-dev libpolly-22-dev zlib1g-dev libzstd-dev libxml2-dev || true
+fi
+if [[ -x $LLVM_SYS_221_PREFIX/bin/llvm-config ]]; then
+  llvm=(--features llvm)
+else
+  echo "SKIPPED: the back ends llvm and simt: there is no LLVM 22 in $LLVM_SYS_221_PREFIX, and no package llvm-22-dev"
+fi
+
 step "format"
 cargo fmt --all --check
 
 step "lints"
 deny=()
 if [[ $(rustc --version) == "rustc $rust."* ]]; then deny=(-- -D warnings); fi
-cargo clippy --workspace --all-targets --locked "${deny[@]}"
+cargo clippy --workspace --all-targets --locked "${llvm[@]}" "${deny[@]}"
 
 step "tests"
-cargo nextest run --workspace --locked --no-fail-fast
-cargo test --doc --workspace --locked --quiet
+# Compiled kernels are not taken from earlier runs.
+export OPTC_CACHE=off
+cargo nextest run --workspace --locked "${llvm[@]}" --no-fail-fast
+cargo test --doc --workspace --locked "${llvm[@]}" --quiet
 
 step "specs"
 cargo build --release --locked -p optc -p optc-python
@@ -63,4 +77,4 @@ if (($(df --output=avail -BG "$target" | tail -1 | tr -dc 0-9) >= 12)); then "$p
 OPTC=$(realpath "$optc") OPTC_LIBRARY=$target/release/liboptc_python.so PYTHONPATH=python "$python" -m unittest discover -s python/tests -t python
 OPTC_LIBRARY=$target/release/liboptc_python.so "$python" -m pip install --quiet .
 (cd "$target" && "$python" -c 'import optc; assert optc.compile("fn f(x: float) = 2 * x").f(2.0) == 4')
-step "all passed"
+step "all passed${llvm[*]:+, with LLVM}"

@@ -21,15 +21,20 @@ fn tiny_programs_stage_by_stage() {
             let program = optc_elab::script::lower_only(&session.program, train, &session.settings, &mut driver)
                 .unwrap_or_else(|ds| panic!("{}", ds.iter().map(|d| d.render(&session.program.sources, false)).collect::<String>()));
             let mut text = session.text.clone();
+            let step = |stage: Stage| stages::step(&program, stage).expect("every build has it");
             let part = |name: &str, body: String| format!("\n---- {name}\n{}\n", body.trim_end());
             text += &part("types", stages::slots(&program));
-            text += &part("graph", stages::step(&program, Stage::Graph));
-            text += &part("simplified", stages::step(&program, Stage::Simplified));
-            text += &part("kernels", stages::step(&program, Stage::Kernels));
-            text += &part("plan", stages::step(&program, Stage::Plan));
+            text += &part("graph", step(Stage::Graph));
+            text += &part("simplified", step(Stage::Simplified));
+            text += &part("kernels", step(Stage::Kernels));
+            text += &part("plan", step(Stage::Plan));
             // The rest depends on the machine.
             for stage in [Stage::Clif, Stage::Asm] {
-                assert!(stages::step(&program, stage).contains("; entry"), "{stage:?}");
+                assert!(step(stage).contains("; entry"), "{stage:?}");
+            }
+            match stages::step(&program, Stage::Llvm) {
+                Ok(ir) => assert!(cfg!(feature = "llvm") && ir.contains("define void @kernel_0("), "{ir}"),
+                Err(why) => assert!(!cfg!(feature = "llvm") && why.code == "R0136", "{why}"),
             }
             text
         });

@@ -6,6 +6,7 @@
 
 mod access;
 mod accs;
+mod bound;
 mod effort;
 mod emit;
 mod entry;
@@ -18,6 +19,7 @@ pub mod object;
 mod ops;
 mod wide;
 
+pub use bound::{Bound, Callee, bind};
 use cranelift_codegen::Context;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{Function, UserFuncName};

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Rng, bind, check, int, lit, plan_of, read, reduce, write};
+use common::{COUNT, Rng, bind, check, int, lit, plan_of, read, reduce, write};
 use optc_abi::{DType, Tensor};
 use optc_ir::graph::ReduceOp;
 use optc_ir::kernel::{Acc, BufferParam, Expr, Extent, Index, Kernel, LoopKind, Stmt};
@@ -239,7 +239,7 @@ fn make(seed: u64, words: bool) -> (Kernel, Vec<Tensor>, Vec<i64>) {
 
 #[test]
 fn random_kernels_agree_with_the_interpreter() {
-    for seed in 0..250 {
+    for seed in 0..COUNT {
         let (kernel, tensors, sizes) = make(seed, false);
         check(&kernel, &tensors, &sizes);
     }
@@ -248,14 +248,14 @@ fn random_kernels_agree_with_the_interpreter() {
 #[test]
 fn random_kernels_of_words_agree_with_the_interpreter() {
     let mut wide = 0;
-    for seed in 0..250 {
+    for seed in 0..COUNT {
         let (kernel, tensors, sizes) = make(seed, true);
         check(&kernel, &tensors, &sizes);
         wide += usize::from(optc_cranelift::asm(std::slice::from_ref(&kernel), &plan_of(&kernel, &tensors, &sizes)).contains("wide loop"));
     }
     #[cfg(target_arch = "x86_64")]
     if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
-        assert!(wide > 100, "only {wide} of 250 kernels had a wide loop");
+        assert!(wide > COUNT as usize / 3, "only {wide} of {COUNT} kernels had a wide loop");
     }
     let _ = wide;
 }

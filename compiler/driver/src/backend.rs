@@ -3,6 +3,7 @@
 use clap::ValueEnum;
 use optc_abi::plan::{Plan, PlanFn};
 use optc_ir::kernel::Kernel;
+use optc_train::TrainError;
 use std::any::Any;
 use std::sync::{Arc, OnceLock};
 
@@ -16,12 +17,18 @@ pub enum Backend {
     Llvm,
     /// The GPU's kernels on an emulator of its threads, slow: to check them where there is no GPU. In builds with the feature `llvm`.
     Simt,
+    /// No machine code of kernels: their exact meaning, element by element, against which the others are compared. Hundreds of times slower.
+    Interpreter,
 }
 
 impl Backend {
     /// All that this build has.
     pub fn present() -> &'static [Backend] {
-        if cfg!(feature = "llvm") { &[Backend::Cranelift, Backend::Llvm, Backend::Simt] } else { &[Backend::Cranelift] }
+        if cfg!(feature = "llvm") {
+            &[Backend::Cranelift, Backend::Llvm, Backend::Simt, Backend::Interpreter]
+        } else {
+            &[Backend::Cranelift, Backend::Interpreter]
+        }
     }
 
     /// Its name on the command line.
@@ -30,6 +37,7 @@ impl Backend {
             Backend::Cranelift => "cranelift",
             Backend::Llvm => "llvm",
             Backend::Simt => "simt",
+            Backend::Interpreter => "interpreter",
         }
     }
 }
@@ -40,28 +48,36 @@ static CHOSEN: OnceLock<Backend> = OnceLock::new();
 ///
 /// # Errors
 /// If it is no back end's name, or one that this build has not.
-fn from_environment() -> Result<Option<Backend>, String> {
+fn from_environment() -> Result<Option<Backend>, TrainError> {
     let Some(name) = std::env::var_os("OPTC_BACKEND") else { return Ok(None) };
     let name = name.to_string_lossy();
-    let backend = Backend::from_str(&name, true).map_err(|_| format!("OPTC_BACKEND is `{name}`; it may be cranelift, llvm or simt"))?;
+    let backend = Backend::from_str(&name, true).map_err(|_| {
+        TrainError::new("R0137", format!("OPTC_BACKEND is `{name}`")).help("it may be cranelift, llvm, simt or interpreter")
+    })?;
     check(backend).map(Some)
 }
 
-fn check(backend: Backend) -> Result<Backend, String> {
+fn check(backend: Backend) -> Result<Backend, TrainError> {
     if Backend::present().contains(&backend) {
         return Ok(backend);
     }
-    Err(format!(
-        "this optc was built without the back end `{}`: build it with `cargo build --release --features llvm`, which needs LLVM 22 (docs/backends.md)",
-        backend.name()
-    ))
+    Err(TrainError {
+        help: without_llvm().help,
+        ..TrainError::new("R0136", format!("this optc was built without the back end `{}`", backend.name()))
+    })
+}
+
+/// What a build without LLVM says.
+fn without_llvm() -> TrainError {
+    TrainError::new("R0136", "this optc was built without LLVM")
+        .help("build it where LLVM 22 is: `cargo build --release --features llvm` (docs/backends.md)")
 }
 
 /// Chooses the back end of this process, once: what the command line says, else what `OPTC_BACKEND` says, else Cranelift.
 ///
 /// # Errors
 /// If the build has not got it, or `OPTC_BACKEND` names none, in words.
-pub fn choose(asked: Option<Backend>) -> Result<Backend, String> {
+pub fn choose(asked: Option<Backend>) -> Result<Backend, TrainError> {
     let backend = match asked {
         Some(backend) => check(backend)?,
         None => from_environment()?.unwrap_or_default(),
@@ -95,12 +111,59 @@ pub fn compile(backend: Backend, kernels: &[Kernel], plan: &Arc<Plan>, config: &
         #[cfg(feature = "llvm")]
         Backend::Llvm | Backend::Simt => {
             let emulate = backend == Backend::Simt;
-            let llvm = optc_llvm::Config { compile_threads: config.compile_threads, emulate, ..Default::default() };
+            let cache = crate::disk::Disk::of_process().map(|disk| disk as Arc<dyn optc_llvm::Cache>);
+            let llvm = optc_llvm::Config { compile_threads: config.compile_threads, emulate, cache, ..Default::default() };
             let made = optc_llvm::compile(kernels, plan, &llvm).map_err(|e| e.to_string())?;
             let code = optc_cranelift::compile_around(&made.kernels, plan, config).map_err(|e| e.to_string())?;
             Ok(Code { entry: code.entry, keep: Arc::new((code, made)) })
         }
         #[cfg(not(feature = "llvm"))]
-        Backend::Llvm | Backend::Simt => Err(check(backend).err().unwrap_or_default()),
+        Backend::Llvm | Backend::Simt => Err(without_llvm().to_string()),
+        Backend::Interpreter => crate::interpreter::compile(kernels, plan, config),
+    }
+}
+
+/// Machine code of kernels as text, and with Cranelift that of the plan's entry.
+///
+/// # Errors
+/// A back end that makes none.
+pub fn assembly(backend: Backend, kernels: &[Kernel], plan: &Plan) -> Result<String, TrainError> {
+    match backend {
+        Backend::Cranelift => Ok(optc_cranelift::asm(kernels, plan)),
+        Backend::Llvm => llvm(&[("kernel", kernels, plan)], Llvm::Assembly).map(|text| String::from_utf8_lossy(&text).into_owned()),
+        _ => Err(TrainError::new("R0137", format!("the back end `{}` makes no machine code that could be shown", backend.name()))
+            .help("`--backend cranelift` and `--backend llvm` do")),
+    }
+}
+
+/// A form of kernels that LLVM writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Llvm {
+    /// Its intermediate form after the passes, as text.
+    Text,
+    /// The same as bitcode.
+    Bitcode,
+    /// Machine code as text.
+    Assembly,
+}
+
+/// Kernels of several plans, each with a name, as one module of LLVM: kernel `n` of `name` is the function `name_n`.
+///
+/// # Errors
+/// A build without LLVM; a machine that it has no back end for.
+pub fn llvm(parts: &[(&str, &[Kernel], &Plan)], form: Llvm) -> Result<Vec<u8>, TrainError> {
+    #[cfg(feature = "llvm")]
+    {
+        let form = match form {
+            Llvm::Text => optc_llvm::Form::Ir,
+            Llvm::Bitcode => optc_llvm::Form::Bitcode,
+            Llvm::Assembly => optc_llvm::Form::Asm,
+        };
+        optc_llvm::module(parts, &optc_llvm::Config::default(), form).map_err(|e| TrainError::new("R0137", e.to_string()))
+    }
+    #[cfg(not(feature = "llvm"))]
+    {
+        let _ = (parts, form);
+        Err(without_llvm())
     }
 }

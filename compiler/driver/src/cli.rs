@@ -325,6 +325,8 @@ pub enum Stage {
     Plan,
     /// Cranelift's intermediate code.
     Clif,
-    /// Machine code.
+    /// LLVM's intermediate code after its passes, in builds with the feature `llvm`.
+    Llvm,
+    /// Machine code, of the back end that `--backend` names.
     Asm,
 }

@@ -6,8 +6,10 @@ pub mod cache;
 pub mod cli;
 pub mod commands;
 pub mod cost;
+pub mod disk;
 pub mod host_env;
 mod initial;
+mod interpreter;
 pub mod library;
 pub mod messages;
 pub mod nan;
@@ -50,7 +52,7 @@ pub fn main() -> ExitCode {
             let cli = cli::Cli::parse();
             let messages = messages::Messages::new(&cli);
             if let Err(e) = backend::choose(cli.backend) {
-                messages.error("", &e, None);
+                messages.trouble(&e);
                 return ExitCode::FAILURE;
             }
             on_large_stack(messages, move || commands::dispatch(&cli, &messages))

@@ -49,6 +49,11 @@ impl Messages {
     }
 
     /// Prints an error that has no place in a source.
+    pub fn trouble(&self, error: &optc_train::TrainError) {
+        self.error(error.code, &error.to_string(), error.help.as_deref());
+    }
+
+    /// Prints an error without a place in a text.
     pub fn error(&self, code: &str, message: &str, help: Option<&str>) {
         let mut out = std::io::stderr().lock();
         let _ = match self.format {

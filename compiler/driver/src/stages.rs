@@ -1,5 +1,6 @@
 //! What the compiler makes of a spec, stage by stage, as text.
 
+use crate::backend;
 use crate::cli::Stage;
 use crate::pipeline::{self, CompileOptions, Stages, Timings};
 use crate::session::{Session, kind, params};
@@ -10,6 +11,7 @@ use optc_front::ast::{File, Item, ItemKind};
 use optc_front::{Def, ItemRef};
 use optc_ir::Graph;
 use optc_ir::kernel::Kernel;
+use optc_train::TrainError;
 use std::fmt::Write;
 
 /// How the step of a train is compiled: slots in place; a loss that is not finite, or a hyperparameter outside its range, stops it before anything is overwritten.
@@ -31,27 +33,37 @@ pub fn plan_step(program: &TrainProgram) -> Stages {
 }
 
 /// A stage from the graph on of the step of a train.
-pub fn step(program: &TrainProgram, stage: Stage) -> String {
+///
+/// # Errors
+/// A stage that this build or the chosen back end has not.
+pub fn step(program: &TrainProgram, stage: Stage) -> Result<String, TrainError> {
     compiled(&program.step.graph, &step_options(program), stage)
 }
 
 /// A stage from the graph on.
-pub fn compiled(graph: &Graph, options: &CompileOptions, stage: Stage) -> String {
+///
+/// # Errors
+/// As [`step`].
+pub fn compiled(graph: &Graph, options: &CompileOptions, stage: Stage) -> Result<String, TrainError> {
     if stage == Stage::Graph {
-        return optc_ir::text::print(graph);
+        return Ok(optc_ir::text::print(graph));
     }
     let Stages { simplified, planned } = pipeline::plan(graph.clone(), options, &mut Timings::default());
     if stage == Stage::Simplified {
-        return optc_ir::text::print(&simplified);
+        return Ok(optc_ir::text::print(&simplified));
     }
     if stage == Stage::Plan {
-        return optc_plan::print(&planned);
+        return Ok(optc_plan::print(&planned));
     }
     let kernels: Vec<Kernel> = planned.kernels.iter().map(|k| k.kernel.clone()).collect();
     match stage {
-        Stage::Clif => optc_cranelift::clif(&kernels, &planned.plan),
-        Stage::Asm => optc_cranelift::asm(&kernels, &planned.plan),
-        _ => planned.kernels.iter().map(|k| optc_ir::text::print_kernel(&k.name, &k.kernel)).collect::<Vec<_>>().join("\n"),
+        Stage::Clif => Ok(optc_cranelift::clif(&kernels, &planned.plan)),
+        Stage::Llvm => {
+            let text = backend::llvm(&[("kernel", &kernels, &planned.plan)], backend::Llvm::Text)?;
+            Ok(String::from_utf8_lossy(&text).into_owned())
+        }
+        Stage::Asm => backend::assembly(backend::chosen(), &kernels, &planned.plan),
+        _ => Ok(planned.kernels.iter().map(|k| optc_ir::text::print_kernel(&k.name, &k.kernel)).collect::<Vec<_>>().join("\n")),
     }
 }
 

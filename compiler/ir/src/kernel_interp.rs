@@ -1,6 +1,6 @@
 //! The reference interpreter of kernels: the exact meaning of `kernel.rs`, one element at a time.
 //!
-//! It holds all memory as one slice of bytes, so that buffers may share regions as an execution plan lets them.
+//! Buffers may share memory as an execution plan lets them: it is reached through their addresses, an element at a time.
 
 use crate::eval::{eval_float, eval_int, eval_typed, float_to_int, int_to_float, round_to, wrap};
 use crate::interp::{float_bits, float_from_bits, float_identity, int_identity, step_of};
@@ -46,18 +46,46 @@ pub fn run_kernel(
     begin: i64,
     end: i64,
 ) -> Result<Status, String> {
-    let info = verify_kernel(kernel)?;
-    if regions.len() != kernel.buffers.len() || sizes.len() != kernel.sizes {
-        return Err(format!("{} regions and {} sizes for {} and {}", regions.len(), sizes.len(), kernel.buffers.len(), kernel.sizes));
-    }
     if let Some(region) = regions.iter().find(|r| r.start > r.end || r.end > memory.len()) {
         return Err(format!("region {region:?} in a memory of {} bytes", memory.len()));
+    }
+    let base = memory.as_mut_ptr();
+    let buffers: Vec<Memory> = regions.iter().map(|r| Memory { at: base.wrapping_add(r.start), bytes: r.len() }).collect();
+    // SAFETY: all regions lie in `memory`, which nobody else has meanwhile.
+    unsafe { run_verified(kernel, &verify_kernel(kernel)?, &buffers, sizes, begin, end) }
+}
+
+/// Where a buffer parameter's elements are.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// Address of the first one.
+    pub at: *mut u8,
+    /// Bytes up to the end of the last one.
+    pub bytes: usize,
+}
+
+/// [`run_kernel`] of a kernel that was verified with this result, on memory wherever it is.
+///
+/// # Errors
+/// If the arguments do not fit the kernel, or it loads or stores outside a buffer.
+///
+/// # Safety
+/// Each buffer's memory is there, and while this runs nobody else writes what the kernel reads or touches what it writes.
+pub unsafe fn run_verified(
+    kernel: &Kernel,
+    info: &KernelInfo,
+    buffers: &[Memory],
+    sizes: &[i64],
+    begin: i64,
+    end: i64,
+) -> Result<Status, String> {
+    if buffers.len() != kernel.buffers.len() || sizes.len() != kernel.sizes {
+        return Err(format!("{} buffers and {} sizes for {} and {}", buffers.len(), sizes.len(), kernel.buffers.len(), kernel.sizes));
     }
     let mut run = Run {
         kernel,
         info,
-        memory,
-        regions,
+        buffers,
         sizes,
         passes: (begin, end),
         axes: vec![0; kernel.axes],
@@ -102,9 +130,8 @@ pub fn run_kernel_on(kernel: &Kernel, buffers: &mut [Tensor], sizes: &[i64]) -> 
 
 struct Run<'a> {
     kernel: &'a Kernel,
-    info: KernelInfo,
-    memory: &'a mut [u8],
-    regions: &'a [Range<usize>],
+    info: &'a KernelInfo,
+    buffers: &'a [Memory],
     sizes: &'a [i64],
     passes: (i64, i64),
     axes: Vec<i64>,
@@ -164,8 +191,15 @@ impl Run<'_> {
             }
             Stmt::Store { buffer, index, value } => {
                 let at = self.place(*buffer, index)?;
-                let memory = if let Some(i) = buffer.checked_sub(LOCAL) { &mut self.locals[i][at] } else { &mut self.memory[at] };
-                store(self.kernel.dtype(*buffer), memory, self.values[*value]);
+                let value = self.values[*value];
+                let dtype = self.kernel.dtype(*buffer);
+                match buffer.checked_sub(LOCAL) {
+                    Some(i) => store(dtype, &mut self.locals[i][at], value),
+                    // SAFETY: `place` has checked the range, and the buffer is there as `run_verified` asks.
+                    None => {
+                        store(dtype, unsafe { std::slice::from_raw_parts_mut(self.buffers[*buffer].at.add(at.start), at.len()) }, value)
+                    }
+                }
             }
         }
         Ok(())
@@ -212,18 +246,17 @@ impl Run<'_> {
         }
     }
 
-    /// The bytes of an element.
+    /// The bytes of an element, from the start of its buffer.
     fn place(&self, buffer: usize, index: &Index) -> Result<Range<usize>, String> {
         let mut at = index.offset;
         at += index.axes.iter().map(|&(axis, stride)| self.axes[axis] * stride).sum::<i64>();
         at += index.values.iter().map(|&(value, stride)| self.values[value].int() * stride).sum::<i64>();
         at += index.sized.iter().map(|&(axis, stride, size)| self.axes[axis] * stride * self.sizes[size]).sum::<i64>();
         let width = self.kernel.dtype(buffer).size();
-        let region = buffer.checked_sub(LOCAL).map_or_else(|| self.regions[buffer].clone(), |i| 0..self.locals[i].len());
-        let start = usize::try_from(at).ok().map(|at| region.start + at * width);
-        match start {
-            Some(start) if start + width <= region.end => Ok(start..start + width),
-            _ => Err(format!("element {at} of buffer {buffer}, which has {} bytes", region.len())),
+        let bytes = buffer.checked_sub(LOCAL).map_or_else(|| self.buffers[buffer].bytes, |i| self.locals[i].len());
+        match usize::try_from(at).ok().and_then(|at| at.checked_mul(width)) {
+            Some(start) if start.saturating_add(width) <= bytes => Ok(start..start + width),
+            _ => Err(format!("element {at} of buffer {buffer}, which has {bytes} bytes")),
         }
     }
 
@@ -244,8 +277,12 @@ impl Run<'_> {
             Expr::Load { guard: Some((guard, otherwise)), .. } if self.values[*guard].int() == 0 => self.values[*otherwise],
             Expr::Load { buffer, index, .. } => {
                 let at = self.place(*buffer, index)?;
-                let memory = if let Some(i) = buffer.checked_sub(LOCAL) { &self.locals[i][at] } else { &self.memory[at] };
-                load(self.kernel.dtype(*buffer), memory)
+                let dtype = self.kernel.dtype(*buffer);
+                match buffer.checked_sub(LOCAL) {
+                    Some(i) => load(dtype, &self.locals[i][at]),
+                    // SAFETY: as for stores.
+                    None => load(dtype, unsafe { std::slice::from_raw_parts(self.buffers[*buffer].at.add(at.start), at.len()) }),
+                }
             }
             Expr::Map(op, ids) => {
                 let (x, n) = self.operands(ids);

@@ -21,7 +21,7 @@ pub mod verify;
 
 pub use graph::{Graph, Node, NodeId, NodeTy, Op, Origin, Ty};
 pub use interp::{interpret, interpret_with};
-pub use kernel_interp::{run_kernel, run_kernel_on};
+pub use kernel_interp::{run_kernel, run_kernel_on, run_verified};
 pub use kernel_verify::verify_kernel;
 pub use scalar::ScalarOp;
 pub use verify::verify;

@@ -13,7 +13,7 @@ pub(crate) const REPORT: &str = "optc_report";
 const LINE: u32 = 64;
 
 /// What is known of a kernel's arguments in all its calls.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Facts {
     /// Parameters whose memory may be another parameter's too.
     pub(crate) aliased: Vec<bool>,
@@ -21,20 +21,20 @@ pub(crate) struct Facts {
     pub(crate) aligned: Vec<u32>,
 }
 
-/// The name of kernel `n`.
+/// The name of a GPU's kernel `n`.
 pub(crate) fn symbol(n: usize) -> String {
     format!("optc_kernel_{n}")
 }
 
-/// Adds kernel `n` to a module: a function with the signature of [`optc_abi::plan::KernelFn`] around one whose parameters are the buffers.
-pub(crate) fn kernel(mut e: Emit, n: usize, kernel: &Kernel, facts: &Facts, attributes: &[(String, String)]) -> Emit {
+/// Adds a kernel to a module: a function with the signature of [`optc_abi::plan::KernelFn`] around one whose parameters are the buffers.
+pub(crate) fn kernel(mut e: Emit, name: &str, kernel: &Kernel, facts: &Facts, attributes: &[(String, String)]) -> Emit {
     let (pointer, long) = (e.i.pointer(0), e.i.int_type(64));
     let buffers = kernel.buffers.len();
     let mut parameters = vec![pointer; buffers];
     parameters.extend(vec![long; kernel.sizes + 2]);
     parameters.push(pointer);
     let ty = e.i.function_type(e.i.void(), &parameters);
-    let inner = e.i.begin(&format!("{}.body", symbol(n)), ty, LLVMLinkage::LLVMInternalLinkage, attributes);
+    let inner = e.i.begin(&format!("{name}.body"), ty, LLVMLinkage::LLVMInternalLinkage, attributes);
     e.i.attribute(inner, u32::MAX, "nounwind", 0);
     for (b, &aliased) in facts.aliased.iter().enumerate() {
         if !aliased {
@@ -60,7 +60,7 @@ pub(crate) fn kernel(mut e: Emit, n: usize, kernel: &Kernel, facts: &Facts, attr
     body.e.i.ret();
     let mut e = body.e;
     let outer = e.i.function_type(e.i.void(), &[pointer, pointer, long, long, pointer]);
-    e.i.begin(&symbol(n), outer, LLVMLinkage::LLVMExternalLinkage, attributes);
+    e.i.begin(name, outer, LLVMLinkage::LLVMExternalLinkage, attributes);
     let i = &e.i;
     let field = |ty, list: usize, at: usize| i.load(ty, i.element(ty, i.parameter(list), i.i64(at as i64)), 8);
     let mut arguments: Vec<V> = (0..buffers).map(|b| field(pointer, 0, b)).collect();

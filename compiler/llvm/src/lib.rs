@@ -26,7 +26,7 @@ mod threads;
 mod unit;
 
 mod compile;
-pub use compile::{Compiled, Config, Form, Ptx, compile, ptx, text};
+pub use compile::{Cache, Compiled, Config, Form, Ptx, compile, module, ptx};
 pub use simt::Launch;
 pub use unit::GPUS;
 

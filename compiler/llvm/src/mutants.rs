@@ -1,6 +1,6 @@
 //! Kernels whose threads do not wait where they should: each place where they do is taken out of some kernels in turn, and the emulator says what is wrong.
 
-use crate::compile::build;
+use crate::compile::{Unit, build};
 use crate::emit::Emit;
 use crate::emulator::{Fault, FaultKind, Order, observe};
 use crate::host::{Facts, symbol};
@@ -37,7 +37,7 @@ fn compile(kernel: &Kernel, without: Option<usize>) -> (Jit, usize) {
     let machine = host.machine().expect("this machine");
     let context = Context::create();
     let facts = Facts { aliased: vec![false; kernel.buffers.len()], aligned: vec![ALIGN as u32; kernel.buffers.len()] };
-    let module = build(&context, std::slice::from_ref(kernel), &[facts], &[0], &host, &machine, true);
+    let module = build(&context, &[Unit { name: String::new(), number: 0, kernel, facts: &facts }], &host, &machine, true);
     let all = waits(&module);
     if let Some(n) = without {
         all[n].erase_from_basic_block();

@@ -9,8 +9,13 @@ use inkwell::passes::PassBuilderOptions;
 use inkwell::targets::{CodeModel, FileType, InitializationConfig, RelocMode, Target, TargetMachine, TargetTriple};
 use std::sync::Once;
 
-/// The passes over host code. Its vectors are in it already, so what would look for them is left out.
+/// The passes over host code. Its vectors are in it already, but loops of scalars beside them are worth a look; then unrolling does most. Chosen by measuring: `default<O2>` takes
+/// twice as long for code 1 % faster.
 const HOST_PASSES: &str = "always-inline,cgscc(inline),function(sroa,early-cse<memssa>,instcombine<no-verify-fixpoint>,simplifycfg,\
+loop-mssa(loop-simplifycfg,licm,loop-rotate,licm),gvn,dse,loop-vectorize,loop-unroll<O2>,instcombine<no-verify-fixpoint>,simplifycfg,loop-mssa(licm))";
+
+/// The passes over code of a GPU, whose threads are vectors enough.
+const GPU_PASSES: &str = "always-inline,cgscc(inline),function(sroa,early-cse<memssa>,instcombine<no-verify-fixpoint>,simplifycfg,\
 loop-mssa(loop-simplifycfg,licm,loop-rotate,licm),gvn,instcombine<no-verify-fixpoint>,dse,loop-mssa(licm),loop-unroll<O2>,instcombine<no-verify-fixpoint>,simplifycfg),globaldce";
 
 fn initialize() {
@@ -78,10 +83,16 @@ pub(crate) fn nvptx(gpu: &str) -> Result<(TargetTriple, TargetMachine), Error> {
 /// GPUs that code can be made for.
 pub const GPUS: &[&str] = &["sm_70", "sm_75", "sm_80", "sm_86", "sm_87", "sm_89", "sm_90", "sm_90a"];
 
+/// The passes over host code; for experiments the environment may say others.
+pub(crate) fn passes() -> String {
+    std::env::var("OPTC_LLVM_PASSES").unwrap_or_else(|_| HOST_PASSES.to_string())
+}
+
 /// Verifies a module and runs the passes.
 pub(crate) fn optimize(module: &Module<'_>, machine: &TargetMachine) -> Result<(), Error> {
     module.verify().map_err(|e| Error(format!("compiler bug: {}", e.to_string_lossy())))?;
-    let passes = std::env::var("OPTC_LLVM_PASSES").unwrap_or_else(|_| HOST_PASSES.to_string());
+    let gpu = machine.get_triple().as_str().to_bytes().starts_with(b"nvptx");
+    let passes = if gpu { GPU_PASSES.to_string() } else { passes() };
     module.run_passes(&passes, machine, PassBuilderOptions::create()).map_err(|e| Error(format!("compiler bug: {}", e.to_string_lossy())))
 }
 

@@ -63,6 +63,8 @@ pub const CODES: &[(&str, &str)] = &[
     ("R0133", "what a stand-alone executable carries is damaged"),
     ("R0134", "a stand-alone executable does not carry the file"),
     ("R0135", "a stand-alone executable cannot be made"),
+    ("R0136", "this optc was built without LLVM"),
+    ("R0137", "a back end that cannot do what is asked"),
 ];
 
 impl TrainError {

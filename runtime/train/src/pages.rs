@@ -200,6 +200,20 @@ const PAGES: &[(&str, &str)] = &[
         "`optc build --train` copies the running optc and appends what the run needs. The copy would replace a file that it is made from, or optc\n\
          cannot read its own file. Name another file with `-o`.",
     ),
+    (
+        "R0136",
+        "The back end `llvm`, LLVM's stages and what is emitted through it are in builds with the feature `llvm`; this optc is another one. Build it\n\
+         where LLVM 22 is installed (docs/backends.md says how on a fresh machine):\n\n\
+         \x20   LLVM_SYS_221_PREFIX=/usr/lib/llvm-22 cargo build --release --features llvm\n\n\
+         Everything else works without it: Cranelift, the default, makes code of every kernel, and compiles faster.",
+    ),
+    (
+        "R0137",
+        "`--backend`, or the environment variable OPTC_BACKEND, names who makes machine code of kernels: `cranelift` (the default, fast to compile),\n\
+         `llvm` (fast code), `simt` (GPU kernels, emulated) or `interpreter` (no machine code of kernels at all: their meaning, step by step).\n\
+         Not each of them can do everything: only Cranelift and LLVM have machine code to show (`optc explain --stage asm`), and LLVM makes code\n\
+         for the processor that optc runs on.",
+    ),
 ];
 
 #[cfg(test)]

@@ -10,6 +10,9 @@ use optc_ir::kernel_interp::run_kernel_on;
 use std::any::Any;
 use std::sync::Arc;
 
+/// Random kernels of one test; LLVM takes its time.
+pub const COUNT: u64 = if cfg!(feature = "llvm") { 80 } else { 250 };
+
 /// A plan whose inputs are the tensors and whose code is given.
 pub fn plan_over(tensors: &[Tensor], code: Vec<Instr>) -> Plan {
     Plan {
@@ -47,9 +50,27 @@ fn compiled(kernels: &[Kernel], plan: &Arc<Plan>, config: &Config) -> (PlanFn, A
 
 #[cfg(feature = "llvm")]
 fn compiled(kernels: &[Kernel], plan: &Arc<Plan>, config: &Config) -> (PlanFn, Arc<dyn Any + Send + Sync>) {
-    let made = optc_llvm::compile(kernels, plan, &optc_llvm::Config::default()).expect("LLVM compiles");
+    // The same kernels are run with several numbers of threads.
+    static CACHE: std::sync::LazyLock<Arc<Kept>> = std::sync::LazyLock::new(Arc::default);
+    let llvm = optc_llvm::Config { cache: Some(CACHE.clone()), ..Default::default() };
+    let made = optc_llvm::compile(kernels, plan, &llvm).expect("LLVM compiles");
     let code = optc_cranelift::compile_around(&made.kernels, plan, config).expect("compiles");
     (code.entry, Arc::new((code, made)))
+}
+
+/// A cache in memory.
+#[cfg(feature = "llvm")]
+#[derive(Debug, Default)]
+pub struct Kept(pub std::sync::Mutex<std::collections::HashMap<[u8; 32], Vec<u8>>>);
+
+#[cfg(feature = "llvm")]
+impl optc_llvm::Cache for Kept {
+    fn get(&self, key: &[u8; 32]) -> Option<Vec<u8>> {
+        self.0.lock().expect("no panic").get(key).cloned()
+    }
+    fn put(&self, key: &[u8; 32], object: &[u8]) {
+        self.0.lock().expect("no panic").insert(*key, object.to_vec());
+    }
 }
 
 /// The extent of the kernel's parallel loop, 1 if there is none.

@@ -13,9 +13,11 @@ mod stablehlo;
 mod stages;
 mod torch;
 
+use crate::backend::Llvm;
 use crate::messages::Messages;
 use crate::session::Failed;
 use crate::synthetic::Stored;
+use optc_train::TrainError;
 use rule::Built;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -41,6 +43,10 @@ pub enum Emit {
     Clif,
     /// Machine code, as text.
     Asm,
+    /// LLVM's intermediate code of the kernels after its passes, for this machine, as text (builds with the feature `llvm`).
+    Llvm,
+    /// The same as LLVM bitcode.
+    Bc,
 }
 
 /// What is to be built.
@@ -107,6 +113,18 @@ pub fn build(request: &Request<'_>, messages: &Messages) -> Result<Vec<PathBuf>,
                 let unknown =
                     |what: String| messages.error("R0130", &format!("`{}` has no form in StableHLO: {what}", request.optimizer), None);
                 write(format!("{name}.mlir"), text.map_err(unknown).map_err(|()| Failed)?.as_bytes())?
+            }
+            Emit::Llvm | Emit::Bc => {
+                let (form, ending) = if *emit == Emit::Llvm { (Llvm::Text, "ll") } else { (Llvm::Bitcode, "bc") };
+                let made = if request.target.is_some_and(|t| !t.starts_with(std::env::consts::ARCH)) {
+                    Err(TrainError::new("R0137", "LLVM makes code for this computer's processor")
+                        .help("`--emit obj` has code for every target"))
+                } else {
+                    let parts: Vec<_> = built.parts.iter().map(|p| (&*p.name, &*p.kernels, &p.plan)).collect();
+                    crate::backend::llvm(&parts, form)
+                };
+                let made = made.map_err(|why| messages.trouble(&why)).map_err(|()| Failed)?;
+                write(format!("{name}.{ending}"), &made)?
             }
             Emit::Clif => write(format!("{name}.clif"), text(&built, optc_cranelift::clif).as_bytes())?,
             Emit::Asm => write(format!("{name}.asm"), text(&built, optc_cranelift::asm).as_bytes())?,

@@ -12,7 +12,7 @@ use optc_elab::TrainProgram;
 use optc_elab::program::SlotKind;
 use optc_elab::script::{self, LoweredCall};
 use optc_front::ItemRef;
-use optc_train::{Cell, Table};
+use optc_train::{Cell, Table, TrainError};
 use std::path::Path;
 
 /// What is asked.
@@ -147,9 +147,13 @@ fn stage(session: &Session, name: Option<&str>, stage: Stage, messages: &Message
             }
         }
         _ => {
+            let none = |why: TrainError| {
+                messages.trouble(&why);
+                Failed
+            };
             if let Some(item) = name.and_then(|n| session.function(n)) {
                 let call = lower_call(session, item, 1, messages)?;
-                say(stages::compiled(&call.graph, &CompileOptions::default(), stage).trim_end());
+                say(stages::compiled(&call.graph, &CompileOptions::default(), stage).map_err(none)?.trim_end());
                 return Ok(());
             }
             let items = trains(session, name, messages)?;
@@ -157,7 +161,7 @@ fn stage(session: &Session, name: Option<&str>, stage: Stage, messages: &Message
                 if items.len() > 1 {
                     say(&format!("# train {}", session.name(item)));
                 }
-                say(stages::step(&lower(session, item, 1, messages)?, stage).trim_end());
+                say(stages::step(&lower(session, item, 1, messages)?, stage).map_err(none)?.trim_end());
             }
         }
     }
