@@ -17,3 +17,11 @@ mod llvm {
     }
     optc_tests::every_case!(run);
 }
+
+#[cfg(feature = "llvm")]
+mod simt {
+    fn run(name: &'static str) {
+        super::run_case(name, super::Backend::Simt);
+    }
+    optc_tests::every_case!(run);
+}

@@ -1,4 +1,5 @@
 //! Random kernels of exact operations: compiled code agrees with the reference interpreter bit for bit, for 1, 2 and 3 threads.
+#![allow(unexpected_cfgs)]
 
 mod common;
 

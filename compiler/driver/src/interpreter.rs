@@ -57,9 +57,10 @@ pub fn compile(kernels: &[Kernel], plan: &Plan, config: &optc_cranelift::Config)
         let most = |k: usize| calls.iter().map(|c| bytes_from(&plan, &c.buffers[k])).max().unwrap_or(0);
         lengths.push((0..calls.first().map_or(0, |c| c.buffers.len())).map(most).collect());
     });
-    let mut places: Vec<Box<Place>> = Vec::new();
+    let mut places: Vec<Place> = Vec::new();
     number(&mut plan.code, &mut lengths.into_iter(), &verified, &mut places);
-    let bound = optc_cranelift::bind(run, places.iter().map(|p| &**p as *const Place as usize)).map_err(|e| e.to_string())?;
+    // From here on the places stay where they are.
+    let bound = optc_cranelift::bind(run, places.iter().map(|p| std::ptr::from_ref(p) as usize)).map_err(|e| e.to_string())?;
     let code = optc_cranelift::compile_around(&bound.kernels, &Arc::new(plan), config).map_err(|e| e.to_string())?;
     Ok(Code { entry: code.entry, keep: Arc::new((code, bound, places)) })
 }
@@ -69,12 +70,12 @@ fn number(
     code: &mut [Instr],
     lengths: &mut impl Iterator<Item = Vec<usize>>,
     kernels: &[Arc<(Kernel, KernelInfo)>],
-    places: &mut Vec<Box<Place>>,
+    places: &mut Vec<Place>,
 ) {
     for instr in code {
         match instr {
             Instr::Kernel { kernel, .. } => {
-                places.push(Box::new(Place { kernel: kernels[*kernel].clone(), bytes: lengths.next().unwrap_or_default() }));
+                places.push(Place { kernel: kernels[*kernel].clone(), bytes: lengths.next().unwrap_or_default() });
                 *kernel = places.len() - 1;
             }
             Instr::Loop { body, .. } => number(body, lengths, kernels, places),

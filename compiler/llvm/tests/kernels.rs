@@ -1,5 +1,6 @@
 //! The kernel tests of `optc-cranelift`, compiled by this crate.
 #![cfg(feature = "llvm")]
+#![allow(clippy::duplicate_mod, reason = "each file has the helpers, there as here")]
 
 #[path = "../../cranelift/tests/functions.rs"]
 mod functions;
