@@ -3,7 +3,7 @@
 
     bench/peers/setup.sh VENV [torch]        once: the peers' Python environment
     cargo build --release
-    VENV/bin/python bench/compare.py [--torch] [--threads 1] [--rounds 3] [--only train,compile,optimizers,loops,memory,start] [--models digits,gpt] [--markdown]
+    VENV/bin/python bench/compare.py [--torch] [--llvm] [--threads 1] [--rounds 3] [--only train,compile,optimizers,loops,memory,start] [--models digits,gpt] [--markdown]
 
 In every row the contenders take turns, A B C A B C, as often as `--rounds` says, so that drift of the machine hits all of them alike; a figure is the median of its turns. Peers are prepared
 once per row and stay alive between their turns, optc starts anew each time. All are pinned to as many cores as `--threads` says. What is measured:
@@ -55,6 +55,7 @@ def arguments():
     p.add_argument("--only", default=",".join(SECTIONS), help="sections to run")
     p.add_argument("--models", default=",".join(MODELS))
     p.add_argument("--rules", default=",".join(OPTIMIZERS), help="optimizers to time alone")
+    p.add_argument("--llvm", action="store_true", help="optc's back end LLVM too, and its time to the first step with kernels kept on disk; an optc built with `--features llvm`")
     p.add_argument("--torch", action="store_true", help="PyTorch too, eager and compiled")
     p.add_argument("--markdown", action="store_true", help="print the tables as the documents hold them")
     p.add_argument("--json", help="also write all values to this file")
@@ -75,6 +76,11 @@ def said(text):
     print(f"{time.strftime('%H:%M:%S')} load {os.getloadavg()[0]:.2f}  {text}", file=sys.stderr, flush=True)
 
 
+def backends(args):
+    """The names under which optc runs, and its back ends."""
+    return {"optc": "cranelift"} | ({"optc, LLVM": "llvm"} if args.llvm else {})
+
+
 def train(machine, args, scores):
     for model in args.models.split(","):
         said(f"train {model}")
@@ -83,8 +89,9 @@ def train(machine, args, scores):
         torch = {"torch eager": f"torch-eager/{model}", "torch compiled": f"torch-compile/{model}"} if args.torch else {}
         with Live(machine, "train_jax.py", [*jax.values()]) as with_jax, Live(machine, "train_torch.py", [*torch.values()]) as with_torch:
             for _ in range(args.rounds):
-                report = machine.optc(spec(model), "--seconds", str(args.seconds))
-                scores.add("train", model, "optc", report["trains"][0]["steps_per_second"]["median"] if report else None)
+                for contender, backend in backends(args).items():
+                    report = machine.optc(spec(model), "--seconds", str(args.seconds), backend=backend)
+                    scores.add("train", model, contender, report["trains"][0]["steps_per_second"]["median"] if report else None)
                 for live, cases in ((with_jax, jax), (with_torch, torch)):
                     for contender, case in cases.items():
                         seconds = live.turn(case, args.seconds)
@@ -95,8 +102,13 @@ def compile_time(machine, args, scores):
     for model in args.models.split(","):
         said(f"compile {model}")
         for _ in range(args.rounds):
-            report = machine.optc(spec(model), "--seconds", "0")
-            scores.add("compile", model, "optc", report["trains"][0]["ms"]["to_first_step"] if report else None)
+            for contender, backend in backends(args).items():
+                report = machine.optc(spec(model), "--seconds", "0", backend=backend)
+                scores.add("compile", model, contender, report["trains"][0]["ms"]["to_first_step"] if report else None)
+            if args.llvm:
+                with tempfile.TemporaryDirectory() as kept:
+                    report = [machine.optc(spec(model), "--seconds", "0", backend="llvm", cache=kept) for _ in range(2)][1]
+                    scores.add("compile", model, "optc, LLVM, kernels kept", report["trains"][0]["ms"]["to_first_step"] if report else None)
             for contender, script in [("jax.jit", "compile_jax.py")] + ([("torch.compile", "compile_torch.py")] if args.torch else []):
                 done = machine.python(script, model)
                 scores.add("compile", model, contender, done and done.rows()[0]["first_ms"])
@@ -120,8 +132,9 @@ def optimizer_row(machine, args, scores, rule, layout, tensors, loop):
     torch = {f"torch {k}": f"torch/{rule}-{k}/{layout}" for k in kinds if k != "compiled" or layout == "one"} if args.torch else {}
     with Live(machine, "opt_jax.py", [f"jax/{row}"]) as with_jax, Live(machine, "opt_torch.py", [*torch.values()]) as with_torch:
         for _ in range(args.rounds):
-            report = machine.optc(os.path.join(SPECS, "optimizers.opt"), "--optimizer", OPTIMIZERS[rule], "--size", str(PARAMETERS), "--tensors", str(tensors), "--seconds", str(args.seconds))
-            scores.add("optimizers", row, "optc", report["ms"]["median"] if report else None)
+            for contender, backend in backends(args).items():
+                report = machine.optc(os.path.join(SPECS, "optimizers.opt"), "--optimizer", OPTIMIZERS[rule], "--size", str(PARAMETERS), "--tensors", str(tensors), "--seconds", str(args.seconds), backend=backend)
+                scores.add("optimizers", row, contender, report["ms"]["median"] if report else None)
             if layout == "one":
                 done = machine.run([loop, str(PARAMETERS), rule])
                 scores.add("optimizers", row, "C loop", done and done.rows()[0]["ms"])

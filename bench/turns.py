@@ -54,9 +54,10 @@ class Machine:
     def python(self, script, *args):
         return self.run([sys.executable, os.path.join(PEERS, script), *args])
 
-    def optc(self, *args):
-        """The report of `optc bench`; empty where it fails."""
-        done = self.run([OPTC, "bench", *args, "--json", "--threads", str(self.threads)])
+    def optc(self, *args, backend="cranelift", cache="off"):
+        """The report of `optc bench`, of a back end and with a folder of compiled kernels; empty where it fails."""
+        self.env["OPTC_CACHE"] = cache
+        done = self.run([OPTC, "bench", *args, "--json", "--threads", str(self.threads), "--backend", backend])
         return json.loads(done.text) if done else {}
 
 
