@@ -266,7 +266,7 @@ fn random_kernels_of_words_agree_with_the_interpreter() {
 #[test]
 fn ptx_of_random_kernels_assembles() {
     let kernels: Vec<Kernel> = (0..60).flat_map(|seed| [make(seed, false).0, make(seed, true).0]).collect();
-    let ptx = optc_llvm::ptx(&kernels, &optc_abi::plan::Plan::default(), "sm_80").expect("LLVM makes PTX");
+    let ptx = optc_llvm::ptx(&[("random", &kernels, &optc_abi::plan::Plan::default())], "sm_80").expect("LLVM makes PTX");
     assert_eq!(ptx.launches.len(), kernels.len());
     common::assemble(&ptx.text, "sm_80");
 }

@@ -138,28 +138,35 @@ pub fn assembly(backend: Backend, kernels: &[Kernel], plan: &Plan) -> Result<Str
 
 /// A form of kernels that LLVM writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Llvm {
+pub enum Llvm<'a> {
     /// Its intermediate form after the passes, as text.
     Text,
     /// The same as bitcode.
     Bitcode,
     /// Machine code as text.
     Assembly,
+    /// Code for an NVIDIA GPU as text.
+    Ptx {
+        /// Which, by LLVM's name (`sm_80`).
+        gpu: &'a str,
+    },
 }
 
 /// Kernels of several plans, each with a name, as one module of LLVM: kernel `n` of `name` is the function `name_n`.
 ///
 /// # Errors
 /// A build without LLVM; a machine that it has no back end for.
-pub fn llvm(parts: &[(&str, &[Kernel], &Plan)], form: Llvm) -> Result<Vec<u8>, TrainError> {
+pub fn llvm(parts: &[(&str, &[Kernel], &Plan)], form: Llvm<'_>) -> Result<Vec<u8>, TrainError> {
     #[cfg(feature = "llvm")]
     {
+        let trouble = |e: optc_llvm::Error| TrainError::new("R0137", e.to_string());
         let form = match form {
             Llvm::Text => optc_llvm::Form::Ir,
             Llvm::Bitcode => optc_llvm::Form::Bitcode,
             Llvm::Assembly => optc_llvm::Form::Asm,
+            Llvm::Ptx { gpu } => return optc_llvm::ptx(parts, gpu).map(|p| p.text.into_bytes()).map_err(trouble),
         };
-        optc_llvm::module(parts, &optc_llvm::Config::default(), form).map_err(|e| TrainError::new("R0137", e.to_string()))
+        optc_llvm::module(parts, &optc_llvm::Config::default(), form).map_err(trouble)
     }
     #[cfg(not(feature = "llvm"))]
     {

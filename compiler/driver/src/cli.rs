@@ -147,6 +147,9 @@ pub enum Command {
         /// List the parameters of the spec's trains with their paths and shapes.
         #[arg(long)]
         params: bool,
+        /// The GPU that PTX is for.
+        #[arg(long, value_name = "NAME", default_value = "sm_80")]
+        gpu: String,
         /// Override settings, as in `run`.
         #[arg(long = "set", value_name = "NAME=VALUE")]
         set: Vec<String>,
@@ -257,6 +260,9 @@ pub enum Command {
         /// The machine it is for, as a triple (`aarch64-unknown-linux-gnu`); this one's kind if absent.
         #[arg(long, value_name = "TRIPLE")]
         target: Option<String>,
+        /// The GPU that PTX is for.
+        #[arg(long, value_name = "NAME", default_value = "sm_80")]
+        gpu: String,
         /// What an executable runs.
         #[command(flatten)]
         run: StandaloneOptions,
@@ -329,4 +335,6 @@ pub enum Stage {
     Llvm,
     /// Machine code, of the back end that `--backend` names.
     Asm,
+    /// Code for an NVIDIA GPU, in builds with the feature `llvm`.
+    Ptx,
 }

@@ -32,19 +32,19 @@ pub fn plan_step(program: &TrainProgram) -> Stages {
     pipeline::plan(program.step.graph.clone(), &step_options(program), &mut Timings::default())
 }
 
-/// A stage from the graph on of the step of a train.
+/// A stage from the graph on of the step of a train; `gpu` is what PTX is for.
 ///
 /// # Errors
 /// A stage that this build or the chosen back end has not.
-pub fn step(program: &TrainProgram, stage: Stage) -> Result<String, TrainError> {
-    compiled(&program.step.graph, &step_options(program), stage)
+pub fn step(program: &TrainProgram, stage: Stage, gpu: &str) -> Result<String, TrainError> {
+    compiled(&program.step.graph, &step_options(program), stage, gpu)
 }
 
 /// A stage from the graph on.
 ///
 /// # Errors
 /// As [`step`].
-pub fn compiled(graph: &Graph, options: &CompileOptions, stage: Stage) -> Result<String, TrainError> {
+pub fn compiled(graph: &Graph, options: &CompileOptions, stage: Stage, gpu: &str) -> Result<String, TrainError> {
     if stage == Stage::Graph {
         return Ok(optc_ir::text::print(graph));
     }
@@ -58,8 +58,9 @@ pub fn compiled(graph: &Graph, options: &CompileOptions, stage: Stage) -> Result
     let kernels: Vec<Kernel> = planned.kernels.iter().map(|k| k.kernel.clone()).collect();
     match stage {
         Stage::Clif => Ok(optc_cranelift::clif(&kernels, &planned.plan)),
-        Stage::Llvm => {
-            let text = backend::llvm(&[("kernel", &kernels, &planned.plan)], backend::Llvm::Text)?;
+        Stage::Llvm | Stage::Ptx => {
+            let form = if stage == Stage::Llvm { backend::Llvm::Text } else { backend::Llvm::Ptx { gpu } };
+            let text = backend::llvm(&[("kernel", &kernels, &planned.plan)], form)?;
             Ok(String::from_utf8_lossy(&text).into_owned())
         }
         Stage::Asm => backend::assembly(backend::chosen(), &kernels, &planned.plan),

@@ -200,33 +200,43 @@ fn make<'k>(
 /// PTX of kernels, and how each is launched.
 #[derive(Clone, Debug)]
 pub struct Ptx {
-    /// The module.
+    /// The module; launches stand in comments before it.
     pub text: String,
-    /// The launch of each kernel; they are named `optc_kernel_0`, ….
-    pub launches: Vec<Launch>,
+    /// Name and launch of each kernel.
+    pub launches: Vec<(String, Launch)>,
 }
 
-/// The kernels for an NVIDIA GPU, by LLVM's name for it (`sm_80`).
+/// The kernels of some plans for an NVIDIA GPU, by LLVM's name for it (`sm_80`); kernel `n` of the part `name` is the entry `name_n`.
+///
+/// Parameters of an entry are the addresses of its buffers, its sizes, the range of units (from, up to) and the address of a [`optc_abi::plan::Status`].
 ///
 /// # Errors
 /// If LLVM does not know the GPU.
-pub fn ptx(kernels: &[Kernel], plan: &Plan, gpu: &str) -> Result<Ptx, Error> {
+pub fn ptx(parts: &[(&str, &[Kernel], &Plan)], gpu: &str) -> Result<Ptx, Error> {
     let (triple, machine) = unit::nvptx(gpu)?;
-    let facts = facts(kernels, plan, true);
     let context = Context::create();
     let module = unit::module(&context, "kernels", &triple, &machine);
-    // SAFETY: context and module outlive the builder, which ends with this block.
+    // SAFETY: context and module outlive the builder, which ends with the loop below.
     let ins = unsafe { Ins::new(context.raw(), module.as_mut_ptr()) };
     let mut e = Emit { i: ins, machine: Machine::Nvptx };
     let mut launches = Vec::new();
-    for (n, kernel) in kernels.iter().enumerate() {
-        let (next, launch) = gpu::ptx(e, n, kernel, &facts[n]);
-        e = next;
-        launches.push(launch);
+    for &(part, kernels, plan) in parts {
+        let facts = facts(kernels, plan, true);
+        for (n, kernel) in kernels.iter().enumerate() {
+            let name = format!("{part}_{n}");
+            let (next, launch) = gpu::ptx(e, &name, kernel, &facts[n]);
+            e = next;
+            launches.push((name, launch));
+        }
     }
     drop(e);
     unit::optimize(&module, &machine)?;
-    let text = String::from_utf8_lossy(unit::machine_code(&module, &machine, true)?.as_slice()).into_owned();
+    let mut text = String::new();
+    for (name, launch) in &launches {
+        let Launch { threads, units, .. } = launch;
+        text.push_str(&format!("// {name}: blocks of {threads} threads, {units} units at a time; any number of blocks\n"));
+    }
+    text.push_str(&String::from_utf8_lossy(unit::machine_code(&module, &machine, true)?.as_slice()));
     Ok(Ptx { text, launches })
 }
 

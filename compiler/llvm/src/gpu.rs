@@ -44,17 +44,17 @@ fn threads(e: Emit, kernel: &Kernel, facts: &Facts, space: u32, function: V, sha
     body.e
 }
 
-/// Adds kernel `n` as a PTX kernel; gives its launch.
-pub(crate) fn ptx(mut e: Emit, n: usize, kernel: &Kernel, facts: &Facts) -> (Emit, Launch) {
+/// Adds a kernel as an entry of PTX; gives its launch.
+pub(crate) fn ptx(mut e: Emit, name: &str, kernel: &Kernel, facts: &Facts) -> (Emit, Launch) {
     let (pointer, long) = (e.i.pointer(GLOBAL), e.i.int_type(64));
     let launch = shape(kernel).launch;
-    let shared = (launch.shared > 0).then(|| e.i.memory(&format!("{}.shared", symbol(n)), launch.shared, SHARED, 16));
+    let shared = (launch.shared > 0).then(|| e.i.memory(&format!("{name}_shared"), launch.shared, SHARED, 16));
     let mut parameters = vec![pointer; kernel.buffers.len()];
     parameters.extend(vec![long; kernel.sizes + 2]);
     parameters.push(pointer);
     let ty = e.i.function_type(e.i.void(), &parameters);
     let attributes = [("nvvm.maxntid".to_string(), launch.threads.to_string())];
-    let function = e.i.begin(&symbol(n), ty, LLVMLinkage::LLVMExternalLinkage, &attributes);
+    let function = e.i.begin(name, ty, LLVMLinkage::LLVMExternalLinkage, &attributes);
     e.i.convention(function, PTX_KERNEL);
     (threads(e, kernel, facts, GLOBAL, function, shared), launch)
 }

@@ -14,15 +14,13 @@ pub(crate) enum Machine {
     Emulated {
         /// As above.
         fma: bool,
-        /// Threads wait for each other where they must; without it the emulator has something to find.
-        barriers: bool,
     },
 }
 
 impl Machine {
     pub(crate) fn fma(self) -> bool {
         match self {
-            Machine::Host { fma } | Machine::Emulated { fma, .. } => fma,
+            Machine::Host { fma } | Machine::Emulated { fma } => fma,
             Machine::Nvptx => true,
         }
     }

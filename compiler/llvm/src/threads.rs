@@ -10,10 +10,6 @@ impl Emit {
         matches!(self.machine, Machine::Emulated { .. })
     }
 
-    fn waits(&self) -> bool {
-        !matches!(self.machine, Machine::Emulated { barriers: false, .. })
-    }
-
     /// A function of the emulator.
     fn ask(&self, name: &str, result: crate::ins::T, arguments: &[V]) -> V {
         let types: Vec<_> = arguments.iter().map(|&x| self.i.type_of(x)).collect();
@@ -39,9 +35,6 @@ impl Emit {
     /// All threads of the block wait for each other.
     pub(crate) fn block_barrier(&self) {
         if self.emulated() {
-            if !self.waits() {
-                return;
-            }
             self.ask("optc_simt_barrier", self.i.void(), &[]);
         } else {
             self.i.intrinsic("llvm.nvvm.barrier.cta.sync.aligned.all", &[], &[self.i.i32(0)]);
@@ -51,9 +44,6 @@ impl Emit {
     /// All threads of the warp wait for each other.
     pub(crate) fn warp_sync(&self) {
         if self.emulated() {
-            if !self.waits() {
-                return;
-            }
             self.ask("optc_simt_warp_sync", self.i.void(), &[]);
         } else {
             self.i.intrinsic("llvm.nvvm.bar.warp.sync", &[], &[self.i.i32(-1)]);

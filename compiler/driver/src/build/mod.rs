@@ -47,6 +47,10 @@ pub enum Emit {
     Llvm,
     /// The same as LLVM bitcode.
     Bc,
+    /// The kernels for an NVIDIA GPU (`--gpu`), as text (builds with the feature `llvm`).
+    Ptx,
+    /// The same as a binary (needs NVIDIA's assembler, `ptxas`).
+    Cubin,
 }
 
 /// What is to be built.
@@ -62,6 +66,8 @@ pub struct Request<'a> {
     pub stored: &'a [Stored],
     /// A target triple; this machine's if absent.
     pub target: Option<&'a str>,
+    /// The GPU of PTX.
+    pub gpu: &'a str,
     /// What is written.
     pub emit: &'a [Emit],
     /// Where to.
@@ -126,6 +132,13 @@ pub fn build(request: &Request<'_>, messages: &Messages) -> Result<Vec<PathBuf>,
                 let made = made.map_err(|why| messages.trouble(&why)).map_err(|()| Failed)?;
                 write(format!("{name}.{ending}"), &made)?
             }
+            Emit::Ptx | Emit::Cubin => {
+                let parts: Vec<_> = built.parts.iter().map(|p| (&*p.name, &*p.kernels, &p.plan)).collect();
+                let made = crate::backend::llvm(&parts, Llvm::Ptx { gpu: request.gpu });
+                let made = made.and_then(|ptx| if *emit == Emit::Ptx { Ok(ptx) } else { assembled(&ptx, request.gpu) });
+                let made = made.map_err(|why| messages.trouble(&why)).map_err(|()| Failed)?;
+                write(format!("{name}.{}", if *emit == Emit::Ptx { "ptx" } else { "cubin" }), &made)?
+            }
             Emit::Clif => write(format!("{name}.clif"), text(&built, optc_cranelift::clif).as_bytes())?,
             Emit::Asm => write(format!("{name}.asm"), text(&built, optc_cranelift::asm).as_bytes())?,
         };
@@ -169,6 +182,26 @@ fn link(request: &Request<'_>, object: &Path, library: &Path) -> Result<(), Stri
         Ok(output) => Err(format!("`{cc}` could not link: {}", String::from_utf8_lossy(&output.stderr).trim())),
         Err(e) => Err(format!("cannot run the linker `{cc}`: {e}")),
     }
+}
+
+/// What NVIDIA's assembler makes of PTX: the one that the environment variable `OPTC_PTXAS` names, or `ptxas` of the path.
+fn assembled(ptx: &[u8], gpu: &str) -> Result<Vec<u8>, TrainError> {
+    let trouble = |what: String| {
+        TrainError::new("R0132", what).help("`pip install nvidia-cuda-nvcc`, then OPTC_PTXAS=.../bin/ptxas; `--emit ptx` needs none")
+    };
+    let program = std::env::var("OPTC_PTXAS").unwrap_or_else(|_| "ptxas".to_string());
+    let folder = std::env::temp_dir().join(format!("optc-ptx-{}", std::process::id()));
+    let (input, output) = (folder.join("kernels.ptx"), folder.join("kernels.cubin"));
+    let made = std::fs::create_dir_all(&folder)
+        .and_then(|()| std::fs::write(&input, ptx))
+        .and_then(|()| Command::new(&program).args(["--gpu-name", gpu, "--output-file"]).arg(&output).arg(&input).output());
+    let result = match made {
+        Ok(done) if done.status.success() => std::fs::read(&output).map_err(|e| trouble(format!("cannot read what `{program}` made: {e}"))),
+        Ok(done) => Err(trouble(format!("`{program}` refuses the code: {}", String::from_utf8_lossy(&done.stderr).trim()))),
+        Err(e) => Err(trouble(format!("cannot run NVIDIA's assembler `{program}`: {e}"))),
+    };
+    let _ = std::fs::remove_dir_all(&folder);
+    result
 }
 
 /// The code of each function of each element type, as text.

@@ -22,6 +22,8 @@ pub struct Options<'a> {
     pub dtypes: &'a [Stored],
     /// Target triple.
     pub target: Option<&'a str>,
+    /// The GPU of PTX.
+    pub gpu: &'a str,
     /// Where to.
     pub output: &'a Path,
 }
@@ -39,6 +41,7 @@ pub fn build(options: &Options<'_>, messages: &Messages) -> Result<(), Failed> {
         name: options.name,
         stored: &stored,
         target: options.target,
+        gpu: options.gpu,
         emit: options.emit,
         folder: options.output,
     };

@@ -27,6 +27,8 @@ pub struct Request<'a> {
     pub optimizer: &'a Option<String>,
     /// Whether parameters are listed.
     pub params: bool,
+    /// The GPU of PTX.
+    pub gpu: &'a str,
     /// Overrides.
     pub set: &'a [String],
 }
@@ -50,7 +52,7 @@ pub fn explain(request: &Request<'_>, messages: &Messages) -> Result<(), Failed>
     if request.params {
         return parameters(&session, request.name.as_deref(), messages);
     }
-    stage(&session, request.name.as_deref(), request.stage.unwrap_or(Stage::Types), messages)
+    stage(&session, request, messages)
 }
 
 /// `E0123`, `r0101`
@@ -119,7 +121,8 @@ pub(crate) fn lower_call(session: &Session, item: ItemRef, threads: usize, messa
     })
 }
 
-fn stage(session: &Session, name: Option<&str>, stage: Stage, messages: &Messages) -> Result<(), Failed> {
+fn stage(session: &Session, request: &Request<'_>, messages: &Messages) -> Result<(), Failed> {
+    let (name, stage) = (request.name.as_deref(), request.stage.unwrap_or(Stage::Types));
     match stage {
         Stage::Ast => {
             let all: Vec<ItemRef> = session.items().filter(|(_, i)| i.name().is_some()).map(|(r, _)| r).collect();
@@ -153,7 +156,7 @@ fn stage(session: &Session, name: Option<&str>, stage: Stage, messages: &Message
             };
             if let Some(item) = name.and_then(|n| session.function(n)) {
                 let call = lower_call(session, item, 1, messages)?;
-                say(stages::compiled(&call.graph, &CompileOptions::default(), stage).map_err(none)?.trim_end());
+                say(stages::compiled(&call.graph, &CompileOptions::default(), stage, request.gpu).map_err(none)?.trim_end());
                 return Ok(());
             }
             let items = trains(session, name, messages)?;
@@ -161,7 +164,7 @@ fn stage(session: &Session, name: Option<&str>, stage: Stage, messages: &Message
                 if items.len() > 1 {
                     say(&format!("# train {}", session.name(item)));
                 }
-                say(stages::step(&lower(session, item, 1, messages)?, stage).map_err(none)?.trim_end());
+                say(stages::step(&lower(session, item, 1, messages)?, stage, request.gpu).map_err(none)?.trim_end());
             }
         }
     }

@@ -30,8 +30,8 @@ pub fn dispatch(cli: &Cli, messages: &Messages) -> Result<(), Failed> {
         Command::Run { file, name, options } => run::run(file, name.as_deref(), options, messages, color),
         Command::Check { paths } => check::check(paths, messages),
         Command::Test { path, name, options } => test::test(path, name.as_deref(), options, messages, color),
-        Command::Explain { subject, name, stage, optimizer, params, set } => {
-            explain::explain(&explain::Request { subject, name, stage: *stage, optimizer, params: *params, set }, messages)
+        Command::Explain { subject, name, stage, optimizer, params, gpu, set } => {
+            explain::explain(&explain::Request { subject, name, stage: *stage, optimizer, params: *params, gpu, set }, messages)
         }
         Command::Plot { file, name, steps, output } => plot::plot(file, name, *steps, output, messages),
         Command::Fmt { paths, check } => fmt::fmt(paths, *check, messages),
@@ -53,13 +53,14 @@ pub fn dispatch(cli: &Cli, messages: &Messages) -> Result<(), Failed> {
                 None => bench::spec(file, name.as_deref(), set, &settings, messages),
             }
         }
-        Command::Build { file, optimizer, emit, name, dtypes, target, run, output } => {
+        Command::Build { file, optimizer, emit, name, dtypes, target, gpu, run, output } => {
             let file = file.as_deref();
             match (optimizer, file) {
                 (Some(optimizer), _) => {
                     let output = output.as_deref().unwrap_or(std::path::Path::new("."));
                     let name = name.as_deref();
-                    build::build(&build::Options { file, optimizer, emit, name, dtypes, target: target.as_deref(), output }, messages)
+                    let target = target.as_deref();
+                    build::build(&build::Options { file, optimizer, emit, name, dtypes, target, gpu, output }, messages)
                 }
                 (None, Some(file)) => build::executable(file, run, output.as_deref(), messages),
                 (None, None) => {
