@@ -73,6 +73,8 @@ class Optimizer:
         _module: int | None = None,
         _part: bool = False,
         _axes: bool = False,
+        _groups: Sequence[int] | None = None,
+        _apart: Sequence[str] = (),
     ):
         taken = [(tuple(s.shape), _arrays.dtype_name(s.dtype)) if hasattr(s, "shape") else (tuple(int(n) for n in s), None) for s in shapes]
 
@@ -93,11 +95,12 @@ class Optimizer:
         self._dtypes = each(dtype, [d or "f32" for _, d in taken])
         self._grad_dtypes = each(grad_dtype, self._dtypes)
         leaves = [
-            {"name": n, "shape": s, "dtype": d, "gradient": g, "outputs_first": bool(outputs_first)}
-            for n, s, d, g in zip(self.names, self.shapes, self._dtypes, self._grad_dtypes)
+            {"name": n, "shape": s, "dtype": d, "gradient": g, "outputs_first": bool(outputs_first), "group": k}
+            for n, s, d, g, k in zip(self.names, self.shapes, self._dtypes, self._grad_dtypes, _groups or [0] * len(taken))
         ]
         made = _lib.request(
-            do="optimizer", rule=rule, file=file and str(file), module=_module, leaves=leaves, total_steps=total_steps, examples=examples, part=_part, axes=_axes
+            do="optimizer", rule=rule, file=file and str(file), module=_module, leaves=leaves, total_steps=total_steps, examples=examples, part=_part, axes=_axes,
+            apart=list(_apart),
         )
         self._handle = _lib.Handle(made["step"])
         self._states = [(s["leaf"], s["name"], s["dtype"], tuple(s["shape"])) for s in made["states"]]

@@ -51,6 +51,21 @@ def _said(name: str, file: str | None) -> tuple[str, list[str]]:
     return doc, re.findall(r"(?:^|,)\s*(?:const\s+)?([a-z]\w*)\s*:", head, re.IGNORECASE)
 
 
+def base(full: str) -> str:
+    """The whole name of a hyperparameter without the number that values for some leaves have (``0.adamw.lr.1``)."""
+    return re.sub(r"\.\d+$", "", full)
+
+
+def of_group(name: str, full: str, written: float, known: dict[str, tuple[str, float]]) -> tuple[str, int | None]:
+    """What groups call a hyperparameter, and the group whose own it is (``0.adamw.lr@1``)."""
+    found = re.search(r"@(\d+)", full)
+    if found is None:
+        return known.get(full, (name, written))[0], None
+    whole = base(full.replace(found.group(), ""))
+    same = [(n, value) for other, (n, value) in known.items() if base(other) == whole]
+    return next((n for n, value in same if value == written), same[0][0]), int(found[1])
+
+
 class Rule:
     """A rule as it was asked for."""
 

@@ -13,6 +13,7 @@ import torch
 
 from . import _arrays, _lib, _torch_names
 from ._closure import Closure, needed
+from ._errors import SpecError
 from ._optimizer import Optimizer as _Compiled
 from ._optimizer import States
 from ._torch_closure import Asked, as_number
@@ -28,10 +29,10 @@ class _Plan:
 
     __slots__ = ("where", "compiled", "states", "kept", "steps", "hyper", "version")
 
-    def __init__(self, where: list[int] | None, compiled: _Compiled, states: States, kept: list[torch.Tensor], steps: torch.Tensor, known: dict[str, str]):
+    def __init__(self, where: list[int] | None, compiled: _Compiled, states: States, kept: list[torch.Tensor], steps: torch.Tensor, known: dict[str, tuple[str, float]]):
         self.where, self.compiled, self.states, self.kept, self.steps = where, compiled, states, kept, steps
-        # The names of hyperparameters here, and those that groups know them by: other leaves may make these longer.
-        self.hyper = [(n, known.get(full, n)) for n, full in compiled._full.items()]
+        # The names of hyperparameters here, those that groups know them by (other leaves may make these longer), and whose values count, where groups have their own.
+        self.hyper = [(n, *_torch_names.of_group(n, full, compiled.hyperparameters[n], known)) for n, full in compiled._full.items()]
         self.version = steps._version
 
 
@@ -67,7 +68,7 @@ class Optimizer(torch.optim.Optimizer):
     all of them, which schedulers change. ``beta1``, ``beta2``, … are together ``betas``.
 
     The step is compiled for all parameters with a gradient, each group by itself, and all groups together where a rule takes something over all leaves (a norm, a state that all
-    share): then their hyperparameters must be equal. Parameters without a gradient are left out, as in torch; the step is compiled once for each set of parameters that occurs.
+    share). Parameters without a gradient are left out, as in torch; the step is compiled once for each set of parameters that occurs.
 
     ``outputs_first``: the first axis of weights is that of outputs, as in torch's layers, for rules that tell rows from columns. States of a weight's shape have its axes.
     ``total_steps``: for rules that mention it. ``seed``: of what a rule draws. Rules that look at the loss take it from the closure's result or from ``step(loss=…)``; rules that
@@ -115,7 +116,8 @@ class Optimizer(torch.optim.Optimizer):
             raise TypeError(f"{rule.text} has no hyperparameter `{unknown[0]}`; there are {', '.join([*names, *(n for n in rule.parameters if n not in names)]) or 'none'}")
         values = {n: given.get(n, first.hyperparameters[n]) for n in names}
         self._keys = _torch_names.keys(names)
-        self._full = {full: n for n, full in first._full.items()}
+        #: Hyperparameters by their whole names: what groups call them, and the value in the rule.
+        self._full = {full: (n, first.hyperparameters[n]) for n, full in first._full.items()}
         defaults: dict[str, Any] = {}
         if "lr" not in names and any(n.endswith(".lr") for n in names):
             defaults["lr"] = 1.0
@@ -174,7 +176,10 @@ class Optimizer(torch.optim.Optimizer):
         """The step for these parameters, from the store if it was compiled before."""
         dtypes = [p.grad.dtype if p.grad is not None else p.dtype for p, _ in leaves]
         text = self._rule.written(self._written | constants)
-        key = (text, self._first, self._options["examples"], tuple((name, p.shape, p.dtype, d) for (p, name), d in zip(leaves, dtypes)))
+        names = sorted({_torch_names.base(full) for full, (n, _) in self._full.items() if n in self._apart}) if self._apart else []
+        group_of = {id(p): k for k, group in enumerate(self.param_groups) for p in group["params"]} if names else {}
+        groups = [group_of[id(p)] for p, _ in leaves] if names else None
+        key = (text, self._first, self._options["examples"], tuple(names), tuple(groups or ()), tuple((name, p.shape, p.dtype, d) for (p, name), d in zip(leaves, dtypes)))
         known = self._store.get(key)
         if known is None:
             params = [p for p, _ in leaves]
@@ -182,7 +187,14 @@ class Optimizer(torch.optim.Optimizer):
             for p, name in leaves:
                 _check(p, name)
             options = self._options | {"file": self._rule.file, "outputs_first": self._first}
-            known = _Compiled(text, params, names=[n for _, n in leaves], grad_dtype=dtypes, _part=part, _axes=axes, **options)
+            try:
+                known = _Compiled(text, params, names=[n for _, n in leaves], grad_dtype=dtypes, _part=part, _axes=axes, _groups=groups, _apart=names, **options)
+            except SpecError as error:
+                if names and any(d.get("code") == "E0542" for d in error.diagnostics):
+                    differ = ", ".join(f"`{n}`" for n in sorted(self._apart))
+                    self._apart.clear()
+                    raise ValueError(f"parameter groups differ in {differ}, but {self._rule.text} has one value for all parameters that depends on it:\n{error}") from None
+                raise
             self._store[key] = known
             if len(self._store) > _KEPT:
                 self._store.popitem(last=False)
@@ -192,6 +204,8 @@ class Optimizer(torch.optim.Optimizer):
 
     def _forget(self) -> None:
         self._asking = False
+        #: Hyperparameters that groups of one step have differed in.
+        self._apart: set[str] = set()
         self._store: OrderedDict[Any, _Compiled] = OrderedDict()
         self._known: dict[Any, _Known] = {}
         self._sets: dict[Any, set[Any]] = {}
@@ -211,7 +225,8 @@ class Optimizer(torch.optim.Optimizer):
             for n, full in compiled._full.items():
                 # Hyperparameters of parts of the rule that had no parameters before.
                 if full not in self._full:
-                    name = self._full[full] = n if n not in self._keys else full
+                    name = n if n not in self._keys else full
+                    self._full[full] = (name, compiled.hyperparameters[n])
                     self._keys[name] = (name, None)
                     self.defaults[name] = compiled.hyperparameters[n]
             for group in self.param_groups:
@@ -295,7 +310,7 @@ class Optimizer(torch.optim.Optimizer):
             given = [self._gradients(group, inverse) for group in self.param_groups]
             used = [k for k, (_, grads) in enumerate(given) if grads]
             if used:
-                self._same_hyperparameters(used)
+                self._tell_apart(used)
                 self._run(-1, self.param_groups[used[0]], [p for params, _ in given for p in params], [g for _, grads in given for g in grads], loss)
             return
         for number, group in enumerate(self.param_groups):
@@ -317,7 +332,7 @@ class Optimizer(torch.optim.Optimizer):
         used = [k for k, (_, grads) in enumerate(given) if grads]
         if not used:
             return
-        self._same_hyperparameters(used)
+        self._tell_apart(used)
         if len({bool(self.param_groups[k]["maximize"]) for k in used}) > 1:
             raise ValueError(f"parameter groups differ in `maximize`, but {self._rule.text} makes one step for all parameters")
         group = self.param_groups[used[0]]
@@ -368,18 +383,25 @@ class Optimizer(torch.optim.Optimizer):
                 numbers |= {n: factor * x for n, x in numbers.items() if n.endswith(".lr")}
         return numbers
 
-    def _same_hyperparameters(self, used: list[int]) -> None:
+    def _tell_apart(self, used: list[int]) -> None:
+        """Groups that make one step may differ in their hyperparameters: these become inputs for each group. In what a rule knows at compile time they are equal."""
         first = self.param_groups[used[0]]
-        want = self._numbers(first) | self._constants_of(first)
+        want, constants = self._numbers(first), self._constants_of(first)
+        differ = set()
         for k in used[1:]:
-            have = self._numbers(self.param_groups[k]) | self._constants_of(self.param_groups[k])
-            for name in want | have:
-                if have.get(name) != want.get(name):
+            group = self.param_groups[k]
+            differ |= {name for name, x in self._numbers(group).items() if x != want[name]}
+            other = self._constants_of(group)
+            for name in constants | other:
+                if constants.get(name) != other.get(name):
                     raise ValueError(
-                        f"parameter groups {used[0]} and {k} differ in `{name}` ({want.get(name)}, {have.get(name)}), but {self._rule.text} makes one step for all parameters: it takes something "
-                        "over all of them (a norm, or a state that all share). Say in the rule what differs, by name or by number of axes: "
-                        "`clip_by_global_norm(1.0) |> { \"*.bias\": adamw(weight_decay = 0), _: adamw() }`"
+                        f"parameter groups {used[0]} and {k} differ in `{name}` ({constants.get(name)}, {other.get(name)}), which is known at compile time, but {self._rule.text} makes one "
+                        "step for all parameters: it takes something over all of them. Say in the rule what differs: "
+                        "`clip_by_global_norm(1.0) |> { \"*.bias\": sgd(lr = 0.1), _: adamw(lr = 1e-3) }`"
                     )
+        if not differ <= self._apart:
+            self._apart |= differ
+            self._known.clear()
 
     def _run(
         self, number: int, group: dict[str, Any], params: list[Any], grads: list[Any], loss: Any, closure: Closure | None = None, weights: list[Any] | None = None
@@ -391,11 +413,12 @@ class Optimizer(torch.optim.Optimizer):
         if known is None or not known.still(params, self.state, constants, home.get("shared")):
             known = self._known[number] = self._plan(number, home, params, grads, constants)
         numbers = self._numbers(group)
+        of_group = [self._numbers(g) for g in self.param_groups] if number < 0 and self._apart else []
         seed = int(group.get("seed", 0))
         for plan in known.plans:
             own, slopes = (params, grads) if plan.where is None else ([params[k] for k in plan.where], [grads[k] for k in plan.where])
             own = own if weights is None else weights
-            plan.compiled.step(own, slopes, plan.states, loss=loss, seed=seed, closure=closure, **{n: numbers[name] for n, name in plan.hyper if name in numbers})
+            plan.compiled.step(own, slopes, plan.states, loss=loss, seed=seed, closure=closure, **{n: (numbers if g is None else of_group[g])[name] for n, name, g in plan.hyper if name in numbers})
             plan.steps.add_(1.0)
             plan.version = plan.steps._version
 

@@ -28,6 +28,9 @@ pub struct Leaf {
     dtype: String,
     gradient: String,
     outputs_first: bool,
+    /// Whose hyperparameters it has, where some are those of groups.
+    #[serde(default)]
+    group: usize,
 }
 
 /// Where an optimizer is written.
@@ -40,6 +43,9 @@ pub struct Asked {
     total_steps: Option<i64>,
     /// Examples of a batch, for rules that look at the gradient of each.
     examples: Option<usize>,
+    /// Hyperparameters that each group of leaves has by itself.
+    #[serde(default)]
+    apart: Vec<String>,
     /// Whether the leaves are some of those that the rule's groups are of.
     #[serde(default)]
     part: bool,
@@ -107,6 +113,7 @@ pub fn compile(asked: &Asked) -> Result<Value, Fault> {
             weight: Ty::new(weight, leaf.shape.iter().copied()),
             gradient,
             outputs_first: leaf.outputs_first,
+            group: leaf.group,
         });
     }
     if leaves.is_empty() {
@@ -115,7 +122,8 @@ pub fn compile(asked: &Asked) -> Result<Value, Fault> {
     let span = session.program.item(item).name().map_or(Span::default(), |n| n.span);
     let lowered = |leaves: &[AloneLeaf]| {
         let mut host = environment(&session, 1, true);
-        let options = AloneOptions { total_steps: asked.total_steps, whole: !asked.part, examples: asked.examples };
+        let options =
+            AloneOptions { total_steps: asked.total_steps, whole: !asked.part, examples: asked.examples, apart: asked.apart.clone() };
         script::lower_optimizer(&session.program, item, leaves, options, &session.settings, &mut host)
             .map_err(|d| spec_fault(&d, &session.program.sources))
     };

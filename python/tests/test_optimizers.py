@@ -132,6 +132,13 @@ class Optimizers(unittest.TestCase):
                 alone += self.as_in_a_train(rule, known)
         self.assertEqual(alone, len(known))
 
+    def test_one_value_for_all_leaves_takes_no_hyperparameter_of_one(self):
+        shapes = [(3, 4), (4,)]
+        o = optc.optimizer("sam(sgd(lr = 0.1), rho = if ndim(w) < 2 { 0.5 } else { 1.0 })", shapes)
+        self.assertEqual((o.hyperparameters["rho"], o.hyperparameters["rho.1"]), (1.0, 0.5))
+        with self.assertRaisesRegex(optc.SpecError, r"E0542(.|\n)*`shrink` belongs to one leaf"):
+            optc.optimizer("backtracking(shrink = if ndim(w) < 2 { 0.5 } else { 0.6 })", shapes)
+
     def test_steps_changes_and_updates_agree(self):
         o = optc.optimizer("clip_by_global_norm(1.0) |> adamw(lr = 0.1)", SHAPES)
         w, g = random(SHAPES), random(SHAPES, seed=1)

@@ -338,9 +338,48 @@ class Groups(unittest.TestCase):
             train(a, o, steps=5)
             train(b, one, steps=5)
             self.assertEqual(apart(a, b), 0)
-            o.param_groups[1]["weight_decay"] = 0.1
-            with self.assertRaisesRegex(ValueError, "groups 0 and 1 differ in `weight_decay`"):
-                train(a, o, steps=1)
+
+    def test_rules_over_all_leaves_with_groups_that_differ(self):
+        """Clipping over all parameters, and hyperparameters and schedules by groups, beside torch."""
+        x, y = data()
+        a, b = net(), net()
+        theirs = torch.optim.AdamW(self.groups(a), lr=1e-2, weight_decay=0.1)
+        ours = ot.Optimizer(self.groups(b), "clip_by_global_norm(0.05) |> adamw(weight_decay = 0.1)", lr=1e-2)
+        schedules = [torch.optim.lr_scheduler.LambdaLR(o, [lambda k: 0.9**k, lambda k: 1.0]) for o in (theirs, ours)]
+        for _ in range(10):
+            for model, o, schedule in zip((a, b), (theirs, ours), schedules):
+                o.zero_grad()
+                (model(x) - y).square().mean().backward()
+                if o is theirs:
+                    torch.nn.utils.clip_grad_norm_(model.parameters(), 0.05)
+                o.step()
+                schedule.step()
+        self.assertLess(apart(a, b), 1e-5)
+        self.assertGreater(apart(a, net()), 1e-2)
+        # What was one step with equal values goes on with others.
+        ours.param_groups[1]["betas"] = theirs.param_groups[1]["betas"] = (0.5, 0.99)
+        for model, o in ((a, theirs), (b, ours)):
+            o.zero_grad()
+            (model(x) - y).square().mean().backward()
+            if o is theirs:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 0.05)
+            o.step()
+        self.assertLess(apart(a, b), 1e-5)
+
+    def test_groups_that_must_not_differ(self):
+        a = net()
+        o = ot.Optimizer([{"params": g["params"]} for g in self.groups(a)], "prodigy")
+        o.param_groups[1]["lr"] = 0.5
+        before = [p.detach().clone() for p in a.parameters()]
+        with self.assertRaisesRegex(ValueError, r"groups differ in `lr`, but prodigy has one value for all(.|\n)*belongs to one leaf"):
+            train(a, o, steps=1)
+        self.assertTrue(all(torch.equal(p, w) for p, w in zip(a.parameters(), before)))
+        o.param_groups[1]["lr"] = 1.0
+        o.param_groups[1]["weight_decay"] = 0.1
+        train(a, o, steps=3)
+        apart_at_compile_time = ot.Optimizer([{"params": a[0].parameters()}, {"params": a[2].parameters(), "bias_correction": True}], "prodigy", bias_correction=False)
+        with self.assertRaisesRegex(ValueError, "differ in `bias_correction` .False, True., which is known at compile time"):
+            train(a, apart_at_compile_time, steps=1)
 
     def test_leaves_depend_on_each_other_only_where_they_do(self):
         model = net()

@@ -325,9 +325,9 @@ class Closures(unittest.TestCase):
         with self.assertRaisesRegex(RuntimeError, "steps the same optimizer"):
             o.step(stepping)
         o.step(closure_of(a, o))
-        with self.assertRaisesRegex(ValueError, "differ in `rho`"):
-            groups = [{"params": [a[0].weight], "rho": 0.1}, {"params": [a[0].bias]}]
-            o = ot.Optimizer(groups, "sam(sgd(lr = 0.1))")
+        with self.assertRaisesRegex(ValueError, "groups differ in `grow`, but backtracking has one value for all"):
+            groups = [{"params": a[0].parameters(), "grow": 2.0}, {"params": a[2].parameters()}]
+            o = ot.Optimizer(groups, "backtracking")
             o.step(closure_of(a, o))
 
     def test_resumed_to_the_same_bits(self):
@@ -367,6 +367,31 @@ class Closures(unittest.TestCase):
             other.step(closure_of(b, other, torch.float64))
         self.assertTrue(torch.equal(a[0].bias, frozen))
         self.assertLess(apart(a, b), 1e-14)
+
+    def test_groups_that_differ(self):
+        """One norm over all parameters, weight decay and rates by groups."""
+        a, b = net(dtype=torch.float64), net(dtype=torch.float64)
+
+        def groups(model):
+            return [{"params": [model[0].weight, model[2].weight]}, {"params": [model[0].bias, model[2].bias], "weight_decay": 0.0, "lr": 0.03}]
+
+        o = ot.Optimizer(groups(a), "sam(adamw(lr = 0.01, weight_decay = 0.1))")
+        self.assertEqual(o.param_groups[0]["lr"], 0.01)
+        base = torch.optim.AdamW(groups(b), lr=0.01, weight_decay=0.1)
+        for _ in range(6):
+            o.step(closure_of(a, o, torch.float64))
+            params = list(b.parameters())
+            g = gradients(b)
+            norm = torch.sqrt(sum((d**2).sum() for d in g))
+            before = [p.detach().clone() for p in params]
+            moved(b, [0.05 * d / (norm + 1e-12) for d in g])
+            for p, d in zip(params, gradients(b)):
+                p.grad = d
+            with torch.no_grad():
+                for p, w in zip(params, before):
+                    p.copy_(w)
+            base.step()
+        self.assertLess(apart(a, b), 1e-12)
 
     def test_narrow_parameters(self):
         a = net(dtype=torch.bfloat16)

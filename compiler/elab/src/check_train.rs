@@ -195,6 +195,7 @@ impl Evaluator<'_> {
             inputs: Some(scalar(DType::I32)),
             prefix,
             all_leaves,
+            apart: Default::default(),
             loss: None,
         };
         self.run_optimizer(optimizer, inputs).map(|out| out.metrics.into_keys().map(|(_, name)| name).collect())

@@ -144,6 +144,7 @@ impl Evaluator<'_> {
             inputs: None,
             prefix: String::new(),
             all_leaves: true,
+            apart: Default::default(),
             loss: None,
         };
         let out = self.run_optimizer(&optimizer, inputs)?;
@@ -243,6 +244,7 @@ impl Evaluator<'_> {
             inputs: None,
             prefix: String::new(),
             all_leaves: true,
+            apart: Default::default(),
             loss: loss_at,
         };
         let known = self.diagnostics.len();
@@ -278,6 +280,7 @@ impl Evaluator<'_> {
                 inputs: None,
                 prefix: String::new(),
                 all_leaves: true,
+                apart: Default::default(),
                 loss: None,
             };
             let weights = self.run_optimizer(&optimizer, inputs)?.eval.unwrap_or_default();
@@ -321,6 +324,7 @@ impl Evaluator<'_> {
             inputs: None,
             prefix: String::new(),
             all_leaves: true,
+            apart: Default::default(),
             loss: first.loss,
         };
         let made = self.run_optimizer(optimizer, inputs)?.states;

@@ -17,6 +17,8 @@ pub struct AloneLeaf {
     pub gradient: DType,
     /// Whether its first axis is that of outputs, as in torch: rules see it as the last.
     pub outputs_first: bool,
+    /// The group whose hyperparameters it has, where [`AloneOptions::apart`] names any.
+    pub group: usize,
 }
 
 impl AloneLeaf {
@@ -33,7 +35,7 @@ impl AloneLeaf {
 }
 
 /// What is known of the leaves of an optimizer that stands alone, and of its steps.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AloneOptions {
     /// How many steps there will be, where somebody has said.
     pub total_steps: Option<i64>,
@@ -41,6 +43,8 @@ pub struct AloneOptions {
     pub whole: bool,
     /// Examples of a batch, for rules that look at each one's gradient.
     pub examples: Option<usize>,
+    /// Hyperparameters that each group of leaves has an input of its own for, `0.adamw.lr@1`.
+    pub apart: Vec<String>,
 }
 
 /// An array that an optimizer keeps from step to step.
@@ -414,6 +418,7 @@ impl Alone<'_> {
             key,
             prefix: String::new(),
             all_leaves: self.options.whole,
+            apart: Apart { groups: self.leaves.iter().map(|l| l.group).collect(), names: self.options.apart.clone() },
             loss: None,
         }
     }

@@ -9,6 +9,7 @@ mod chains;
 mod collectives;
 mod control;
 mod evaluated;
+mod hyper;
 mod instances;
 mod lockstep;
 mod loss_at;
@@ -19,6 +20,7 @@ mod states;
 pub use alone::{AloneLeaf, AloneOptions, AloneProgram, AloneState};
 pub(crate) use collectives::OF_LOSS;
 pub(crate) use control::LockBody;
+pub use hyper::Apart;
 pub(crate) use instances::{arguments_mention, key_text};
 pub(crate) use loss_at::{Asked, StepLoss};
 pub use outside::Question;
@@ -86,6 +88,8 @@ pub struct OptInputs {
     pub prefix: String,
     /// Whether `leaves` are all there are. While an item is checked, one stands for any; a step may be lowered for some of the leaves, groups without leaves are then no mistake.
     pub all_leaves: bool,
+    /// Hyperparameters that are inputs of their own for groups of leaves.
+    pub apart: Apart,
     /// The step's loss at other weights, where there is a step.
     pub loss: Option<Rc<dyn StepLoss>>,
 }
@@ -315,13 +319,14 @@ impl Evaluator<'_> {
             scope.push();
             scopes.push(scope);
         }
+        let mut own = ["w", "g", "name"].map(Arc::from).to_vec();
+        own.extend(item.params.iter().map(|p| p.name.text.clone()).filter(|name| self.differs(&scopes, name)));
         self.join_held(item, &mut scopes)?;
         if !is_block {
             return self.run_named(item, scopes, w, g);
         }
         let ExprKind::Block(body) = &item.body.kind else { unreachable!("checked above") };
         let place = std::mem::replace(&mut self.recorder.place, Arc::from(format!("{label}.{}", item.name.text)));
-        let own = ["w", "g", "name"].map(Arc::from).to_vec();
         let outer = std::mem::replace(&mut self.opt_run().body, BodyRun { label, own, named_at: span, ..BodyRun::default() });
         let active: Vec<usize> = (0..leaves).collect();
         self.check_eval_weights(body)?;
@@ -437,180 +442,6 @@ impl Evaluator<'_> {
             Ok(a) => Ok(a),
             Err(e) => self.fail(e.diagnostic(span).note(format!("`{name}` keeps the shape it began with"))),
         }
-    }
-
-    /// Binds the parameters of an optimizer item for one leaf.
-    fn bind_hyperparameters(
-        &mut self,
-        item: &FnItem,
-        item_ref: ItemRef,
-        args: &[OptArg],
-        span: Span,
-        stage: &str,
-        scope: &mut Scope,
-        leaf: usize,
-    ) -> Eval<()> {
-        let mut positional = args.iter().filter(|a| a.name.is_none());
-        let mut used = 0;
-        let index = self.opt_run().instance.leaves[leaf].index;
-        for param in &item.params {
-            let named = args.iter().find(|a| a.name.as_deref() == Some(&*param.name.text));
-            let arg = named.or_else(|| positional.next());
-            let value = match arg {
-                Some(arg) if param.ty.as_ref().is_some_and(|t| matches!(t.kind, TypeKind::Optimizer)) => {
-                    used += 1;
-                    // An optimizer counts steps of its own: what its arguments say of steps and leaves is read where it runs.
-                    let value = self.expr(&mut arg.scope_of(index).clone(), &arg.expr)?;
-                    self.held_optimizer(item, param, value, arg.expr.span, stage)?
-                }
-                Some(arg) => {
-                    used += 1;
-                    let mut inner = arg.scope_of(index).clone();
-                    inner.push();
-                    for (name, value) in self.opt_run().inputs.recorded.clone() {
-                        if inner.get(&name).is_none() {
-                            inner.bind(name, value, LetKind::Let, Span::default());
-                        }
-                    }
-                    self.bind_run_scalars(&mut inner);
-                    for name in ["w", "g", "name"] {
-                        if chains::is_free(&inner, name)
-                            && let Some(b) = scope.get(name)
-                        {
-                            let value = b.value.clone();
-                            inner.bind(name, value, LetKind::Let, Span::default());
-                        }
-                    }
-                    let value = self.drawn_by_name(stage, &param.name.text, |ev| ev.expr(&mut inner, &arg.expr))?;
-                    let number =
-                        matches!(param.ty.as_ref().map(|t| &t.kind), Some(TypeKind::Array { .. } | TypeKind::Int | TypeKind::Bool));
-                    if number && matches!(value, Value::Optimizer(_) | Value::Model(_) | Value::Fn(_) | Value::Str(_)) {
-                        let what = crate::tree::describe(&value);
-                        let message = format!("`{}` of `{}` is a number, this is {what}", param.name.text, item.name.text);
-                        let d = Diagnostic::error(Code("E0333"), arg.expr.span, message).label(param.span, "declared here");
-                        return self.fail(match (&value, &arg.expr.kind) {
-                            (Value::Optimizer(_), _) => d.help("a chain runs two: `a |> b`; a wrapper takes an optimizer: `lookahead(a)`"),
-                            (Value::Fn(_), ExprKind::Name(f)) => d.help(format!("a schedule with arguments is called: `{f}(…)`")),
-                            _ => d,
-                        });
-                    }
-                    self.hyper_value(scope, param, value, arg.expr.span, stage, item)?
-                }
-                None => match &param.default {
-                    Some(default) if param.ty.as_ref().is_some_and(|t| matches!(t.kind, TypeKind::Optimizer)) => {
-                        let value = self.expr(&mut Scope::new(item_ref.module), default)?;
-                        self.held_optimizer(item, param, value, default.span, stage)?
-                    }
-                    Some(default) => {
-                        let value = self.drawn_by_name(stage, &param.name.text, |ev| ev.expr(scope, default))?;
-                        self.hyper_value(scope, param, value, default.span, stage, item)?
-                    }
-                    None => {
-                        return self.fail(
-                            Diagnostic::error(Code("E0331"), span, format!("`{}` needs `{}`", item.name.text, param.name.text))
-                                .label(param.span, "has no default"),
-                        );
-                    }
-                },
-            };
-            scope.bind(param.name.text.clone(), value, LetKind::Let, param.span);
-        }
-        if leaf == 0 && used < args.len() {
-            return self.unused_argument(item, item_ref, args, span);
-        }
-        Ok(())
-    }
-
-    fn unused_argument(&mut self, item: &FnItem, _item_ref: ItemRef, args: &[OptArg], span: Span) -> Eval<()> {
-        let names: Vec<&str> = item.params.iter().map(|p| &*p.name.text).collect();
-        let unknown = args.iter().find(|a| a.name.as_ref().is_some_and(|n| !names.contains(&&**n)));
-        let diagnostic = match unknown {
-            Some(arg) => {
-                let name = arg.name.as_deref().unwrap_or_default();
-                let d = Diagnostic::error(Code("E0221"), arg.expr.span, format!("`{}` has no parameter `{name}`", item.name.text))
-                    .label(item.name.span, "defined here");
-                match crate::names::nearest(name, names.iter().copied()) {
-                    Some(near) => d.help(format!("did you mean `{near}`")),
-                    None => d.help(format!("its parameters are {}", names.join(", "))),
-                }
-            }
-            None => Diagnostic::error(Code("E0332"), span, format!("too many arguments for `{}`", item.name.text))
-                .label(item.name.span, format!("takes {}", names.len())),
-        };
-        self.fail(diagnostic)
-    }
-
-    /// A hyperparameter's value: schedules are read at this step; numbers become inputs of the step, so that changing one never recompiles.
-    fn hyper_value(&mut self, scope: &Scope, param: &Param, value: Value, span: Span, stage: &str, item: &FnItem) -> Eval<Value> {
-        let compile_time = param.is_const || param.ty.as_ref().is_some_and(|t| !matches!(t.kind, TypeKind::Array { .. }));
-        let value = match value {
-            Value::Schedule(_) => {
-                let mut scope = Scope::new(ModuleId(0));
-                self.bind_run_scalars(&mut scope);
-                let step = scope.get("step").map_or(Value::Unknown, |b| b.value.clone());
-                self.apply(&value, vec![CallArg { name: None, value: step, span }], span)?
-            }
-            other => other,
-        };
-        self.check_range(param, scope, &value, span)?;
-        self.watch_range(param, scope, &value, span, item)?;
-        let number = match &value {
-            Value::Int(d) => d.known().map(|n| n as f64),
-            Value::Float(x) => *x,
-            Value::Array(a) if a.shape.is_empty() && a.dtype.is_float() => {
-                return Ok(Value::Array(self.weak_float(a)));
-            }
-            _ => return Ok(value),
-        };
-        let home = self.opt_run().inputs.inputs.clone();
-        let Some(home) = home.filter(|_| !compile_time && self.opt_run().inputs.pass == Pass::Step) else { return Ok(value) };
-        let Some(number) = number else {
-            // Not known while checking: some scalar.
-            return Ok(Value::Array(Array { dtype: DType::F64, shape: Vec::new(), weak: true, node: None }));
-        };
-        let base = format!("{stage}.{}.{}", item.name.text, param.name.text);
-        let mut name = base.clone();
-        let mut k = 1;
-        // Leaves may have values of their own (`weight_decay = if ndim(w) < 2 { 0 } else { 0.1 }`).
-        while self.opt_run().outputs.hyper.get(&name).is_some_and(|&v| v.to_bits() != number.to_bits()) {
-            name = format!("{base}.{k}");
-            k += 1;
-        }
-        if let Some(array) = self.opt_run().hyper.get(&name) {
-            return Ok(Value::Array(array.clone()));
-        }
-        let limits = self.limits(param, scope)?;
-        // The inputs of the step are those of its own graph, also where an optimizer runs under a condition.
-        let array = Array { weak: true, ..self.cx.input_beside(&home, &format!("hyper.{name}"), DType::F64, &[]) };
-        let run = self.opt_run();
-        run.outputs.hyper.insert(name.clone(), number);
-        run.outputs.limits.push(limits);
-        run.hyper.insert(name, array.clone());
-        Ok(Value::Array(array))
-    }
-
-    /// Has a computed hyperparameter checked against its range at every step.
-    fn watch_range(&mut self, param: &Param, scope: &Scope, value: &Value, span: Span, item: &FnItem) -> Eval<()> {
-        let (Some(range), Value::Array(a)) = (&param.range, value) else { return Ok(()) };
-        let run = self.opt_run();
-        let own = run.inputs.step.node.map(|(level, _)| level);
-        if run.inputs.pass != Pass::Step || run.inputs.inputs.is_none() || !a.shape.is_empty() || !self.cx.emitting() {
-            return Ok(());
-        }
-        // One that is computed under a condition may not have been computed at all.
-        if self.cx.top() != own {
-            return Ok(());
-        }
-        let limits = self.limits(param, scope)?;
-        let name = param.name.text.clone();
-        let ranged = Ranged { optimizer: item.name.text.clone(), name, limits, span, range: range.span };
-        let array = self.cast_array(a, DType::F64);
-        let known = &mut self.opt_run().outputs.ranged;
-        // All leaves share it, unless it depends on the leaf.
-        if !known.iter().any(|(r, other)| *r == ranged && *other == array) {
-            known.push((ranged, array));
-        }
-        Ok(())
     }
 
     /// A float scalar that takes the type it meets.

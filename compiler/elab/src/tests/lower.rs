@@ -339,6 +339,7 @@ fn step(text: &str, gradients: &[Vec<f64>]) -> Vec<Vec<f64>> {
         inputs: None,
         prefix: String::new(),
         all_leaves: true,
+        apart: Default::default(),
         loss: None,
     };
     let result = ev.run_optimizer(&optimizer, inputs);

@@ -47,6 +47,7 @@ impl Evaluator<'_> {
             inputs: None,
             prefix: player.prefix(),
             all_leaves: true,
+            apart: Default::default(),
             loss: None,
         };
         let out = self.run_optimizer(&player.optimizer, opt)?;

@@ -139,6 +139,7 @@ impl Evaluator<'_> {
             inputs: None,
             prefix: player.prefix(),
             all_leaves: true,
+            apart: Default::default(),
             loss: loss_at,
         };
         Ok(self.run_optimizer(&player.optimizer, inputs)?.states)

@@ -319,6 +319,7 @@ impl Evaluator<'_> {
             inputs: Some(cx.step.clone()),
             prefix: player.prefix(),
             all_leaves: true,
+            apart: Default::default(),
             loss: Some(loss_at),
         };
         let out = self.run_optimizer(&player.optimizer, opt)?;
