@@ -240,7 +240,7 @@ pub enum Command {
     /// Build an optimizer for use elsewhere (an object file with a C header, libraries), or an executable of a training run.
     #[command(
         group(clap::ArgGroup::new("what").required(true).args(["optimizer", "train", "experiment"])),
-        after_help = "Examples:\n  optc build --optimizer lion -o build\n  optc build --optimizer 'adamw(weight_decay = 0.1)' --emit staticlib,header --dtype f32,f64\n  optc build spec.opt --optimizer my_rule --emit obj,header --target aarch64-unknown-linux-gnu\n  optc build examples/digits.opt --train digits_mlp -o digits && ./digits --seed 3"
+        after_help = "Examples:\n  optc build --optimizer lion -o build\n  optc build --optimizer 'adamw(weight_decay = 0.1)' --emit staticlib,header --dtype f32,f64\n  optc build spec.opt --optimizer my_rule --emit obj,header --target aarch64-unknown-linux-gnu\n  optc build --optimizer adafactor --shapes 512x512,512 -o build\n  optc build examples/digits.opt --train digits_mlp -o digits && ./digits --seed 3"
     )]
     Build {
         /// A spec that defines the optimizer (without one it is the standard library's), or that holds what the executable runs.
@@ -257,6 +257,9 @@ pub enum Command {
         /// Element types of weights and gradients.
         #[arg(long = "dtype", value_enum, value_delimiter = ',', default_values = ["f32"])]
         dtypes: Vec<crate::synthetic::Stored>,
+        /// Shapes of all leaves, in order (`512x512,512`), for a rule that must know them; without this, leaves may have any shape.
+        #[arg(long, value_name = "SHAPES", value_delimiter = ',', conflicts_with_all = ["train", "experiment"])]
+        shapes: Vec<Shape>,
         /// The machine it is for, as a triple (`aarch64-unknown-linux-gnu`); this one's kind if absent.
         #[arg(long, value_name = "TRIPLE")]
         target: Option<String>,
@@ -337,4 +340,19 @@ pub enum Stage {
     Asm,
     /// Code for an NVIDIA GPU, in builds with the feature `llvm`.
     Ptx,
+}
+
+/// The shape of a leaf as it is written on the command line: `512x64`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shape(pub Vec<usize>);
+
+impl std::str::FromStr for Shape {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Shape, String> {
+        let extent = |word: &str| word.parse().ok().filter(|&n: &usize| n > 0 && n <= 1 << 40);
+        let found: Option<Vec<usize>> = text.trim().split('x').map(extent).collect();
+        let found = found.filter(|s| s.iter().try_fold(1usize, |n, &e| n.checked_mul(e)).is_some_and(|n| n <= 1 << 40));
+        found.map(Shape).ok_or_else(|| "extents are positive numbers with `x` between them, as in 512x64".to_string())
+    }
 }

@@ -15,6 +15,8 @@ use std::sync::Arc;
 mod loaded;
 #[path = "build/reductions.rs"]
 mod reductions;
+#[path = "build/shapes.rs"]
+mod shapes;
 #[path = "build/table.rs"]
 mod table;
 
@@ -63,7 +65,9 @@ fn agrees(expression: &'static str, stored: Stored) {
             optimizer: expression,
             name: Some("rule"),
             stored: &[stored],
+            shapes: &[],
             target: None,
+            gpu: "",
             emit: &[Emit::Cdylib, Emit::Header],
             folder: folder.path(),
         };
@@ -175,7 +179,9 @@ fn rules_that_need_more_are_refused() {
                 optimizer: expression,
                 name: None,
                 stored: &[Stored::F32],
+                shapes: &[],
                 target: None,
+                gpu: "",
                 emit: &[Emit::Header],
                 folder: folder.path(),
             };
@@ -195,7 +201,9 @@ fn a_c_program_links_the_object_and_the_archive() {
             optimizer: "adamw",
             name: None,
             stored: &[Stored::F32, Stored::F64],
+            shapes: &[],
             target: None,
+            gpu: "",
             emit: &emit,
             folder: folder.path(),
         };
@@ -224,8 +232,17 @@ fn objects_for_arm_run_where_there_is_an_emulator() {
         let folder = tempfile::tempdir().expect("a folder");
         let target = Some("aarch64-unknown-linux-gnu");
         let emit = [Emit::Obj, Emit::Header];
-        let request =
-            Request { file: None, optimizer: "adamw", name: None, stored: &[Stored::F32], target, emit: &emit, folder: folder.path() };
+        let request = Request {
+            file: None,
+            optimizer: "adamw",
+            name: None,
+            stored: &[Stored::F32],
+            shapes: &[],
+            target,
+            gpu: "",
+            emit: &emit,
+            folder: folder.path(),
+        };
         build(&request, &messages()).expect("it builds");
         let object = std::fs::read(folder.path().join("adamw.o")).expect("the object");
         // ELF, 64 bits, machine 183.

@@ -170,7 +170,8 @@ const PAGES: &[(&str, &str)] = &[
          - it multiplies or factorizes matrices, sorts, draws random numbers, has a loop at run time: this needs the runtime\n\
          - it reads the value of the loss, or looks at the loss again: the functions have weights and gradients only\n\n\
          Such rules run through the Python module, `optc.optimizer(\"muon(lr = 0.02)\", shapes = …)` and `optc.torch.Optimizer`, which compile them for\n\
-         the shapes at hand. A rule that only transforms gradients is chained with one that makes steps: `\"clip(1.0) |> sgd(lr = 0.1)\"`.",
+         the shapes at hand. With `--shapes 512x512,512`, the shapes of all leaves in order, rules with rows, columns, blocks, random draws and matrix\n\
+         products build too. A rule that only transforms gradients is chained with one that makes steps: `\"clip(1.0) |> sgd(lr = 0.1)\"`.",
     ),
     (
         "R0131",

@@ -138,7 +138,7 @@ impl Object {
         used.extend(flat.folds.iter().map(|f| f.combine));
         let mut works = Vec::new();
         for k in 0..self.levels.len() {
-            let kernels = self.kernels(&flat.kernels, &used, k)?;
+            let kernels = self.kernels(&flat.kernels, &used, k, false)?;
             works.push(self.work(function, &kernels)?);
         }
         let name = format!("{}_{}", rule.name, function.name);
@@ -188,37 +188,44 @@ impl Object {
                 c.unless_null(folds, code::NULL);
             }
             let arguments = [count, leaves, step, hyper, round, folds];
-            let works: Vec<FuncRef> = works.iter().map(|&w| object.module.declare_func_in_func(w, c.b.func)).collect();
-            if let (Some(level), [plain_work, wide_work]) = (level, &*works) {
-                let known = object.module.declare_data_in_func(level.known, c.b.func);
-                let known = c.b.ins().symbol_value(types::I64, known);
-                let find = object.module.declare_func_in_func(level.find, c.b.func);
-                let (ask, go, wide, done) = (c.block(), c.block(), c.block(), c.block());
-                let narrow = c.block();
-                c.b.append_block_param(go, types::I32);
-                let found = c.b.ins().load(types::I32, plain(), known, 0);
-                c.b.ins().brif(found, go, &[BlockArg::Value(found)], ask, &[]);
-                c.enter(ask);
-                let call = c.b.ins().call(find, &[]);
-                let found = c.b.inst_results(call)[0];
-                c.b.ins().store(plain(), found, known, 0);
-                c.b.ins().jump(go, &[BlockArg::Value(found)]);
-                c.enter(go);
-                let found = c.b.block_params(go)[0];
-                let better = c.b.ins().icmp_imm_s(IntCC::Equal, found, 2);
-                c.b.ins().brif(better, wide, &[], narrow, &[]);
-                for (block, work) in [(wide, wide_work), (narrow, plain_work)] {
-                    c.enter(block);
-                    c.b.ins().call(*work, &arguments);
-                    c.b.ins().jump(done, &[]);
-                }
-                c.enter(done);
-            } else {
-                c.b.ins().call(works[0], &arguments);
-            }
-            c.finish(code::OK);
+            let result = object.by_level(c, level, works, &arguments);
+            c.b.ins().return_(&[result]);
             Ok(())
         })
+    }
+
+    /// Calls the one of these functions that is for the processor's level, and gives the code that it returns.
+    pub(super) fn by_level(&mut self, c: &mut Code<'_>, level: Option<Level>, works: &[FuncId], arguments: &[Value]) -> Value {
+        let works: Vec<FuncRef> = works.iter().map(|&w| self.module.declare_func_in_func(w, c.b.func)).collect();
+        let (Some(level), [plain_work, wide_work]) = (level, &*works) else {
+            let call = c.b.ins().call(works[0], arguments);
+            return c.b.inst_results(call)[0];
+        };
+        let known = self.module.declare_data_in_func(level.known, c.b.func);
+        let known = c.b.ins().symbol_value(types::I64, known);
+        let find = self.module.declare_func_in_func(level.find, c.b.func);
+        let (ask, go, wide, narrow, done) = (c.block(), c.block(), c.block(), c.block(), c.block());
+        c.b.append_block_param(go, types::I32);
+        c.b.append_block_param(done, types::I32);
+        let found = c.b.ins().load(types::I32, plain(), known, 0);
+        c.b.ins().brif(found, go, &[BlockArg::Value(found)], ask, &[]);
+        c.enter(ask);
+        let call = c.b.ins().call(find, &[]);
+        let found = c.b.inst_results(call)[0];
+        c.b.ins().store(plain(), found, known, 0);
+        c.b.ins().jump(go, &[BlockArg::Value(found)]);
+        c.enter(go);
+        let found = c.b.block_params(go)[0];
+        let better = c.b.ins().icmp_imm_s(IntCC::Equal, found, 2);
+        c.b.ins().brif(better, wide, &[], narrow, &[]);
+        for (block, work) in [(wide, wide_work), (narrow, plain_work)] {
+            c.enter(block);
+            let call = c.b.ins().call(*work, arguments);
+            let result = c.b.inst_results(call)[0];
+            c.b.ins().jump(done, &[BlockArg::Value(result)]);
+        }
+        c.enter(done);
+        c.b.block_params(done)[0]
     }
 
     /// `RULE_NAME_many` where there are several rounds: one after the other.

@@ -5,12 +5,15 @@
 //! the first call finds out which (`cpu.rs`), in both the results are the same bits.
 
 mod cpu;
+mod fixed;
 mod flat;
 mod function;
+mod spare;
 mod staged;
 mod work;
 mod xla;
 
+pub use fixed::{Given, Whole, beyond, fixed};
 pub use flat::{Flat, NotFlat, Source, flatten};
 pub use staged::{RoundOf, Stage, Staged};
 
@@ -41,6 +44,8 @@ pub mod code {
     pub const STEP: i32 = 3;
     /// There is no such round.
     pub const ROUND: i32 = 4;
+    /// An index that was computed lies outside its axis.
+    pub const INDEX: i32 = 5;
     /// Hyperparameter `k` (from 0) is outside its range: this plus `k`.
     pub const RANGE: i32 = 16;
 }
@@ -110,11 +115,7 @@ pub struct Library {
 /// # Errors
 /// A target that Cranelift does not know; an operation that needs the runtime, in words.
 pub fn object(library: &Library, triple: Option<&str>) -> Result<Vec<u8>, Error> {
-    let levels = isa::of_triple(triple)?;
-    let around = levels[0].isa(crate::effort::Effort::Around).clone();
-    let builder = ObjectBuilder::new(around, library.name.clone(), cranelift_module::default_libcall_names()).map_err(trouble)?;
-    let mut object =
-        Object { module: ObjectModule::new(builder), imported: FxHashMap::default(), levels, frontend: FunctionBuilderContext::new() };
+    let mut object = Object::new(library, isa::of_triple(triple)?)?;
     object.shared(library)?;
     let level = object.level()?;
     for rule in &library.rules {
@@ -140,6 +141,12 @@ struct Object {
 }
 
 impl Object {
+    fn new(library: &Library, levels: Vec<Target>) -> Result<Object, Error> {
+        let around = levels[0].isa(crate::effort::Effort::Around).clone();
+        let builder = ObjectBuilder::new(around, library.name.clone(), cranelift_module::default_libcall_names()).map_err(trouble)?;
+        Ok(Object { module: ObjectModule::new(builder), imported: FxHashMap::default(), levels, frontend: FunctionBuilderContext::new() })
+    }
+
     /// `NAME_defaults` and `NAME_error`.
     fn shared(&mut self, library: &Library) -> Result<(), Error> {
         self.defaults(library)?;
@@ -159,13 +166,19 @@ impl Object {
         Ok(id)
     }
 
-    /// The kernels of a function for one instruction set, as functions of the object.
-    fn kernels(&mut self, kernels: &[Kernel], wanted: &BTreeSet<usize>, level: usize) -> Result<FxHashMap<usize, FuncId>, Error> {
+    /// The kernels of a function for one instruction set, as functions of the object. Those that compute places are refused unless `computed` places may be.
+    fn kernels(
+        &mut self,
+        kernels: &[Kernel],
+        wanted: &BTreeSet<usize>,
+        level: usize,
+        computed: bool,
+    ) -> Result<FxHashMap<usize, FuncId>, Error> {
         let target = self.levels[level].clone();
         let mut done = FxHashMap::default();
         let mut context = Context::new();
         for &k in wanted {
-            if indexes(&kernels[k].body) {
+            if !computed && indexes(&kernels[k].body) {
                 return Err(Error("it reads elements at computed places, which may be out of range".to_string()));
             }
             context.clear();

@@ -2,7 +2,7 @@
 
 use super::flat::{Action, At, Flat};
 use super::function::{Code, FOLD, HYPER};
-use super::{Function, Object, UNIT};
+use super::{Function, Object, UNIT, code};
 use crate::Error;
 use crate::emit::plain;
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -17,7 +17,7 @@ impl Object {
         let flat = &function.flat;
         let constants = flat.constants.iter().map(|c| self.data(Some(c.clone()), 16)).collect::<Result<Vec<_>, Error>>()?;
         let params = [types::I64, types::I64, types::I32, types::I64, types::I32, types::I64];
-        self.define(None, &params, None, |object, c| {
+        self.define(None, &params, Some(types::I32), |object, c| {
             let (step, hyper, round, folds) = (c.params[2], c.params[3], c.params[4], c.params[5]);
             let mut most = 2;
             for action in flat.actions() {
@@ -63,7 +63,7 @@ impl Object {
                     Some(next)
                 };
                 w.round(object, c, function, k)?;
-                c.b.ins().return_(&[]);
+                c.finish(code::OK);
                 if let Some(next) = next {
                     c.enter(next);
                 }

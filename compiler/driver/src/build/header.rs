@@ -1,12 +1,12 @@
 //! The C header of an object file.
 
-use super::rule::{Built, GRADIENT, STATES, StateDecl, Variant, WEIGHT};
+use super::rule::{Built, GRADIENT, HyperDecl, STATES, StateDecl, Variant, WEIGHT};
 use optc_abi::DType;
 use optc_cranelift::object::{ABI, Function};
 use std::fmt::Write;
 
 /// The type of an element in C.
-fn c_type(dtype: DType) -> &'static str {
+pub(super) fn c_type(dtype: DType) -> &'static str {
     match dtype {
         DType::F32 => "float",
         DType::F64 => "double",
@@ -97,30 +97,7 @@ pub fn header(built: &Built) -> String {
         let _ = writeln!(h, "#define {upper}_ROUNDS {}\n#define {upper}_FOLDS {} /* doubles */", built.rounds(), 2 * folds);
     }
     h.push('\n');
-    let _ = writeln!(
-        h,
-        "/* Hyperparameters. size and version are set by {name}_defaults. */\ntypedef struct {name}_hyper {{\n  uint32_t size;\n  uint32_t version;"
-    );
-    for d in &built.hyper {
-        let end = |end: Option<(f64, bool)>, strict: &str, wide: &str| {
-            end.map(|(x, inclusive)| format!(", {} {x}", if inclusive { wide } else { strict }))
-        };
-        let ends: String = [end(d.value.low, ">", ">="), end(d.value.high, "<", "<=")].into_iter().flatten().collect();
-        let _ = writeln!(h, "  double {}; /* default {}{ends} */", d.name, shown(d.value.default));
-    }
-    let _ = writeln!(h, "}} {name}_hyper;\n\nenum {{");
-    for (code, words) in &built.library.messages {
-        let constant = match code {
-            0 => "OK".to_string(),
-            1 => "NULL".to_string(),
-            2 => "VERSION".to_string(),
-            3 => "STEP".to_string(),
-            4 => "ROUND".to_string(),
-            k => format!("RANGE_{}", built.hyper[(*k - optc_cranelift::object::code::RANGE) as usize].name.to_uppercase()),
-        };
-        let _ = writeln!(h, "  {upper}_{constant} = {code}, /* {words} */");
-    }
-    let _ = writeln!(h, "}};\n\nint32_t {name}_defaults({name}_hyper *hyper);\nconst char *{name}_error(int32_t code);");
+    declarations(&mut h, name, &built.hyper, &built.library.messages);
     for (rule, variant) in built.library.rules.iter().zip(&built.variants) {
         let bytes: usize = variant.states.iter().filter(|s| !s.scalar).map(|s| s.dtype.size()).sum();
         let _ = writeln!(h, "\n/* {}: {bytes} bytes of state per parameter */", variant.stored.dtype().name());
@@ -142,4 +119,34 @@ pub fn header(built: &Built) -> String {
     }
     h.push_str("\n#ifdef __cplusplus\n}\n#endif\n\n#endif\n");
     h
+}
+
+/// The structure of hyperparameters, the codes, and the functions that all element types share.
+pub(super) fn declarations(h: &mut String, name: &str, hyper: &[HyperDecl], messages: &[(i32, String)]) {
+    let upper = name.to_uppercase();
+    let _ = writeln!(
+        h,
+        "/* Hyperparameters. size and version are set by {name}_defaults. */\ntypedef struct {name}_hyper {{\n  uint32_t size;\n  uint32_t version;"
+    );
+    for d in hyper {
+        let end = |end: Option<(f64, bool)>, strict: &str, wide: &str| {
+            end.map(|(x, inclusive)| format!(", {} {x}", if inclusive { wide } else { strict }))
+        };
+        let ends: String = [end(d.value.low, ">", ">="), end(d.value.high, "<", "<=")].into_iter().flatten().collect();
+        let _ = writeln!(h, "  double {}; /* default {}{ends} */", d.name, shown(d.value.default));
+    }
+    let _ = writeln!(h, "}} {name}_hyper;\n\nenum {{");
+    for (code, words) in messages {
+        let constant = match code {
+            0 => "OK".to_string(),
+            1 => "NULL".to_string(),
+            2 => "VERSION".to_string(),
+            3 => "STEP".to_string(),
+            4 => "ROUND".to_string(),
+            5 => "INDEX".to_string(),
+            k => format!("RANGE_{}", hyper[(*k - optc_cranelift::object::code::RANGE) as usize].name.to_uppercase()),
+        };
+        let _ = writeln!(h, "  {upper}_{constant} = {code}, /* {words} */");
+    }
+    let _ = writeln!(h, "}};\n\nint32_t {name}_defaults({name}_hyper *hyper);\nconst char *{name}_error(int32_t code);");
 }

@@ -147,31 +147,31 @@ pub fn whole(request: &Request<'_>, stored: Stored, shapes: &[Vec<usize>], messa
     Ok(Whole { graph, options, inputs, start, start_inputs, start_outputs })
 }
 
-const HELP: &str = "a function that takes leaves of any length goes over their elements in order and may combine all of them; `optc.optimizer` and `optc.torch.Optimizer` of the Python module compile any rule for the shapes at hand";
+const HELP: &str = "functions for leaves of any shape go over elements in order and may combine all of them; `--shapes 512x512,512` builds for given leaves, the Python module compiles any rule for the shapes at hand";
 
 /// A state of the lowered update.
-struct State {
+pub(super) struct State {
     /// `0.m`
-    path: String,
+    pub path: String,
     dtype: DType,
-    scalar: bool,
+    pub scalar: bool,
     /// All leaves share it.
-    shared: bool,
+    pub shared: bool,
 }
 
 /// What the slots of a lowered update are.
-struct Update {
+pub(super) struct Update {
     shapes: Vec<Vec<usize>>,
-    states: Vec<State>,
+    pub states: Vec<State>,
     /// Of each slot.
-    slots: Vec<Role>,
+    pub slots: Vec<Role>,
 }
 
 /// The step and the change as graphs, with the names of their inputs' sources.
 type Sources = (Graph, Graph, Vec<Source>);
 
 impl Update {
-    fn new(program: &TrainProgram, shapes: &[Vec<usize>]) -> Update {
+    pub fn new(program: &TrainProgram, shapes: &[Vec<usize>]) -> Update {
         let leaves = shapes.len();
         let mut states: Vec<State> = Vec::new();
         let mut weights = 0..;
@@ -202,7 +202,7 @@ impl Update {
     }
 
     /// States with names that no other has.
-    fn declared(&self) -> Vec<StateDecl> {
+    pub fn declared(&self) -> Vec<StateDecl> {
         let mut used = Vec::new();
         self.states.iter().map(|s| rule::state(&s.path, s.dtype, s.scalar, &mut used)).collect()
     }
@@ -232,7 +232,7 @@ impl Update {
     }
 
     /// The update without the count of steps, and what its inputs are.
-    fn graph(&self, program: &TrainProgram) -> (Graph, Vec<Role>) {
+    pub fn graph(&self, program: &TrainProgram) -> (Graph, Vec<Role>) {
         let (mut graph, _) = cost::update_only(program);
         let roles = graph.inputs.iter().enumerate().map(|(k, input)| {
             let shared = |source: Source| Role { leaf: None, source };
@@ -254,7 +254,7 @@ impl Update {
     }
 
     /// Slots but the count of steps.
-    fn kept(&self) -> Vec<usize> {
+    pub fn kept(&self) -> Vec<usize> {
         (0..self.slots.len()).filter(|&k| self.slots[k].source != Source::Counter).collect()
     }
 
@@ -300,7 +300,7 @@ impl Update {
     }
 
     /// Initial states as functions of the weights.
-    fn start(&self, program: &TrainProgram) -> (Graph, Vec<Role>, Vec<Role>) {
+    pub fn start(&self, program: &TrainProgram) -> (Graph, Vec<Role>, Vec<Role>) {
         let init = &program.init;
         let mut out = Graph::new();
         let mut map: FxHashMap<NodeId, NodeId> = FxHashMap::default();

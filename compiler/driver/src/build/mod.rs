@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod executable;
+pub mod fixed;
 pub mod header;
 mod jax;
 pub mod lower;
@@ -64,6 +65,8 @@ pub struct Request<'a> {
     pub name: Option<&'a str>,
     /// Element types.
     pub stored: &'a [Stored],
+    /// Shapes of all leaves, in order; leaves of any shape if there are none.
+    pub shapes: &'a [Vec<usize>],
     /// A target triple; this machine's if absent.
     pub target: Option<&'a str>,
     /// The GPU of PTX.
@@ -79,6 +82,9 @@ pub struct Request<'a> {
 /// # Errors
 /// A mistake in the spec; a rule that is not of the form that leaves of any length need (`R0130`); a target there is no code for; trouble with files. Why has been printed.
 pub fn build(request: &Request<'_>, messages: &Messages) -> Result<Vec<PathBuf>, Failed> {
+    if !request.shapes.is_empty() {
+        return fixed::build(request, messages);
+    }
     let built = rule::build(request, messages)?;
     let write = |name: String, bytes: &[u8]| write_file(request, &name, bytes, messages);
     let mut object = None;

@@ -495,3 +495,14 @@ fn splat(tensor: &Tensor) -> Option<f64> {
     let (first, rest) = tensor.bytes().split_at_checked(width)?;
     rest.chunks(width).all(|x| x == first).then(|| tensor.get_f64(0))
 }
+
+/// Whether a constant is the mark of the loss.
+fn marked(tensor: &Tensor) -> bool {
+    splat(tensor).is_some_and(|x| x == LOSS_MARK || x == f64::from(LOSS_MARK as f32))
+}
+
+/// Whether an update reads the value of the loss.
+pub(super) fn reads_loss(graph: &Graph) -> bool {
+    let live = graph.live();
+    graph.ids().any(|id| live[id.index()] && matches!(&graph.node(id).op, Op::Const(tensor) if marked(tensor)))
+}

@@ -159,14 +159,7 @@ impl Built {
 /// # Errors
 /// As [`super::build`].
 pub fn build(request: &Request<'_>, messages: &Messages) -> Result<Built, Failed> {
-    let name = match request.name {
-        Some(name) => name.to_string(),
-        None => request.optimizer.split(|c: char| !c.is_alphanumeric() && c != '_').find(|w| !w.is_empty()).unwrap_or("rule").to_string(),
-    };
-    if !name.starts_with(|c: char| c.is_ascii_alphabetic()) || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
-        messages.error("", &format!("`{name}` cannot begin the names of C functions"), Some("`--name` gives another"));
-        return Err(crate::wrong_usage());
-    }
+    let name = c_name(request, messages)?;
     let mut built = Built {
         expression: String::new(),
         library: Library { name: name.clone(), ..Library::default() },
@@ -194,22 +187,36 @@ pub fn build(request: &Request<'_>, messages: &Messages) -> Result<Built, Failed
         }
     }
     built.library.hyper = built.hyper.iter().map(|h| h.value.clone()).collect();
-    built.library.messages = messages_of(&built);
+    built.library.messages = messages_of(&built.library.name, &built.hyper);
+    if built.rounds() > 1 {
+        let rounds = format!("rounds are counted from 0 to {}", built.rounds() - 1);
+        built.library.messages.push((code::ROUND, rounds));
+    }
     Ok(built)
 }
 
+/// The name that those of C functions begin with.
+pub(super) fn c_name(request: &Request<'_>, messages: &Messages) -> Result<String, Failed> {
+    let name = match request.name {
+        Some(name) => name.to_string(),
+        None => request.optimizer.split(|c: char| !c.is_alphanumeric() && c != '_').find(|w| !w.is_empty()).unwrap_or("rule").to_string(),
+    };
+    if !name.starts_with(|c: char| c.is_ascii_alphabetic()) || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+        messages.error("", &format!("`{name}` cannot begin the names of C functions"), Some("`--name` gives another"));
+        return Err(crate::wrong_usage());
+    }
+    Ok(name)
+}
+
 /// What the codes of the functions mean.
-fn messages_of(built: &Built) -> Vec<(i32, String)> {
+pub(super) fn messages_of(name: &str, hyper: &[HyperDecl]) -> Vec<(i32, String)> {
     let mut all = vec![
         (code::OK, "success".to_string()),
         (code::NULL, "a pointer is null".to_string()),
-        (code::VERSION, format!("the hyperparameters are not those of this library: call {}_defaults first", built.library.name)),
+        (code::VERSION, format!("the hyperparameters are not those of this library: call {name}_defaults first")),
         (code::STEP, "steps are counted from 1".to_string()),
     ];
-    if built.rounds() > 1 {
-        all.push((code::ROUND, format!("rounds are counted from 0 to {}", built.rounds() - 1)));
-    }
-    for (k, h) in built.hyper.iter().enumerate() {
+    for (k, h) in hyper.iter().enumerate() {
         let end = |end: Option<(f64, bool)>, strict: &str, wide: &str| {
             end.map(|(x, inclusive)| format!("{} {x}", if inclusive { wide } else { strict }))
         };

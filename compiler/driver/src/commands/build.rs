@@ -2,7 +2,7 @@
 
 use super::say;
 use crate::build::{self, Emit, executable};
-use crate::cli::StandaloneOptions;
+use crate::cli::{Shape, StandaloneOptions};
 use crate::messages::Messages;
 use crate::session::Failed;
 use crate::synthetic::Stored;
@@ -20,6 +20,8 @@ pub struct Options<'a> {
     pub name: Option<&'a str>,
     /// Element types.
     pub dtypes: &'a [Stored],
+    /// Shapes of all leaves.
+    pub shapes: &'a [Shape],
     /// Target triple.
     pub target: Option<&'a str>,
     /// The GPU of PTX.
@@ -35,11 +37,13 @@ pub struct Options<'a> {
 pub fn build(options: &Options<'_>, messages: &Messages) -> Result<(), Failed> {
     let mut stored = options.dtypes.to_vec();
     stored.dedup();
+    let shapes: Vec<Vec<usize>> = options.shapes.iter().map(|s| s.0.clone()).collect();
     let request = build::Request {
         file: options.file,
         optimizer: options.optimizer,
         name: options.name,
         stored: &stored,
+        shapes: &shapes,
         target: options.target,
         gpu: options.gpu,
         emit: options.emit,

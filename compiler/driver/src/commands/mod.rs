@@ -53,14 +53,14 @@ pub fn dispatch(cli: &Cli, messages: &Messages) -> Result<(), Failed> {
                 None => bench::spec(file, name.as_deref(), set, &settings, messages),
             }
         }
-        Command::Build { file, optimizer, emit, name, dtypes, target, gpu, run, output } => {
+        Command::Build { file, optimizer, emit, name, dtypes, shapes, target, gpu, run, output } => {
             let file = file.as_deref();
             match (optimizer, file) {
                 (Some(optimizer), _) => {
                     let output = output.as_deref().unwrap_or(std::path::Path::new("."));
                     let name = name.as_deref();
                     let target = target.as_deref();
-                    build::build(&build::Options { file, optimizer, emit, name, dtypes, target, gpu, output }, messages)
+                    build::build(&build::Options { file, optimizer, emit, name, dtypes, shapes, target, gpu, output }, messages)
                 }
                 (None, Some(file)) => build::executable(file, run, output.as_deref(), messages),
                 (None, None) => {

@@ -102,7 +102,9 @@ impl Made {
             optimizer: expression,
             name: Some("rule"),
             stored: &[stored],
+            shapes: &[],
             target: None,
+            gpu: "",
             emit: &emit,
             folder: folder.path(),
         };
@@ -123,7 +125,17 @@ impl Made {
 /// Four steps of a rule from a shared library and as the compiler's program for these leaves.
 fn agrees(made: &Made, expression: &str, stored: Stored, shapes: &[Vec<usize>]) {
     let folder = Path::new(".");
-    let request = Request { file: None, optimizer: expression, name: Some("rule"), stored: &[stored], target: None, emit: &[], folder };
+    let request = Request {
+        file: None,
+        optimizer: expression,
+        name: Some("rule"),
+        stored: &[stored],
+        shapes: &[],
+        target: None,
+        gpu: "",
+        emit: &[],
+        folder,
+    };
     let whole = whole(&request, stored, shapes, &messages()).expect("it lowers");
     let mut program = compiled(whole.graph.clone(), &whole.options);
     let mut here = leaves(shapes, &made.built, stored);
@@ -284,7 +296,9 @@ fn a_c_program_clips_by_the_norm_of_all_leaves() {
             optimizer: "clip_by_global_norm(1.0) |> adamw()",
             name: Some("clipped"),
             stored: &[Stored::F32],
+            shapes: &[],
             target: None,
+            gpu: "",
             emit: &[Emit::Obj, Emit::Header],
             folder: folder.path(),
         };
