@@ -47,6 +47,19 @@ deny=()
 if [[ $(rustc --version) == "rustc $rust."* ]]; then deny=(-- -D warnings); fi
 cargo clippy --workspace --all-targets --locked "${llvm[@]}" "${deny[@]}"
 
+# NVIDIA's assembler, which takes the code for GPUs on any machine; tests that want it say so where it cannot be had.
+if ((${#llvm[@]})) && [[ -z ${OPTC_PTXAS:-} ]] && ! command -v ptxas >/dev/null; then
+  target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+  if ! python3 -c 'import venv, ensurepip' 2>/dev/null; then debian python3 python3-venv; fi
+  python3 -m venv "$target/python"
+  "$target/python/bin/python" -m pip install --quiet nvidia-cuda-nvcc==13.5.37 || true
+  ptxas=$(find "$target/python" -name ptxas -type f | head -1)
+  if [[ -n $ptxas ]]; then
+    chmod +x "$ptxas"
+    export OPTC_PTXAS=$ptxas
+  fi
+fi
+
 step "tests"
 # Compiled kernels are not taken from earlier runs.
 export OPTC_CACHE=off
