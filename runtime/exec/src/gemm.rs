@@ -472,6 +472,7 @@ mod tests {
         for (m, n, k) in [(1, 1, 1), (3, 5, 7), (1, 40, 33), (50, 1, 65), (130, 70, 1), (97, 49, 300), (24, 100, 1100)] {
             check_layouts(Case { dtype: DType::BF16, ..case(m, n, k) });
         }
+        check(Case { dtype: DType::BF16, ..case(4100, 4, 520) });
         check_layouts(Case { dtype: DType::BF16, batch: 5, ..case(33, 17, 9) });
         check_layouts(Case { dtype: DType::BF16, accumulate: true, ..case(40, 35, 1100) });
     }

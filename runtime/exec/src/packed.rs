@@ -23,6 +23,8 @@ const DEPTH: usize = 256;
 const BLOCK_COLS: usize = 512;
 /// Rows packed at a time.
 const BLOCK_ROWS: usize = 48;
+/// Rows between two passes over all columns, which bounds what sums of bf16 take.
+const PASS_ROWS: usize = 4096;
 /// Units there should be for the threads to share.
 const ENOUGH: usize = 8;
 
@@ -122,14 +124,19 @@ unsafe fn go<L: Lanes>(s: &Packed, pool: Option<&Pool>, a: *const L::Element, b:
     let widest = s.n.min(BLOCK_COLS);
     let b_panels = Address(space.b.lines(panels_of(widest) * depth * COLS).cast::<u32>());
     // A result in bf16 that is not done in one go is summed in f32 beside it.
-    let partial =
-        Address(if narrow && chunks > 1 { space.c.lines(s.m * widest.next_multiple_of(COLS)).cast::<f32>() } else { std::ptr::null_mut() });
+    let partial = Address(if narrow && chunks > 1 {
+        space.c.lines(s.m.min(PASS_ROWS) * widest.next_multiple_of(COLS)).cast::<f32>()
+    } else {
+        std::ptr::null_mut()
+    });
     let partial_row = widest.next_multiple_of(COLS) as isize;
     let (a, b, wide_c, narrow_c) = (Address(a.cast_mut()), Address(b.cast_mut()), Address(c.cast::<f32>()), Address(c.cast::<u16>()));
     let direct_b = s.kind == Kind::F32 && s.b_col == 1 && (s.b_row % 1024 != 0 || s.m <= BLOCK_ROWS);
-    let direct_a = s.kind == Kind::F32 && s.a_row % 1024 != 0;
-    let row_blocks = s.m.div_ceil(BLOCK_ROWS);
-    for first_col in (0..s.n).step_by(BLOCK_COLS) {
+    let direct_a = s.kind == Kind::F32 && s.a_row % 1024 != 0 && s.a_col <= 512;
+    let passes = (0..s.m).step_by(PASS_ROWS).flat_map(|row| (0..s.n).step_by(BLOCK_COLS).map(move |col| (row, col)));
+    for (first_row, first_col) in passes {
+        let last_row = (first_row + PASS_ROWS).min(s.m);
+        let row_blocks = (last_row - first_row).div_ceil(BLOCK_ROWS);
         let cols = (s.n - first_col).min(BLOCK_COLS);
         let panels = panels_of(cols);
         let col_parts = if pool.is_some() { (ENOUGH.div_ceil(row_blocks)).min(panels) } else { 1 };
@@ -158,7 +165,8 @@ unsafe fn go<L: Lanes>(s: &Packed, pool: Option<&Pool>, a: *const L::Element, b:
             share(pool, row_blocks * col_parts, &|unit| {
                 // The longest rows of a triangle come first.
                 let block = row_blocks - 1 - unit / col_parts;
-                let (top, bottom) = (block * BLOCK_ROWS, ((block + 1) * BLOCK_ROWS).min(s.m));
+                let top = first_row + block * BLOCK_ROWS;
+                let bottom = (top + BLOCK_ROWS).min(last_row);
                 let end = if s.symmetric { panels.min((bottom.saturating_sub(first_col)).div_ceil(COLS)) } else { panels };
                 let (left, right) = (end * (unit % col_parts) / col_parts, end * (unit % col_parts + 1) / col_parts);
                 if left == right {
@@ -195,7 +203,7 @@ unsafe fn go<L: Lanes>(s: &Packed, pool: Option<&Pool>, a: *const L::Element, b:
                             let sums = if !narrow {
                                 wide_c.at(at)
                             } else if chunks > 1 {
-                                partial.at(first as isize * partial_row + (panel * COLS) as isize)
+                                partial.at((first - first_row) as isize * partial_row + (panel * COLS) as isize)
                             } else {
                                 std::ptr::null_mut()
                             };
