@@ -45,7 +45,7 @@ fn steps_of_optimizers_are_wide_and_spill_nothing() {
             let Some(said) = assembled(&file, gpu) else { continue };
             assert!(before(&said, "bytes spill stores").iter().all(|&n| n == 0), "{rule}: {said}");
             let registers = before(&said, "registers");
-            assert!(!registers.is_empty() && registers.iter().all(|&n| n <= 64), "{rule}: {registers:?}");
+            assert!(!registers.is_empty() && registers.iter().all(|&n| n <= 80), "{rule}: {registers:?}");
         }
     }
 }

@@ -251,7 +251,12 @@ fn nothing_is_carried_over_a_barrier() {
     let context = Context::create();
     let module = unit::module(&context, "kernels", &triple, &machine);
     // SAFETY: context and module outlive the builder, which ends with this statement.
-    drop(crate::gpu::ptx(Emit { i: unsafe { Ins::new(context.raw(), module.as_mut_ptr()) }, machine: Machine::Nvptx }, 0, &kernel, &facts));
+    drop(crate::gpu::ptx(
+        Emit { i: unsafe { Ins::new(context.raw(), module.as_mut_ptr()) }, machine: Machine::Nvptx },
+        "k",
+        &kernel,
+        &facts,
+    ));
     unit::optimize(&module, &machine).expect("optimizes");
     let text = module.print_to_string().to_string();
     let last_barrier = text.rfind("call void @llvm.nvvm.barrier").expect("it waits");
