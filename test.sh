@@ -53,7 +53,7 @@ if ((${#llvm[@]})) && [[ -z ${OPTC_PTXAS:-} ]] && ! command -v ptxas >/dev/null;
   if ! python3 -c 'import venv, ensurepip' 2>/dev/null; then debian python3 python3-venv; fi
   python3 -m venv "$target/python"
   "$target/python/bin/python" -m pip install --quiet nvidia-cuda-nvcc==13.5.37 || true
-  ptxas=$(find "$target/python" -name ptxas -type f | head -1)
+  ptxas=$(find "$target/python" -name ptxas -type f -print -quit)
   if [[ -n $ptxas ]]; then
     chmod +x "$ptxas"
     export OPTC_PTXAS=$ptxas
