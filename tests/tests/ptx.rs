@@ -50,6 +50,17 @@ fn steps_of_optimizers_are_wide_and_spill_nothing() {
     }
 }
 
+/// LLVM ends the process where a version of PTX is too old for a GPU.
+#[test]
+fn every_gpu_has_code() {
+    let dir = tempfile::tempdir().expect("a folder");
+    for gpu in ["sm_70", "sm_75", "sm_80", "sm_86", "sm_87", "sm_89", "sm_90", "sm_90a"] {
+        optc(dir.path(), &["build", "--optimizer", "lion", "--emit", "ptx", "--gpu", gpu]);
+        let text = std::fs::read_to_string(dir.path().join("lion.ptx")).expect("written");
+        assert!(text.lines().any(|l| l.trim_end() == format!(".target {gpu}")), "{gpu}");
+    }
+}
+
 /// All kernels of whole training steps assemble, also those of doubles and with every function.
 #[test]
 fn kernels_of_specs_assemble() {

@@ -1,6 +1,6 @@
 //! The intrinsics that are used: LLVM ends the process when a target cannot do one, so nothing else may be asked for.
 
-/// All of them, by their names without types. The tests compile each for every machine.
+/// All of them, by their names without types; [`crate::ins::Ins::intrinsic`] refuses others.
 pub(crate) const INTRINSICS: &[&str] = &[
     "llvm.abs",
     "llvm.ceil",
@@ -29,7 +29,6 @@ pub(crate) const INTRINSICS: &[&str] = &[
     "llvm.nvvm.read.ptx.sreg.nctaid.x",
     "llvm.nvvm.read.ptx.sreg.tid.x",
     "llvm.nvvm.shfl.sync.bfly.i32",
-    "llvm.nvvm.shfl.sync.bfly.f32",
 ];
 
 /// Whether an intrinsic is in the list.

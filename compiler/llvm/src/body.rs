@@ -1,7 +1,8 @@
 //! What kernels for processors and for GPUs have in common: statements, values, accumulators.
 
 use crate::emit::Emit;
-use crate::ins::{Block, IntCC, V};
+use crate::host::Facts;
+use crate::ins::{Block, IntCC, T, V};
 use crate::simt::Simt;
 use optc_abi::DType;
 use optc_ir::kernel::{AccId, AccOp, Access, AxisId, BufferId, Expr, Extent, Index, Kernel, Literal, LoopKind, Stmt, combine_op};
@@ -66,22 +67,36 @@ pub(crate) fn updated(body: &[Stmt]) -> Vec<AccId> {
     found
 }
 
+/// The type of a function whose parameters are a kernel's buffers, its sizes, the range of its units and the status; `pointer` is the type of addresses.
+pub(crate) fn function_type(e: &Emit, kernel: &Kernel, pointer: T) -> T {
+    let mut parameters = vec![pointer; kernel.buffers.len()];
+    parameters.extend(vec![e.i.int_type(64); kernel.sizes + 2]);
+    parameters.push(pointer);
+    e.i.function_type(e.i.void(), &parameters)
+}
+
 impl<'k> Body<'k> {
-    /// A body whose buffers, sizes and range are still to be filled in.
-    pub(crate) fn new(e: Emit, kernel: &'k Kernel) -> Body<'k> {
-        let none = e.i.i64(0);
+    /// The body of `function`, which has been begun with [`function_type`]. `own` says of a buffer that all its accesses are to be seen in the function.
+    pub(crate) fn new(e: Emit, kernel: &'k Kernel, facts: &Facts, function: V, own: impl Fn(usize) -> bool) -> Body<'k> {
+        let buffers = kernel.buffers.len();
+        for (b, &aliased) in facts.aliased.iter().enumerate() {
+            if !aliased && own(b) {
+                e.i.attribute(function, 1 + b as u32, "noalias", 0);
+            }
+            e.i.attribute(function, 1 + b as u32, "align", facts.aligned[b].into());
+        }
         Body {
+            buffers: (0..buffers).map(|b| e.i.parameter(b)).collect(),
+            sizes: (0..kernel.sizes).map(|s| e.i.parameter(buffers + s)).collect(),
+            begin: e.i.parameter(buffers + kernel.sizes),
+            end: e.i.parameter(buffers + kernel.sizes + 1),
+            status: e.i.parameter(buffers + kernel.sizes + 2),
             e,
             kernel,
             dtypes: vec![DType::F32; kernel.values],
-            buffers: Vec::new(),
             locals: Vec::new(),
-            sizes: Vec::new(),
-            begin: none,
-            end: none,
-            status: none,
-            constant: vec![false; kernel.buffers.len()],
-            aligned: kernel.buffers.iter().map(|b| b.dtype.size() as u32).collect(),
+            constant: kernel.buffers.iter().zip(&facts.aliased).map(|(b, &a)| b.access == Access::Read && !a).collect(),
+            aligned: facts.aligned.clone(),
             axes: vec![None; kernel.axes],
             values: vec![None; kernel.values],
             accs: Vec::new(),
@@ -361,10 +376,5 @@ impl<'k> Body<'k> {
             Some(condition) => self.when(condition, |b| b.write(x, at, align)),
             None => self.write(x, at, align),
         }
-    }
-
-    /// Whether nothing writes a parameter's memory under this or another parameter.
-    pub(crate) fn read_only(kernel: &Kernel, aliased: &[bool]) -> Vec<bool> {
-        kernel.buffers.iter().zip(aliased).map(|(b, &a)| b.access == Access::Read && !a).collect()
     }
 }

@@ -1,6 +1,6 @@
 //! Kernels for GPUs: PTX, and the same for the emulator.
 
-use crate::body::Body;
+use crate::body::{Body, function_type};
 use crate::emit::Emit;
 use crate::host::{Facts, symbol};
 use crate::ins::{IntCC, V};
@@ -16,27 +16,12 @@ const SHARED: u32 = 3;
 /// Blocks that the emulator runs one launch with at most.
 const EMULATED_BLOCKS: i64 = 12;
 
-/// Adds the body of kernel `n`, whose parameters are its buffers, sizes, the range of its units and the status, all pointers in an address space.
-fn threads(e: Emit, kernel: &Kernel, facts: &Facts, space: u32, function: V, shared: Option<V>) -> Emit {
-    let buffers = kernel.buffers.len();
+/// Fills in the function of a kernel's threads, which has been begun.
+fn threads(e: Emit, kernel: &Kernel, facts: &Facts, function: V, shared: Option<V>) -> Emit {
     // What a group's other threads write lies beyond what LLVM sees of one thread: it would carry values of such memory over barriers, which it takes for nobody else's.
     let shape = shape(kernel);
     let own = |b: usize| shape.group == 1 || kernel.buffers[b].access == Access::Read;
-    for (b, &aliased) in facts.aliased.iter().enumerate() {
-        if !aliased && own(b) {
-            e.i.attribute(function, 1 + b as u32, "noalias", 0);
-        }
-        e.i.attribute(function, 1 + b as u32, "align", facts.aligned[b].into());
-    }
-    debug_assert!(space == 0 || space == GLOBAL);
-    let mut body = Body::new(e, kernel);
-    body.buffers = (0..buffers).map(|b| body.e.i.parameter(b)).collect();
-    body.sizes = (0..kernel.sizes).map(|s| body.e.i.parameter(buffers + s)).collect();
-    body.begin = body.e.i.parameter(buffers + kernel.sizes);
-    body.end = body.e.i.parameter(buffers + kernel.sizes + 1);
-    body.status = body.e.i.parameter(buffers + kernel.sizes + 2);
-    body.constant = Body::read_only(kernel, &facts.aliased);
-    body.aligned.clone_from(&facts.aligned);
+    let mut body = Body::new(e, kernel, facts, function, own);
     body.open_simt(shape, &facts.aliased, shared);
     body.open_accs();
     body.block(&kernel.body);
@@ -46,17 +31,13 @@ fn threads(e: Emit, kernel: &Kernel, facts: &Facts, space: u32, function: V, sha
 
 /// Adds a kernel as an entry of PTX; gives its launch.
 pub(crate) fn ptx(mut e: Emit, name: &str, kernel: &Kernel, facts: &Facts) -> (Emit, Launch) {
-    let (pointer, long) = (e.i.pointer(GLOBAL), e.i.int_type(64));
     let launch = shape(kernel).launch;
     let shared = (launch.shared > 0).then(|| e.i.memory(&format!("{name}_shared"), launch.shared, SHARED, 16));
-    let mut parameters = vec![pointer; kernel.buffers.len()];
-    parameters.extend(vec![long; kernel.sizes + 2]);
-    parameters.push(pointer);
-    let ty = e.i.function_type(e.i.void(), &parameters);
+    let ty = function_type(&e, kernel, e.i.pointer(GLOBAL));
     let attributes = [("nvvm.maxntid".to_string(), launch.threads.to_string())];
     let function = e.i.begin(name, ty, LLVMLinkage::LLVMExternalLinkage, &attributes);
     e.i.convention(function, PTX_KERNEL);
-    (threads(e, kernel, facts, GLOBAL, function, shared), launch)
+    (threads(e, kernel, facts, function, shared), launch)
 }
 
 /// Adds kernel `n` for the emulator: the body, a thread of it, and a function as [`optc_abi::plan::KernelFn`] that launches them.
@@ -64,16 +45,13 @@ pub(crate) fn emulated(mut e: Emit, n: usize, kernel: &Kernel, facts: &Facts, at
     let (pointer, long, word) = (e.i.pointer(0), e.i.int_type(64), e.i.int_type(32));
     let launch = shape(kernel).launch;
     let buffers = kernel.buffers.len();
-    let mut parameters = vec![pointer; buffers];
-    parameters.extend(vec![long; kernel.sizes + 2]);
-    parameters.push(pointer);
-    let ty = e.i.function_type(e.i.void(), &parameters);
+    let ty = function_type(&e, kernel, pointer);
     let body = e.i.begin(&format!("{}.body", symbol(n)), ty, LLVMLinkage::LLVMInternalLinkage, attributes);
     let shared = (launch.shared > 0).then(|| {
         let ty = e.i.function_type(pointer, &[]);
         e.i.call(e.i.declared("optc_simt_shared", ty), ty, &[])
     });
-    e = threads(e, kernel, facts, 0, body, shared);
+    e = threads(e, kernel, facts, body, shared);
     // A thread: the arguments lie one after the other in memory.
     let thread_type = e.i.function_type(e.i.void(), &[pointer]);
     let thread = e.i.begin(&format!("{}.thread", symbol(n)), thread_type, LLVMLinkage::LLVMInternalLinkage, attributes);

@@ -1,6 +1,6 @@
 //! Kernels for this computer's processor: sixteen lanes at a time, as the kernel's meaning has them.
 
-use crate::body::{Body, Position, Real, updated};
+use crate::body::{Body, Position, Real, function_type, updated};
 use crate::emit::Emit;
 use crate::ins::{IntCC, Opcode, V};
 use inkwell::llvm_sys::LLVMLinkage;
@@ -30,26 +30,10 @@ pub(crate) fn symbol(n: usize) -> String {
 pub(crate) fn kernel(mut e: Emit, name: &str, kernel: &Kernel, facts: &Facts, attributes: &[(String, String)]) -> Emit {
     let (pointer, long) = (e.i.pointer(0), e.i.int_type(64));
     let buffers = kernel.buffers.len();
-    let mut parameters = vec![pointer; buffers];
-    parameters.extend(vec![long; kernel.sizes + 2]);
-    parameters.push(pointer);
-    let ty = e.i.function_type(e.i.void(), &parameters);
+    let ty = function_type(&e, kernel, pointer);
     let inner = e.i.begin(&format!("{name}.body"), ty, LLVMLinkage::LLVMInternalLinkage, attributes);
     e.i.attribute(inner, u32::MAX, "nounwind", 0);
-    for (b, &aliased) in facts.aliased.iter().enumerate() {
-        if !aliased {
-            e.i.attribute(inner, 1 + b as u32, "noalias", 0);
-        }
-        e.i.attribute(inner, 1 + b as u32, "align", facts.aligned[b].into());
-    }
-    let mut body = Body::new(e, kernel);
-    body.buffers = (0..buffers).map(|b| body.e.i.parameter(b)).collect();
-    body.sizes = (0..kernel.sizes).map(|s| body.e.i.parameter(buffers + s)).collect();
-    body.begin = body.e.i.parameter(buffers + kernel.sizes);
-    body.end = body.e.i.parameter(buffers + kernel.sizes + 1);
-    body.status = body.e.i.parameter(buffers + kernel.sizes + 2);
-    body.constant = Body::read_only(kernel, &facts.aliased);
-    body.aligned.clone_from(&facts.aligned);
+    let mut body = Body::new(e, kernel, facts, inner, |_| true);
     for local in &kernel.locals {
         let ty = body.e.i.array(body.e.i.scalar(local.dtype), local.len);
         let at = body.e.i.stack(ty, LINE);

@@ -387,7 +387,7 @@ impl Ins {
     }
     /// An intrinsic by its name without types; `overloads` are the types it is made for.
     pub(crate) fn intrinsic(&self, text: &str, overloads: &[T], arguments: &[V]) -> V {
-        debug_assert!(crate::allowed::intrinsic(text), "compiler bug: intrinsic {text} is not in the list");
+        assert!(crate::allowed::intrinsic(text), "compiler bug: intrinsic {text} is not in the list");
         unsafe {
             let id = LLVMLookupIntrinsicID(text.as_ptr().cast(), text.len());
             assert!(id != 0, "compiler bug: LLVM knows no intrinsic {text}");

@@ -67,21 +67,30 @@ impl Host {
 /// The back end for an NVIDIA GPU.
 pub(crate) fn nvptx(gpu: &str) -> Result<(TargetTriple, TargetMachine), Error> {
     initialize();
-    if !GPUS.contains(&gpu) {
-        return Err(Error(format!("no GPU is called `{gpu}`; LLVM knows {}", GPUS.join(", "))));
-    }
+    let Some((_, features)) = GPUS.iter().find(|(name, _)| *name == gpu) else {
+        let known: Vec<&str> = GPUS.iter().map(|(name, _)| *name).collect();
+        return Err(Error(format!("there is no code for a GPU `{gpu}`; there is for {}", known.join(", "))));
+    };
     let triple = TargetTriple::create("nvptx64-nvidia-cuda");
     let target = Target::from_triple(&triple).map_err(|e| Error(e.to_string()))?;
-    // Every driver since 2022 takes this version of PTX; an unknown one would silently become an old one.
-    let features = if gpu >= "sm_90" { "+ptx80" } else { "+ptx71" };
     let machine = target
         .create_target_machine(&triple, gpu, features, OptimizationLevel::Default, RelocMode::Default, CodeModel::Default)
         .ok_or_else(|| Error(format!("LLVM has no back end for {gpu}")))?;
     Ok((triple, machine))
 }
 
-/// GPUs that code can be made for.
-pub const GPUS: &[&str] = &["sm_70", "sm_75", "sm_80", "sm_86", "sm_87", "sm_89", "sm_90", "sm_90a"];
+/// GPUs that code can be made for, each with the version of PTX: the oldest that it and the instructions in use ask for, so that every driver for it takes the code.
+/// LLVM ends the process where a version is too old for a GPU, and takes an old one where it does not know a version.
+pub const GPUS: &[(&str, &str)] = &[
+    ("sm_70", "+ptx71"),
+    ("sm_75", "+ptx71"),
+    ("sm_80", "+ptx71"),
+    ("sm_86", "+ptx71"),
+    ("sm_87", "+ptx74"),
+    ("sm_89", "+ptx78"),
+    ("sm_90", "+ptx80"),
+    ("sm_90a", "+ptx80"),
+];
 
 /// The passes over host code; for experiments the environment may say others.
 pub(crate) fn passes() -> String {

@@ -139,26 +139,9 @@ pub fn lower(request: &Request<'_>, messages: &Messages) -> Result<Fixed, Failed
         variants: Vec::new(),
     };
     for &stored in request.stored {
-        let (variant, hyper) = attempt(request, stored).map_err(|refused| {
-            match refused {
-                Refused::Spec(session) => {
-                    messages.print(&session.diagnostics, &session.program.sources);
-                }
-                Refused::Transform => {
-                    let what = format!("`{}` only transforms gradients", request.optimizer);
-                    messages.error("R0130", &what, Some("chain it: `clip(1.0) |> sgd(lr = 0.1)`"));
-                }
-                Refused::Beyond(why) => {
-                    let what = format!("`{}` has no form without the runtime: {why}", request.optimizer);
-                    messages.error(
-                        "R0130",
-                        &what,
-                        Some("`optc.torch.Optimizer` and `optc.optimizer` of the Python module have the runtime with them"),
-                    );
-                }
-            }
-            Failed
-        })?;
+        let help = "`optc.torch.Optimizer` and `optc.optimizer` of the Python module have the runtime with them";
+        let lowered = attempt(request, stored).map_err(|refused| refused.print(request, "without the runtime", help, messages));
+        let (variant, hyper) = lowered?;
         fixed.hyper = hyper;
         fixed.variants.push(variant);
     }

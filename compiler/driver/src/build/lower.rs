@@ -64,10 +64,10 @@ pub enum Refused {
     Beyond(String),
 }
 
-/// Lowers a rule. What is wrong has been printed.
-pub fn lower(request: &Request<'_>, stored: Stored, messages: &Messages) -> Result<Lowered, Failed> {
-    attempt(request, stored).map_err(|refused| {
-        match refused {
+impl Refused {
+    /// Prints what is wrong. `form` is what the rule should have had a form for, `help` what to do instead.
+    pub fn print(&self, request: &Request<'_>, form: &str, help: &str, messages: &Messages) -> Failed {
+        match self {
             Refused::Spec(session) => {
                 messages.print(&session.diagnostics, &session.program.sources);
             }
@@ -76,12 +76,17 @@ pub fn lower(request: &Request<'_>, stored: Stored, messages: &Messages) -> Resu
                 messages.error("R0130", &what, Some("chain it: `clip(1.0) |> sgd(lr = 0.1)`"));
             }
             Refused::Beyond(why) => {
-                let what = format!("`{}` has no form for leaves of any length: {why}", request.optimizer);
-                messages.error("R0130", &what, Some(HELP));
+                let what = format!("`{}` has no form {form}: {why}", request.optimizer);
+                messages.error("R0130", &what, Some(help));
             }
         }
         Failed
-    })
+    }
+}
+
+/// Lowers a rule. What is wrong has been printed.
+pub fn lower(request: &Request<'_>, stored: Stored, messages: &Messages) -> Result<Lowered, Failed> {
+    attempt(request, stored).map_err(|refused| refused.print(request, "for leaves of any length", HELP, messages))
 }
 
 /// Lowers a rule.
