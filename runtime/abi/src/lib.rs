@@ -1,6 +1,7 @@
 //! Element types, tensors, plans and the calling convention of kernels: the only meeting point of compiler and runtime.
 
 pub mod conv;
+pub mod device;
 pub mod dtype;
 pub mod library;
 pub mod number;
