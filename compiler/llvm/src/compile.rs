@@ -231,13 +231,18 @@ pub fn ptx(parts: &[(&str, &[Kernel], &Plan)], gpu: &str) -> Result<Ptx, Error> 
     }
     drop(e);
     unit::optimize(&module, &machine)?;
-    let mut text = String::new();
-    for (name, launch) in &launches {
-        let Launch { threads, units, .. } = launch;
-        text.push_str(&format!("// {name}: blocks of {threads} threads, {units} units at a time; any number of blocks\n"));
-    }
+    let mut text = head(launches.iter().map(|(name, launch)| (name.as_str(), *launch)));
     text.push_str(&String::from_utf8_lossy(unit::machine_code(&module, &machine, true)?.as_slice()));
     Ok(Ptx { text, launches })
+}
+
+/// Comments before a module that say how its entries are launched.
+pub(crate) fn head<'n>(launches: impl Iterator<Item = (&'n str, Launch)>) -> String {
+    launches
+        .map(|(name, Launch { threads, units, .. })| {
+            format!("// {name}: blocks of {threads} threads, {units} units at a time; any number of blocks\n")
+        })
+        .collect()
 }
 
 /// A form to be looked at, or for other tools of LLVM.

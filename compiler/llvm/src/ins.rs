@@ -277,6 +277,10 @@ impl Ins {
             LLVMSetMetadata(load.0, kind, LLVMMetadataAsValue(self.context, node));
         }
     }
+    /// Says of a load that it is to happen, as it stands.
+    pub(crate) fn volatile(&self, load: V) {
+        unsafe { LLVMSetVolatile(load.0, 1) }
+    }
     /// Bytes of a value of a type in memory.
     pub(crate) fn bytes(&self, ty: T) -> i64 {
         use inkwell::llvm_sys::LLVMTypeKind::*;
@@ -299,11 +303,15 @@ impl Ins {
             V(LLVMBuildExtractValue(self.builder, both, 0, EMPTY))
         }
     }
-    /// A variable of the module in an address space, without a value; `len` bytes.
+    /// A variable of the module in an address space, without a value; `len` bytes. The same where there is one of this name.
     pub(crate) fn memory(&self, text: &str, len: i64, space: u32, align: u32) -> V {
         let ty = self.array(self.int_type(8), len as usize);
         let text = name(text);
         unsafe {
+            let known = LLVMGetNamedGlobal(self.module, text.as_ptr());
+            if !known.is_null() {
+                return V(known);
+            }
             let global = LLVMAddGlobalInAddressSpace(self.module, ty.0, text.as_ptr(), space);
             LLVMSetInitializer(global, LLVMGetPoison(ty.0));
             LLVMSetLinkage(global, LLVMLinkage::LLVMInternalLinkage);

@@ -9,8 +9,10 @@
 mod access;
 mod allowed;
 mod body;
+mod device;
 mod emit;
 pub mod emulator;
+mod entry;
 mod facts;
 mod gpu;
 mod host;
@@ -27,6 +29,7 @@ mod unit;
 
 mod compile;
 pub use compile::{Cache, Compiled, Config, Form, Ptx, compile, module, ptx};
+pub use device::{Emulated, device_code};
 pub use simt::Launch;
 pub use unit::GPUS;
 

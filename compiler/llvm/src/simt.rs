@@ -47,6 +47,8 @@ pub(crate) struct Shape {
     local_bytes: i64,
     /// Where warps exchange what they have added up.
     scratch: i64,
+    /// Where the block's threads agree on whether the run has been stopped, if the kernel itself may stop it and they wait for each other.
+    pub(crate) verdict: Option<i64>,
 }
 
 fn longest(body: &[Stmt], found: &mut i64) {
@@ -61,6 +63,15 @@ fn longest(body: &[Stmt], found: &mut i64) {
             longest(body, found);
         }
     }
+}
+
+/// Whether a kernel may report an index out of range.
+fn checks(body: &[Stmt]) -> bool {
+    body.iter().any(|stmt| match stmt {
+        Stmt::For { body, .. } => checks(body),
+        Stmt::Let { expr, .. } => matches!(expr, Expr::CheckedIndex { .. }),
+        _ => false,
+    })
 }
 
 /// Accumulators of the vector loop that updates most of them.
@@ -93,8 +104,10 @@ pub(crate) fn shape(kernel: &Kernel) -> Shape {
     let threads = threads.max(group);
     let local_bytes = if group > 1 { offset } else { 0 };
     let scratch = local_bytes * (threads / group);
-    let launch = Launch { threads, units: threads / group, shared: scratch + scratch_bytes(group) };
-    Shape { launch, group, locals, local_bytes, scratch }
+    let shared = scratch + scratch_bytes(group);
+    let verdict = (group > 1 && checks(&kernel.body)).then_some(shared);
+    let launch = Launch { threads, units: threads / group, shared: shared + if verdict.is_some() { 8 } else { 0 } };
+    Shape { launch, group, locals, local_bytes, scratch, verdict }
 }
 
 /// Buffers and local arrays that have been read and written since the last barrier of the group.
@@ -156,11 +169,12 @@ pub(crate) struct Simt {
 }
 
 impl Body<'_> {
-    /// Finds out which thread this is; to be done before anything else.
-    pub(crate) fn open_simt(&mut self, shape: Shape, aliased: &[bool], shared: Option<V>) {
+    /// Finds out which thread this is; to be done before anything else. `alone`: the range of units is this block's, and not all blocks'.
+    pub(crate) fn open_simt(&mut self, shape: Shape, aliased: &[bool], shared: Option<V>, alone: bool) {
         let i = &self.e.i;
         let long = i.int_type(64);
         let [thread, block, blocks] = ["tid.x", "ctaid.x", "nctaid.x"].map(|name| i.cast(Opcode::LLVMZExt, self.e.special(name), long));
+        let (block, blocks) = if alone { (i.i64(0), i.i64(1)) } else { (block, blocks) };
         let size = i.i64(shape.group);
         let (lane, group) = match shape.group {
             1 => (i.i64(0), thread),

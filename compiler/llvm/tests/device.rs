@@ -1,0 +1,7 @@
+//! What a GPU runs for a plan, on the emulator and assembled.
+#![cfg(feature = "llvm")]
+
+#[path = "device/adamw.rs"]
+mod adamw;
+#[path = "device/common.rs"]
+mod common;

@@ -1,0 +1,56 @@
+//! Plans and what is done with them.
+
+use optc_llvm::emulator;
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Faults are collected by the process: one test at a time.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let guard = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    emulator::collect(true);
+    emulator::take_faults();
+    guard
+}
+
+/// Nothing was wrong since the last call.
+#[track_caller]
+pub fn no_faults(what: &str) {
+    let faults = emulator::take_faults();
+    assert!(faults.is_empty(), "{what}: {}", faults[0]);
+}
+
+/// An entry as the assembler sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assembled {
+    pub name: String,
+    pub registers: u32,
+    pub spilled: u32,
+}
+
+/// What `ptxas -v` says of each entry of a module; nothing where there is none.
+pub fn assembled(text: &str, gpu: &str) -> Option<Vec<Assembled>> {
+    let program = std::env::var("OPTC_PTXAS").unwrap_or_else(|_| "ptxas".to_string());
+    let file = std::env::temp_dir().join(format!("optc-{}-{:?}.ptx", std::process::id(), std::thread::current().id()));
+    std::fs::write(&file, text).expect("written");
+    let done = Command::new(&program).args(["-v", "--gpu-name", gpu, "--output-file", "/dev/null"]).arg(&file).output();
+    let Ok(done) = done else {
+        eprintln!("skipped: no {program} (pip install nvidia-cuda-nvcc, then OPTC_PTXAS=.../ptxas)");
+        return None;
+    };
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(done.status.success(), "{}: {said}", file.display());
+    std::fs::remove_file(&file).expect("it was there");
+    let before = |line: &str, word: &str| line.find(word).and_then(|at| line[..at].split_whitespace().last()?.parse::<u32>().ok());
+    let mut all: Vec<Assembled> = Vec::new();
+    for line in said.lines() {
+        if let Some((_, rest)) = line.split_once("Compiling entry function '") {
+            let name = rest.split('\'').next().unwrap_or_default().to_string();
+            all.push(Assembled { name, registers: 0, spilled: 0 });
+        } else if let Some(last) = all.last_mut() {
+            last.registers = before(line, " registers").unwrap_or(last.registers);
+            last.spilled = before(line, " bytes spill stores").unwrap_or(last.spilled);
+        }
+    }
+    Some(all)
+}
