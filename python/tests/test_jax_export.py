@@ -178,7 +178,23 @@ class Transformations(unittest.TestCase):
             return p + updates, state
 
         split = jax.jit(jax.shard_map(step, mesh=mesh, in_specs=(P("d"), spec, P("d")), out_specs=(P("d"), spec)))
-        self.near(split(p, state, jnp.cos(p)), step(p, state, jnp.cos(p)), 0)
+        # XLA may join a product and a sum in one of them: the last bit of weights below 4.
+        self.near(split(p, state, jnp.cos(p)), step(p, state, jnp.cos(p)), 3e-7)
+
+    def test_a_gradient_from_outside_is_not_copied(self):
+        # Where the change is a function of the new states, XLA adds it to the weights as it computes it.
+        jax, jnp = self.jax, self.jnp
+        for name in ("adamw", "momentum", "rmsprop", "adagrad"):
+            with self.subTest(name):
+                tx = self.rules[name](1e-3)
+
+                def step(params, state, gradients):
+                    updates, state = tx.update(gradients, state, params)
+                    return self.optax.apply_updates(params, updates), state
+
+                p = jnp.ones((1 << 16,))
+                found = jax.jit(step, donate_argnums=(0, 1)).lower(p, tx.init(p), p).compile().memory_analysis()
+                self.assertLess(found.temp_size_in_bytes, p.nbytes)
 
     def test_narrow_and_wide_weights(self):
         jax, jnp = self.jax, self.jnp

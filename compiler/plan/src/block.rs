@@ -52,8 +52,12 @@ pub(crate) fn plan_block(
     within: Option<LoopId>,
 ) -> Vec<Instr> {
     carry(&mut net, &targets.iter().map(|t| t.alias).collect::<Vec<_>>());
-    let aliased: Vec<N> = targets.iter().zip(&net.outputs).filter(|(t, _)| t.update || t.alias.is_some()).map(|(_, &o)| o).collect();
-    let mut grouping = group(&net, &aliased);
+    let updates = |net: &Net| -> Vec<N> {
+        targets.iter().zip(&net.outputs).filter(|(t, _)| t.update || t.alias.is_some()).map(|(_, &o)| o).collect()
+    };
+    let aliased = updates(&net);
+    crate::positions::part(&mut net, &aliased);
+    let mut grouping = group(&net, &updates(&net));
     rematerialize(&mut net, &mut grouping);
     grouping.watched = vec![false; net.nodes.len()];
     for &k in asked.watch {

@@ -68,7 +68,7 @@ pub(crate) fn join_rows(net: &Net, class: &[Class], aliased: &[N], cone: &mut [b
 }
 
 /// Nodes that in the end serve only aliased outputs, through nodes that are not refused.
-fn serving(net: &Net, aliased: &[N], refused: &[bool]) -> Vec<bool> {
+pub(crate) fn serving(net: &Net, aliased: &[N], refused: &[bool]) -> Vec<bool> {
     let count = net.nodes.len();
     let mut fits = vec![true; count];
     let mut used = vec![false; count];

@@ -1,6 +1,6 @@
 //! From graph to fused kernels to an execution plan with static memory.
 //!
-//! The stages: `net` (the planner's node list), `rows`, `group` and `by_rows` (which nodes share a kernel), `stage`, `keep`, `loops`, `emit` and `build` (kernels),
+//! The stages: `net` (the planner's node list), `positions` (patterns that each reader computes), `rows`, `group` and `by_rows` (which nodes share a kernel), `stage`, `keep`, `loops`, `emit` and `build` (kernels),
 //! `remat` and `peak` (what is computed again instead of kept), `symmetric` and `dot` (matrix products: which are symmetric; on memory as it lies),
 //! `carry` (arrays that states take over as they are), `block` and `schedule` (instructions and their order, who writes where),
 //! `seq` (small kernels become one), `memory` (the arena).
@@ -21,6 +21,7 @@ mod memory;
 mod net;
 mod offload;
 mod peak;
+mod positions;
 mod print;
 pub mod reference;
 mod remat;

@@ -130,7 +130,7 @@ impl Net {
     }
 
     /// Drops nodes no output depends on; inputs stay.
-    fn sweep(&mut self) {
+    pub fn sweep(&mut self) {
         let mut live = vec![false; self.nodes.len()];
         self.inputs.iter().chain(&self.outputs).for_each(|&n| live[n] = true);
         for n in (0..self.nodes.len()).rev() {

@@ -493,3 +493,34 @@ fn the_order_of_operands_that_may_change_places_makes_no_new_kernel() {
     let planned = check(&g);
     assert_eq!(planned.kernels.len(), 1, "{}", text(&planned));
 }
+
+/// Leaves cut into rows with one scale each, as 8-bit states are: largest magnitudes, and elements divided by them with a pattern of positions added.
+fn leaves_by_rows(g: &mut Graph, leaves: usize) -> Vec<(usize, usize)> {
+    let mut outputs = Vec::new();
+    for _ in 0..leaves {
+        let x = input(g, &[32, 1024]);
+        let size = map(g, ScalarOp::Abs, &[x]);
+        let most = row(g, ReduceOp::Max, size);
+        let part = map(g, ScalarOp::Div, &[x, most]);
+        // Equal nodes for all leaves, as they have one shape.
+        let column = g.iota(DType::I32, &[32, 1024], 1, O);
+        let half = with(g, ScalarOp::And, column, 7.0);
+        let pattern = g.cast(half, F, O);
+        outputs.push(map(g, ScalarOp::Add, &[part, pattern]));
+    }
+    g.outputs = outputs;
+    (0..leaves).map(|k| (k, k)).collect()
+}
+
+#[test]
+fn a_pattern_of_positions_does_not_tie_leaves_together() {
+    for leaves in [2, 5, 120] {
+        let mut g = Graph::new();
+        let alias = leaves_by_rows(&mut g, leaves);
+        let config = Config { alias, ..Config::default() };
+        let planned = if leaves < 100 { check_with(&g, &config, &inputs(&g)) } else { plan(&g, &config) };
+        assert_eq!(planned.kernels.len(), 1, "{}", text(&planned));
+        let calls: usize = planned.plan.code.iter().map(|i| if let Instr::Kernel { calls, .. } = i { calls.len() } else { 0 }).sum();
+        assert_eq!(calls, leaves, "{}", text(&planned));
+    }
+}

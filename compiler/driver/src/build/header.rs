@@ -1,6 +1,6 @@
 //! The C header of an object file.
 
-use super::rule::{Built, GRADIENT, HyperDecl, STATES, StateDecl, Variant, WEIGHT};
+use super::rule::{Built, GRADIENT, HyperDecl, MOMENTS, STATES, StateDecl, Variant, WEIGHT};
 use optc_abi::DType;
 use optc_cranelift::object::{ABI, Function};
 use std::fmt::Write;
@@ -101,7 +101,7 @@ pub fn header(built: &Built) -> String {
     for (rule, variant) in built.library.rules.iter().zip(&built.variants) {
         let bytes: usize = variant.states.iter().filter(|s| !s.scalar).map(|s| s.dtype.size()).sum();
         let _ = writeln!(h, "\n/* {}: {bytes} bytes of state per parameter */", variant.stored.dtype().name());
-        for function in &rule.functions {
+        for function in rule.functions.iter().filter(|f| f.name != MOMENTS) {
             let full = format!("{}_{}", rule.name, function.name);
             let arrays = arrays(variant, function);
             let _ = writeln!(h, "typedef struct {full}_leaf {{\n  size_t n;");

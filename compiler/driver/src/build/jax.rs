@@ -1,7 +1,7 @@
 //! A module with an Optax transformation: the rule in `jax.numpy`, and on XLA's foreign function interface around a shared library.
 
 use super::names::{Names, class_name};
-use super::rule::Built;
+use super::rule::{Built, MOMENTS};
 use super::source::{self, Dialect, dtype, truth, tuple};
 use std::fmt::Write;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -28,6 +28,16 @@ pub fn module(built: &Built, names: &Names, summary: &str) -> Result<String, Str
     let (rule, results) = source::source(&built.source.delta, &built.source.inputs, Dialect::Jax)?;
     let mut body = rule;
     let _ = writeln!(body, "    return {}", tuple(&results));
+    let apart = built.source.change.as_ref().filter(|_| built.functions(MOMENTS).count() == built.variants.len());
+    let mut change = String::new();
+    if let Some(graph) = apart {
+        let (text, results) = source::source(graph, &built.source.inputs, Dialect::Jax)?;
+        let result = results.first().map_or("None", |r| r.as_str());
+        change = format!(
+            "@functools.partial(jax.jit, static_argnums=1)\ndef _change(t, dtype, {}):\n    \"\"\"The change of the weight as a function of the states after step `t`.\"\"\"\n{text}    return {result}\n\n\n",
+            built.rule_arguments().join(", ")
+        );
+    }
     let rule_args = built.rule_arguments();
     let (parts, list, combine) = source::contributions(built, Dialect::Jax)?;
     let init_inputs: Vec<String> = built.source.init.inputs.iter().map(|i| i.name.clone()).collect();
@@ -83,6 +93,9 @@ pub fn module(built: &Built, names: &Names, summary: &str) -> Result<String, Str
         ("PARTS", parts),
         ("COMBINE", combine),
         ("REDUCES", truth(built.reduces()).to_string()),
+        ("CHANGE", change),
+        ("APART", truth(apart.is_some()).to_string()),
+        ("KINDS", if apart.is_some() { "\"delta\", \"step\", \"moments\"" } else { "\"delta\", \"step\"" }.to_string()),
         ("RULE", body),
         ("INITIAL", initial),
         ("ARGS", defaults.iter().map(|d| format!("{d}, ")).collect()),

@@ -1,11 +1,12 @@
 """@DOC@
 
 `@FUNCTION@` is an Optax transformation, to be used in `optax.chain`, under `jit`, `scan`, `vmap` and `shard_map` like any other. On the CPU all leaves of
-@DTYPES@ are updated in one pass by @LIBRARY@, which lies beside this file, through XLA's foreign function interface: states in place, if they
+@DTYPES@ are updated by @LIBRARY@, which lies beside this file, through XLA's foreign function interface: states in place, if they
 are donated. Elsewhere, and with `native=False`, the same rule runs as it is written out below in `jax.numpy`. Generated: change the spec, not this file.
 """
 
 import ctypes
+import functools  # noqa: F401 (the rule may use it)
 import operator  # noqa: F401 (the rule may use it)
 import pathlib
 from typing import NamedTuple
@@ -20,7 +21,7 @@ __all__ = ["@FUNCTION@", "@FUNCTION@_step", "@CLASS@State"]
 _LIBRARY = ctypes.CDLL(str(pathlib.Path(__file__).with_name("@LIBRARY@")))
 _TARGETS = {}
 for _suffix, _dtype in @SUFFIXES@:
-    for _kind in ("delta", "step"):
+    for _kind in (@KINDS@):
         _TARGETS[jnp.dtype(_dtype), _kind] = f"optc_@NAME@_{_suffix}_{_kind}_@FINGERPRINT@"
         jax.ffi.register_ffi_target(_TARGETS[jnp.dtype(_dtype), _kind], jax.ffi.pycapsule(getattr(_LIBRARY, f"@NAME@_{_suffix}_{_kind}_xla")), platform="cpu")
 
@@ -30,6 +31,8 @@ _SINGLE = @SINGLE@
 _KEPT = {jnp.dtype(_of): tuple(jnp.dtype(k) for k in _kept) for _of, _kept in @KEPT@}
 _NEEDS_WEIGHTS = @NEEDS_WEIGHTS@
 _CHANGE_IN_PLACE = @IN_PLACE@
+# Whether the change of a weight is a function of the new states (`_change`): then the library makes these in place, and what XLA adds to the weights is no array.
+_APART = @APART@
 # Whether elements of a leaf, or leaves, are combined.
 _REDUCES = @REDUCES@
 
@@ -44,7 +47,8 @@ class @CLASS@State(NamedTuple):
     """The rule in `jax.numpy`: the change of the weight, and the states, after step `t`."""
 @RULE@
 
-# What leaves contribute to numbers that all share, by rounds, and how each is combined.
+
+@CHANGE@# What leaves contribute to numbers that all share, by rounds, and how each is combined.
 _PARTS, _COMBINE = @PARTS_LIST@, @COMBINE@
 
 
@@ -67,7 +71,7 @@ def _rounded(like, results, states):
 
 
 def _written_out(kind, t, hyper, leaves):
-    """The rule on all leaves, as `jax.numpy` has it: each leaf is (weight, gradient, states …). Gives the change (or the weight after it, for `step`) and the states."""
+    """The rule on all leaves, as `jax.numpy` has it: each leaf is (weight, gradient, states …). Gives the change (or the weight after it, for `step`; neither for `moments`) and the states."""
     folds = [None] * len(_COMBINE)
     for parts, places in _PARTS:
         for w, g, *states in leaves:
@@ -78,7 +82,8 @@ def _written_out(kind, t, hyper, leaves):
     for w, g, *states in leaves:
         dtype = jnp.promote_types(g.dtype, jnp.float32)
         change, *kept = _rule(t, dtype, w, g, *states, *hyper, folds=folds)
-        out.append(_rounded(g, (change, *kept), states) if kind == "delta" else _rounded(w, (w + change, *kept), states))
+        results = _rounded(w, (w + change, *kept), states) if kind == "step" else _rounded(g, (change, *kept), states)
+        out.append(results[1:] if kind == "moments" else results)
     return out
 
 
@@ -104,13 +109,14 @@ def _call(kind, dtype, t, pairs, leaves):
         operands += [w, g, *states]
         if kind == "step":
             aliases[first] = len(results)
-        elif _CHANGE_IN_PLACE:
+        elif kind == "delta" and _CHANGE_IN_PLACE:
             aliases[first + 1] = len(results)
+        made = () if kind == "moments" else (g,)
         for k in range(len(states)):
-            aliases[first + 2 + k] = len(results) + 1 + k
-        results += [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (g, *states)]
+            aliases[first + 2 + k] = len(results) + len(made) + k
+        results += [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (*made, *states)]
     flat = jax.ffi.ffi_call(_TARGETS[jnp.dtype(dtype), kind], results, input_output_aliases=aliases)(*operands)
-    each = 1 + len(_SINGLE)
+    each = len(_SINGLE) + (kind != "moments")
     return [tuple(flat[k : k + each]) for k in range(0, len(flat), each)]
 
 
@@ -166,7 +172,14 @@ def _run(kind, given, native, gradients, state, params):
         groups = {None: list(range(len(leaves)))}
     for dtype, where in groups.items():
         part = [leaves[k] for k in where]
-        results = _written_out(kind, count, hyper, part) if dtype is None else _by_library(kind, dtype, len(hyper))(count, _pairs(hyper), part)
+        if dtype is None:
+            results = _written_out(kind, count, hyper, part)
+        elif kind == "delta" and _APART:
+            new = _by_library("moments", dtype, len(hyper))(count, _pairs(hyper), part)
+            wide = jnp.promote_types(dtype, jnp.float32)
+            results = [_rounded(g, (_change(count, wide, w, g, *kept, *hyper), *kept), kept) for (w, g, *_), kept in zip(part, new)]
+        else:
+            results = _by_library(kind, dtype, len(hyper))(count, _pairs(hyper), part)
         for k, r in zip(where, results):
             out[k] = r
     trees = [tree.unflatten([r[k] for r in out]) for k in range(1 + len(_SINGLE))]

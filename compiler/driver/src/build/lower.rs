@@ -38,6 +38,8 @@ pub struct Lowered {
     pub step: Made,
     /// Gives the change of the weight, and the states.
     pub delta: Made,
+    /// Gives the states alone, where the change is a function of these.
+    pub moments: Option<Made>,
     /// Gives the first states.
     pub init: Made,
     /// All that as graphs.
@@ -116,14 +118,18 @@ pub fn attempt(request: &Request<'_>, stored: Stored) -> Result<Lowered, Refused
         let (program, ..) = step(&shapes[..1])?;
         found = Update::new(&program, &shapes[..1]).elementwise(&program).ok();
     }
-    let (step, delta, graphs) = match found {
+    let (step, delta, apart, graphs) = match found {
         Some(found) => found,
-        None => update.in_stages(&rolled).map_err(Refused::Beyond)?,
+        None => {
+            let (step, delta, graphs) = update.in_stages(&rolled).map_err(Refused::Beyond)?;
+            (step, delta, None, graphs)
+        }
     };
+    let (moments, change) = apart.unzip();
     let (init, fills, start) = update.first_states(initial).map_err(Refused::Beyond)?;
     let states = update.declared();
-    let source = update.graphs(&rolled, graphs, &hyper, &states, start, fills);
-    Ok(Lowered { states, hyper, step, delta, init, source, doc })
+    let source = Graphs { change, ..update.graphs(&rolled, graphs, &hyper, &states, start, fills) };
+    Ok(Lowered { states, hyper, step, delta, moments, init, source, doc })
 }
 
 /// An update as the compiler has it for leaves of these shapes.
@@ -174,6 +180,9 @@ pub(super) struct Update {
 
 /// The step and the change as graphs, with the names of their inputs' sources.
 type Sources = (Graph, Graph, Vec<Source>);
+
+/// The function that makes the states alone, and the change as a graph over these.
+type Apart = Option<(Made, Graph)>;
 
 impl Update {
     pub fn new(program: &TrainProgram, shapes: &[Vec<usize>]) -> Update {
@@ -272,7 +281,7 @@ impl Update {
     }
 
     /// The step and the change of one leaf, as the compiler plans them.
-    fn elementwise(&self, program: &TrainProgram) -> Result<(Made, Made, Sources), String> {
+    fn elementwise(&self, program: &TrainProgram) -> Result<(Made, Made, Apart, Sources), String> {
         let (graph, inputs) = self.graph(program);
         let inputs: Vec<Source> = inputs.iter().map(|r| r.source).collect();
         let outputs: Vec<Source> = self.kept().into_iter().map(|k| self.slots[k].source).collect();
@@ -284,7 +293,44 @@ impl Update {
         let mut to = outputs.clone();
         to[weight] = Source::Array(change);
         let (delta, changed) = planned(changed(&graph, graph.inputs[weight].node), &options, &inputs, &to)?;
-        Ok((step, delta, (simplified, changed, inputs)))
+        let apart = self.apart(&changed, &inputs, &outputs);
+        Ok((step, delta, apart, (simplified, changed, inputs)))
+    }
+
+    /// The function that makes the new states alone, and the change of the weight as a graph in which the inputs that are states stand for the new ones; if the change is such a function.
+    fn apart(&self, changed: &Graph, inputs: &[Source], outputs: &[Source]) -> Apart {
+        if self.states.is_empty() || self.states.iter().any(|s| s.scalar || s.shared) {
+            return None;
+        }
+        let mut out = Graph::new();
+        let fresh: Vec<NodeId> =
+            changed.inputs.iter().map(|i| out.input(i.name.clone(), changed.ty(i.node).clone(), Origin::default())).collect();
+        let mut map: FxHashMap<NodeId, NodeId> = FxHashMap::default();
+        for (k, (input, source)) in changed.inputs.iter().zip(inputs).enumerate() {
+            if !matches!(source, Source::Array(a) if *a >= STATES) {
+                map.insert(input.node, fresh[k]);
+            }
+        }
+        for (node, state) in changed.outputs.iter().zip(outputs).skip(1) {
+            map.insert(*node, fresh[inputs.iter().position(|s| s == state)?]);
+        }
+        for id in changed.ids() {
+            let node = changed.node(id);
+            if map.contains_key(&id) || matches!(node.op, Op::Input { .. }) {
+                continue;
+            }
+            // What needs an old state is left out, with all that needs it.
+            let Some(operands) = node.operands.iter().map(|o| map.get(o).copied()).collect::<Option<Vec<NodeId>>>() else { continue };
+            let copy = out.push(node.op.clone(), operands, node.ty.clone(), changed.origin(id));
+            map.insert(id, copy);
+        }
+        out.outputs = vec![*map.get(&changed.outputs[0])?];
+        let mut states = changed.clone();
+        states.outputs.remove(0);
+        let alias = self.kept().into_iter().skip(1).enumerate().collect();
+        let options = CompileOptions { alias, ..CompileOptions::default() };
+        let (made, _) = planned(states, &options, inputs, &outputs[1..]).ok()?;
+        Some((made, optc_mid::simplify::simplify(out, &optc_mid::simplify::Config::default())))
     }
 
     /// The same in stages.
@@ -412,6 +458,7 @@ impl Update {
             inputs: inputs.iter().map(name).collect(),
             step: only(&step, &step.outputs[..results]),
             delta: only(&delta, &delta.outputs[..results]),
+            change: None,
             init,
             fills,
             rounds,

@@ -1,6 +1,6 @@
 //! An optimizer as functions over leaves of any length: what it takes, what it keeps, its kernels.
 
-use super::{Request, lower};
+use super::{Emit, Request, lower};
 use crate::commands::explain;
 use crate::messages::Messages;
 use crate::session::{Failed, Session};
@@ -19,6 +19,9 @@ pub const WEIGHT: usize = 0;
 pub const GRADIENT: usize = 1;
 /// The first state.
 pub const STATES: usize = 2;
+
+/// The function that makes the new states alone: for XLA, which makes the change of the weight of them itself.
+pub const MOMENTS: &str = "moments";
 
 /// A hyperparameter of the C structure.
 #[derive(Clone, Debug, PartialEq)]
@@ -89,6 +92,8 @@ pub struct Graphs {
     pub step: Graph,
     /// Gives the change of the weight and the new states.
     pub delta: Graph,
+    /// Gives the change of the weight, where inputs that are states stand for the new ones; if it depends on no old state.
+    pub change: Option<Graph>,
     /// Gives, of the weight, the initial values of the states that `fills` has none for.
     pub init: Graph,
     /// The initial value of each state that has one everywhere.
@@ -177,7 +182,12 @@ pub fn build(request: &Request<'_>, messages: &Messages) -> Result<Built, Failed
         let prefix = format!("{name}_{}", stored.dtype().name());
         built.variants.push(Variant { stored, change_in_place: lowered.delta.flat.may_overwrite(GRADIENT, STATES + states.len()), states });
         let states = built.variants.last().map(|v| v.states.as_slice()).unwrap_or_default();
-        built.library.rules.push(rule(&prefix, stored, states, [&lowered.step.flat, &lowered.delta.flat, &lowered.init.flat]));
+        let mut functions = rule(&prefix, stored, states, [&lowered.step.flat, &lowered.delta.flat, &lowered.init.flat]);
+        // Only XLA makes the change of the weight by itself.
+        if let Some(moments) = lowered.moments.filter(|_| request.emit.contains(&Emit::Jax)) {
+            functions.functions.push(moments_of(&moments.flat, states));
+        }
+        built.library.rules.push(functions);
         for (function, piece) in [("step", lowered.step), ("delta", lowered.delta), ("init", lowered.init)] {
             built.parts.extend(piece.parts.into_iter().map(|p| Part { name: format!("{prefix}_{function}{}", p.name), ..p }));
         }
@@ -234,8 +244,7 @@ fn rule(prefix: &str, stored: Stored, states: &[StateDecl], [step, delta_of, ini
     let kept: Vec<usize> = (STATES..STATES + states.len()).collect();
     let delta = STATES + states.len();
     let all = |first: &[usize], last: &[usize]| [first, &kept, last].concat();
-    let written: Vec<(usize, i64)> =
-        states.iter().zip(&kept).map(|(s, &k)| (k, s.dtype.size() as i64 * if s.scalar { -1 } else { 1 })).collect();
+    let written = written(states);
     // In the form for XLA: the weight or the change, then the states.
     let xla =
         |first: usize| Some(Xla { operands: all(&[WEIGHT, GRADIENT], &[]), results: [&[(first, width as i64)][..], &written].concat() });
@@ -247,6 +256,18 @@ fn rule(prefix: &str, stored: Stored, states: &[StateDecl], [step, delta_of, ini
             Function { name: "init", flat: init.clone(), takes: all(&[WEIGHT], &[]), stepping: false, xla: None },
         ],
     }
+}
+
+/// What a function for XLA writes of the states: arrays, and bytes of an element.
+fn written(states: &[StateDecl]) -> Vec<(usize, i64)> {
+    states.iter().enumerate().map(|(k, s)| (STATES + k, s.dtype.size() as i64 * if s.scalar { -1 } else { 1 })).collect()
+}
+
+/// The function that makes the new states alone.
+fn moments_of(flat: &Flat, states: &[StateDecl]) -> Function {
+    let takes: Vec<usize> = [WEIGHT, GRADIENT].into_iter().chain(STATES..STATES + states.len()).collect();
+    let xla = Some(Xla { operands: takes.clone(), results: written(states) });
+    Function { name: MOMENTS, flat: flat.clone(), takes, stepping: true, xla }
 }
 
 /// A state with a name that no other has: that of the rule, with its part's number where two parts have one of the name.
