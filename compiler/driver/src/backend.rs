@@ -174,3 +174,20 @@ pub fn llvm(parts: &[(&str, &[Kernel], &Plan)], form: Llvm<'_>) -> Result<Vec<u8
         Err(without_llvm())
     }
 }
+
+/// All that an NVIDIA GPU runs for a plan besides copies, as text.
+///
+/// # Errors
+/// As [`llvm`].
+pub fn device_text(kernels: &[Kernel], plan: &Plan, gpu: &str) -> Result<String, TrainError> {
+    #[cfg(feature = "llvm")]
+    {
+        let code = optc_llvm::device_code(kernels, plan, gpu).map_err(|e| TrainError::new("R0137", e.to_string()))?;
+        Ok(code.text)
+    }
+    #[cfg(not(feature = "llvm"))]
+    {
+        let _ = (kernels, plan, gpu);
+        Err(without_llvm())
+    }
+}

@@ -58,11 +58,11 @@ pub fn compiled(graph: &Graph, options: &CompileOptions, stage: Stage, gpu: &str
     let kernels: Vec<Kernel> = planned.kernels.iter().map(|k| k.kernel.clone()).collect();
     match stage {
         Stage::Clif => Ok(optc_cranelift::clif(&kernels, &planned.plan)),
-        Stage::Llvm | Stage::Ptx => {
-            let form = if stage == Stage::Llvm { backend::Llvm::Text } else { backend::Llvm::Ptx { gpu } };
-            let text = backend::llvm(&[("kernel", &kernels, &planned.plan)], form)?;
+        Stage::Llvm => {
+            let text = backend::llvm(&[("kernel", &kernels, &planned.plan)], backend::Llvm::Text)?;
             Ok(String::from_utf8_lossy(&text).into_owned())
         }
+        Stage::Ptx => backend::device_text(&kernels, &planned.plan, gpu),
         Stage::Asm => backend::assembly(backend::chosen(), &kernels, &planned.plan),
         _ => Ok(planned.kernels.iter().map(|k| optc_ir::text::print_kernel(&k.name, &k.kernel)).collect::<Vec<_>>().join("\n")),
     }

@@ -27,7 +27,7 @@ fn value_type(dtype: DType) -> DType {
 
 impl Emit {
     /// The type of an element in memory: integers of its size where it is none of LLVM's.
-    fn memory_type(&self, dtype: DType) -> T {
+    pub(crate) fn memory_type(&self, dtype: DType) -> T {
         match dtype {
             DType::BF16 => self.i.int_type(16),
             DType::F16 => self.i.half(),
@@ -37,7 +37,7 @@ impl Emit {
     }
 
     /// The value of what memory holds.
-    fn widen(&self, dtype: DType, x: V) -> V {
+    pub(crate) fn widen(&self, dtype: DType, x: V) -> V {
         let i = &self.i;
         let float = i.like(i.scalar(DType::F32), x);
         match dtype {
@@ -53,7 +53,7 @@ impl Emit {
     }
 
     /// What memory holds of a value; floats are rounded, ties to even.
-    fn narrow(&self, dtype: DType, x: V) -> V {
+    pub(crate) fn narrow(&self, dtype: DType, x: V) -> V {
         let i = &self.i;
         let memory = i.like(self.memory_type(dtype), x);
         match dtype {

@@ -5,17 +5,19 @@ use crate::compile::head;
 use crate::emit::Emit;
 use crate::emulator;
 use crate::entry::{Entries, Entry, thread};
-use crate::facts::facts;
+use crate::facts::{alignment, facts};
 use crate::gpu;
 use crate::host::Facts;
 use crate::ins::Ins;
 use crate::jit::Jit;
 use crate::machine::Machine;
+use crate::products;
 use crate::simt::Launch;
 use crate::unit::{self, Host};
 use inkwell::context::Context;
-use optc_abi::device::{DeviceCode, KernelEntry};
-use optc_abi::plan::{Instr, Plan};
+use optc_abi::DType;
+use optc_abi::device::{Argument, DeviceCode, KernelEntry, Work};
+use optc_abi::plan::{BufRef, Instr, Plan, Status};
 use optc_ir::kernel::Kernel;
 use std::collections::HashMap;
 
@@ -29,11 +31,37 @@ pub fn device_code(kernels: &[Kernel], plan: &Plan, gpu: &str) -> Result<DeviceC
     let module = unit::module(&context, "plan", &triple, &machine);
     // SAFETY: context and module outlive the builder, which `fill` ends.
     let ins = unsafe { Ins::new(context.raw(), module.as_mut_ptr()) };
-    let (mut code, made) = fill(Entries::new(Emit { i: ins, machine: Machine::Nvptx }, Vec::new()), kernels, plan);
+    let (mut code, made) = fill(Entries::new(Emit { i: ins, machine: Machine::Nvptx }, Vec::new(), has_copies(gpu)), kernels, plan);
     unit::optimize(&module, &machine)?;
-    code.text = head(made.iter().map(|e| (e.name.as_str(), e.launch)));
+    let kernels = made.iter().filter(|e| e.name.starts_with("kernel_"));
+    code.text = head(kernels.map(|e| (e.name.as_str(), e.launch)));
+    for (what, works) in [("product", &code.gemms), ("convolution", &code.convs), ("library call", &code.libs)] {
+        works.iter().enumerate().for_each(|(n, work)| code.text.push_str(&format!("// {what} {n}: {}\n", described(work.as_ref()))));
+    }
     code.text.push_str(&String::from_utf8_lossy(unit::machine_code(&module, &machine, true)?.as_slice()));
     Ok(code)
+}
+
+/// The launches of an instruction, in words.
+fn described(work: Option<&Work>) -> String {
+    let Some(work) = work else { return "computed by the host".to_string() };
+    let launch = |l: &optc_abi::device::Launch| {
+        let shared = if l.shared > 0 { format!(" with {} bytes of shared memory", l.shared) } else { String::new() };
+        format!("{} in {} blocks of {} threads{shared}", l.entry, l.blocks[0], l.threads)
+    };
+    let mut words = work.launches.iter().map(launch).collect::<Vec<_>>().join(", then ");
+    if work.launches.is_empty() {
+        words.push_str("nothing to do");
+    }
+    if work.scratch > 0 {
+        words.push_str(&format!("; {} bytes of memory beside the plan's", work.scratch));
+    }
+    words
+}
+
+/// Whether a GPU has asynchronous copies and units for matrices of bf16.
+fn has_copies(gpu: &str) -> bool {
+    !matches!(gpu, "sm_70" | "sm_75")
 }
 
 /// Adds all entries of a plan to a module.
@@ -41,11 +69,11 @@ fn fill(mut d: Entries, kernels: &[Kernel], plan: &Plan) -> (DeviceCode, Vec<Ent
     let mut code = DeviceCode::default();
     let facts = facts(kernels, plan, true);
     let mut sets = vec![1; kernels.len()];
-    let (mut gemms, mut convs, mut libs) = (0, 0, 0);
+    let (mut gemms, mut convs, mut libs) = (Vec::new(), Vec::new(), 0);
     plan.walk(&mut |instr| match instr {
         Instr::Kernel { kernel, calls } => sets[*kernel] = sets[*kernel].max(calls.len()),
-        Instr::Gemm(_) => gemms += 1,
-        Instr::Conv(_) => convs += 1,
+        Instr::Gemm(g) => gemms.push(g.clone()),
+        Instr::Conv(c) => convs.push(c.clone()),
         Instr::Lib { .. } => libs += 1,
         _ => {}
     });
@@ -72,8 +100,20 @@ fn fill(mut d: Entries, kernels: &[Kernel], plan: &Plan) -> (DeviceCode, Vec<Ent
         }
         code.kernels.push(entry);
     }
-    code.gemms.resize(gemms, None);
-    code.convs.resize(convs, None);
+    let mut products = products::Known::new();
+    let align = |at: &BufRef, dtype: DType| alignment(plan, at, dtype.size(), true) as i64;
+    for g in &gemms {
+        let aligned = [&g.a, &g.b, &g.c].map(|m| align(&m.data, g.dtype));
+        let (next, work) = products::gemm(d, &mut products, g, aligned);
+        d = next;
+        code.gemms.push(work);
+    }
+    for c in &convs {
+        let aligned = [&c.lhs, &c.rhs, &c.out].map(|b| align(b, c.dtype));
+        let (next, work) = products::conv(d, &mut products, c, aligned);
+        d = next;
+        code.convs.push(work);
+    }
     code.libs.resize(libs, None);
     (code, d.made)
 }
@@ -93,6 +133,14 @@ impl Emulated {
     /// # Errors
     /// If LLVM has no back end for this machine.
     pub fn new(kernels: &[Kernel], plan: &Plan) -> Result<Emulated, Error> {
+        Emulated::like(kernels, plan, "sm_90", None)
+    }
+
+    /// What a certain GPU runs; with `cut` products are made in tiles of so many rows and columns and sums in so many parts.
+    ///
+    /// # Errors
+    /// As [`Emulated::new`].
+    pub fn like(kernels: &[Kernel], plan: &Plan, gpu: &str, cut: Option<[i64; 3]>) -> Result<Emulated, Error> {
         let host = Host::new(None);
         let machine = host.machine()?;
         let context = Context::create();
@@ -100,7 +148,8 @@ impl Emulated {
         // SAFETY: context and module outlive the builder, which `fill` ends.
         let ins = unsafe { Ins::new(context.raw(), module.as_mut_ptr()) };
         let kind = Machine::Emulated { fma: host.features.contains("+fma") };
-        let (code, made) = fill(Entries::new(Emit { i: ins, machine: kind }, host.attributes()), kernels, plan);
+        let entries = Entries { cut, ..Entries::new(Emit { i: ins, machine: kind }, host.attributes(), has_copies(gpu)) };
+        let (code, made) = fill(entries, kernels, plan);
         unit::optimize(&module, &machine)?;
         let jit = Jit::link(&[unit::machine_code(&module, &machine, false)?.as_slice().to_vec()])?;
         let address = |e: &Entry| -> Result<_, Error> {
@@ -125,5 +174,25 @@ impl Emulated {
         let bytes = declared + i64::from(shared);
         // SAFETY: as the caller promises.
         unsafe { emulator::optc_simt_launch(thread, parameters.as_ptr().cast(), threads as i32, blocks as i32, bytes) };
+    }
+
+    /// Does the work of an instruction on its buffers.
+    ///
+    /// # Safety
+    /// Buffers are those of the instruction that the work is for.
+    pub unsafe fn work(&self, work: &Work, buffers: &[*mut u8], status: &mut Status) {
+        let mut scratch = vec![u128::MAX; work.scratch.div_ceil(16)];
+        let start = scratch.as_mut_ptr() as u64;
+        let parameter = |argument: &Argument| match *argument {
+            Argument::Buffer(b) => buffers[b] as u64,
+            Argument::Scratch(at) => start + at as u64,
+            Argument::Number(n) => n as u64,
+            Argument::Status => &raw const *status as u64,
+        };
+        for launch in &work.launches {
+            let parameters: Vec<u64> = launch.arguments.iter().map(parameter).collect();
+            // SAFETY: as the caller promises.
+            unsafe { self.launch(&launch.entry, launch.blocks[0], launch.threads, launch.shared, &parameters) };
+        }
     }
 }

@@ -29,6 +29,12 @@ pub(crate) struct Entries {
     /// Attributes of every function.
     pub(crate) attributes: Vec<(String, String)>,
     pub(crate) made: Vec<Entry>,
+    /// The GPU has asynchronous copies and products of matrices of bf16: from sm_80 on.
+    pub(crate) copies: bool,
+    /// Blocks of the entries to come that a multiprocessor should have room for, which limits their registers.
+    pub(crate) crowd: i64,
+    /// For tests: rows and columns of a tile and parts of a sum, instead of what would be chosen.
+    pub(crate) cut: Option<[i64; 3]>,
 }
 
 /// The name of the function that is a thread of an entry on the emulator.
@@ -37,8 +43,8 @@ pub(crate) fn thread(name: &str) -> String {
 }
 
 impl Entries {
-    pub(crate) fn new(e: Emit, attributes: Vec<(String, String)>) -> Entries {
-        Entries { e, attributes, made: Vec::new() }
+    pub(crate) fn new(e: Emit, attributes: Vec<(String, String)>, copies: bool) -> Entries {
+        Entries { e, attributes, made: Vec::new(), copies, crowd: 1, cut: None }
     }
 
     /// Begins an entry; gives its parameters.
@@ -50,7 +56,10 @@ impl Entries {
         if e.machine == Machine::Nvptx {
             let types: Vec<T> = parameters.iter().map(|&p| ty(p)).collect();
             let ty = e.i.function_type(e.i.void(), &types);
-            let attributes = [("nvvm.maxntid".to_string(), launch.threads.to_string())];
+            let mut attributes = vec![("nvvm.maxntid".to_string(), launch.threads.to_string())];
+            if self.crowd > 1 {
+                attributes.push(("nvvm.minctasm".to_string(), self.crowd.to_string()));
+            }
             let function = e.i.begin(name, ty, LLVMLinkage::LLVMExternalLinkage, &attributes);
             e.i.convention(function, PTX_KERNEL);
             return (0..parameters.len()).map(|p| e.i.parameter(p)).collect();
@@ -82,6 +91,14 @@ impl Emit {
         }
         let ty = self.i.function_type(self.i.pointer(0), &[]);
         self.i.call(self.i.declared("optc_simt_shared", ty), ty, &[])
+    }
+
+    /// Shared memory whose bytes the launch says, of the entry under construction.
+    pub(crate) fn launch_memory(&self, name: &str) -> V {
+        if self.machine == Machine::Nvptx {
+            return self.i.memory_of_launch(&format!("{name}_shared"), SHARED, 128);
+        }
+        self.block_memory(name, 0)
     }
 
     /// The number of the block, and how many there are, as i64.

@@ -14,7 +14,7 @@ fn bytes(plan: &Plan, at: &BufRef) -> (usize, Range<i64>) {
 }
 
 /// Bytes that an address certainly is a multiple of.
-fn alignment(plan: &Plan, at: &BufRef, least: usize, ours: bool) -> usize {
+pub(crate) fn alignment(plan: &Plan, at: &BufRef, least: usize, ours: bool) -> usize {
     let base = match plan.buffers[at.buffer].place {
         Place::Arena(_) | Place::Constant(_) => ALIGN,
         Place::Input(_) | Place::Output(_) if ours => ALIGN,

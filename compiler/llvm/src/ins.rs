@@ -303,6 +303,16 @@ impl Ins {
             V(LLVMBuildExtractValue(self.builder, both, 0, EMPTY))
         }
     }
+    /// Memory in an address space whose bytes whoever launches says.
+    pub(crate) fn memory_of_launch(&self, text: &str, space: u32, align: u32) -> V {
+        let ty = self.array(self.int_type(8), 0);
+        let text = name(text);
+        unsafe {
+            let global = LLVMAddGlobalInAddressSpace(self.module, ty.0, text.as_ptr(), space);
+            LLVMSetAlignment(global, align);
+            V(global)
+        }
+    }
     /// A variable of the module in an address space, without a value; `len` bytes. The same where there is one of this name.
     pub(crate) fn memory(&self, text: &str, len: i64, space: u32, align: u32) -> V {
         let ty = self.array(self.int_type(8), len as usize);
@@ -335,6 +345,13 @@ impl Ins {
     }
     pub(crate) fn mul(&self, a: V, b: V) -> V {
         self.op2(Opcode::LLVMMul, a, b)
+    }
+    /// A sum and a product of numbers without sign that stay below 2^32, so that constants can be taken out of addresses.
+    pub(crate) fn add_up(&self, a: V, b: V) -> V {
+        V(unsafe { LLVMBuildNUWAdd(self.builder, a.0, b.0, EMPTY) })
+    }
+    pub(crate) fn times(&self, a: V, b: V) -> V {
+        V(unsafe { LLVMBuildNUWMul(self.builder, a.0, b.0, EMPTY) })
     }
     pub(crate) fn and(&self, a: V, b: V) -> V {
         self.op2(Opcode::LLVMAnd, a, b)
@@ -374,6 +391,18 @@ impl Ins {
     pub(crate) fn shuffle(&self, a: V, b: V, lanes: impl IntoIterator<Item = i64>) -> V {
         let mask = self.lanes_const(self.int_type(32), lanes);
         V(unsafe { LLVMBuildShuffleVector(self.builder, a.0, b.0, mask.0, EMPTY) })
+    }
+    /// A part of a value that has several.
+    pub(crate) fn part(&self, x: V, n: u32) -> V {
+        V(unsafe { LLVMBuildExtractValue(self.builder, x.0, n, EMPTY) })
+    }
+    /// A vector of single values.
+    pub(crate) fn gathered(&self, parts: &[V]) -> V {
+        let mut out = self.undefined(self.vector(self.type_of(parts[0]), parts.len()));
+        for (n, &x) in parts.iter().enumerate() {
+            out = self.with_lane(out, x, self.i32(n as i64));
+        }
+        out
     }
     pub(crate) fn splat(&self, x: V, lanes: usize) -> V {
         let ty = self.type_of(x);

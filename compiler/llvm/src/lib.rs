@@ -23,6 +23,7 @@ mod math;
 mod math64;
 #[cfg(test)]
 mod mutants;
+mod products;
 mod simt;
 mod threads;
 mod unit;

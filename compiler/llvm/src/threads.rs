@@ -75,6 +75,73 @@ impl Emit {
         }
     }
 
+    /// Begins a copy of 4, 8 or 16 bytes from global to shared memory; zeros where `real` does not hold. For GPUs from sm_80 on.
+    pub(crate) fn copy_async(&self, to: V, from: V, bytes: i64, real: Option<V>) {
+        let i = &self.i;
+        let count = match real {
+            Some(real) => i.select(real, i.i32(bytes), i.i32(0)),
+            None => i.i32(bytes),
+        };
+        if self.emulated() {
+            self.ask("optc_simt_copy", i.void(), &[to, from, i.i32(bytes), count]);
+            return;
+        }
+        let name = match bytes {
+            4 => "llvm.nvvm.cp.async.ca.shared.global.4.s",
+            8 => "llvm.nvvm.cp.async.ca.shared.global.8.s",
+            _ => "llvm.nvvm.cp.async.cg.shared.global.16.s",
+        };
+        i.intrinsic(name, &[], &[to, from, count]);
+    }
+
+    /// Closes a group of copies.
+    pub(crate) fn end_copies(&self) {
+        if self.emulated() {
+            self.ask("optc_simt_copies_end", self.i.void(), &[]);
+        } else {
+            self.i.intrinsic("llvm.nvvm.cp.async.commit.group", &[], &[]);
+        }
+    }
+
+    /// Waits until of the thread's groups of copies only so many may be under way.
+    pub(crate) fn wait_copies(&self, but: i64) {
+        if self.emulated() {
+            self.ask("optc_simt_copies_wait", self.i.void(), &[self.i.i32(but)]);
+        } else {
+            self.i.intrinsic("llvm.nvvm.cp.async.wait.group", &[], &[self.i.i32(but)]);
+        }
+    }
+
+    /// Four matrices of 8 x 8 halfwords from shared memory, each lane naming one of their 32 rows.
+    pub(crate) fn load_matrices(&self, row: V, transposed: bool) -> [V; 4] {
+        let (i, word) = (&self.i, self.i.int_type(32));
+        if self.emulated() {
+            let room = i.stack(i.array(word, 4), 16);
+            self.ask("optc_simt_matrices", i.void(), &[row, i.i32(transposed.into()), room]);
+            return std::array::from_fn(|n| i.load(word, i.element(word, room, i.i64(n as i64)), 4));
+        }
+        let name =
+            if transposed { "llvm.nvvm.ldmatrix.sync.aligned.m8n8.x4.trans.b16" } else { "llvm.nvvm.ldmatrix.sync.aligned.m8n8.x4.b16" };
+        let all = i.intrinsic(name, &[i.type_of(row)], &[row]);
+        std::array::from_fn(|n| i.part(all, n as u32))
+    }
+
+    /// `c + a b` of the warp's matrices, 16 x 16 by 16 x 8 of bf16, sums in f32.
+    pub(crate) fn multiply_matrices(&self, a: [V; 4], b: [V; 2], c: [V; 4]) -> [V; 4] {
+        let (i, word, float) = (&self.i, self.i.int_type(32), self.i.scalar(DType::F32));
+        if self.emulated() {
+            let room = i.stack(i.array(word, 10), 16);
+            let at = |n: usize| i.element(word, room, i.i64(n as i64));
+            a.iter().chain(&b).enumerate().for_each(|(n, &x)| i.store(x, at(n), 4));
+            c.iter().enumerate().for_each(|(n, &x)| i.store(x, at(6 + n), 4));
+            self.ask("optc_simt_product", i.void(), &[room]);
+            return std::array::from_fn(|n| i.load(float, at(n), 4));
+        }
+        let all: Vec<V> = a.into_iter().chain(b).chain(c).collect();
+        let d = i.intrinsic("llvm.nvvm.mma.m16n8k16.row.col.bf16", &[], &all);
+        std::array::from_fn(|n| i.part(d, n as u32))
+    }
+
     /// A value as shared memory holds it, and its bytes.
     pub(crate) fn stored(&self, dtype: DType, x: V) -> (V, i64) {
         if dtype == DType::Bool { (self.i.cast(Opcode::LLVMZExt, x, self.i.int_type(8)), 1) } else { (x, dtype.size() as i64) }

@@ -5,3 +5,5 @@
 mod adamw;
 #[path = "device/common.rs"]
 mod common;
+#[path = "device/products.rs"]
+mod products;

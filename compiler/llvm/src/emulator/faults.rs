@@ -13,6 +13,8 @@ pub enum FaultKind {
     Uninitialized,
     /// An access beyond the block's shared memory.
     OutOfBounds,
+    /// An access to several elements at once whose address is no multiple of their bytes.
+    Misaligned,
     /// Not all threads of a block come to the same barrier.
     BarrierDivergence,
     /// Not all threads of a warp come to the same shuffle or synchronization.
@@ -30,6 +32,7 @@ impl FaultKind {
             FaultKind::Race => "data race",
             FaultKind::Uninitialized => "uninitialized shared memory",
             FaultKind::OutOfBounds => "access beyond shared memory",
+            FaultKind::Misaligned => "misaligned access",
             FaultKind::BarrierDivergence => "barrier divergence",
             FaultKind::WarpDivergence => "divergence within a warp",
             FaultKind::PartialWarp => "shuffle in a partial warp",

@@ -1,6 +1,7 @@
 //! A launch under way: who waits for whom, and what accesses are wrong.
 
 use super::faults::{Fault, FaultKind, Space, ranges};
+use super::matrices;
 use super::order::Set;
 use super::shadow::{Access, Record, Shadow, Stretch, Trouble};
 use super::shared::{Shared, ZONE};
@@ -12,6 +13,9 @@ const POISON: u8 = 0xFF;
 /// Faults of a kind that are kept of a launch.
 const KEPT: usize = 16;
 
+/// Words that a lane gives to an operation of its warp, at most.
+pub(super) const WORDS: usize = 10;
+
 /// What a thread waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wait {
@@ -22,19 +26,40 @@ pub(super) enum Wait {
     Shuffle {
         mask: u32,
     },
+    /// A load of four matrices by the warp.
+    Matrices {
+        transposed: bool,
+    },
+    /// A product of matrices by the warp.
+    Product,
     /// It has ended.
     Ended,
+}
+
+/// A copy to shared memory under way: what was asked for last has not happened.
+#[derive(Clone, Copy, Debug)]
+struct Copy {
+    group: u32,
+    to: usize,
+    from: usize,
+    bytes: usize,
+    /// Bytes that are copied; the others become zero.
+    real: usize,
 }
 
 /// A thread of the block.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lane {
     pub(super) wait: Wait,
-    /// What it gives to a shuffle, then what it gets.
-    pub(super) bits: i32,
+    /// What it gives to an operation of its warp, then what it gets.
+    pub(super) words: [u32; WORDS],
+    /// Groups of copies that it has closed.
+    groups: u32,
     pub(super) yielder: *const Yielder<(), ()>,
     pub(super) stack: (usize, usize),
 }
+
+const LANE: Lane = Lane { wait: Wait::No, words: [0; WORDS], groups: 0, yielder: std::ptr::null(), stack: (0, 0) };
 
 /// Lanes of a warp that wait for each other, and how often they have since the last barrier.
 #[derive(Clone, Copy, Debug, Default)]
@@ -52,6 +77,8 @@ pub(super) struct Launch {
     /// The thread that runs.
     pub(super) thread: usize,
     pub(super) lanes: Vec<Lane>,
+    /// Copies under way, of each thread.
+    copies: Vec<Vec<Copy>>,
     warps: Vec<Warp>,
     /// The stack of the thread that runs, from its lowest address to its end.
     pub(super) stack: (usize, usize),
@@ -83,7 +110,8 @@ impl Launch {
             block: 0,
             thread: 0,
             stack: (0, 0),
-            lanes: vec![Lane { wait: Wait::No, bits: 0, yielder: std::ptr::null(), stack: (0, 0) }; threads],
+            lanes: vec![LANE; threads],
+            copies: vec![Vec::new(); threads],
             warps: vec![Warp::default(); threads.div_ceil(WARP as usize)],
             ready: Set::default(),
             at_barrier: 0,
@@ -115,7 +143,8 @@ impl Launch {
         self.firsts.push((self.first, block));
         // SAFETY: that much was allocated, and no thread runs.
         unsafe { std::ptr::write_bytes(self.shared.base(), POISON, self.shared_bytes) };
-        self.lanes.fill(Lane { wait: Wait::No, bits: 0, yielder: std::ptr::null(), stack: (0, 0) });
+        self.lanes.fill(LANE);
+        self.copies.iter_mut().for_each(Vec::clear);
         (0..self.threads).for_each(|t| self.ready.insert(t));
         (self.at_barrier, self.ended) = (0, 0);
     }
@@ -142,7 +171,7 @@ impl Launch {
             Wait::No => {}
             Wait::Barrier => self.at_barrier += 1,
             Wait::Ended => self.ended += 1,
-            Wait::Warp | Wait::Shuffle { .. } => {
+            Wait::Warp | Wait::Shuffle { .. } | Wait::Matrices { .. } | Wait::Product => {
                 let warp = thread / WARP as usize;
                 self.warps[warp].waiting += 1;
                 if self.warps[warp].waiting as usize == self.lanes_of(warp).len() {
@@ -164,20 +193,97 @@ impl Launch {
         if lanes.clone().any(|t| self.lanes[t].wait != kind) {
             return self.stuck();
         }
-        if let Wait::Shuffle { mask } = kind {
-            if lanes.len() < WARP as usize {
-                let words = format!("the last warp of block {} has {} threads of 32 and shuffles", self.block, lanes.len());
-                self.over = true;
-                return self.fault(FaultKind::PartialWarp, lanes.map(|t| (self.block, t as i32)).collect(), None, words);
+        if kind != Wait::Warp && lanes.len() < WARP as usize {
+            let what = if matches!(kind, Wait::Shuffle { .. }) { "shuffles" } else { "multiplies matrices" };
+            let words = format!("the last warp of block {} has {} threads of 32 and {what}", self.block, lanes.len());
+            self.over = true;
+            return self.fault(FaultKind::PartialWarp, lanes.map(|t| (self.block, t as i32)).collect(), None, words);
+        }
+        let given: Vec<[u32; WORDS]> = lanes.clone().map(|t| self.lanes[t].words).collect();
+        match kind {
+            Wait::Shuffle { mask } => {
+                for t in lanes.clone() {
+                    self.lanes[t].words[0] = given[(t - lanes.start) ^ mask as usize][0];
+                }
             }
-            let given: Vec<i32> = lanes.clone().map(|t| self.lanes[t].bits).collect();
-            for t in lanes.clone() {
-                self.lanes[t].bits = given[(t - lanes.start) ^ mask as usize];
+            Wait::Matrices { transposed } => self.load_matrices(lanes.start, &given, transposed),
+            Wait::Product => {
+                let results = matrices::product(&given);
+                lanes.clone().zip(results).for_each(|(t, d)| self.lanes[t].words[..4].copy_from_slice(&d));
             }
+            _ => {}
+        }
+        if self.over {
+            return;
         }
         self.warps[warp].waiting = 0;
         self.warps[warp].syncs += 1;
         self.go(lanes);
+    }
+
+    /// Four matrices of 8 x 8 halfwords, from the rows that lanes name.
+    fn load_matrices(&mut self, first: usize, given: &[[u32; WORDS]], transposed: bool) {
+        let runs = self.thread;
+        let mut rows = [[0u16; 8]; WARP as usize];
+        for (lane, (row, words)) in rows.iter_mut().zip(given).enumerate() {
+            let address = (u64::from(words[1]) << 32 | u64::from(words[0])) as usize;
+            self.thread = first + lane;
+            let faults = self.faults.len();
+            self.access(address, 16, false);
+            self.aligned(address, 16);
+            if self.faults.len() == faults {
+                // SAFETY: within shared memory, or what the kernel says is its own.
+                *row = unsafe { (address as *const [u16; 8]).read_unaligned() };
+            }
+        }
+        self.thread = runs;
+        for (lane, words) in matrices::fragments(&rows, transposed).into_iter().enumerate() {
+            self.lanes[first + lane].words[..4].copy_from_slice(&words);
+        }
+    }
+
+    /// An address that has to be a multiple of a number of bytes.
+    fn aligned(&mut self, address: usize, bytes: usize) {
+        if !address.is_multiple_of(bytes) {
+            let words =
+                format!("thread {} of block {} uses {bytes} bytes at address {address:#x}, no multiple of that", self.thread, self.block);
+            self.fault(FaultKind::Misaligned, vec![(self.block, self.thread as i32)], None, words);
+        }
+    }
+
+    /// Begins a copy to shared memory, which may happen at any time until the thread has waited for it.
+    pub(super) fn copy(&mut self, to: usize, from: usize, bytes: usize, real: usize) {
+        self.aligned(to, bytes);
+        if real > 0 {
+            self.aligned(from, bytes);
+            self.access(from, real as i64, false);
+        }
+        let faults = self.faults.len();
+        self.access(to, bytes as i64, true);
+        if self.faults.len() == faults {
+            let group = self.lanes[self.thread].groups;
+            self.copies[self.thread].push(Copy { group, to, from, bytes, real });
+        }
+    }
+
+    /// Closes a group of copies.
+    pub(super) fn close_copies(&mut self) {
+        self.lanes[self.thread].groups += 1;
+    }
+
+    /// Waits for all groups of copies but the last ones.
+    pub(super) fn await_copies(&mut self, but: u32) {
+        let done = self.lanes[self.thread].groups.saturating_sub(but);
+        let (now, later): (Vec<Copy>, Vec<Copy>) = self.copies[self.thread].iter().partition(|c| c.group < done);
+        self.copies[self.thread] = later;
+        for copy in now {
+            self.access(copy.to, copy.bytes as i64, true);
+            // SAFETY: both were found to be what the kernel may use when the copy began.
+            unsafe {
+                std::ptr::write_bytes(copy.to as *mut u8, 0, copy.bytes);
+                std::ptr::copy(copy.from as *const u8, copy.to as *mut u8, copy.real);
+            }
+        }
     }
 
     fn go(&mut self, threads: std::ops::Range<usize>) {
@@ -208,6 +314,8 @@ impl Launch {
                 Wait::Warp if one => "waits at a synchronization of its warp".to_string(),
                 Wait::Warp => "wait at a synchronization of their warp".to_string(),
                 Wait::Shuffle { mask } => format!("{} at a shuffle with mask {mask}", if one { "waits" } else { "wait" }),
+                Wait::Matrices { .. } => format!("{} at a load of matrices", if one { "waits" } else { "wait" }),
+                Wait::Product => format!("{} at a product of matrices", if one { "waits" } else { "wait" }),
                 Wait::Ended | Wait::No => if one { "has ended" } else { "have ended" }.to_string(),
             };
             format!("{} {} {what}", if one { "thread" } else { "threads" }, ranges(who))

@@ -8,6 +8,8 @@
 //! - **Order of accesses.** A barrier orders what all threads of the block did before it with what they do after it. A shuffle or a synchronization of a warp does the same for the 32 threads of the warp. Nothing else orders
 //!   two threads, and nothing at all two blocks of a launch; that a warp runs in step is nothing to rely on. Two accesses to the same byte that are not ordered, at least one of them a write, are a race, in shared and in global memory.
 //! - **Barriers.** All threads of the block come to each barrier, those that have ended included: none may have. At a shuffle or synchronization of a warp all its lanes come together, with the same operation and the same mask.
+//! - **Copies to shared memory** (`cp.async`) have happened when their thread has waited for them, and for others when a barrier has followed; they may happen at any time before.
+//! - **Matrices.** Operations of a warp on matrices of bf16 take all its 32 lanes; sums of products are rounded to f32 once, which hardware may do several times.
 //! - **Partial warps.** If the number of threads is no multiple of 32, the last warp has fewer lanes. It may synchronize; a shuffle there is a fault, since it names lanes that do not exist.
 //! - **Shared memory** begins with every byte 0xFF (a NaN, an index out of range). A byte that no thread of the block has written is not read. Accesses stay within it: a mebibyte on both sides belongs to it
 //!   as far as its bounds are checked, and to nobody else.
@@ -23,6 +25,7 @@
 
 mod faults;
 mod launch;
+mod matrices;
 mod order;
 mod shadow;
 mod shared;
@@ -33,7 +36,7 @@ pub use faults::{Fault, FaultKind, Space, collect, take_faults};
 
 use corosensei::stack::{DefaultStack, Stack};
 use corosensei::{Coroutine, CoroutineResult, Yielder};
-use launch::{Launch, Wait};
+use launch::{Launch, WORDS, Wait};
 pub use order::Order;
 
 use order::Chooser;
@@ -173,15 +176,66 @@ pub(crate) extern "C" fn optc_simt_warp_sync() {
     unsafe { wait(current(), Wait::Warp) }
 }
 
-/// What lane `lane ^ xor_mask` of the warp gives: `shfl.sync.bfly.b32` of all lanes.
-pub(crate) extern "C" fn optc_simt_shuffle(bits: i32, xor_mask: i32) -> i32 {
+/// Gives words to an operation of the warp, and what it gives back.
+fn together(given: &[u32], what: Wait) -> [u32; WORDS] {
     let launch = current();
     // SAFETY: as above; the pointer outlives the switch, the place is read anew.
     unsafe {
         let thread = (*launch).thread;
-        (&mut (*launch).lanes)[thread].bits = bits;
-        wait(launch, Wait::Shuffle { mask: xor_mask as u32 % WARP });
-        (&(*launch).lanes)[thread].bits
+        (&mut (*launch).lanes)[thread].words[..given.len()].copy_from_slice(given);
+        wait(launch, what);
+        (&(*launch).lanes)[thread].words
+    }
+}
+
+/// What lane `lane ^ xor_mask` of the warp gives: `shfl.sync.bfly.b32` of all lanes.
+pub(crate) extern "C" fn optc_simt_shuffle(bits: i32, xor_mask: i32) -> i32 {
+    together(&[bits as u32], Wait::Shuffle { mask: xor_mask as u32 % WARP })[0] as i32
+}
+
+/// `ldmatrix.sync.aligned.m8n8.x4.shared.b16`, transposed or not, of the row that this lane names; four words to `result`.
+pub(crate) extern "C" fn optc_simt_matrices(row: *const u8, transposed: i32, result: *mut u32) {
+    let address = row as u64;
+    let words = together(&[address as u32, (address >> 32) as u32], Wait::Matrices { transposed: transposed != 0 });
+    // SAFETY: room for four words.
+    unsafe { std::slice::from_raw_parts_mut(result, 4).copy_from_slice(&words[..4]) };
+}
+
+/// `mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32`: words of a (4), b (2), c (4); the result replaces the first four.
+pub(crate) extern "C" fn optc_simt_product(words: *mut u32) {
+    // SAFETY: ten words.
+    let all = unsafe { std::slice::from_raw_parts_mut(words, WORDS) };
+    let results = together(all, Wait::Product);
+    all[..4].copy_from_slice(&results[..4]);
+}
+
+/// `cp.async` of `bytes` bytes, of which the first `real` are copied and the others become zero.
+pub(crate) extern "C" fn optc_simt_copy(to: *mut u8, from: *const u8, bytes: i32, real: i32) {
+    let launch = current();
+    // SAFETY: as above; the reference ends before the switch.
+    unsafe {
+        (*launch).copy(to as usize, from as usize, bytes as usize, real as usize);
+        if (*launch).over {
+            wait(launch, Wait::No);
+        }
+    }
+}
+
+/// `cp.async.commit_group`.
+pub(crate) extern "C" fn optc_simt_copies_end() {
+    // SAFETY: as above.
+    unsafe { (*current()).close_copies() }
+}
+
+/// `cp.async.wait_group`.
+pub(crate) extern "C" fn optc_simt_copies_wait(but: i32) {
+    let launch = current();
+    // SAFETY: as above; the reference ends before the switch.
+    unsafe {
+        (*launch).await_copies(but as u32);
+        if (*launch).over {
+            wait(launch, Wait::No);
+        }
     }
 }
 
@@ -342,7 +396,7 @@ fn new_stack() -> DefaultStack {
 
 /// What generated code calls, by name.
 pub(crate) fn symbols() -> Vec<(String, usize)> {
-    let all: [(&str, *const ()); 10] = [
+    let all: [(&str, *const ()); 15] = [
         ("optc_simt_launch", optc_simt_launch as *const ()),
         ("optc_simt_thread", optc_simt_thread as *const ()),
         ("optc_simt_block", optc_simt_block as *const ()),
@@ -351,6 +405,11 @@ pub(crate) fn symbols() -> Vec<(String, usize)> {
         ("optc_simt_barrier", optc_simt_barrier as *const ()),
         ("optc_simt_warp_sync", optc_simt_warp_sync as *const ()),
         ("optc_simt_shuffle", optc_simt_shuffle as *const ()),
+        ("optc_simt_matrices", optc_simt_matrices as *const ()),
+        ("optc_simt_product", optc_simt_product as *const ()),
+        ("optc_simt_copy", optc_simt_copy as *const ()),
+        ("optc_simt_copies_end", optc_simt_copies_end as *const ()),
+        ("optc_simt_copies_wait", optc_simt_copies_wait as *const ()),
         ("optc_simt_read", optc_simt_read as *const ()),
         ("optc_simt_write", optc_simt_write as *const ()),
     ];

@@ -1,14 +1,12 @@
 //! All leaves of an optimizer step in one launch.
 
-use crate::common::{alone, assembled, no_faults};
+use crate::common::{alone, assembled, no_faults, on_host};
 use optc_abi::plan::{BufRef, BufferDecl, Instr, KernelCall, Place, Plan, SlotDecl, Status, WRITTEN_ORIGIN, status};
 use optc_abi::{DType, Tensor};
-use optc_exec::{Pool, Program};
 use optc_ir::graph::ReduceOp;
 use optc_ir::kernel::{Acc, AccOp, Access, BufferParam, Expr, Extent, FLAT_UNIT, Index, Kernel, Literal, LoopKind, Stmt};
 use optc_ir::scalar::ScalarOp::{self, Add, Div, Mul, Sqrt, Sub};
 use optc_llvm::{Emulated, device_code};
-use std::sync::Arc;
 
 struct Lines {
     next: usize,
@@ -137,14 +135,6 @@ fn lists(plan: &Plan, tensors: &[Tensor], each: i64) -> (Vec<u64>, Vec<i64>) {
     (table, items)
 }
 
-fn on_cranelift(kernel: &Kernel, plan: &Plan, tensors: &[Tensor]) -> Vec<Tensor> {
-    let plan = Arc::new(plan.clone());
-    let code = optc_cranelift::compile(std::slice::from_ref(kernel), &plan, &optc_cranelift::Config::default()).expect("compiles");
-    let mut all = tensors.to_vec();
-    Program::new(plan, code.entry, Arc::new(code), Pool::new(1)).run(&mut all).expect("runs");
-    all
-}
-
 #[test]
 fn a_step_of_a_hundred_leaves_is_one_launch() {
     let _alone = alone();
@@ -152,7 +142,7 @@ fn a_step_of_a_hundred_leaves_is_one_launch() {
     for (kernel, small) in [(adamw(), false), (adamw_small(), true)] {
         let leaves: Vec<usize> = if small { leaves.iter().map(|n| n % 3000 + 1).collect() } else { leaves.clone() };
         let (plan, tensors) = step(&kernel, &leaves);
-        let want = on_cranelift(&kernel, &plan, &tensors);
+        let want = on_host(std::slice::from_ref(&kernel), &plan, &tensors);
         let device = Emulated::new(std::slice::from_ref(&kernel), &plan).expect("LLVM compiles");
         let entry = &device.code.kernels[0];
         let many = entry.many.as_deref().expect("many argument sets");

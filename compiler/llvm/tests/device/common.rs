@@ -1,8 +1,21 @@
 //! Plans and what is done with them.
 
+use optc_abi::Tensor;
+use optc_abi::plan::Plan;
+use optc_exec::{Pool, Program};
+use optc_ir::kernel::Kernel;
 use optc_llvm::emulator;
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The plan's inputs after the host has run it.
+pub fn on_host(kernels: &[Kernel], plan: &Plan, tensors: &[Tensor]) -> Vec<Tensor> {
+    let plan = Arc::new(plan.clone());
+    let code = optc_cranelift::compile(kernels, &plan, &optc_cranelift::Config::default()).expect("compiles");
+    let mut all = tensors.to_vec();
+    Program::new(plan, code.entry, Arc::new(code), Pool::new(1)).run(&mut all).expect("runs");
+    all
+}
 
 /// Faults are collected by the process: one test at a time.
 pub fn alone() -> MutexGuard<'static, ()> {
@@ -26,6 +39,13 @@ pub struct Assembled {
     pub name: String,
     pub registers: u32,
     pub spilled: u32,
+    pub shared: u32,
+}
+
+/// Whether figures of the assembler are those of the snapshots, which one version has made.
+pub fn as_recorded() -> bool {
+    let program = std::env::var("OPTC_PTXAS").unwrap_or_else(|_| "ptxas".to_string());
+    Command::new(program).arg("--version").output().is_ok_and(|o| String::from_utf8_lossy(&o.stdout).contains("release 13.5"))
 }
 
 /// What `ptxas -v` says of each entry of a module; nothing where there is none.
@@ -46,9 +66,10 @@ pub fn assembled(text: &str, gpu: &str) -> Option<Vec<Assembled>> {
     for line in said.lines() {
         if let Some((_, rest)) = line.split_once("Compiling entry function '") {
             let name = rest.split('\'').next().unwrap_or_default().to_string();
-            all.push(Assembled { name, registers: 0, spilled: 0 });
+            all.push(Assembled { name, registers: 0, spilled: 0, shared: 0 });
         } else if let Some(last) = all.last_mut() {
             last.registers = before(line, " registers").unwrap_or(last.registers);
+            last.shared = before(line, " bytes smem").unwrap_or(last.shared);
             last.spilled = before(line, " bytes spill stores").unwrap_or(last.spilled);
         }
     }
