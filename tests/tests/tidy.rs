@@ -37,6 +37,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("optc-python", &["optc", "optc-abi", "optc-base", "optc-elab", "optc-exec", "optc-front", "optc-ir"]),
+    ("optc-virtual-gpu", &[]),
     ("optc-tests", &["optc", "optc-abi", "optc-base", "optc-front", "optc-ir", "optc-mid", "optc-ops", "optc-plan", "optc-elab"]),
 ];
 

@@ -1,0 +1,10 @@
+//! Devices: memory, streams of queued work, events, graphs.
+
+pub mod capture;
+pub mod code;
+pub mod drain;
+pub mod log;
+pub mod memory;
+pub mod module;
+pub mod state;
+pub mod work;
