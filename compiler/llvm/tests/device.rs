@@ -5,5 +5,7 @@
 mod adamw;
 #[path = "device/common.rs"]
 mod common;
+#[path = "device/convolutions.rs"]
+mod convolutions;
 #[path = "device/products.rs"]
 mod products;
