@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::emit::Emit;
-use crate::facts::facts;
+use crate::facts::{Around, around, facts, joined};
 use crate::gpu;
 use crate::host::{self, Facts};
 use crate::ins::Ins;
@@ -69,6 +69,8 @@ pub(crate) struct Unit<'k> {
     pub(crate) number: usize,
     pub(crate) kernel: &'k Kernel,
     pub(crate) facts: &'k Facts,
+    /// For the emulator: the memory it may use, if that is known.
+    pub(crate) around: Option<Around>,
 }
 
 /// A module with some kernels, before any pass.
@@ -82,11 +84,7 @@ pub(crate) fn build<'c>(context: &'c Context, units: &[Unit<'_>], host: &Host, m
     let mut e = Emit { i: ins, machine: kind };
     let attributes = host.attributes();
     for unit in units {
-        e = if emulate {
-            gpu::emulated(e, unit.number, unit.kernel, unit.facts, &attributes)
-        } else {
-            host::kernel(e, &unit.name, unit.kernel, unit.facts, &attributes)
-        };
+        e = if emulate { gpu::emulated(e, unit, &attributes) } else { host::kernel(e, &unit.name, unit.kernel, unit.facts, &attributes) };
     }
     drop(e);
     module
@@ -139,7 +137,16 @@ pub fn compile(kernels: &[Kernel], plan: &Plan, config: &Config) -> Result<Compi
     let found: Vec<Option<Vec<u8>>> = different.iter().map(|&n| cache.and_then(|c| c.get(&keys[n]))).collect();
     let hits = found.iter().flatten().count();
     let mut missing: Vec<usize> = different.iter().zip(&found).filter(|(_, f)| f.is_none()).map(|(&n, _)| n).collect();
-    let unit = |n: usize| Unit { name: name(n), number: n, kernel: &kernels[n], facts: &facts[n] };
+    // Kernels that share code are called with the memory of them all.
+    let mut memory: HashMap<[u8; 32], Option<Around>> = HashMap::new();
+    for (key, here) in keys.iter().zip(if config.emulate { around(kernels, plan) } else { Vec::new() }) {
+        let all = memory.entry(*key).or_insert_with(|| here.clone());
+        *all = all.take().zip(here).map(|(a, b)| joined(&a, &b));
+    }
+    let unit = |n: usize| {
+        let around = memory.get(&keys[n]).cloned().flatten();
+        Unit { name: name(n), number: n, kernel: &kernels[n], facts: &facts[n], around }
+    };
     let whole = |objects: Vec<Vec<u8>>, hits: usize| -> Result<Compiled, Error> {
         let jit = Jit::link(&objects)?;
         let addresses = (0..kernels.len()).map(|n| jit.address(&name(n))).collect::<Result<_, _>>()?;
@@ -274,6 +281,7 @@ pub fn module(parts: &[(&str, &[Kernel], &Plan)], config: &Config, form: Form) -
                 number: n,
                 kernel,
                 facts,
+                around: None,
             })
         })
         .collect();

@@ -1,6 +1,7 @@
 //! What a GPU runs for a whole plan, as PTX and on the emulator.
 
 use crate::Error;
+use crate::calls;
 use crate::compile::head;
 use crate::emit::Emit;
 use crate::emulator;
@@ -20,6 +21,7 @@ use optc_abi::device::{Argument, DeviceCode, KernelEntry, Work};
 use optc_abi::plan::{BufRef, Instr, Plan, Status};
 use optc_ir::kernel::Kernel;
 use std::collections::HashMap;
+use std::ops::Range;
 
 /// What a GPU, by LLVM's name for it (`sm_80`), runs for the instructions of a plan besides copies.
 ///
@@ -69,12 +71,12 @@ fn fill(mut d: Entries, kernels: &[Kernel], plan: &Plan) -> (DeviceCode, Vec<Ent
     let mut code = DeviceCode::default();
     let facts = facts(kernels, plan, true);
     let mut sets = vec![1; kernels.len()];
-    let (mut gemms, mut convs, mut libs) = (Vec::new(), Vec::new(), 0);
+    let (mut gemms, mut convs, mut libs) = (Vec::new(), Vec::new(), Vec::new());
     plan.walk(&mut |instr| match instr {
         Instr::Kernel { kernel, calls } => sets[*kernel] = sets[*kernel].max(calls.len()),
         Instr::Gemm(g) => gemms.push(g.clone()),
         Instr::Conv(c) => convs.push(c.clone()),
-        Instr::Lib { .. } => libs += 1,
+        Instr::Lib { op, dtype, .. } => libs.push((op.clone(), *dtype)),
         _ => {}
     });
     let mut known: HashMap<(&Kernel, &Facts), usize> = HashMap::new();
@@ -114,7 +116,12 @@ fn fill(mut d: Entries, kernels: &[Kernel], plan: &Plan) -> (DeviceCode, Vec<Ent
         d = next;
         code.convs.push(work);
     }
-    code.libs.resize(libs, None);
+    let mut called = calls::Known::new();
+    for (op, dtype) in &libs {
+        let (next, work) = calls::call(d, &mut called, op, *dtype);
+        d = next;
+        code.libs.push(work);
+    }
     (code, d.made)
 }
 
@@ -162,27 +169,30 @@ impl Emulated {
         Ok(Emulated { code, entries, _jit: jit })
     }
 
-    /// Launches an entry with its parameters, each of 8 bytes.
+    /// Launches an entry with its parameters, each of 8 bytes. It is a fault if it uses global memory that is not in the list, unless the list is empty.
     ///
     /// # Safety
-    /// The parameters are what the entry takes: addresses of memory of this computer that is as long as the entry uses it, and numbers.
+    /// The parameters are what the entry takes: addresses of memory of this computer that is as long as the list says, and numbers.
     ///
     /// # Panics
     /// If there is no entry of this name.
-    pub unsafe fn launch(&self, entry: &str, blocks: u32, threads: u32, shared: u32, parameters: &[u64]) {
+    pub unsafe fn launch(&self, entry: &str, blocks: u32, threads: u32, shared: u32, parameters: &[u64], memory: &[Range<usize>]) {
         let &(thread, declared) = self.entries.get(entry).unwrap_or_else(|| panic!("there is no entry `{entry}`"));
         let bytes = declared + i64::from(shared);
+        emulator::memory(memory.to_vec());
         // SAFETY: as the caller promises.
         unsafe { emulator::optc_simt_launch(thread, parameters.as_ptr().cast(), threads as i32, blocks as i32, bytes) };
     }
 
-    /// Does the work of an instruction on its buffers.
+    /// Does the work of an instruction on its buffers, which lie in the memory that is listed.
     ///
     /// # Safety
     /// Buffers are those of the instruction that the work is for.
-    pub unsafe fn work(&self, work: &Work, buffers: &[*mut u8], status: &mut Status) {
+    pub unsafe fn work(&self, work: &Work, buffers: &[*mut u8], status: &mut Status, memory: &[Range<usize>]) {
         let mut scratch = vec![u128::MAX; work.scratch.div_ceil(16)];
         let start = scratch.as_mut_ptr() as u64;
+        let mut memory = memory.to_vec();
+        memory.push(start as usize..start as usize + work.scratch);
         let parameter = |argument: &Argument| match *argument {
             Argument::Buffer(b) => buffers[b] as u64,
             Argument::Scratch(at) => start + at as u64,
@@ -192,7 +202,7 @@ impl Emulated {
         for launch in &work.launches {
             let parameters: Vec<u64> = launch.arguments.iter().map(parameter).collect();
             // SAFETY: as the caller promises.
-            unsafe { self.launch(&launch.entry, launch.blocks[0], launch.threads, launch.shared, &parameters) };
+            unsafe { self.launch(&launch.entry, launch.blocks[0], launch.threads, launch.shared, &parameters, &memory) };
         }
     }
 }

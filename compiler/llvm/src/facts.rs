@@ -54,3 +54,33 @@ pub(crate) fn facts(kernels: &[Kernel], plan: &Plan, ours: bool) -> Vec<Facts> {
     }
     all
 }
+
+/// Memory that a kernel may use: of each parameter the bytes around its address, in all calls together.
+pub(crate) type Around = Vec<Range<i64>>;
+
+/// The memory of each kernel's parameters as the plan calls it; nothing of a kernel that somebody else will call.
+pub(crate) fn around(kernels: &[Kernel], plan: &Plan) -> Vec<Option<Around>> {
+    let mut all: Vec<Option<Around>> = vec![None; kernels.len()];
+    plan.walk(&mut |instr| {
+        let Instr::Kernel { kernel, calls } = instr else { return };
+        for call in calls {
+            let whole = |at: &BufRef| {
+                let buffer = &plan.buffers[at.buffer];
+                let bytes = (buffer.len * buffer.dtype.size()) as i64;
+                // Where a loop moves the address, it may lie anywhere within.
+                if at.steps.is_empty() { -at.offset..bytes - at.offset } else { -bytes..bytes }
+            };
+            let here: Around = call.buffers.iter().map(whole).collect();
+            all[*kernel] = Some(match all[*kernel].take() {
+                None => here,
+                Some(before) => joined(&before, &here),
+            });
+        }
+    });
+    all
+}
+
+/// What either covers.
+pub(crate) fn joined(a: &Around, b: &Around) -> Around {
+    a.iter().zip(b).map(|(x, y)| x.start.min(y.start)..x.end.max(y.end)).collect()
+}

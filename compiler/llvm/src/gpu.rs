@@ -1,6 +1,7 @@
 //! Kernels for GPUs: PTX, and the same for the emulator.
 
 use crate::body::{Body, function_type};
+use crate::compile::Unit;
 use crate::emit::Emit;
 use crate::entry::{Entries, Parameter};
 use crate::host::{Facts, symbol};
@@ -101,7 +102,8 @@ pub(crate) fn ptx(mut e: Emit, name: &str, kernel: &Kernel, facts: &Facts) -> (E
 }
 
 /// Adds kernel `n` for the emulator: the body, a thread of it, and a function as [`optc_abi::plan::KernelFn`] that launches them.
-pub(crate) fn emulated(mut e: Emit, n: usize, kernel: &Kernel, facts: &Facts, attributes: &[(String, String)]) -> Emit {
+pub(crate) fn emulated(mut e: Emit, unit: &Unit<'_>, attributes: &[(String, String)]) -> Emit {
+    let (n, kernel, facts) = (unit.number, unit.kernel, unit.facts);
     let (pointer, long, word) = (e.i.pointer(0), e.i.int_type(64), e.i.int_type(32));
     let launch = shape(kernel).launch;
     let buffers = kernel.buffers.len();
@@ -141,6 +143,18 @@ pub(crate) fn emulated(mut e: Emit, n: usize, kernel: &Kernel, facts: &Facts, at
     let ty = i.function_type(i.void(), &[pointer, pointer, word, word, long]);
     let start = i.declared("optc_simt_launch", ty);
     let blocks = i.cast(crate::ins::Opcode::LLVMTrunc, blocks, word);
+    if let Some(around) = &unit.around {
+        // The memory there is: start and end for each buffer.
+        let list = i.stack(i.array(long, 2 * buffers), 8);
+        for (b, range) in around.iter().enumerate() {
+            let base = i.load(long, i.element(long, i.parameter(0), i.i64(b as i64)), 8);
+            for (end, at) in [range.start, range.end].into_iter().enumerate() {
+                i.store(i.add(base, i.i64(at)), i.element(long, list, i.i64((2 * b + end) as i64)), 8);
+            }
+        }
+        let ty = i.function_type(i.void(), &[pointer, long]);
+        i.call(i.declared("optc_simt_memory", ty), ty, &[list, i.i64(buffers as i64)]);
+    }
     i.call(start, ty, &[thread, arguments, i.i32(launch.threads), blocks, i.i64(launch.shared)]);
     i.ret();
     e

@@ -9,6 +9,7 @@
 mod access;
 mod allowed;
 mod body;
+mod calls;
 mod device;
 mod emit;
 pub mod emulator;

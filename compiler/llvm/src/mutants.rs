@@ -37,7 +37,7 @@ fn compile(kernel: &Kernel, without: Option<usize>) -> (Jit, usize) {
     let machine = host.machine().expect("this machine");
     let context = Context::create();
     let facts = Facts { aliased: vec![false; kernel.buffers.len()], aligned: vec![ALIGN as u32; kernel.buffers.len()] };
-    let module = build(&context, &[Unit { name: String::new(), number: 0, kernel, facts: &facts }], &host, &machine, true);
+    let module = build(&context, &[Unit { name: String::new(), number: 0, kernel, facts: &facts, around: None }], &host, &machine, true);
     let all = waits(&module);
     if let Some(n) = without {
         all[n].erase_from_basic_block();

@@ -3,6 +3,8 @@
 
 #[path = "device/adamw.rs"]
 mod adamw;
+#[path = "device/calls.rs"]
+mod calls;
 #[path = "device/common.rs"]
 mod common;
 #[path = "device/convolutions.rs"]

@@ -127,3 +127,31 @@ fn units_that_are_not_independent_are_found() {
     let faults = emulator::take_faults();
     assert!(faults.iter().any(|f| f.kind == FaultKind::Race), "{faults:?}");
 }
+
+/// A row too many: the last unit reads and writes behind the buffers.
+#[test]
+fn accesses_beyond_buffers_are_found() {
+    let _alone = ALONE.lock();
+    emulator::collect(true);
+    let kernel = turned_softmax(4, 600, true);
+    // A kernel for four rows of arrays that have three; the arrays are larger than the plan says, so that nothing is destroyed.
+    let tensors = rows_of(4, 600);
+    let decl = |k: usize| BufferDecl { dtype: DType::F32, len: 3 * 600, place: Place::Input(k) };
+    let slot = |t: &Tensor| SlotDecl { name: String::new(), dtype: t.dtype, shape: vec![4, 600], alias: None };
+    let call = KernelCall { buffers: (0..3).map(BufRef::whole).collect(), sizes: Vec::new(), range: 4, grain: 4 };
+    let code = vec![Instr::Kernel { kernel: 0, calls: vec![call] }];
+    let plan =
+        Plan { buffers: (0..3).map(decl).collect(), arena_bytes: 64, inputs: tensors.iter().map(slot).collect(), code, ..Plan::default() };
+    let config = optc_llvm::Config { emulate: true, ..Default::default() };
+    let made = optc_llvm::compile(std::slice::from_ref(&kernel), &plan, &config).expect("LLVM compiles");
+    let addresses: Vec<*mut u8> = tensors.iter().map(Tensor::as_ptr).collect();
+    let mut status = optc_abi::plan::Status::default();
+    // SAFETY: a kernel of this plan, and arrays that are as long as it is wrong about.
+    let run: optc_abi::plan::KernelFn = unsafe { std::mem::transmute(made.kernels[0]) };
+    for (rows, faulty) in [(3, false), (4, true)] {
+        // SAFETY: as above.
+        unsafe { run(addresses.as_ptr(), std::ptr::null(), 0, rows, &raw mut status) };
+        let faults = emulator::take_faults();
+        assert_eq!(faults.iter().any(|f| f.kind == FaultKind::OutOfBounds), faulty, "{rows} rows: {faults:?}");
+    }
+}

@@ -11,7 +11,7 @@ pub enum FaultKind {
     Race,
     /// A read of shared memory that no thread of the block has written.
     Uninitialized,
-    /// An access beyond the block's shared memory.
+    /// An access beyond the block's shared memory, or beyond the buffers of the launch.
     OutOfBounds,
     /// An access to several elements at once whose address is no multiple of their bytes.
     Misaligned,
@@ -31,7 +31,7 @@ impl FaultKind {
         match self {
             FaultKind::Race => "data race",
             FaultKind::Uninitialized => "uninitialized shared memory",
-            FaultKind::OutOfBounds => "access beyond shared memory",
+            FaultKind::OutOfBounds => "access out of bounds",
             FaultKind::Misaligned => "misaligned access",
             FaultKind::BarrierDivergence => "barrier divergence",
             FaultKind::WarpDivergence => "divergence within a warp",

@@ -7,6 +7,7 @@ use super::shadow::{Access, Record, Shadow, Stretch, Trouble};
 use super::shared::{Shared, ZONE};
 use super::{Options, WARP};
 use corosensei::Yielder;
+use std::ops::Range;
 
 /// What shared memory begins with.
 const POISON: u8 = 0xFF;
@@ -95,6 +96,10 @@ pub(super) struct Launch {
     shared_bytes: usize,
     shared_shadow: Stretch,
     pub(super) shadow: Shadow,
+    /// Global memory that may be used; all of it if nothing is said.
+    memory: Vec<Range<usize>>,
+    /// Where in the list the last access was.
+    recent: usize,
     pub(super) faults: Vec<Fault>,
     /// The launch cannot go on.
     pub(super) over: bool,
@@ -102,7 +107,15 @@ pub(super) struct Launch {
 
 impl Launch {
     /// A launch before its first block.
-    pub(super) fn new(options: Options, threads: usize, blocks: i32, shared: Shared, shared_bytes: usize, shadow: Shadow) -> Launch {
+    pub(super) fn new(
+        options: Options,
+        threads: usize,
+        blocks: i32,
+        shared: (Shared, usize),
+        shadow: Shadow,
+        memory: Vec<Range<usize>>,
+    ) -> Launch {
+        let (shared, shared_bytes) = shared;
         Launch {
             options,
             threads,
@@ -123,6 +136,8 @@ impl Launch {
             shared_bytes,
             shared_shadow: Stretch::new(if options.check { shared_bytes } else { 0 }),
             shadow,
+            memory,
+            recent: 0,
             faults: Vec::new(),
             over: false,
         }
@@ -334,6 +349,17 @@ impl Launch {
         self.firsts[n.saturating_sub(1)].1
     }
 
+    /// Whether bytes from an address on lie in one of the launch's buffers.
+    fn within(&mut self, address: usize, length: usize) -> bool {
+        let holds = |r: &Range<usize>| r.start <= address && address + length <= r.end;
+        if holds(&self.memory[self.recent]) {
+            return true;
+        }
+        let found = self.memory.iter().position(holds);
+        self.recent = found.unwrap_or(self.recent);
+        found.is_some()
+    }
+
     pub(super) fn access(&mut self, address: usize, bytes: i64, write: bool) {
         let Ok(length) = usize::try_from(bytes) else { return };
         let low = self.shared.start();
@@ -349,6 +375,17 @@ impl Launch {
             return self.fault(FaultKind::OutOfBounds, vec![(self.block, self.thread as i32)], Some((Space::Shared, offset)), words);
         }
         let private = self.stack.0 <= address && address < self.stack.1;
+        if !shared && !private && !self.memory.is_empty() && !self.within(address, length) {
+            let what = if write { "writes" } else { "reads" };
+            let words =
+                format!("thread {} of block {} {what} {bytes} bytes at address {address:#x}, which no buffer has", self.thread, self.block);
+            return self.fault(
+                FaultKind::OutOfBounds,
+                vec![(self.block, self.thread as i32)],
+                Some((Space::Global, address as i64)),
+                words,
+            );
+        }
         if !self.options.check || private {
             return;
         }

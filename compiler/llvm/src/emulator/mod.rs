@@ -13,6 +13,7 @@
 //! - **Partial warps.** If the number of threads is no multiple of 32, the last warp has fewer lanes. It may synchronize; a shuffle there is a fault, since it names lanes that do not exist.
 //! - **Shared memory** begins with every byte 0xFF (a NaN, an index out of range). A byte that no thread of the block has written is not read. Accesses stay within it: a mebibyte on both sides belongs to it
 //!   as far as its bounds are checked, and to nobody else.
+//! - **Global memory** is used within the buffers of the launch, where whoever launches says what they are.
 //! - **A thread's stack** is its own, whoever announces accesses to it.
 //! - **Launches** have 1 to 1024 threads, at least one block and at most 227 KiB of shared memory, as the largest GPUs have.
 //!
@@ -44,6 +45,7 @@ use shadow::Shadow;
 use shared::Shared;
 use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
+use std::ops::Range;
 use std::sync::OnceLock;
 
 /// Threads of a warp.
@@ -109,6 +111,8 @@ thread_local! {
     /// The launch that runs on this host thread.
     static CURRENT: Cell<*mut Launch> = const { Cell::new(std::ptr::null_mut()) };
     static ROOM: RefCell<Option<Room>> = const { RefCell::new(None) };
+    /// The buffers of the next launch, if they are known.
+    static MEMORY: RefCell<Vec<Range<usize>>> = const { RefCell::new(Vec::new()) };
     /// What [`observe`] has asked for.
     static OBSERVED: RefCell<Option<(Order, Vec<Fault>)>> = const { RefCell::new(None) };
 }
@@ -260,6 +264,21 @@ fn access(address: usize, bytes: i64, write: bool) {
     }
 }
 
+/// Says what global memory the next launch on this host thread may use.
+pub(crate) fn memory(ranges: Vec<Range<usize>>) {
+    MEMORY.set(ranges);
+}
+
+/// The same from generated code: `count` pairs of where a buffer begins and ends.
+///
+/// # Safety
+/// The list has that many.
+pub(crate) unsafe extern "C" fn optc_simt_memory(list: *const usize, count: i64) {
+    // SAFETY: as the caller promises.
+    let list = unsafe { std::slice::from_raw_parts(list, 2 * count as usize) };
+    memory(list.chunks_exact(2).map(|pair| pair[0]..pair[1]).collect());
+}
+
 /// Runs `thread(args)` for every thread of every block. The first fault ends the process, unless faults are collected.
 ///
 /// # Safety
@@ -298,7 +317,7 @@ unsafe fn launch(options: Options, thread: Thread, args: *const Args, threads: i
     let shared = shared.filter(|s| s.room() >= shared_bytes).unwrap_or_else(|| Shared::new(shared_bytes));
     let mut choose = Chooser::new(options.order);
     let order = choose.blocks(blocks);
-    let state = Box::into_raw(Box::new(Launch::new(options, threads as usize, blocks, shared, shared_bytes, shadow)));
+    let state = Box::into_raw(Box::new(Launch::new(options, threads as usize, blocks, (shared, shared_bytes), shadow, MEMORY.take())));
     let before = CURRENT.replace(state);
     let mut routines: Vec<Option<Coroutine<(), (), ()>>> = Vec::new();
     routines.resize_with(threads as usize, || None);
@@ -396,7 +415,8 @@ fn new_stack() -> DefaultStack {
 
 /// What generated code calls, by name.
 pub(crate) fn symbols() -> Vec<(String, usize)> {
-    let all: [(&str, *const ()); 15] = [
+    let all: [(&str, *const ()); 16] = [
+        ("optc_simt_memory", optc_simt_memory as *const ()),
         ("optc_simt_launch", optc_simt_launch as *const ()),
         ("optc_simt_thread", optc_simt_thread as *const ()),
         ("optc_simt_block", optc_simt_block as *const ()),

@@ -1,6 +1,6 @@
 //! All leaves of an optimizer step in one launch.
 
-use crate::common::{alone, assembled, no_faults, on_host};
+use crate::common::{alone, assembled, memory, no_faults, on_host};
 use optc_abi::plan::{BufRef, BufferDecl, Instr, KernelCall, Place, Plan, SlotDecl, Status, WRITTEN_ORIGIN, status};
 use optc_abi::{DType, Tensor};
 use optc_ir::graph::ReduceOp;
@@ -151,9 +151,12 @@ fn a_step_of_a_hundred_leaves_is_one_launch() {
             let (table, items) = lists(&plan, &got, each);
             let mut status = Status { code: status::WRITTEN, origin: WRITTEN_ORIGIN as i32, ..Status::default() };
             let count = items.len() as u64 / 3;
+            let list = |start: usize, len: usize| start..start + 8 * len;
+            let mut used = memory(&got);
+            used.extend([list(table.as_ptr() as usize, table.len()), list(items.as_ptr() as usize, items.len())]);
             let parameters = [table.as_ptr() as u64, items.as_ptr() as u64, count, &raw mut status as u64];
             // SAFETY: the lists say what the kernel's arrays are.
-            unsafe { device.launch(many, blocks, entry.threads, 0, &parameters) };
+            unsafe { device.launch(many, blocks, entry.threads, 0, &parameters, &used) };
             no_faults(many);
             for (n, (x, y)) in got.iter().zip(&want).enumerate() {
                 assert_eq!(x.bytes(), y.bytes(), "small {small}: array {} of leaf {}", n % 5, n / 5);
@@ -162,7 +165,7 @@ fn a_step_of_a_hundred_leaves_is_one_launch() {
             status = Status { code: status::NOT_FINITE, origin: 3, ..Status::default() };
             let parameters = [table.as_ptr() as u64, items.as_ptr() as u64, count, &raw mut status as u64];
             // SAFETY: as above.
-            unsafe { device.launch(many, blocks, entry.threads, 0, &parameters) };
+            unsafe { device.launch(many, blocks, entry.threads, 0, &parameters, &used) };
             assert!(got.iter().zip(&want).all(|(x, y)| x.bytes() == y.bytes()), "a stopped run writes nothing");
         }
     }

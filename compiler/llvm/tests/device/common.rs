@@ -5,6 +5,7 @@ use optc_abi::plan::Plan;
 use optc_exec::{Pool, Program};
 use optc_ir::kernel::Kernel;
 use optc_llvm::emulator;
+use std::ops::Range;
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -24,6 +25,11 @@ pub fn alone() -> MutexGuard<'static, ()> {
     emulator::collect(true);
     emulator::take_faults();
     guard
+}
+
+/// The memory of arrays.
+pub fn memory(tensors: &[Tensor]) -> Vec<Range<usize>> {
+    tensors.iter().map(|t| t.as_ptr() as usize..t.as_ptr() as usize + t.bytes().len()).collect()
 }
 
 /// Nothing was wrong since the last call.

@@ -1,6 +1,6 @@
 //! Convolutions on the emulator against their definition and the runtime's.
 
-use crate::common::{alone, assembled, no_faults, on_host};
+use crate::common::{alone, assembled, memory, no_faults, on_host};
 use optc_abi::plan::{BufRef, BufferDecl, Conv, ConvDims, ConvKind, Instr, Place, Plan, SlotDecl, Status};
 use optc_abi::{DType, Tensor};
 use optc_llvm::{Emulated, device_code};
@@ -118,7 +118,7 @@ fn check(d: &ConvDims, cut: Option<[i64; 3]>) {
                 let mut status = Status::default();
                 let buffers = [got[0].as_ptr(), got[1].as_ptr(), got[2].as_ptr(), std::ptr::null_mut()];
                 // SAFETY: the buffers of the plan's only convolution; its scratch is not used.
-                unsafe { device.work(work, &buffers, &mut status) };
+                unsafe { device.work(work, &buffers, &mut status, &memory(&got)) };
                 no_faults(&format!("{kind:?} {d:?}"));
                 let (a, b) = (inputs[0].to_f64(), inputs[1].to_f64());
                 let (mut want, mut large) = (vec![0.0; sizes[2]], vec![0.0; sizes[2]]);

@@ -1,6 +1,6 @@
 //! Matrix products on the emulator against the runtime's, and as the assembler sees them.
 
-use crate::common::{alone, as_recorded, assembled, no_faults, on_host};
+use crate::common::{alone, as_recorded, assembled, memory, no_faults, on_host};
 use optc_abi::plan::{BufRef, BufferDecl, Gemm, Instr, MatRef, Place, Plan, SlotDecl, Status, WRITTEN_ORIGIN, status};
 use optc_abi::{DType, Tensor};
 use optc_llvm::{Emulated, device_code};
@@ -113,7 +113,7 @@ fn check(t: Case) {
             let buffers = [start(&got[0], &g.a), start(&got[1], &g.b), start(&got[2], &g.c)];
             let mut status = Status { code: status::WRITTEN, origin: WRITTEN_ORIGIN as i32, ..Status::default() };
             // SAFETY: the buffers of the plan's only product.
-            unsafe { device.work(work, &buffers, &mut status) };
+            unsafe { device.work(work, &buffers, &mut status, &memory(&got)) };
             no_faults(&format!("{t:?}"));
             results.push(got);
         }
