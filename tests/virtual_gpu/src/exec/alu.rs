@@ -10,6 +10,32 @@ fn function<F: Copy>() -> F {
     unsafe { std::mem::transmute_copy(&()) }
 }
 
+/// Instructions that are met so seldom that they need no code of their own for whole warps.
+pub mod seldom {
+    use super::*;
+    macro_rules! seldom {
+        ($name:ident($($field:ident),+); $bound:path) => {
+            /// As the function of this name outside.
+            pub fn $name<F: $bound + Copy>(_: F) -> Alu {
+                unsafe fn run<F: $bound + Copy>(lanes: &Lanes, ins: &Ins, mask: u32) {
+                    let f = function::<F>();
+                    let mut rest = mask;
+                    while rest != 0 {
+                        let l = rest.trailing_zeros() as usize;
+                        rest &= rest - 1;
+                        // SAFETY: operands are of the frame.
+                        unsafe { *lanes.target(ins.d).add(l) = f($(*lanes.source(ins.$field).add(l)),+) };
+                    }
+                }
+                run::<F>
+            }
+        };
+    }
+    seldom!(one(a); Fn(u64) -> u64);
+    seldom!(two(a, b); Fn(u64, u64) -> u64);
+    seldom!(three(a, b, c); Fn(u64, u64, u64) -> u64);
+}
+
 macro_rules! maker {
     ($(#[$doc:meta])* $name:ident($($field:ident),+) -> $($out:ident),+; $bound:path) => {
         $(#[$doc])*

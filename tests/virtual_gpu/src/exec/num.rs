@@ -62,6 +62,7 @@ impl Format {
     }
 
     /// The nearest number of the format, as the bits it has there. `saturate`: beyond the largest one stands the largest one.
+    #[inline(never)]
     pub fn encode(&self, x: f64, round: Round, saturate: bool) -> u64 {
         if x.is_nan() {
             return self.nan;
@@ -108,6 +109,7 @@ impl Format {
     }
 
     /// The number that bits stand for.
+    #[inline(never)]
     pub fn decode(&self, bits: u64) -> f64 {
         let fraction = bits & ((1 << self.fraction) - 1);
         let exponent = (bits >> self.fraction) & ((1 << self.exponent) - 1);

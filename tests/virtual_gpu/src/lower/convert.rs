@@ -2,7 +2,8 @@
 
 use super::float::rounding;
 use super::{Compute, Mods};
-use crate::exec::alu::{one, two};
+use crate::exec::alu;
+use crate::exec::alu::seldom::{one, two};
 use crate::exec::num::*;
 use crate::exec::program::Alu;
 use crate::ptx::Ty;
@@ -149,9 +150,9 @@ macro_rules! sourced {
 fn whole_to_whole(to: Ty, from: Ty, sat: bool) -> Option<Alu> {
     // The common ones without a detour.
     match (to, from, sat) {
-        (Ty::U64 | Ty::S64, Ty::U32, false) => return Some(one(|a| a & 0xFFFF_FFFF)),
-        (Ty::U32 | Ty::S32, Ty::U64 | Ty::S64, false) => return Some(one(|a| a & 0xFFFF_FFFF)),
-        (Ty::U64 | Ty::S64, Ty::S32, false) => return Some(one(|a| a as i32 as i64 as u64)),
+        (Ty::U64 | Ty::S64, Ty::U32, false) => return Some(alu::one(|a| a & 0xFFFF_FFFF)),
+        (Ty::U32 | Ty::S32, Ty::U64 | Ty::S64, false) => return Some(alu::one(|a| a & 0xFFFF_FFFF)),
+        (Ty::U64 | Ty::S64, Ty::S32, false) => return Some(alu::one(|a| a as i32 as i64 as u64)),
         _ => {}
     }
     Some(match (to, sat) {
@@ -185,10 +186,10 @@ fn near(x: i128) -> f64 {
 fn whole_to_float(to: Ty, from: Ty, round: Round) -> Option<Alu> {
     if round == Round::Nearest {
         match (to, from) {
-            (Ty::F32, Ty::U32) => return Some(one(|a| fr(a as u32 as f32))),
-            (Ty::F32, Ty::S32) => return Some(one(|a| fr(a as i32 as f32))),
-            (Ty::F64, Ty::U64) => return Some(one(|a| dr(a as f64))),
-            (Ty::F64, Ty::S64) => return Some(one(|a| dr(a as i64 as f64))),
+            (Ty::F32, Ty::U32) => return Some(alu::one(|a| fr(a as u32 as f32))),
+            (Ty::F32, Ty::S32) => return Some(alu::one(|a| fr(a as i32 as f32))),
+            (Ty::F64, Ty::U64) => return Some(alu::one(|a| dr(a as f64))),
+            (Ty::F64, Ty::S64) => return Some(alu::one(|a| dr(a as i64 as f64))),
             _ => {}
         }
     }
@@ -290,7 +291,7 @@ fn float_to_float(to: Ty, from: Ty, round: Option<Round>, integral: bool, ftz: b
         });
     }
     if to == Ty::F32 && from == Ty::F64 && round == Round::Nearest && !ftz && !sat {
-        return Some(one(|a| fr(d(a) as f32)));
+        return Some(alu::one(|a| fr(d(a) as f32)));
     }
     Some(match (to, sat) {
         (Ty::F16, false) => decoded!(|x, r| F16.encode(x, r, false)),

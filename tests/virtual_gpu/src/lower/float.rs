@@ -1,7 +1,7 @@
 //! Instructions on floating-point numbers.
 
 use super::{Compute, Mods};
-use crate::exec::alu::{one, three, two};
+use crate::exec::alu::{one, seldom, three, two};
 use crate::exec::num::*;
 use crate::exec::program::Alu;
 use crate::ptx::Ty;
@@ -20,9 +20,9 @@ macro_rules! singles {
     ($after:expr, $make:ident |$($a:ident),*| $e:expr) => {
         match $after {
             After::Nothing => $make(|$($a: u64),*| { $(let $a = f($a);)* fr($e) }),
-            After::Flush => $make(|$($a: u64),*| { $(let $a = flush(f($a));)* fr(flush($e)) }),
-            After::Saturate => $make(|$($a: u64),*| { $(let $a = f($a);)* fr(saturate($e)) }),
-            After::FlushSaturate => $make(|$($a: u64),*| { $(let $a = flush(f($a));)* fr(saturate(flush($e))) }),
+            After::Flush => seldom::$make(|$($a: u64),*| { $(let $a = flush(f($a));)* fr(flush($e)) }),
+            After::Saturate => seldom::$make(|$($a: u64),*| { $(let $a = f($a);)* fr(saturate($e)) }),
+            After::FlushSaturate => seldom::$make(|$($a: u64),*| { $(let $a = flush(f($a));)* fr(saturate(flush($e))) }),
         }
     };
 }
@@ -36,14 +36,14 @@ macro_rules! doubles {
 macro_rules! halves {
     ($ty:expr, $make:ident |$($a:ident),*| $e:expr) => {
         match $ty {
-            Ty::F16 => $make(|$($a: u64),*| { $(let $a = f64::from(h($a));)* hr($e) }),
-            Ty::BF16 => $make(|$($a: u64),*| { $(let $a = f64::from(b($a));)* br($e) }),
-            Ty::F16x2 => $make(|$($a: u64),*| {
+            Ty::F16 => seldom::$make(|$($a: u64),*| { $(let $a = f64::from(h($a));)* hr($e) }),
+            Ty::BF16 => seldom::$make(|$($a: u64),*| { $(let $a = f64::from(b($a));)* br($e) }),
+            Ty::F16x2 => seldom::$make(|$($a: u64),*| {
                 let low = { $(let $a = f64::from(h($a));)* hr($e) };
                 let high = { $(let $a = f64::from(h($a >> 16));)* hr($e) };
                 high << 16 | low
             }),
-            Ty::BF16x2 => $make(|$($a: u64),*| {
+            Ty::BF16x2 => seldom::$make(|$($a: u64),*| {
                 let low = { $(let $a = f64::from(b($a));)* br($e) };
                 let high = { $(let $a = f64::from(b($a >> 16));)* br($e) };
                 high << 16 | low
@@ -211,9 +211,9 @@ fn directed_single(op: &str, round: Round) -> Option<(Alu, usize)> {
     macro_rules! all {
         ($make:ident |$($a:ident),*| $e:expr) => {
             match round {
-                Round::Zero => $make(|$($a: u64),*| { $(let $a = f64::from(f($a));)* F32.encode($e, Round::Zero, false) }),
-                Round::Down => $make(|$($a: u64),*| { $(let $a = f64::from(f($a));)* F32.encode($e, Round::Down, false) }),
-                Round::Up => $make(|$($a: u64),*| { $(let $a = f64::from(f($a));)* F32.encode($e, Round::Up, false) }),
+                Round::Zero => seldom::$make(|$($a: u64),*| { $(let $a = f64::from(f($a));)* F32.encode($e, Round::Zero, false) }),
+                Round::Down => seldom::$make(|$($a: u64),*| { $(let $a = f64::from(f($a));)* F32.encode($e, Round::Down, false) }),
+                Round::Up => seldom::$make(|$($a: u64),*| { $(let $a = f64::from(f($a));)* F32.encode($e, Round::Up, false) }),
                 _ => return None,
             }
         };

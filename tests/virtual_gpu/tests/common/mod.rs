@@ -142,3 +142,54 @@ pub fn text(body: &str) -> String {
          ld.param.u64 %rd0, [pa];\nld.param.u64 %rd1, [pb];\nmov.u32 %r0, %tid.x;\n{body}\nret;\n}}\n"
     )
 }
+
+/// Puts operands into an instruction and its results beside what they should be. `types`: that of the result, then those of the operands, as `32`, `64`, `16` bits or `p`; an operand of the
+/// text is `$1`, the result `$0`. Cases have bits of operands, and bits of the result.
+pub fn check(gpu: &Gpu, instruction: &str, types: &[&str], cases: &[(&[u64], u64)]) {
+    let mut body = String::new();
+    let sources = types.len() - 1;
+    let mut line = |text: String| body += &format!("{text}\n");
+    line(format!("mul.wide.u32 %rd2, %r0, {};", 8 * sources.max(1)));
+    line("add.s64 %rd2, %rd0, %rd2;".to_string());
+    line("mul.wide.u32 %rd3, %r0, 8;".to_string());
+    line("add.s64 %rd3, %rd1, %rd3;".to_string());
+    let mut text = instruction.to_string();
+    for (n, ty) in types[1..].iter().enumerate() {
+        let at = 4 + n;
+        line(format!("ld.global.b64 %rd{at}, [%rd2+{}];", 8 * n));
+        let name = match *ty {
+            "64" => format!("%rd{at}"),
+            "32" => {
+                line(format!("cvt.u32.u64 %r{at}, %rd{at};"));
+                format!("%r{at}")
+            }
+            "16" => {
+                line(format!("cvt.u16.u64 %rs{at}, %rd{at};"));
+                format!("%rs{at}")
+            }
+            _ => {
+                line(format!("setp.ne.u64 %p{at}, %rd{at}, 0;"));
+                format!("%p{at}")
+            }
+        };
+        text = text.replace(&format!("${}", n + 1), &name);
+    }
+    let (result, back) = match types[0] {
+        "64" => ("%rd20", "mov.b64 %rd21, %rd20;"),
+        "32" => ("%r20", "cvt.u64.u32 %rd21, %r20;"),
+        "16" => ("%rs20", "cvt.u64.u16 %rd21, %rs20;"),
+        _ => ("%p12", "selp.b64 %rd21, 1, 0, %p12;"),
+    };
+    line(text.replace("$0", result));
+    line(back.to_string());
+    line("st.global.b64 [%rd3], %rd21;".to_string());
+    let input: Vec<u64> = cases.iter().flat_map(|(operands, _)| operands.iter().copied()).collect();
+    assert_eq!(input.len(), sources * cases.len(), "{instruction}");
+    let kernel = gpu.kernel(gpu.load(&self::text(&body)), "k");
+    let (a, b) = (gpu.upload(if input.is_empty() { &[0] } else { &input }), gpu.alloc(8 * cases.len()));
+    gpu.run(kernel, 1, cases.len() as u32, &[Arg::U64(a), Arg::U64(b)]);
+    let found: Vec<u64> = gpu.download(b, cases.len());
+    for (n, (operands, wanted)) in cases.iter().enumerate() {
+        assert_eq!(found[n], *wanted, "{instruction} of {operands:x?}: {:#x}, not {wanted:#x}", found[n]);
+    }
+}
