@@ -187,7 +187,7 @@ pub fn unpin(at: usize, owned: bool) -> Answer<Option<Remains>> {
     match pinned.get(&at).copied() {
         Some(p) if p.owned == owned => {
             pinned.remove(&at);
-            Ok(owned.then_some(Remains { host: at, len: p.len, align: 4096 }))
+            Ok(owned.then(|| Remains { host: at, len: p.len, align: 4096 }))
         }
         _ => Err(if owned { Code::INVALID_VALUE } else { Code::HOST_MEMORY_NOT_REGISTERED }),
     }

@@ -108,7 +108,7 @@ impl Room<'_> {
         let mut late = false;
         while let Some(n) = self.pick(warp, late) {
             let fragment = warp.fragments.swap_remove(n);
-            late = self.run_fragment(warp, fragment, end.min(self.steps + SLICE / 4))?;
+            late = self.run_fragment(warp, fragment, end.min(self.steps + SLICE / 4), late)?;
             if self.steps >= end {
                 break;
             }
@@ -125,8 +125,8 @@ impl Room<'_> {
         ready.min_by_key(|(_, f)| (usize::MAX - f.stack.len(), f.pc)).map(|(n, _)| n)
     }
 
-    /// Runs a fragment until it waits, ends or gives way to another; whether its time was up.
-    fn run_fragment(&mut self, warp: &mut Warp, mut f: Fragment, end: u64) -> Result<bool, Fault> {
+    /// Runs a fragment until it waits, ends or, unless it is `late`, gives way to another; whether its time was up.
+    fn run_fragment(&mut self, warp: &mut Warp, mut f: Fragment, end: u64, late: bool) -> Result<bool, Fault> {
         let launch = self.launch;
         let program = launch.program;
         let code = program.code.as_ptr();
@@ -170,7 +170,7 @@ impl Room<'_> {
                         warp.fragments.push(f);
                         return Ok(true);
                     }
-                    if !warp.fragments.is_empty() && self.gives_way(warp, &mut f) {
+                    if !warp.fragments.is_empty() && self.gives_way(warp, &mut f) && !late {
                         warp.fragments.push(f);
                         return Ok(false);
                     }
