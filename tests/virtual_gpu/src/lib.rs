@@ -2,7 +2,7 @@
 //! goes to a GPU is read and executed, and streams, events, graphs, copies and launches run on machines without one.
 //!
 //! Built as `libvirtual_cuda.so`. A program that loads the driver when it runs finds it if a folder in `LD_LIBRARY_PATH` has it under the name
-//! `libcuda.so` (and `libcuda.so.1`). Nothing of CUDA's is in it or needed by it.
+//! `libcuda.so` (and `libcuda.so.1`); a build of the tests leaves it in `target/debug/deps`. Nothing of CUDA's is in it or needed by it.
 //!
 //! # As late, and as strict, as a GPU may be
 //! - **Work is queued.** Launches, copies, sets, host functions and graphs are done when something waits for them (a synchronization, a copy that waits,

@@ -175,7 +175,8 @@ fn matrices_of_shared_memory() {
     let gpu = Gpu::new();
     // 32 rows of 8 elements, element e of row r is 8 r + e; lane l gives the address of row l.
     let fill = ".shared .align 16 .b8 tile[512];\nmov.b64 %rd5, tile;\nmul.wide.u32 %rd6, %r0, 16;\nadd.s64 %rd7, %rd5, %rd6;\nmov.u32 %r1, 0;\nshl.b32 %r2, %r0, 3;\nmov.b64 %rd8, %rd7;\n\
-                again:\ncvt.u16.u32 %rs1, %r2;\nst.shared.b16 [%rd8], %rs1;\nadd.u32 %r2, %r2, 1;\nadd.u32 %r1, %r1, 1;\nadd.s64 %rd8, %rd8, 2;\nsetp.lt.u32 %p1, %r1, 8;\n@%p1 bra again;\nbar.warp.sync -1;\n";
+                again:\ncvt.u16.u32 %rs1, %r2;\nst.shared.b16 [%rd8], %rs1;\nadd.u32 %r2, %r2, 1;\nadd.u32 %r1, %r1, 1;\n\
+                add.s64 %rd8, %rd8, 2;\nsetp.lt.u32 %p1, %r1, 8;\n@%p1 bra again;\nbar.warp.sync -1;\n";
     let store = "mul.wide.u32 %rd9, %r0, 16;\nadd.s64 %rd9, %rd1, %rd9;\nst.global.v4.b32 [%rd9], {%r10, %r11, %r12, %r13};";
     for transposed in [false, true] {
         let mode = if transposed { ".trans" } else { "" };

@@ -123,6 +123,32 @@ fn speed() {
     }
 }
 
+/// Small launches in a second, in a stream and in a graph; as above.
+#[test]
+#[ignore = "a measurement"]
+fn small_launches() {
+    use virtual_cuda::api::{graph::*, stream::*};
+    let gpu = Gpu::with(Options { hosts: 2, ..Options::default() });
+    let text = text(
+        "mul.wide.u32 %rd2, %r0, 4;\nadd.s64 %rd3, %rd0, %rd2;\nadd.s64 %rd4, %rd1, %rd2;\nld.global.u32 %r1, [%rd3];\nst.global.u32 [%rd4], %r1;",
+    );
+    let (kernel, a) = (gpu.kernel(gpu.load(&text), "k"), gpu.alloc(4096));
+    let s = gpu.stream();
+    let n = 5000;
+    let start = Instant::now();
+    (0..n).for_each(|_| assert_eq!(gpu.launch(kernel, 4, 256, 0, s, &[Arg::U64(a), Arg::U64(a)]), 0));
+    assert_eq!(cuStreamSynchronize(s), 0);
+    println!("{:.0} launches in a second", f64::from(n) / start.elapsed().as_secs_f64());
+    assert_eq!(cuStreamBeginCapture_v2(s, 1), 0);
+    (0..100).for_each(|_| assert_eq!(gpu.launch(kernel, 4, 256, 0, s, &[Arg::U64(a), Arg::U64(a)]), 0));
+    let (mut graph, mut exec) = (NULL, NULL);
+    unsafe { assert_eq!((cuStreamEndCapture(s, &mut graph), cuGraphInstantiateWithFlags(&mut exec, graph, 0)), (0, 0)) };
+    let start = Instant::now();
+    (0..n / 100).for_each(|_| assert_eq!(cuGraphLaunch(exec, s), 0));
+    assert_eq!(cuStreamSynchronize(s), 0);
+    println!("{:.0} launches of graphs in a second", f64::from(n) / start.elapsed().as_secs_f64());
+}
+
 fn steps() -> u64 {
     let log = counters();
     let (_, rest) = log.split_once("\"warp_instructions\": ").unwrap();

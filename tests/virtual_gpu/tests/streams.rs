@@ -387,3 +387,34 @@ fn texts_that_are_wrong_are_refused_with_a_reason() {
     let mut f = NULL;
     unsafe { assert_eq!(cuModuleGetFunction(&mut f, module, c"other".as_ptr()), 500) };
 }
+
+#[test]
+fn kernels_of_a_graph_get_other_parameters() {
+    let gpu = Gpu::new();
+    let (s, k) = (gpu.stream(), add_one(&gpu));
+    let (a, b) = (gpu.upload(&[1u32; 32]), gpu.upload(&[10u32; 32]));
+    assert_eq!(cuStreamBeginCapture_v2(s, 1), 0);
+    assert_eq!(gpu.launch(k, 1, 32, 0, s, &[Arg::U64(a), Arg::U64(a)]), 0);
+    let graph = captured(s).unwrap();
+    let (mut node, mut n, mut kind, mut exec) = (NULL, 1, 9, NULL);
+    unsafe {
+        assert_eq!(cuGraphGetNodes(graph, &mut node, &mut n), 0);
+        assert_eq!(cuGraphNodeGetType(node, &mut kind), 0);
+        assert_eq!(cuGraphInstantiateWithFlags(&mut exec, graph, 0), 0);
+    }
+    assert_eq!((n, kind), (1, 0));
+    // A launch that is queued keeps its own.
+    assert_eq!(cuGraphLaunch(exec, s), 0);
+    let list = [(&raw const b).cast(), (&raw const b).cast()];
+    let (grid, block) = ([1; 3], [32, 1, 1]);
+    let params =
+        KernelNode { function: k.0, grid, block, shared: 0, list: list.as_ptr(), extra: std::ptr::null(), kernel: NULL, context: NULL };
+    unsafe {
+        assert_eq!(cuGraphExecKernelNodeSetParams_v2(exec, node, &params), 0);
+        assert_eq!(cuGraphExecKernelNodeSetParams_v2(exec, s, &params), 400);
+        assert_eq!(cuGraphExecUpdate_v2(exec, graph, std::ptr::null_mut()), 0);
+        assert_eq!(cuGraphExecKernelNodeSetParams_v2(exec, node, &params), 0);
+    }
+    assert_eq!((cuGraphLaunch(exec, s), cuGraphLaunch(exec, s), cuStreamSynchronize(s)), (0, 0, 0));
+    assert_eq!((gpu.download::<u32>(a, 1), gpu.download::<u32>(b, 1)), (vec![2], vec![12]));
+}

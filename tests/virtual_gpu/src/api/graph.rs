@@ -1,5 +1,6 @@
 //! Graphs.
 
+use super::launch::{Shape, kernel};
 use super::{give, here, offer};
 use crate::device::code::{Answer, Code};
 use crate::device::drain::enqueue;
@@ -98,6 +99,71 @@ pub extern "C" fn cuGraphExecDestroy(exec: *mut c_void) -> i32 {
     here(|state, _| state.execs.remove(&(exec as u64)).map(drop).ok_or(Code::INVALID_HANDLE))
 }
 
+/// The handle of a node: its graph and number.
+fn node_handle(graph: u64, node: usize) -> u64 {
+    0x6700_0000_0000_0000 | (Kind::Node as u64) << 48 | (graph >> 4 & 0xFFF_FFFF) << 20 | node as u64
+}
+
+/// The number of a node among those of its graph, which may be gone.
+fn node_number(handle: u64) -> Answer<usize> {
+    if handle >> 48 == 0x6700 | Kind::Node as u64 { Ok(handle as usize & 0xF_FFFF) } else { Err(Code::INVALID_HANDLE) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphNodeGetType(node: *mut c_void, kind: *mut c_uint) -> i32 {
+    here(|state, _| {
+        let n = node_number(node as u64)?;
+        let graph = state.graphs.iter().find(|(g, _)| node_handle(**g, n) == node as u64).ok_or(Code::INVALID_HANDLE)?.1;
+        let found = match graph.1.get(n).ok_or(Code::INVALID_HANDLE)?.work {
+            Work::Kernel(_) => 0,
+            Work::Copy { .. } => 1,
+            Work::Set { .. } => 2,
+            Work::Host { .. } => 3,
+            Work::Graph(_) => 4,
+            _ => 5,
+        };
+        // SAFETY: the caller's pointer.
+        unsafe { give(kind, found) }
+    })
+}
+
+/// A kernel's node, as the interface lays it out.
+#[repr(C)]
+pub struct KernelNode {
+    pub function: *mut c_void,
+    pub grid: [c_uint; 3],
+    pub block: [c_uint; 3],
+    pub shared: c_uint,
+    pub list: *const *const c_void,
+    pub extra: *const *const c_void,
+    pub kernel: *mut c_void,
+    pub context: *mut c_void,
+}
+
+/// Gives a kernel of a graph other parameters.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphExecKernelNodeSetParams_v2(exec: *mut c_void, node: *mut c_void, params: *const KernelNode) -> i32 {
+    here(|state, device| {
+        let n = node_number(node as u64)?;
+        if params.is_null() {
+            return Err(Code::INVALID_VALUE);
+        }
+        // SAFETY: the caller's parameters.
+        let p = unsafe { &*params };
+        let shape = Shape { grid: p.grid, block: p.block, dynamic: p.shared as usize, cooperative: false };
+        let new = kernel(state, device, p.function as u64, shape, p.list, p.extra)?;
+        of(state, exec, device)?;
+        let found = state.execs.get_mut(&(exec as u64)).ok_or(Code::INVALID_HANDLE)?;
+        // Launches that are queued keep what they were asked for with.
+        let nodes = Arc::make_mut(&mut found.nodes);
+        match nodes.get_mut(n) {
+            Some(Node { work: work @ Work::Kernel(_), .. }) => *work = Work::Kernel(Arc::new(new)),
+            _ => return Err(Code::INVALID_VALUE),
+        }
+        Ok(())
+    })
+}
+
 /// Numbers of nodes: all, or those that depend on none.
 fn nodes(graph: *mut c_void, list: *mut *mut c_void, count: *mut usize, wanted: impl Fn(&Node) -> bool) -> i32 {
     here(|state, _| {
@@ -110,7 +176,7 @@ fn nodes(graph: *mut c_void, list: *mut *mut c_void, count: *mut usize, wanted: 
             }
             if !list.is_null() {
                 for (n, node) in found.iter().take(*count).enumerate() {
-                    *list.add(n) = (0x6700_0000_0000_0000 | (Kind::Node as u64) << 48 | (*node as u64 + 1) << 4) as *mut c_void;
+                    *list.add(n) = node_handle(graph as u64, *node) as *mut c_void;
                 }
             }
             *count = if list.is_null() { found.len() } else { found.len().min(*count) };

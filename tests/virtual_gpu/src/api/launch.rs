@@ -79,23 +79,23 @@ fn parameters(program: &crate::exec::program::Program, list: *const *const c_voi
     Ok(bytes)
 }
 
-struct Shape {
-    grid: [u32; 3],
-    block: [u32; 3],
-    dynamic: usize,
-    cooperative: bool,
+/// Blocks, threads and shared memory of a launch.
+pub(super) struct Shape {
+    pub(super) grid: [u32; 3],
+    pub(super) block: [u32; 3],
+    pub(super) dynamic: usize,
+    pub(super) cooperative: bool,
 }
 
-fn launch(
-    state: &mut Held,
+/// A launch that is checked, with its parameters taken.
+pub(super) fn kernel(
+    state: &Held,
     device: usize,
     function: u64,
     shape: Shape,
-    stream: u64,
     list: *const *const c_void,
     extra: *const *const c_void,
-) -> Answer {
-    let stream = state.stream(stream, device)?;
+) -> Answer<Kernel> {
     let f = crate::device::module::function(state, function, device)?;
     let program = f.program.clone();
     let Shape { grid, block, dynamic, cooperative } = shape;
@@ -121,8 +121,21 @@ fn launch(
     let module = state.modules.get(&f.module).ok_or(Code::INVALID_HANDLE)?;
     let (alive, text) = (module.alive.clone(), module.text.clone());
     let params = parameters(&program, list, extra)?;
-    let name = program.name.clone();
-    let kernel = Kernel { program, alive, text, params, grid, block, dynamic, cooperative };
+    Ok(Kernel { program, alive, text, params, grid, block, dynamic, cooperative })
+}
+
+fn launch(
+    state: &mut Held,
+    device: usize,
+    function: u64,
+    shape: Shape,
+    stream: u64,
+    list: *const *const c_void,
+    extra: *const *const c_void,
+) -> Answer {
+    let stream = state.stream(stream, device)?;
+    let kernel = kernel(state, device, function, shape, list, extra)?;
+    let name = kernel.program.name.clone();
     let queued = enqueue(state, stream, Work::Kernel(Arc::new(kernel)), &[])?;
     if queued.is_some() {
         state.log.launched(&name);

@@ -7,6 +7,7 @@ pub mod graph;
 pub mod launch;
 pub mod memory;
 pub mod module;
+pub mod other;
 pub mod stream;
 mod table;
 

@@ -6,6 +6,7 @@ use super::graph::*;
 use super::launch::*;
 use super::memory::*;
 use super::module::*;
+use super::other::*;
 use super::stream::*;
 use crate::device::code::Code;
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -40,7 +41,11 @@ table! {
     cuModuleLoadDataEx, cuModuleUnload, cuModuleGetFunction, cuModuleGetGlobal_v2, cuFuncGetAttribute, cuFuncSetAttribute,
     cuFuncSetCacheConfig, cuOccupancyMaxActiveBlocksPerMultiprocessor, cuLaunchKernel, cuLaunchKernelEx, cuLaunchCooperativeKernel,
     cuGraphCreate, cuGraphDestroy, cuGraphInstantiate, cuGraphInstantiate_v2, cuGraphInstantiateWithFlags, cuGraphUpload, cuGraphLaunch,
-    cuGraphExecDestroy, cuGraphExecUpdate_v2, cuGraphGetNodes, cuGraphGetRootNodes, cuGetProcAddress, cuGetProcAddress_v2,
+    cuGraphExecDestroy, cuGraphExecUpdate_v2, cuGraphGetNodes, cuGraphGetRootNodes, cuGraphNodeGetType, cuGraphExecKernelNodeSetParams_v2, cuCtxGetLimit, cuCtxSetLimit, cuCtxGetCacheConfig,
+    cuCtxSetCacheConfig, cuCtxSetFlags, cuDeviceGetPCIBusId, cuDeviceGetDefaultMemPool, cuDeviceGetMemPool, cuDeviceSetMemPool,
+    cuMemPoolGetAttribute, cuMemPoolSetAttribute, cuMemPoolTrimTo, cuMemAllocFromPoolAsync, cuMemAllocManaged, cuModuleLoad, cuFuncGetModule,
+    cuFuncGetParamInfo, cuFuncLoad, cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags, cuOccupancyAvailableDynamicSMemPerBlock,
+    cuProfilerStart, cuProfilerStop, cuGetProcAddress, cuGetProcAddress_v2,
 }
 
 /// The newest form of a function, by its name in the header.
