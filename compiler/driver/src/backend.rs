@@ -68,7 +68,7 @@ fn check(backend: Backend) -> Result<Backend, TrainError> {
 }
 
 /// What a build without LLVM says.
-fn without_llvm() -> TrainError {
+pub(crate) fn without_llvm() -> TrainError {
     TrainError::new("R0136", "this optc was built without LLVM")
         .help("build it where LLVM 22 is: `cargo build --release --features llvm` (docs/backends.md)")
 }

@@ -1,12 +1,12 @@
 //! Compiled code, kept by the structure of the graph: runs that differ in seeds or hyperparameters share it.
 
 use crate::backend::{self, Backend};
+use crate::device::{self, Made, Place};
 use crate::pipeline::{self, CompileOptions, Timings};
-use optc_abi::plan::{Plan, PlanFn};
+use optc_abi::plan::Plan;
 use optc_exec::{Pool, Program};
 use optc_ir::Graph;
 use optc_ir::graph::Op;
-use std::any::Any;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -16,10 +16,8 @@ use std::sync::Arc;
 pub struct Compiled {
     /// The plan.
     pub plan: Arc<Plan>,
-    /// Its entry point.
-    pub entry: PlanFn,
-    /// Keeps the code alive.
-    pub code: Arc<dyn Any + Send + Sync>,
+    /// Its code.
+    pub made: Made,
     /// The code was made to run once.
     pub once: bool,
 }
@@ -36,8 +34,10 @@ pub struct Compiler {
     pub profile: bool,
     /// Who makes the code: the process's choice.
     pub backend: Backend,
-    /// Code that runs once is made by the same back end, however slow it is to compile.
+    /// Code that runs once is made by the same back end, however slow it is to compile, and for the same device.
     pub thorough: bool,
+    /// Where programs run from now on.
+    pub place: Place,
 }
 
 impl Compiler {
@@ -52,6 +52,7 @@ impl Compiler {
             profile: false,
             backend: backend::chosen(),
             thorough: false,
+            place: Place::default(),
         }
     }
 
@@ -65,31 +66,33 @@ impl Compiler {
     /// # Errors
     /// What the back end cannot do, in words.
     pub fn program(&mut self, graph: &Graph, options: &CompileOptions) -> Result<Program, String> {
-        let key = fingerprint(graph, options);
+        // What runs once is not worth the way to a device and the time of a slow compiler.
+        let at_home = options.once && !self.thorough;
+        let place = if at_home { Place::Processor } else { self.place.clone() };
+        let key = fingerprint(graph, options, place.number());
         let known = self.known.get(&key);
         let compiled = match known {
             Some(c) if !c.once => c.clone(),
             _ => {
                 // Whoever asks for a program again will do so more often: now its code is worth the time.
                 let options = CompileOptions { once: options.once && known.is_none(), ..options.clone() };
-                // What runs once is not worth the time of a slow compiler.
-                let backend = if options.once && !self.thorough { Backend::Cranelift } else { self.backend };
-                let (compiled, timings) = pipeline::compile(graph.clone(), &options, &self.pool, self.profile, backend)?;
+                let backend = if options.once && at_home { Backend::Cranelift } else { self.backend };
+                let (compiled, timings) = pipeline::compile(graph.clone(), &options, &self.pool, self.profile, backend, &place)?;
                 self.timings.add(&timings);
                 self.compiled += 1;
                 self.known.insert(key, compiled.clone());
                 compiled
             }
         };
-        Ok(Program::new(compiled.plan, compiled.entry, compiled.code, self.pool.clone()))
+        device::program(&compiled, &self.pool)
     }
 }
 
-/// A number that two graphs share only if they are the same computation with the same constants, input types and (where run-time errors name them) places.
-fn fingerprint(graph: &Graph, options: &CompileOptions) -> u128 {
+/// A number that two graphs share only if they are the same computation for the same place with the same constants, input types and (where run-time errors name them) places.
+fn fingerprint(graph: &Graph, options: &CompileOptions, place: u64) -> u128 {
     let half = |salt: u64| {
         let mut hasher = DefaultHasher::new();
-        salt.hash(&mut hasher);
+        (salt, place).hash(&mut hasher);
         (&options.alias, &options.guards, &options.watch, &options.offload, options.swap, options.updates).hash(&mut hasher);
         hash_graph(graph, &mut hasher);
         u128::from(hasher.finish())
@@ -148,10 +151,10 @@ mod tests {
     #[test]
     fn equal_structure_has_an_equal_fingerprint() {
         let none = CompileOptions::default();
-        let a = fingerprint(&graph(1.0, ScalarOp::Add), &none);
-        assert_eq!(a, fingerprint(&graph(1.0, ScalarOp::Add), &none));
-        assert_ne!(a, fingerprint(&graph(2.0, ScalarOp::Add), &none));
-        assert_ne!(a, fingerprint(&graph(1.0, ScalarOp::Mul), &none));
-        assert_ne!(a, fingerprint(&graph(1.0, ScalarOp::Add), &CompileOptions { alias: vec![(0, 0)], ..none.clone() }));
+        let a = fingerprint(&graph(1.0, ScalarOp::Add), &none, 0);
+        assert_eq!(a, fingerprint(&graph(1.0, ScalarOp::Add), &none, 0));
+        assert_ne!(a, fingerprint(&graph(2.0, ScalarOp::Add), &none, 0));
+        assert_ne!(a, fingerprint(&graph(1.0, ScalarOp::Mul), &none, 0));
+        assert_ne!(a, fingerprint(&graph(1.0, ScalarOp::Add), &CompileOptions { alias: vec![(0, 0)], ..none.clone() }, 0));
     }
 }

@@ -27,6 +27,9 @@ pub struct Cli {
     /// Who makes machine code: by default Cranelift, or what OPTC_BACKEND names.
     #[arg(long, global = true, value_enum, value_name = "NAME")]
     pub backend: Option<crate::backend::Backend>,
+    /// Where trains run, whatever they say themselves: `cpu`, `cuda` or `cuda:1`; by default what OPTC_DEVICE names. With `test`, everything else runs there too.
+    #[arg(long, global = true, value_name = "NAME")]
+    pub device: Option<String>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,

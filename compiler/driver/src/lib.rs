@@ -6,6 +6,7 @@ pub mod cache;
 pub mod cli;
 pub mod commands;
 pub mod cost;
+pub mod device;
 pub mod disk;
 pub mod host_env;
 mod initial;
@@ -51,7 +52,7 @@ pub fn main() -> ExitCode {
         None => {
             let cli = cli::Cli::parse();
             let messages = messages::Messages::new(&cli);
-            if let Err(e) = backend::choose(cli.backend) {
+            if let Err(e) = backend::choose(cli.backend).and_then(|_| device::choose(cli.device.as_deref())) {
                 messages.trouble(&e);
                 return ExitCode::FAILURE;
             }

@@ -2,6 +2,7 @@
 
 use crate::backend::{self, Backend};
 use crate::cache::Compiled;
+use crate::device::{Made, Place};
 use optc_abi::plan::Plan;
 use optc_exec::Pool;
 use optc_ir::Graph;
@@ -27,6 +28,8 @@ pub struct CompileOptions {
     pub updates: bool,
     /// Outputs wanted as partial results of chunks.
     pub partials: Vec<usize>,
+    /// Small kernels stay apart.
+    pub apart: bool,
 }
 
 impl CompileOptions {
@@ -82,13 +85,14 @@ pub fn plan(graph: Graph, options: &CompileOptions, timings: &mut Timings) -> St
         offload: options.offload.clone(),
         updates: options.updates,
         partials: options.partials.clone(),
+        apart: options.apart,
     };
     let planned = optc_plan::plan(&simplified, &config);
     timings.plan = start.elapsed();
     Stages { simplified, planned }
 }
 
-/// Compiles a graph to machine code that runs on a pool; with `profile` it reports how long each instruction takes.
+/// Compiles a graph for a place. On the processor it becomes machine code that runs on a pool; with `profile` it reports how long each instruction takes.
 ///
 /// # Errors
 /// What the back end cannot do, in words (a compiler bug unless the machine is not supported).
@@ -98,15 +102,24 @@ pub fn compile(
     pool: &Arc<Pool>,
     profile: bool,
     backend: Backend,
+    place: &Place,
 ) -> Result<(Compiled, Timings), String> {
     let mut timings = Timings::default();
-    let stages = plan(graph, options, &mut timings);
+    let options = CompileOptions { apart: options.apart || !place.is_processor(), ..options.clone() };
+    let stages = plan(graph, &options, &mut timings);
     let start = Instant::now();
     let optc_plan::Planned { plan, kernels } = stages.planned;
     let kernels: Vec<optc_ir::kernel::Kernel> = kernels.into_iter().map(|k| k.kernel).collect();
     let plan: Arc<Plan> = Arc::new(plan);
     let config = optc_cranelift::Config { threads: pool.threads(), profile, once: options.once, ..Default::default() };
-    let code = backend::compile(backend, &kernels, &plan, &config)?;
+    let made = match place {
+        Place::Processor => {
+            let code = backend::compile(backend, &kernels, &plan, &config)?;
+            Made::Native(code.entry, code.keep)
+        }
+        #[cfg(feature = "llvm")]
+        Place::Gpu(gpu) => crate::device::compile(gpu, &kernels, &plan)?,
+    };
     timings.codegen = start.elapsed();
-    Ok((Compiled { plan, entry: code.entry, code: code.keep, once: config.once }, timings))
+    Ok((Compiled { plan, made, once: options.once }, timings))
 }

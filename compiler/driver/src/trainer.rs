@@ -1,6 +1,7 @@
 //! The training loop: compiled steps over bound memory, with metrics, logs, checkpoints and progress around them.
 
 use crate::cache::Compiler;
+use crate::device::{self, Mirrors};
 use crate::initial::initial_slots;
 use crate::offload::{self, Files};
 use crate::pipeline::CompileOptions;
@@ -118,6 +119,9 @@ pub fn file_error(error: &TrainError, span: Span) -> Diagnostic {
 pub fn run_error(error: &RunError, what: &str, span: Span) -> Diagnostic {
     let place = error.span.map_or(span, |(source, start, end)| Span { source: SourceId(source), start, end });
     match error.status.code {
+        status::DEVICE => {
+            Diagnostic::error(Code("R0139"), span, format!("{what}: {}", error.trouble.as_deref().unwrap_or("the GPU has failed")))
+        }
         status::OUT_OF_RANGE => Diagnostic::error(
             Code("R0201"),
             place,
@@ -198,6 +202,8 @@ impl<'a> Metric<'a> {
 struct Run<'a> {
     program: &'a TrainProgram,
     slots: Vec<Tensor>,
+    /// Where a device trains: the slots there.
+    mirrors: Mirrors,
     /// Those of them that live in files.
     files: Files,
     /// The recorded scalars, of which the losses are the first, then metrics.
@@ -206,6 +212,12 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
+    /// Brings the slots up to date with the device.
+    fn fetch(&mut self) -> Result<(), TrainError> {
+        self.mirrors.fetch(&mut self.slots)
+    }
+
+    /// Of the slots as they were last fetched.
     fn checkpoint(&self, spec_hash: &str) -> Result<Checkpoint, TrainError> {
         let mut c = Checkpoint::default();
         c.meta.train = self.program.name.clone();
@@ -236,11 +248,19 @@ impl Run<'_> {
     }
 }
 
-/// Trains.
+/// Trains, on the device that the program or the command line names.
 ///
 /// # Errors
-/// A loss that is not finite (unless the program says otherwise), an index out of range, trouble with files.
+/// A loss that is not finite (unless the program says otherwise), an index out of range, trouble with files or a device.
 pub fn train(program: &TrainProgram, around: &mut Surroundings<'_>) -> Result<RunResult, Diagnostic> {
+    let place = device::open(device::chosen().unwrap_or(program.device)).map_err(|e| file_error(&e, program.span))?;
+    let before = std::mem::replace(&mut around.compiler.place, place);
+    let result = train_there(program, around);
+    around.compiler.place = before;
+    result
+}
+
+fn train_there(program: &TrainProgram, around: &mut Surroundings<'_>) -> Result<RunResult, Diagnostic> {
     let span = program.span;
     let start = Instant::now();
     let in_files = match &program.offload {
@@ -248,7 +268,7 @@ pub fn train(program: &TrainProgram, around: &mut Surroundings<'_>) -> Result<Ru
         None => Files::default(),
     };
     let slots = initial_slots(program, around.compiler, &in_files)?;
-    let mut run = Run { program, slots, files: in_files, series: IndexMap::new(), step: 0 };
+    let mut run = Run { program, slots, mirrors: Mirrors::default(), files: in_files, series: IndexMap::new(), step: 0 };
     for name in program.step.recorded.iter().map(|r| &r.name).chain(program.metrics.iter().map(|m| &m.name)) {
         run.series.insert(name.to_string(), Series::default());
     }
@@ -276,6 +296,7 @@ pub fn train(program: &TrainProgram, around: &mut Surroundings<'_>) -> Result<Ru
         }
     }
     run.files.settle().map_err(files)?;
+    run.mirrors = Mirrors::new(&around.compiler.place, &run.slots).map_err(files)?;
     let columns: Vec<String> = run.series.keys().cloned().collect();
     let mut logger = match &program.log {
         None => None,
@@ -305,20 +326,35 @@ pub fn train(program: &TrainProgram, around: &mut Surroundings<'_>) -> Result<Ru
         s.values.reserve(more);
     }
     let first = run.step;
+    // Steps are queued ahead of those whose results are known, up to the next one after which somebody looks at the weights.
+    let (mut queued, mut last) = (run.step, program.steps);
+    let looked_at = |step: u64| {
+        let saved = program.checkpoint.as_ref().is_some_and(|c| c.every > 0 && step.is_multiple_of(c.every));
+        saved || program.stop_when.is_some() || program.metrics.iter().any(|m| step.is_multiple_of(m.every))
+    };
     let (mut interrupted, mut warned) = (false, false);
-    while run.step < program.steps {
-        if !stepper.watched.is_empty() {
-            stepper.watch(&run.series);
+    while run.step < last {
+        let mut made = Ok(());
+        while made.is_ok() && queued < last && stepper.has_room() {
+            if queued > run.step && (looked_at(queued) || !stepper.watched.is_empty()) {
+                break;
+            }
+            if !stepper.watched.is_empty() {
+                stepper.watch(&run.series);
+            }
+            made = stepper.submit(queued);
+            queued += 1;
         }
-        match stepper.step(run.step) {
+        match made.and_then(|()| stepper.collect()) {
             // The step was made; an optimizer that is left alone may go on.
             Err(e) if e.status.code == status::WRITTEN && !program.stop_on_nan => {
                 if !warned {
+                    run.fetch().map_err(files)?;
                     eprintln!("warning: {}", weights_not_finite(program, &run, checkpoints.as_ref()).message);
                     warned = true;
                 }
             }
-            Err(e) => return Err(failed_step(program, &run, &mut stepper, &e, checkpoints.as_ref(), around)),
+            Err(e) => return Err(failed_step(program, &mut run, &mut stepper, &e, checkpoints.as_ref(), around)),
             Ok(()) => {}
         }
         run.step += 1;
@@ -357,14 +393,17 @@ pub fn train(program: &TrainProgram, around: &mut Surroundings<'_>) -> Result<Ru
             None => false,
             Some((program, names)) => stop_holds(program, names, &run.series).map_err(|e| run_error(&e, "stop when", span))?,
         };
-        interrupted = INTERRUPTED.load(Ordering::Relaxed);
+        if INTERRUPTED.load(Ordering::Relaxed) {
+            last = queued;
+            interrupted = step == last;
+        }
         if let (Some(store), Some(spec)) = (&checkpoints, &program.checkpoint) {
             let due = spec.every > 0 && step.is_multiple_of(spec.every);
             if due || step == program.steps || stopped || interrupted {
                 if let Some(logger) = &mut logger {
                     logger.flush().map_err(files)?;
                 }
-                run.checkpoint(&around.spec_hash).and_then(|c| store.save(&c)).map_err(files)?;
+                run.fetch().and_then(|()| run.checkpoint(&around.spec_hash)).and_then(|c| store.save(&c)).map_err(files)?;
             }
         }
         if progress.due() {
@@ -381,8 +420,11 @@ pub fn train(program: &TrainProgram, around: &mut Surroundings<'_>) -> Result<Ru
     }
     let seconds = start.elapsed().as_secs_f64();
     eval.weights(program, &run.slots).map_err(|e| run_error(&e, "evaluation weights", span))?;
+    eval.fetch().map_err(files)?;
+    run.fetch().map_err(files)?;
     let moved = program.offload.is_some().then(|| offload::record(&run.files, &stepper.program.moved()));
     drop(stepper);
+    run.mirrors = Mirrors::default();
     run.files.finish().map_err(files)?;
     let mut slots = Vec::new();
     for (k, slot) in std::mem::take(&mut run.slots).into_iter().enumerate() {
@@ -391,7 +433,7 @@ pub fn train(program: &TrainProgram, around: &mut Surroundings<'_>) -> Result<Ru
             None => slot,
         }));
     }
-    let weights = match eval.outputs {
+    let weights = match eval.into_outputs() {
         Some(outputs) => outputs.into_iter().map(Arc::new).collect(),
         None => program.leaves().iter().map(|&k| slots[k].clone()).collect(),
     };
@@ -479,6 +521,35 @@ impl Stepper {
     /// # Errors
     /// A loss that is not finite, an index out of range.
     pub fn step(&mut self, step: u64) -> Result<(), RunError> {
+        self.submit(step)?;
+        self.collect()
+    }
+
+    /// Whether another step may be queued.
+    pub fn has_room(&self) -> bool {
+        self.program.in_flight() < self.program.capacity()
+    }
+
+    /// Queues step number `step` (from 0).
+    ///
+    /// # Errors
+    /// A device that cannot go on.
+    pub fn submit(&mut self, step: u64) -> Result<(), RunError> {
+        self.fill(step);
+        // SAFETY: everything was bound in `new`.
+        unsafe { self.program.submit_bound() }
+    }
+
+    /// Waits for the oldest step in the queue.
+    ///
+    /// # Errors
+    /// A loss that is not finite, an index out of range.
+    pub fn collect(&mut self) -> Result<(), RunError> {
+        self.program.collect()
+    }
+
+    /// The batches of a step into their buffers.
+    fn fill(&mut self, step: u64) {
         if let (Some(feed), Some(batches), false) = (&mut self.feed, &mut self.batches, self.settled) {
             for part in 0..self.accumulate {
                 let size = batches.batch();
@@ -487,8 +558,6 @@ impl Stepper {
             }
             self.settled = self.is_whole;
         }
-        // SAFETY: everything was bound in `new`.
-        unsafe { self.program.run_bound() }
     }
 
     /// The compiled program, to take its profile.
@@ -518,14 +587,27 @@ impl Stepper {
 struct Evaluation {
     program: Option<Program>,
     outputs: Option<Vec<Tensor>>,
+    /// Where a device trains: the outputs there.
+    mirrors: Mirrors,
 }
 
 impl Evaluation {
     fn new(program: &TrainProgram, compiler: &mut Compiler) -> Result<Self, String> {
-        let Some(graph) = &program.eval else { return Ok(Evaluation { program: None, outputs: None }) };
+        let Some(graph) = &program.eval else { return Ok(Evaluation { program: None, outputs: None, mirrors: Mirrors::default() }) };
         let compiled = compiler.program(graph, &CompileOptions::default())?;
-        let outputs = compiled.plan().outputs.iter().map(|s| Tensor::zeros(s.dtype, &s.shape)).collect();
-        Ok(Evaluation { program: Some(compiled), outputs: Some(outputs) })
+        let outputs: Vec<Tensor> = compiled.plan().outputs.iter().map(|s| Tensor::zeros(s.dtype, &s.shape)).collect();
+        let mirrors = Mirrors::new(&compiler.place, &outputs).map_err(|e| e.to_string())?;
+        Ok(Evaluation { program: Some(compiled), outputs: Some(outputs), mirrors })
+    }
+
+    /// Brings the weights up to date with the device.
+    fn fetch(&mut self) -> Result<(), TrainError> {
+        self.outputs.as_mut().map_or(Ok(()), |outputs| self.mirrors.fetch(outputs))
+    }
+
+    /// The weights, unless they are the model's own.
+    fn into_outputs(self) -> Option<Vec<Tensor>> {
+        self.outputs
     }
 
     /// Addresses of the model's leaves as evaluation sees them now.
@@ -552,13 +634,25 @@ impl Evaluation {
 /// What to say of a step that failed, after saving the last good state where checkpoints are kept.
 fn failed_step(
     program: &TrainProgram,
-    run: &Run<'_>,
+    run: &mut Run<'_>,
     stepper: &mut Stepper,
     error: &RunError,
     store: Option<&Checkpoints>,
     around: &mut Surroundings<'_>,
 ) -> Diagnostic {
     let step = run.step + 1;
+    // What was queued behind the step has not been made; the batch of the step is wanted again.
+    while stepper.program.in_flight() > 0 {
+        let _ = stepper.collect();
+    }
+    if error.status.code == status::DEVICE {
+        return run_error(error, &format!("step {step}"), program.span);
+    }
+    stepper.fill(run.step);
+    if let Err(e) = run.fetch() {
+        return file_error(&e, program.span);
+    }
+    let run = &*run;
     if let Some(failure) = stepper.program.take_failure() {
         return offload::failed(&failure, &format!("step {step}"), program.span);
     }

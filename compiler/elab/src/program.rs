@@ -246,6 +246,8 @@ pub struct TrainProgram {
     pub stop_on_nan: bool,
     /// Element type of the model's arithmetic (`precision bf16`).
     pub precision: DType,
+    /// Where it is trained.
+    pub device: optc_abi::device::Target,
 }
 
 impl TrainProgram {

@@ -5,6 +5,7 @@ use crate::program::OffloadSpec;
 use crate::scope::Scope;
 use crate::settings::{TrainSetup, mentions};
 use crate::value::Value;
+use optc_abi::device::Target;
 use optc_base::{Code, Diagnostic, Span};
 use optc_front::ast::{ExprKind, Setting};
 
@@ -82,11 +83,15 @@ impl Evaluator<'_> {
                 }
                 "device" => {
                     let device = self.text_setting(&mut scope, s)?;
-                    if device != "cpu" && !device.is_empty() {
-                        return self.fail(
-                            Diagnostic::error(Code("E0710"), s.span, format!("device `{device}` is not yet supported"))
-                                .help("only \"cpu\" today"),
-                        );
+                    // Nothing is known of a text that is not known yet.
+                    if !device.is_empty() {
+                        let Some(target) = Target::parse(&device) else {
+                            return self.fail(
+                                Diagnostic::error(Code("E0516"), s.span, format!("there is no device `{device}`"))
+                                    .help(format!("it may be {}", Target::FORMS)),
+                            );
+                        };
+                        setup.device = target;
                     }
                 }
                 _ => {}

@@ -8,6 +8,7 @@ use crate::program::OffloadSpec;
 use crate::scope::Scope;
 use crate::value::{BlockValue, CallArg, ModelValue, Value};
 use optc_abi::DType;
+use optc_abi::device::Target;
 use optc_base::{Code, Diagnostic, Span};
 use optc_front::ast::{BlockEntry, BlockItem, BlockKind, Expr, ExprKind, ItemKind, LetKind, Name, Param, Pattern, PatternKind, Setting};
 use optc_front::{ModuleId, Program};
@@ -90,6 +91,8 @@ pub struct TrainSetup {
     pub stop_when: Option<Expr>,
     /// `on nan { stop }`
     pub stop_on_nan: bool,
+    /// `device`
+    pub device: Target,
     /// `precision`
     pub precision: DType,
     /// What the weights of a model are stored in, by its name, where `stored bf16` says it.
@@ -360,6 +363,7 @@ impl Evaluator<'_> {
             offload: None,
             stop_when: None,
             stop_on_nan: true,
+            device: Target::Cpu,
             precision: DType::F32,
             stored,
         };

@@ -92,6 +92,17 @@ pub const GPUS: &[(&str, &str)] = &[
     ("sm_90a", "+ptx80"),
 ];
 
+/// The name of the newest GPU in the list whose code runs on a GPU of this compute capability.
+///
+/// # Errors
+/// An older one than all of them, in words.
+pub fn gpu_for(major: u32, minor: u32) -> Result<&'static str, String> {
+    let plain = GPUS.iter().filter_map(|(name, _)| Some((*name, name.strip_prefix("sm_")?.parse::<u32>().ok()?)));
+    let fits = plain.filter(|(_, number)| *number <= 10 * major + minor).max_by_key(|(_, number)| *number);
+    fits.map(|(name, _)| name)
+        .ok_or_else(|| format!("there is no code for a GPU of compute capability {major}.{minor}; it begins with 7.0"))
+}
+
 /// The passes over host code; for experiments the environment may say others.
 pub(crate) fn passes() -> String {
     std::env::var("OPTC_LLVM_PASSES").unwrap_or_else(|_| HOST_PASSES.to_string())

@@ -60,6 +60,8 @@ pub struct Config {
     pub updates: bool,
     /// Outputs that combine all elements of a large array, wanted as the partial results of its chunks of [`optc_ir::kernel::FLAT_UNIT`] elements.
     pub partials: Vec<usize>,
+    /// Small kernels are not joined to one, for a device that starts each in no time and runs it with many threads.
+    pub apart: bool,
 }
 
 /// A plan and the kernels it runs.
@@ -97,7 +99,9 @@ pub fn plan(graph: &Graph, config: &Config) -> Planned {
     }
     let mut code = plan_block(&mut store, net, &inputs, &targets, Asked { guards: &config.guards, watch: &config.watch }, None);
     memory::resolve(&store, &mut code);
-    seq::join(&mut store, &mut code);
+    if !config.apart {
+        seq::join(&mut store, &mut code);
+    }
     let (offsets, arena_bytes) = memory::place(&store, &mut code);
     let mut plan = Plan { arena_bytes, origins: std::mem::take(&mut store.origins.table), ..Plan::default() };
     for (k, ty) in types.iter().enumerate() {

@@ -65,3 +65,31 @@ pub enum Argument {
     /// Address of the plan's [`crate::plan::Status`].
     Status,
 }
+
+/// Where a program runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// This computer's processor.
+    #[default]
+    Cpu,
+    /// The NVIDIA GPU with this number.
+    Cuda(u32),
+}
+
+impl Target {
+    /// What [`Target::parse`] takes, for messages.
+    pub const FORMS: &str = "`cpu`, `cuda` or `cuda:1`";
+
+    /// `cpu`, `cuda` (the first GPU) or `cuda:N`; `None` for anything else.
+    pub fn parse(text: &str) -> Option<Target> {
+        match text {
+            "cpu" => Some(Target::Cpu),
+            "cuda" => Some(Target::Cuda(0)),
+            _ => {
+                let number = text.strip_prefix("cuda:")?;
+                let plain = number.bytes().all(|b| b.is_ascii_digit());
+                number.parse().ok().filter(|_| plain).map(Target::Cuda)
+            }
+        }
+    }
+}

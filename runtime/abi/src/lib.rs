@@ -3,6 +3,7 @@
 pub mod conv;
 pub mod device;
 pub mod dtype;
+pub mod extent;
 pub mod library;
 pub mod number;
 pub mod offload;

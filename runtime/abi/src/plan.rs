@@ -362,6 +362,8 @@ pub mod status {
     pub const WRITTEN: i32 = 4;
     /// A callback failed, or there was none; nothing aliased has been written.
     pub const CALLBACK: i32 = 5;
+    /// A device could not go on.
+    pub const DEVICE: i32 = 6;
 }
 
 /// What kernels report as [`Status::origin`] when a watched output they have written is not finite: no place of the text.

@@ -4,6 +4,7 @@
 
 pub mod conv;
 pub mod gemm;
+pub mod host_call;
 pub mod lib_call;
 mod matvec;
 pub mod narrow;
@@ -12,8 +13,11 @@ pub mod offload;
 mod packed;
 pub mod pool;
 pub mod program;
+pub mod remote;
 mod simd;
 mod winograd;
 
+pub use host_call::HostCall;
 pub use pool::Pool;
 pub use program::{Callback, Program, RunError, Spent};
+pub use remote::Remote;

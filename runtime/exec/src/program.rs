@@ -1,8 +1,9 @@
 //! A compiled plan bound to memory.
 
 use crate::gemm::PreparedGemm;
-use crate::offload::{Engine, Failure, Moved, Options, Scratch, Stored, Swapper, Throttle, run_kernel, swap};
+use crate::offload::{Engine as Files, Failure, Moved, Options, Scratch, Stored, Swapper, Throttle, run_kernel, swap};
 use crate::pool::Pool;
+use crate::remote::Remote;
 use crate::{conv, lib_call};
 use optc_abi::offload::Touch;
 use optc_abi::pages::{self, LARGE};
@@ -22,7 +23,7 @@ struct Context {
     pool: Arc<Pool>,
     status: UnsafeCell<Status>,
     /// Inputs that live in files; used by the thread that runs the plan alone.
-    offload: UnsafeCell<Option<Engine>>,
+    offload: UnsafeCell<Option<Files>>,
     scratch: UnsafeCell<Scratch>,
     /// Arrays that leave memory within a step; likewise.
     swapper: UnsafeCell<Option<Swapper>>,
@@ -77,12 +78,30 @@ pub struct Spent {
 }
 
 /// Why a run did not give valid results.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunError {
     /// What the compiled code reported.
     pub status: Status,
     /// Source id, start and end of the spec text to blame, if known.
     pub span: Option<(u32, u32, u32)>,
+    /// What a device has to say, with [`status::DEVICE`].
+    pub trouble: Option<String>,
+}
+
+impl RunError {
+    fn of(code: i32) -> RunError {
+        RunError { status: Status { code, origin: -1, ..Status::default() }, span: None, trouble: None }
+    }
+    fn device(trouble: String) -> RunError {
+        RunError { trouble: Some(trouble), ..RunError::of(status::DEVICE) }
+    }
+}
+
+/// What runs a plan.
+enum Engine {
+    /// Machine code of this processor; the result of the last run where nobody has asked for it yet.
+    Native(PlanFn, Option<Result<(), RunError>>),
+    Remote(Box<dyn Remote>),
 }
 
 /// Seconds of running per byte after which large pages are worth their price: some twenty times it, as they save a few percent.
@@ -101,7 +120,7 @@ fn updated(plan: &Plan) -> impl Iterator<Item = (usize, usize)> {
 /// A compiled plan with its arena and the addresses of inputs and outputs.
 pub struct Program {
     plan: Arc<Plan>,
-    entry: PlanFn,
+    engine: Engine,
     context: Box<Context>,
     bases: Vec<*mut u8>,
     arena: AlignedBytes,
@@ -120,6 +139,16 @@ unsafe impl Send for Program {}
 impl Program {
     /// Binds `entry`, compiled from `plan` and kept alive by `code`, to an arena of its own.
     pub fn new(plan: Arc<Plan>, entry: PlanFn, code: Arc<dyn Any + Send + Sync>, pool: Arc<Pool>) -> Self {
+        let arena = AlignedBytes::zeroed(plan.arena_bytes);
+        Self::with(plan, Engine::Native(entry, None), arena, code, pool)
+    }
+
+    /// A plan that a device runs, in memory of its own.
+    pub fn remote(plan: Arc<Plan>, remote: Box<dyn Remote>, pool: Arc<Pool>) -> Self {
+        Self::with(plan, Engine::Remote(remote), AlignedBytes::zeroed(0), Arc::new(()), pool)
+    }
+
+    fn with(plan: Arc<Plan>, engine: Engine, arena: AlignedBytes, code: Arc<dyn Any + Send + Sync>, pool: Arc<Pool>) -> Self {
         let mut context = Context {
             plan: plan.clone(),
             pool,
@@ -143,18 +172,20 @@ impl Program {
             Instr::Lib { op, dtype, .. } => context.libs.push((op.clone(), *dtype)),
             _ => {}
         });
-        let arena = AlignedBytes::zeroed(plan.arena_bytes);
+        let native = matches!(engine, Engine::Native(..));
         let mut bases = vec![std::ptr::null_mut(); 1 + plan.inputs.len() + plan.outputs.len() + plan.constants.len()];
-        bases[0] = arena.as_ptr();
-        let first = 1 + plan.inputs.len() + plan.outputs.len();
-        for (k, constant) in plan.constants.iter().enumerate() {
-            bases[first + k] = constant.as_ptr();
+        if native {
+            bases[0] = arena.as_ptr();
+            let first = 1 + plan.inputs.len() + plan.outputs.len();
+            for (k, constant) in plan.constants.iter().enumerate() {
+                bases[first + k] = constant.as_ptr();
+            }
         }
-        let large = updated(&plan).map(|(_, bytes)| bytes).chain([plan.arena_bytes]).filter(|bytes| *bytes >= LARGE).sum();
+        let large = updated(&plan).map(|(_, bytes)| bytes).chain([plan.arena_bytes]).filter(|bytes| *bytes >= LARGE && native).sum();
         let unsettled = (large > 0).then_some(Duration::ZERO);
         let loops = plan.code.iter().any(|i| matches!(i, Instr::Loop { .. }));
-        let program = Program { plan, entry, context: Box::new(context), bases, arena, unsettled, large, throttle: None, _code: code };
-        if loops {
+        let program = Program { plan, engine, context: Box::new(context), bases, arena, unsettled, large, throttle: None, _code: code };
+        if loops && native {
             // One run may be all there is, and goes over the arena many times.
             pages::prefer_large(program.arena.as_ptr(), program.arena_bytes());
         }
@@ -185,9 +216,12 @@ impl Program {
         std::mem::replace(spent, fresh)
     }
 
-    /// Bytes of the arena.
+    /// Bytes of the arena; on a device, of all memory that the plan has there.
     pub fn arena_bytes(&self) -> usize {
-        self.arena.as_slice().len()
+        match &self.engine {
+            Engine::Native(..) => self.arena.as_slice().len(),
+            Engine::Remote(remote) => remote.bytes(),
+        }
     }
 
     /// Replaces the arena, which must not have been used, by memory at least as large, such as a mapped file's.
@@ -229,7 +263,7 @@ impl Program {
     /// A file that cannot be opened.
     pub fn offload(&mut self, stored: Vec<Stored>, options: &Options) -> Result<(), Failure> {
         let throttle = self.throttle(options);
-        *self.context.offload.get_mut() = Some(Engine::new(&self.plan, stored, options, throttle)?);
+        *self.context.offload.get_mut() = Some(Files::new(&self.plan, stored, options, throttle)?);
         Ok(())
     }
 
@@ -256,14 +290,14 @@ impl Program {
 
     /// What was moved between memory and files so far.
     pub fn moved(&mut self) -> Moved {
-        let streamed = self.context.offload.get_mut().as_ref().map_or_else(Moved::default, Engine::moved);
+        let streamed = self.context.offload.get_mut().as_ref().map_or_else(Moved::default, Files::moved);
         streamed.and(self.context.swapper.get_mut().as_ref().map_or_else(Moved::default, Swapper::moved))
     }
 
     /// Why the last run ended with [`status::STORAGE`].
     pub fn take_failure(&mut self) -> Option<Failure> {
         let swapper = self.context.swapper.get_mut().as_mut().and_then(Swapper::take_failure);
-        self.context.offload.get_mut().as_mut().and_then(Engine::take_failure).or(swapper)
+        self.context.offload.get_mut().as_mut().and_then(Files::take_failure).or(swapper)
     }
 
     /// Runs once on the bound memory.
@@ -274,6 +308,103 @@ impl Program {
     /// # Safety
     /// Every input and every output that aliases no input must be bound to memory that is valid now.
     pub unsafe fn run_bound(&mut self) -> Result<(), RunError> {
+        // SAFETY: as the caller promises.
+        unsafe { self.submit_bound()? };
+        self.collect()
+    }
+
+    /// Runs `n` times on the bound memory, with as many runs in flight as there may be.
+    ///
+    /// # Errors
+    /// As [`Program::run_bound`], of the first run that fails.
+    ///
+    /// # Safety
+    /// As [`Program::run_bound`].
+    pub unsafe fn run_times(&mut self, n: u64) -> Result<(), RunError> {
+        let mut queued = 0;
+        for _ in 0..n {
+            while queued < n && self.in_flight() < self.capacity() {
+                // SAFETY: as the caller promises.
+                unsafe { self.submit_bound()? };
+                queued += 1;
+            }
+            if let Err(e) = self.collect() {
+                while self.in_flight() > 0 {
+                    let _ = self.collect();
+                }
+                return Err(e);
+            }
+        }
+        Ok(())
+    }
+
+    /// How many runs may be queued before the first has to be collected; 1 where a run is over when [`Program::submit_bound`] returns.
+    pub fn capacity(&self) -> usize {
+        match &self.engine {
+            Engine::Native(..) => 1,
+            Engine::Remote(remote) => remote.capacity(),
+        }
+    }
+
+    /// Runs queued and not collected.
+    pub fn in_flight(&self) -> usize {
+        match &self.engine {
+            Engine::Native(_, last) => usize::from(last.is_some()),
+            Engine::Remote(remote) => remote.in_flight(),
+        }
+    }
+
+    /// Queues a run on the bound memory. Inputs may change once this returns; what the run writes is there when it has been collected.
+    ///
+    /// # Errors
+    /// A device that cannot go on. Panics if [`Program::capacity`] runs are in flight.
+    ///
+    /// # Safety
+    /// As [`Program::run_bound`]; memory that the run writes is valid until it is collected.
+    pub unsafe fn submit_bound(&mut self) -> Result<(), RunError> {
+        assert!(self.in_flight() < self.capacity(), "a program with too many runs in flight");
+        match &mut self.engine {
+            // SAFETY: as the caller promises.
+            Engine::Remote(remote) => unsafe { remote.submit(&self.bases) }.map_err(RunError::device),
+            &mut Engine::Native(entry, _) => {
+                // SAFETY: as the caller promises.
+                let result = unsafe { self.run_native(entry) };
+                self.engine = Engine::Native(entry, Some(result));
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits for the oldest run in flight.
+    ///
+    /// # Errors
+    /// As [`Program::run_bound`]. Panics if there is none.
+    pub fn collect(&mut self) -> Result<(), RunError> {
+        match &mut self.engine {
+            Engine::Native(_, last) => last.take().expect("a run to be collected"),
+            Engine::Remote(remote) => {
+                let mut status = remote.collect().map_err(RunError::device)?;
+                if status.origin == WRITTEN_ORIGIN as i32 {
+                    status.code = status::WRITTEN;
+                }
+                self.ended(status)
+            }
+        }
+    }
+
+    fn ended(&self, status: Status) -> Result<(), RunError> {
+        if status.code == status::OK {
+            return Ok(());
+        }
+        let span = usize::try_from(status.origin).ok().and_then(|i| self.plan.origins.get(i)).copied();
+        Err(RunError { status, span, trouble: None })
+    }
+
+    /// Runs machine code of this processor.
+    ///
+    /// # Safety
+    /// As [`Program::run_bound`].
+    unsafe fn run_native(&mut self, entry: PlanFn) -> Result<(), RunError> {
         *self.context.status.get_mut() = Status { origin: -1, ..Status::default() };
         let context: *mut Context = &mut *self.context;
         let table = RuntimeTable {
@@ -289,14 +420,14 @@ impl Program {
             mark,
         };
         if self.context.offload.get_mut().as_mut().is_some_and(|engine| !engine.begin()) {
-            return Err(RunError { status: Status { code: status::STORAGE, origin: -1, ..Status::default() }, span: None });
+            return Err(RunError::of(status::STORAGE));
         }
         if let Some(swapper) = self.context.swapper.get_mut() {
             swapper.begin();
         }
         let start = self.unsettled.map(|_| Instant::now());
         // SAFETY: the bases are as the compiled plan expects them.
-        let code = unsafe { (self.entry)(&table, self.bases.as_ptr()) };
+        let code = unsafe { entry(&table, self.bases.as_ptr()) };
         if let (Some(spent), Some(start)) = (&mut self.unsettled, start) {
             *spent += start.elapsed();
             if spent.as_secs_f64() > SETTLE * self.large as f64 {
@@ -309,16 +440,12 @@ impl Program {
         } else if status.origin == WRITTEN_ORIGIN as i32 {
             status.code = if code == status::OK { status::WRITTEN } else { code };
         }
-        let moved = self.context.offload.get_mut().as_mut().is_none_or(Engine::end);
+        let moved = self.context.offload.get_mut().as_mut().is_none_or(Files::end);
         let swapped = self.context.swapper.get_mut().as_mut().is_none_or(Swapper::end);
         if !moved || !swapped {
             status.code = status::STORAGE;
         }
-        if status.code == status::OK {
-            return Ok(());
-        }
-        let span = usize::try_from(status.origin).ok().and_then(|i| self.plan.origins.get(i)).copied();
-        Err(RunError { status, span })
+        self.ended(status)
     }
 
     /// Runs once on `inputs` (aliased ones are updated in place) and returns the outputs that alias no input, in order.

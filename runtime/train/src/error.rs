@@ -65,6 +65,8 @@ pub const CODES: &[(&str, &str)] = &[
     ("R0135", "a stand-alone executable cannot be made"),
     ("R0136", "this optc was built without LLVM"),
     ("R0137", "a back end that cannot do what is asked"),
+    ("R0138", "there is no such GPU"),
+    ("R0139", "a GPU cannot go on"),
 ];
 
 impl TrainError {

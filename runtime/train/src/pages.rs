@@ -213,7 +213,19 @@ const PAGES: &[(&str, &str)] = &[
         "`--backend`, or the environment variable OPTC_BACKEND, names who makes machine code of kernels: `cranelift` (the default, fast to compile),\n\
          `llvm` (fast code), `simt` (GPU kernels, emulated) or `interpreter` (no machine code of kernels at all: their meaning, step by step).\n\
          Not each of them can do everything: only Cranelift and LLVM have machine code to show (`optc explain --stage asm`), and LLVM makes code\n\
-         for the processor that optc runs on.",
+         for the processor that optc runs on. `--device`, or OPTC_DEVICE, names where trains run: `cpu`, `cuda` or `cuda:1`.",
+    ),
+    (
+        "R0138",
+        "`device \"cuda:0\"` in a train, or `--device cuda`, runs it on an NVIDIA GPU. That takes the driver (the library libcuda.so.1, which comes with it) and\n\
+         a GPU; the number after `cuda:` counts those that the driver shows, from 0. CUDA itself, its compilers and libraries, is not needed. Without `device` everything runs\n\
+         on the processor, with the same results up to the rounding of sums.",
+    ),
+    (
+        "R0139",
+        "The driver of the GPU has refused something: the message says what, in its own words. Most often memory is short: a smaller `batch`, `accumulate`, or\n\
+         states in a narrower type take less; `nvidia-smi` shows who else uses the GPU. After some errors (an illegal address, a GPU that has gone) a process can do\n\
+         nothing more with the GPU; an illegal address is a bug of optc.",
     ),
 ];
 

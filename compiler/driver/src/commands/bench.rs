@@ -3,6 +3,7 @@
 use super::{driver, explain, say};
 use crate::cache::Compiler;
 use crate::cost;
+use crate::device::{self, Mirrors};
 use crate::messages::Messages;
 use crate::offload::Files;
 use crate::pipeline::{self, CompileOptions};
@@ -100,6 +101,8 @@ impl Blocks {
 struct Measured {
     program: TrainProgram,
     stepper: Stepper,
+    /// Dropped before the arrays that they are copies of.
+    _mirrors: Mirrors,
     /// The stepper holds addresses of these.
     _slots: Vec<Tensor>,
     at: u64,
@@ -110,8 +113,14 @@ struct Measured {
 
 impl Measured {
     fn steps(&mut self, n: u64) -> Result<(), optc_exec::RunError> {
-        for _ in 0..n {
-            self.stepper.step(self.at)?;
+        let end = self.at + n;
+        let mut queued = self.at;
+        while self.at < end {
+            while queued < end && self.stepper.has_room() {
+                self.stepper.submit(queued)?;
+                queued += 1;
+            }
+            self.stepper.collect()?;
             self.at += 1;
         }
         Ok(())
@@ -174,6 +183,9 @@ pub fn spec(file: &Path, name: Option<&str>, set: &[String], settings: &Settings
         let slots = crate::initial::initial_slots(&program, &mut compiler, &Files::default()).map_err(fail)?;
         let init = start.elapsed().as_secs_f64() - lower;
         compiler.timings = Default::default();
+        compiler.place =
+            device::open(device::chosen().unwrap_or(program.device)).map_err(|e| fail(trainer::file_error(&e, program.span)))?;
+        let mirrors = Mirrors::new(&compiler.place, &slots).map_err(|e| fail(trainer::file_error(&e, program.span)))?;
         let mut stepper = Stepper::new(&program, &slots, &Files::default(), &mut compiler).map_err(fail)?;
         let timings = compiler.timings;
         let before = start.elapsed();
@@ -220,7 +232,7 @@ pub fn spec(file: &Path, name: Option<&str>, set: &[String], settings: &Settings
             ),
             format!("  memory: {:.1} MB of parameters and states, {:.1} MB between", memory as f64 / 1e6, plan.arena_bytes as f64 / 1e6),
         ];
-        measured.push(Measured { program, stepper, _slots: slots, at: 1, blocks: None, report, lines });
+        measured.push(Measured { program, stepper, _mirrors: mirrors, _slots: slots, at: 1, blocks: None, report, lines });
     }
     // No seconds to measure for: compiling and the first step are all that is asked.
     for m in measured.iter_mut().filter(|_| settings.seconds > 0.0) {
@@ -304,11 +316,8 @@ fn function(session: &Session, item: ItemRef, begin: Instant, settings: &Setting
     let name = session.name(item);
     let failed = |e: optc_exec::RunError| fail(trainer::run_error(&e, &format!("`{name}`"), span));
     let run = |program: &mut Program, n: u64| {
-        for _ in 0..n {
-            // SAFETY: everything was bound just now.
-            unsafe { program.run_bound() }?;
-        }
-        Ok::<(), optc_exec::RunError>(())
+        // SAFETY: everything was bound just now.
+        unsafe { program.run_times(n) }
     };
     run(&mut program, 1).map_err(failed)?;
     let to_first = begin.elapsed();
@@ -399,6 +408,7 @@ pub fn optimizer(file: &Path, expression: &str, shapes: &[Vec<usize>], settings:
     let threads = compiler.pool().threads();
     let slots = crate::initial::initial_slots(&program, &mut compiler, &Files::default()).map_err(fail)?;
     compiler.timings = Default::default();
+    compiler.place = device::open(device::chosen().unwrap_or_default()).map_err(|e| fail(trainer::file_error(&e, program.span)))?;
     let (graph, options) = cost::update_only(&program);
     let mut update = compiler.program(&graph, &options).map_err(|e| {
         messages.error("E0702", &e, None);
@@ -417,17 +427,16 @@ pub fn optimizer(file: &Path, expression: &str, shapes: &[Vec<usize>], settings:
         .map(|(_, v)| Tensor::scalar(*v))
         .chain(program.step.watched.iter().map(|_| Tensor::scalar(0f64)))
         .collect();
-    for (k, tensor) in slots.iter().chain(gradients.iter().copied()).chain([&key]).chain(&scalars).enumerate() {
+    let inputs: Vec<&Tensor> = slots.iter().chain(gradients.iter().copied()).chain([&key]).chain(&scalars).collect();
+    let _mirrors = Mirrors::new(&compiler.place, inputs.iter().copied()).map_err(|e| fail(trainer::file_error(&e, program.span)))?;
+    for (k, tensor) in inputs.iter().enumerate() {
         // SAFETY: the tensors have the types of the graph's inputs and live until the last step; only slots are written, and nobody reads them meanwhile.
         unsafe { update.bind_input(k, tensor.as_ptr()) };
     }
     update.settle();
     let step = |update: &mut Program, n: u64| {
-        for _ in 0..n {
-            // SAFETY: all inputs were bound just now, every output overwrites an input.
-            unsafe { update.run_bound() }?;
-        }
-        Ok::<(), optc_exec::RunError>(())
+        // SAFETY: all inputs were bound just now, every output overwrites an input.
+        unsafe { update.run_times(n) }
     };
     let failed = |e: optc_exec::RunError| fail(trainer::run_error(&e, "the update", program.span));
     let mut blocks = Blocks::warm_up(&mut |n| step(&mut update, n)).map_err(failed)?;

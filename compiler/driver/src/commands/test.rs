@@ -2,6 +2,7 @@
 
 use super::{catch_interrupt, driver, say, write_report};
 use crate::cli::RunOptions;
+use crate::device;
 use crate::messages::Messages;
 use crate::session::{Failed, Session, specs};
 use crate::trainer::INTERRUPTED;
@@ -85,6 +86,12 @@ fn test_file(
     }
     let mut driver = driver(&session, options.threads, options.quiet, color);
     driver.compiler.thorough = true;
+    if let Some(target) = device::chosen() {
+        driver.compiler.place = device::open(target).map_err(|e| {
+            messages.trouble(&e);
+            Failed
+        })?;
+    }
     let (green, red, off) = if color { ("\x1b[32m", "\x1b[1;31m", "\x1b[0m") } else { ("", "", "") };
     for item in experiments {
         let title = format!("{}: {}", session.path.display(), session.name(item));

@@ -179,6 +179,7 @@ impl Evaluator<'_> {
             players: setup.players.iter().filter_map(player_spec).collect(),
             simultaneous: setup.simultaneous,
             precision: setup.precision,
+            device: setup.device,
         })
     }
 

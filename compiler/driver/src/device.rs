@@ -1,0 +1,175 @@
+//! Where programs run: on this computer's processor, or on a GPU.
+
+use crate::cache::Compiled;
+use optc_abi::Tensor;
+use optc_abi::device::Target;
+use optc_exec::{Pool, Program};
+use optc_train::TrainError;
+use std::sync::{Arc, OnceLock};
+
+static CHOSEN: OnceLock<Option<Target>> = OnceLock::new();
+
+/// Chooses the device of this process, once: what the command line says, else what `OPTC_DEVICE` says; else it is each train's own.
+///
+/// # Errors
+/// A name that is none.
+pub fn choose(asked: Option<&str>) -> Result<(), TrainError> {
+    let variable = std::env::var_os("OPTC_DEVICE").map(|name| name.to_string_lossy().into_owned());
+    let named = asked.map(|name| ("--device", name.to_string())).or(variable.map(|name| ("OPTC_DEVICE", name)));
+    let target = match named {
+        None => None,
+        Some((whose, name)) => Some(Target::parse(&name).ok_or_else(|| {
+            TrainError::new("R0137", format!("{whose} is `{name}`, which is no device")).help(format!("it may be {}", Target::FORMS))
+        })?),
+    };
+    CHOSEN.get_or_init(|| target);
+    Ok(())
+}
+
+/// The device that was asked for outside of specs.
+pub fn chosen() -> Option<Target> {
+    CHOSEN.get().copied().flatten()
+}
+
+/// A device that is there.
+#[derive(Clone, Debug, Default)]
+pub enum Place {
+    /// This computer's processor.
+    #[default]
+    Processor,
+    /// A GPU.
+    #[cfg(feature = "llvm")]
+    Gpu(Arc<optc_device::Gpu>),
+}
+
+/// What is in the way of a device, as an error with a code.
+#[cfg(feature = "llvm")]
+fn trouble(e: optc_device::DeviceError) -> TrainError {
+    let error = TrainError::new(e.code, e.message);
+    match e.help {
+        Some(help) => error.help(help),
+        None => error,
+    }
+}
+
+/// Opens a device.
+///
+/// # Errors
+/// There is no such GPU or no driver for it, or the build has no code for GPUs.
+pub fn open(target: Target) -> Result<Place, TrainError> {
+    match target {
+        Target::Cpu => Ok(Place::Processor),
+        #[cfg(feature = "llvm")]
+        Target::Cuda(ordinal) => optc_device::Gpu::open(ordinal).map(Place::Gpu).map_err(trouble),
+        #[cfg(not(feature = "llvm"))]
+        Target::Cuda(_) => Err(crate::backend::without_llvm()),
+    }
+}
+
+impl Place {
+    /// A number that tells devices apart, in keys of compiled code.
+    pub(crate) fn number(&self) -> u64 {
+        match self {
+            Place::Processor => 0,
+            #[cfg(feature = "llvm")]
+            Place::Gpu(gpu) => 1 + u64::from(gpu.ordinal()),
+        }
+    }
+
+    /// Whether programs run on this computer's processor.
+    pub fn is_processor(&self) -> bool {
+        matches!(self, Place::Processor)
+    }
+}
+
+/// Code of a plan for the place that it was made for.
+#[derive(Clone)]
+pub enum Made {
+    /// Machine code of this processor: the entry, and what keeps it alive.
+    Native(optc_abi::plan::PlanFn, Arc<dyn std::any::Any + Send + Sync>),
+    /// Code on a GPU.
+    #[cfg(feature = "llvm")]
+    Device(Arc<optc_device::Code>),
+}
+
+/// Makes a GPU's code of a plan.
+///
+/// # Errors
+/// What the back end or the driver cannot do, in words.
+#[cfg(feature = "llvm")]
+pub(crate) fn compile(
+    gpu: &Arc<optc_device::Gpu>,
+    kernels: &[optc_ir::kernel::Kernel],
+    plan: &optc_abi::plan::Plan,
+) -> Result<Made, String> {
+    let (major, minor) = gpu.properties().capability;
+    let ptx = optc_llvm::ptx(&[("kernel", kernels, plan)], optc_llvm::gpu_for(major, minor)?).map_err(|e| e.to_string())?;
+    let entry = |(name, launch): (String, optc_llvm::Launch)| optc_abi::device::KernelEntry {
+        one: name,
+        many: None,
+        threads: launch.threads as u32,
+        units: launch.units,
+    };
+    let code =
+        optc_abi::device::DeviceCode { text: ptx.text, kernels: ptx.launches.into_iter().map(entry).collect(), ..Default::default() };
+    optc_device::Code::load(gpu, &code).map(|code| Made::Device(Arc::new(code))).map_err(|e| e.to_string())
+}
+
+/// A program with memory of its own.
+///
+/// # Errors
+/// A GPU without room for it, in words.
+pub(crate) fn program(compiled: &Compiled, pool: &Arc<Pool>) -> Result<Program, String> {
+    match &compiled.made {
+        Made::Native(entry, code) => Ok(Program::new(compiled.plan.clone(), *entry, code.clone(), pool.clone())),
+        #[cfg(feature = "llvm")]
+        Made::Device(code) => {
+            let device = optc_device::DevicePlan::new(compiled.plan.clone(), code.clone(), pool).map_err(|e| e.to_string())?;
+            Ok(Program::remote(compiled.plan.clone(), Box::new(device), pool.clone()))
+        }
+    }
+}
+
+/// Copies of arrays on a device, which stand for them there. On the processor there are none, and the arrays are themselves.
+#[derive(Default)]
+pub struct Mirrors {
+    #[cfg(feature = "llvm")]
+    all: Vec<(usize, optc_device::Mirror)>,
+}
+
+impl Mirrors {
+    /// Mirrors of arrays, which stay where they are as long as these live.
+    ///
+    /// # Errors
+    /// A GPU without room for them.
+    pub fn new<'t>(place: &Place, arrays: impl IntoIterator<Item = &'t Tensor>) -> Result<Mirrors, TrainError> {
+        match place {
+            Place::Processor => Ok(Mirrors::default()),
+            #[cfg(feature = "llvm")]
+            Place::Gpu(gpu) => {
+                let mut all = Vec::new();
+                for (k, tensor) in arrays.into_iter().enumerate().filter(|(_, t)| !t.bytes().is_empty()) {
+                    // SAFETY: the tensor is alive and, as the caller has it, stays in place.
+                    all.push((k, unsafe { gpu.mirror(tensor.as_ptr(), tensor.bytes().len()) }.map_err(trouble)?));
+                }
+                Ok(Mirrors { all })
+            }
+        }
+    }
+
+    /// Brings the arrays, the same as were given to [`Mirrors::new`], up to date with the device.
+    ///
+    /// # Errors
+    /// A GPU that has failed.
+    pub fn fetch(&self, arrays: &mut [Tensor]) -> Result<(), TrainError> {
+        #[cfg(feature = "llvm")]
+        for (k, mirror) in &self.all {
+            let _: &mut [u8] = arrays[*k].bytes_mut();
+            // SAFETY: the array is the one the mirror was made of, and borrowed here.
+            unsafe { mirror.fetch() }.map_err(trouble)?;
+        }
+        #[cfg(not(feature = "llvm"))]
+        let _ = arrays;
+        Ok(())
+    }
+}
