@@ -103,15 +103,7 @@ pub(crate) fn compile(
     plan: &optc_abi::plan::Plan,
 ) -> Result<Made, String> {
     let (major, minor) = gpu.properties().capability;
-    let ptx = optc_llvm::ptx(&[("kernel", kernels, plan)], optc_llvm::gpu_for(major, minor)?).map_err(|e| e.to_string())?;
-    let entry = |(name, launch): (String, optc_llvm::Launch)| optc_abi::device::KernelEntry {
-        one: name,
-        many: None,
-        threads: launch.threads as u32,
-        units: launch.units,
-    };
-    let code =
-        optc_abi::device::DeviceCode { text: ptx.text, kernels: ptx.launches.into_iter().map(entry).collect(), ..Default::default() };
+    let code = optc_llvm::device_code(kernels, plan, optc_llvm::gpu_for(major, minor)?).map_err(|e| e.to_string())?;
     optc_device::Code::load(gpu, &code).map(|code| Made::Device(Arc::new(code))).map_err(|e| e.to_string())
 }
 
