@@ -1,5 +1,6 @@
 //! A plan's code as the driver has compiled it.
 
+use crate::blas::Blas;
 use crate::error::Result;
 use crate::gpu::Gpu;
 use crate::stream::{Entry, Module};
@@ -48,6 +49,8 @@ pub struct Code {
     pub(crate) gemms: Vec<Option<Ready>>,
     pub(crate) convs: Vec<Option<Ready>>,
     pub(crate) libs: Vec<Option<Ready>>,
+    /// NVIDIA's library of products, where it is installed.
+    pub(crate) blas: Option<Arc<Blas>>,
     pub(crate) begin: Entry,
     pub(crate) copy: Entry,
     guards: Vec<(DType, Entry)>,
@@ -84,6 +87,7 @@ impl Code {
             gemms: all(&code.gemms)?,
             convs: all(&code.convs)?,
             libs: all(&code.libs)?,
+            blas: if code.gemms.is_empty() { None } else { Blas::open(gpu) },
             begin: utilities.entry(utilities::BEGIN, 0)?,
             copy: utilities.entry(utilities::COPY, 0)?,
             guards: guards.collect::<Result<_>>()?,

@@ -7,6 +7,7 @@
 //! there which every kernel looks at first, so that nothing is written behind it and nobody has to wait to find out. What a run reads of this computer's memory is
 //! copied to memory that does not move and from there behind the computer's back; results come the same way.
 
+mod blas;
 mod code;
 mod error;
 mod gpu;

@@ -314,6 +314,10 @@ impl DevicePlan {
                     unsafe { self.stream.launch(&l.entry, l.blocks, l.threads, l.shared, &mut parameters) }
                 })
             }),
+            Step::Product { product, places, detour } => self.around(detour.as_ref(), places, env, |places| {
+                // SAFETY: the places are those of the instruction that the product was made of.
+                unsafe { product.queue(&self.stream, [places[0], places[1], places[2]]) }
+            }),
             Step::Host { job, parts, detour } => {
                 let places: Vec<BufRef> = parts.iter().map(|p| p.place.clone()).collect();
                 self.around(detour.as_ref(), &places, env, |places| {

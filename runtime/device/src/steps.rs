@@ -1,5 +1,6 @@
 //! The instructions of a plan, prepared for a GPU.
 
+use crate::blas::Product;
 use crate::code::{Code, Ready};
 use crate::error::{DeviceError, Result};
 use crate::memory::{Memory, Pinned};
@@ -23,6 +24,12 @@ pub(crate) enum Step {
         work: Ready,
         places: Vec<BufRef>,
         scratch: Option<Memory>,
+        detour: Option<Detour>,
+    },
+    /// A product of NVIDIA's library.
+    Product {
+        product: Box<Product>,
+        places: Vec<BufRef>,
         detour: Option<Detour>,
     },
     /// What the processor computes, on copies.
@@ -176,7 +183,11 @@ impl<'a> Preparing<'a> {
             return Err(DeviceError::refused("a rule whose step calls a function of the caller's does not run on a GPU")
                 .help("leave `device` out: closures are for the processor"));
         };
-        let guarded = own.as_ref().is_some_and(Ready::is_guarded);
+        let product = match (instr, &self.code.blas) {
+            (Instr::Gemm(g), Some(blas)) => Product::new(blas, g),
+            _ => None,
+        };
+        let guarded = product.is_none() && own.as_ref().is_some_and(Ready::is_guarded);
         let in_place = |place: &BufRef| matches!(self.plan.buffers[place.buffer].place, Place::Input(_));
         let mut detours = Vec::new();
         for (which, s) in spans.iter().enumerate().filter(|(_, s)| s.write && !guarded && in_place(s.place)) {
@@ -184,6 +195,9 @@ impl<'a> Preparing<'a> {
         }
         assert!(detours.len() < 2, "compiler bug: an instruction overwrites two inputs");
         let detour = detours.pop();
+        if let Some(product) = product {
+            return Ok(Step::Product { product: Box::new(product), places: spans.iter().map(|s| s.place.clone()).collect(), detour });
+        }
         if let Some(work) = own {
             let scratch = (work.scratch > 0).then(|| Memory::new(gpu, work.scratch)).transpose()?;
             return Ok(Step::Work { work, places: spans.iter().map(|s| s.place.clone()).collect(), scratch, detour });

@@ -22,6 +22,11 @@ impl Stream {
         Ok(Stream { gpu: gpu.clone(), stream })
     }
 
+    /// The driver's handle, for its libraries.
+    pub(crate) fn raw(&self) -> sys::CUstream {
+        self.stream
+    }
+
     /// Launches a kernel with parameters of eight bytes each.
     ///
     /// # Safety

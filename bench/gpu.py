@@ -1,0 +1,187 @@
+#!/usr/bin/env python3
+"""What `bench/gpu.sh` runs: correctness on a GPU, then speed beside torch, as JSON and a table. Needs Python alone; torch where it is to be beside.
+
+optc and torch take turns, A B A B, each turn a process of its own on an otherwise idle GPU; a figure is the median of the turns.
+"""
+import argparse
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+TORCH = os.path.join(ROOT, "bench", "gpu_torch.py")
+# Name, what optc is asked for, and the bytes that a step has to move per parameter (f32: weights read and written, gradients read, states read and written).
+RULES = [("adamw", "adamw", 28), ("lion", "lion", 20), ("clip+adamw", "clip_adamw", 32)]
+TENSORS = (1, 1000)
+TRAINS = ("digits", "mlp784", "cnn", "gpt")
+
+
+def run(command, **more):
+    start = time.perf_counter()
+    done = subprocess.run(command, text=True, capture_output=True, cwd=ROOT, **more)
+    return done, time.perf_counter() - start
+
+
+def report(command):
+    """The last JSON object that a command prints, or what it complained of."""
+    done, _ = run(command)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if done.returncode or not lines:
+        return {"failed": (done.stderr or done.stdout).strip()[-2000:]}
+    return json.loads(lines[-1])
+
+
+def first_line(command):
+    try:
+        return run(command)[0].stdout.strip().splitlines()[0]
+    except (OSError, IndexError):
+        return None
+
+
+def machine(optc):
+    gpu = first_line(["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"])
+    return {"gpu": gpu, "optc": first_line([optc, "--version"]), "date": time.strftime("%Y-%m-%d"), "cores": os.cpu_count()}
+
+
+def cases(optc):
+    """Every case of tests/cases/run and the first example on the GPU."""
+    with tempfile.TemporaryDirectory() as folder:
+        # Runs write checkpoints and logs beside the specs.
+        copy = os.path.join(folder, "run")
+        shutil.copytree(os.path.join(ROOT, "tests", "cases", "run"), copy)
+        done, seconds = run([optc, "--color", "never", "--device", "cuda", "test", copy, "--quiet"])
+    text = done.stdout + done.stderr
+    counts = {what: int(n) for n, what in re.findall(r"(\d+) (experiments? passed|failed|skipped|checks|files with errors)", text)}
+    trouble = [line for line in text.splitlines() if re.match(r"(FAIL|error|skipped)", line)]
+    digits, _ = run([optc, "--device", "cuda", "run", "examples/digits.opt"])
+    return {
+        "status": done.returncode, "summary": text.strip().splitlines()[-1] if text.strip() else "", "counts": counts, "seconds": seconds, "trouble": trouble[:40],
+        "digits": digits.stdout.strip().splitlines()[-4:] if digits.returncode == 0 else digits.stderr.strip()[-2000:],
+    }
+
+
+def median(values):
+    return statistics.median(values) if values else None
+
+
+def steps(optc, parameters, turns, seconds, torch):
+    """Optimizer steps alone, in milliseconds and as a part of the bandwidth of a copy."""
+    rows, copies = [], []
+    for name, asked, moved in RULES:
+        for tensors in TENSORS:
+            row = {"rule": name, "tensors": tensors, "optc_ms": [], "torch_ms": {}, "trouble": []}
+            for _ in range(turns):
+                ours = report([optc, "--device", "cuda", "bench", "bench/specs/optimizers.opt", "--optimizer", asked, "--size", str(parameters),
+                               "--tensors", str(tensors), "--seconds", str(seconds), "--json"])
+                if "failed" in ours:
+                    row["trouble"].append(ours["failed"])
+                    break
+                row["optc_ms"].append(ours["ms"]["median"])
+                if torch:
+                    theirs = report([sys.executable, TORCH, "step", name, str(parameters), str(tensors), str(seconds)])
+                    if "failed" in theirs:
+                        row["trouble"].append(theirs["failed"])
+                        torch = torch and "out of memory" in theirs["failed"]
+                        continue
+                    copies.append(theirs["copy_gb_per_second"])
+                    for form, ms in theirs["ms"].items():
+                        row["torch_ms"].setdefault(form, []).append(ms)
+            row["gb_per_second"] = moved * parameters / median(row["optc_ms"]) / 1e6 if row["optc_ms"] else None
+            rows.append(row)
+            print(f"{name}, {tensors} tensors: {row}", file=sys.stderr)
+    return {"parameters": parameters, "copy_gb_per_second": median(copies), "rows": rows}
+
+
+def training(optc, turns, seconds, torch):
+    """Whole training steps."""
+    rows = []
+    for name in TRAINS:
+        row = {"train": name, "optc": [], "torch": {}, "trouble": []}
+        for _ in range(turns):
+            ours = report([optc, "--device", "cuda", "bench", f"bench/specs/{name}.opt", "--seconds", str(seconds), "--json"])
+            if "failed" in ours:
+                row["trouble"].append(ours["failed"])
+                break
+            trains = ours.get("trains", [ours])
+            row["optc"].append(trains[0].get("steps_per_second", {}).get("median"))
+            if torch:
+                theirs = report([sys.executable, TORCH, "train", name, str(seconds)])
+                if "failed" in theirs:
+                    row["trouble"].append(theirs["failed"])
+                    continue
+                for form, rate in theirs["steps_per_second"].items():
+                    row["torch"].setdefault(form, []).append(rate)
+        rows.append(row)
+        print(f"{name}: {row}", file=sys.stderr)
+    return rows
+
+
+def shown(value, digits=3):
+    return "" if value is None else f"{value:.{digits}g}"
+
+
+def table(found):
+    lines = [f"{found['machine']['gpu']}; {found['machine']['optc']}; {found['machine']['date']}", ""]
+    if "cases" in found:
+        lines += [f"cases of tests/cases/run on the GPU: {found['cases']['summary']}", ""]
+    if "steps" in found:
+        s = found["steps"]
+        copy = s["copy_gb_per_second"]
+        lines += [f"{s['parameters']} f32 parameters; a copy moves {shown(copy, 4)} GB/s", "", "| rule | tensors | optc, ms | GB/s | part of a copy | torch, ms |", "|---|---|---|---|---|---|"]
+        for r in s["rows"]:
+            part = r["gb_per_second"] / copy if copy and r["gb_per_second"] else None
+            theirs = ", ".join(f"{form} {shown(median(ms), 4)}" for form, ms in r["torch_ms"].items())
+            lines.append(f"| {r['rule']} | {r['tensors']} | {shown(median(r['optc_ms']), 4)} | {shown(r['gb_per_second'], 4)} | {shown(part)} | {theirs} |")
+        lines.append("")
+    if "training" in found:
+        lines += ["| train | optc, steps/s | torch, steps/s |", "|---|---|---|"]
+        for r in found["training"]:
+            theirs = ", ".join(f"{form} {shown(median(rates), 4)}" for form, rates in r["torch"].items())
+            lines.append(f"| {r['train']} | {shown(median([x for x in r['optc'] if x]), 4)} | {theirs} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--optc", required=True)
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--parameters", type=int, required=True)
+    parser.add_argument("--turns", type=int, required=True)
+    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--only", required=True)
+    options = parser.parse_args()
+    optc = os.path.abspath(options.optc)
+    parts = options.only.split(",")
+    found = {"machine": machine(optc)}
+    probe = report([sys.executable, TORCH, "probe"])
+    torch = "failed" not in probe
+    found["machine"]["torch"] = probe.get("torch") if torch else None
+
+    def keep():
+        with open(os.path.join(options.out, "gpu.json"), "w") as f:
+            json.dump(found, f, indent=1)
+        with open(os.path.join(options.out, "gpu.md"), "w") as f:
+            f.write(table(found))
+
+    if "cases" in parts:
+        found["cases"] = cases(optc)
+        keep()
+    if "steps" in parts:
+        found["steps"] = steps(optc, options.parameters, options.turns, options.seconds, torch)
+        keep()
+    if "training" in parts:
+        found["training"] = training(optc, options.turns, options.seconds, torch)
+    keep()
+    print(table(found))
+    return 1 if found.get("cases", {}).get("status") else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
