@@ -1,5 +1,8 @@
 //! Test harness: run-pass and compile-fail cases, snapshots and the tidy test.
 
+#[cfg(unix)]
+pub mod virtual_gpu;
+
 use optc::Session;
 use optc::backend::Backend;
 use optc::host_env::{Driver, Settings};
@@ -62,7 +65,7 @@ pub fn errors(session: &Session) -> Vec<&Diagnostic> {
 }
 
 /// A copy of the folder of cases, where runs may write.
-fn copy_of_cases() -> tempfile::TempDir {
+pub fn copy_of_cases() -> tempfile::TempDir {
     fn copy(from: &Path, to: &Path) {
         std::fs::create_dir_all(to).expect("a folder");
         for entry in std::fs::read_dir(from).expect("a folder").flatten() {

@@ -53,6 +53,8 @@ pub struct Code {
     pub(crate) blas: Option<Arc<Blas>>,
     pub(crate) begin: Entry,
     pub(crate) copy: Entry,
+    pub(crate) gate: Entry,
+    pub(crate) join: Entry,
     guards: Vec<(DType, Entry)>,
     _modules: [Module; 2],
 }
@@ -90,6 +92,8 @@ impl Code {
             blas: if code.gemms.is_empty() { None } else { Blas::open(gpu) },
             begin: utilities.entry(utilities::BEGIN, 0)?,
             copy: utilities.entry(utilities::COPY, 0)?,
+            gate: utilities.entry(utilities::GATE, 0)?,
+            join: utilities.entry(utilities::JOIN, 0)?,
             guards: guards.collect::<Result<_>>()?,
             _modules: [module, utilities],
         })

@@ -5,12 +5,12 @@ use crate::error::{DeviceError, Result};
 use crate::gpu::Gpu;
 use crate::memory::{Memory, Pinned};
 use crate::ring::{Layout, Returned, Ring};
-use crate::steps::{Detour, Part, Preparing, Step, run_job};
+use crate::steps::{Branch, Detour, Part, Preparing, Step, is_closed, run_job};
 use crate::stream::{Entry, Event, Graph, Stream};
 use crate::tables::{Table, table};
 use crate::utilities::COPY_THREADS;
 use optc_abi::device::Argument;
-use optc_abi::plan::{BufRef, KernelCall, Place, Plan, Status, Trip, WRITTEN_ORIGIN, status};
+use optc_abi::plan::{BufRef, KernelCall, Place, Plan, Status, Trip};
 use optc_exec::{Pool, Remote};
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -87,8 +87,13 @@ pub struct DevicePlan {
 // SAFETY: the addresses of the caller are used only in `submit` and `collect`, under their promises; the others belong to this value.
 unsafe impl Send for DevicePlan {}
 
-/// Positions of the loops that are running.
-type Env = Vec<(usize, i64)>;
+/// Where in the plan something is queued.
+struct Env {
+    /// Positions of the loops that are running.
+    loops: Vec<(usize, i64)>,
+    /// The status of the run, or of the innermost branch.
+    status: u64,
+}
 
 impl DevicePlan {
     /// Prepares a plan for running: memory, and what each instruction becomes. What has no code on the GPU runs on `pool`.
@@ -247,7 +252,8 @@ impl DevicePlan {
             match step {
                 Step::Kernel { kernel, calls, table: Some(t) } => {
                     let kernel = &self.code.kernels[*kernel];
-                    let made = table(kernel, calls, self.at_once(kernel.threads), |c, b| self.address(&calls[c].buffers[b], &Env::new()));
+                    let made =
+                        table(kernel, calls, self.at_once(kernel.threads), |c, b| self.address(&calls[c].buffers[b], &self.outside()));
                     if tables[*t].as_ref().is_some_and(|(_, old)| *old == made) {
                         continue;
                     }
@@ -258,8 +264,8 @@ impl DevicePlan {
                 }
                 Step::Loop { body, .. } => self.each_table(body, tables)?,
                 Step::Cond { then, otherwise, .. } => {
-                    self.each_table(then, tables)?;
-                    self.each_table(otherwise, tables)?;
+                    self.each_table(&then.body, tables)?;
+                    self.each_table(&otherwise.body, tables)?;
                 }
                 _ => {}
             }
@@ -272,6 +278,11 @@ impl DevicePlan {
         self.gpu.properties().processors * (THREADS_HELD / threads.max(1)).clamp(1, BLOCKS_HELD)
     }
 
+    /// Outside of all loops and branches.
+    fn outside(&self) -> Env {
+        Env { loops: Vec::new(), status: self.status.address() }
+    }
+
     fn address(&self, place: &BufRef, env: &Env) -> u64 {
         let buffer = &self.plan.buffers[place.buffer];
         let base = match buffer.place {
@@ -280,7 +291,7 @@ impl DevicePlan {
             Place::Output(k) => self.outputs[k].address(),
             Place::Constant(k) => self.constants[k].address(),
         };
-        let steps: i64 = place.steps.iter().map(|(id, step)| step * env.iter().rev().find(|e| e.0 == *id).map_or(0, |e| e.1)).sum();
+        let steps: i64 = place.steps.iter().map(|(id, step)| step * env.loops.iter().rev().find(|e| e.0 == *id).map_or(0, |e| e.1)).sum();
         base.wrapping_add_signed(place.offset + steps)
     }
 
@@ -290,65 +301,78 @@ impl DevicePlan {
     }
 
     fn queue(&self, step: &Step, env: &mut Env) -> Result<()> {
+        let status = env.status;
         match step {
             Step::Kernel { kernel, table: Some(t), .. } => {
                 let kernel = &self.code.kernels[*kernel];
                 let (Some(entry), Some((memory, table))) = (&kernel.many, &self.tables[*t]) else {
                     return Err(DeviceError::refused("compiler bug: a launch without its table"));
                 };
-                let mut parameters = [memory.address(), memory.address() + table.items as u64, table.count as u64, self.status.address()];
+                let mut parameters = [memory.address(), memory.address() + table.items as u64, table.count as u64, status];
                 // SAFETY: the parameters are those of the entry, over memory of this plan.
                 unsafe { self.stream.launch(entry, [table.blocks, 1, 1], kernel.threads, 0, &mut parameters) }
             }
             Step::Kernel { kernel, calls, table: None } => calls.iter().try_for_each(|call| self.launch(*kernel, call, env)),
-            Step::Work { work, places, scratch, detour } => self.around(detour.as_ref(), places, env, |places| {
+            Step::Work { work, places, scratch, detours } => self.around(detours, places, env, |places| {
                 work.launches.iter().try_for_each(|l| {
                     let parameter = |a: &Argument| match *a {
                         Argument::Buffer(b) => places[b],
                         Argument::Scratch(offset) => scratch.as_ref().map_or(0, Memory::address) + offset as u64,
                         Argument::Number(n) => n as u64,
-                        Argument::Status => self.status.address(),
+                        Argument::Status => status,
                     };
                     let mut parameters: Vec<u64> = l.arguments.iter().map(parameter).collect();
                     // SAFETY: whoever made the work has stated its parameters.
                     unsafe { self.stream.launch(&l.entry, l.blocks, l.threads, l.shared, &mut parameters) }
                 })
             }),
-            Step::Product { product, places, detour } => self.around(detour.as_ref(), places, env, |places| {
+            Step::Product { product, places, detours } => self.around(detours, places, env, |places| {
                 // SAFETY: the places are those of the instruction that the product was made of.
                 unsafe { product.queue(&self.stream, [places[0], places[1], places[2]]) }
             }),
-            Step::Host { job, parts, detour } => {
+            Step::Host { job, parts, detours } => {
                 let places: Vec<BufRef> = parts.iter().map(|p| p.place.clone()).collect();
-                self.around(detour.as_ref(), &places, env, |places| {
+                self.around(detours, &places, env, |places| {
                     // SAFETY: the job's memory holds all parts, and lives as long as this plan.
                     unsafe {
                         for (Part { at, bytes, .. }, from) in parts.iter().zip(places).filter(|(p, _)| p.read) {
                             self.stream.fetch(*at, *from, *bytes)?;
                         }
+                        self.stream.fetch(job.status(), status, size_of::<Status>())?;
                         self.stream.call(run_job, std::ptr::from_ref(&**job).cast_mut().cast::<c_void>())?;
                         parts.iter().zip(places).filter(|(p, _)| p.write).try_for_each(|(p, to)| self.stream.send(*to, p.at, p.bytes))
                     }
                 })
             }
-            Step::Copy { from, to, bytes } => self.copy(self.address(to, env), self.address(from, env), *bytes),
+            Step::Copy { from, to, bytes } => self.copy(self.address(to, env), self.address(from, env), *bytes, status),
             Step::Swap { place, slot, bytes, out } => {
                 let (there, here) = (self.address(place, env), self.swapped[*slot].at(0));
                 // SAFETY: both have that many bytes.
                 unsafe { if *out { self.stream.fetch(here, there, *bytes) } else { self.stream.send(there, here, *bytes) } }
             }
             Step::Loop { id, trip, reverse, counter, body } => self.repeat(*id, trip, *reverse, counter, body, env),
-            Step::Cond { pred, then, otherwise } => match self.read::<u8>(self.address(pred, env))? {
-                None => Ok(()),
-                Some(0) => self.walk(otherwise, env),
-                Some(_) => self.walk(then, env),
-            },
+            Step::Cond { pred, then, otherwise } => {
+                let mut parameters = [self.address(pred, env), status, then.status.address(), otherwise.status.address()];
+                // SAFETY: a flag and three statuses.
+                unsafe { self.stream.launch(&self.code.gate, [1; 3], 1, 0, &mut parameters)? };
+                [then, otherwise].into_iter().try_for_each(|branch| self.branch(branch, env))
+            }
             Step::Guard { value, dtype } => {
-                let mut parameters = [self.address(value, env), self.status.address()];
+                let mut parameters = [self.address(value, env), status];
                 // SAFETY: a scalar of the type, and the status.
                 unsafe { self.stream.launch(&self.code.guard(*dtype), [1; 3], 1, 0, &mut parameters) }
             }
         }
+    }
+
+    fn branch(&self, branch: &Branch, env: &mut Env) -> Result<()> {
+        let outer = std::mem::replace(&mut env.status, branch.status.address());
+        let done = self.walk(&branch.body, env);
+        env.status = outer;
+        done?;
+        let mut parameters = [branch.status.address(), outer];
+        // SAFETY: two statuses.
+        unsafe { self.stream.launch(&self.code.join, [1; 3], 1, 0, &mut parameters) }
     }
 
     fn launch(&self, kernel: usize, call: &KernelCall, env: &Env) -> Result<()> {
@@ -359,71 +383,71 @@ impl DevicePlan {
         }
         let mut parameters: Vec<u64> = call.buffers.iter().map(|b| self.address(b, env)).collect();
         parameters.extend(call.sizes.iter().map(|&s| s as u64));
-        parameters.extend([0, range as u64, self.status.address()]);
+        parameters.extend([0, range as u64, env.status]);
         let blocks = ((range as u64).div_ceil(kernel.units as u64)).min(u64::from(self.at_once(kernel.threads))) as u32;
         // SAFETY: the parameters are those of the kernel, over memory of this plan.
         unsafe { self.stream.launch(&kernel.one, [blocks, 1, 1], kernel.threads, 0, &mut parameters) }
     }
 
-    /// Copies unless the run has failed.
-    fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<()> {
+    /// Copies unless the run has failed, or the branch is not taken.
+    fn copy(&self, to: u64, from: u64, bytes: usize, status: u64) -> Result<()> {
         if bytes == 0 {
             return Ok(());
         }
-        let mut parameters = [to, from, bytes as u64, self.status.address()];
+        let mut parameters = [to, from, bytes as u64, status];
         let pieces = bytes.div_ceil(16 * COPY_THREADS as usize).min(self.at_once(COPY_THREADS) as usize) as u32;
         let entry: &Entry = &self.code.copy;
         // SAFETY: both stretches have that many bytes.
         unsafe { self.stream.launch(entry, [pieces.max(1), 1, 1], COPY_THREADS, 0, &mut parameters) }
     }
 
-    /// Queues work on the addresses of places, of which one may be another array first.
-    fn around(&self, detour: Option<&Detour>, places: &[BufRef], env: &Env, work: impl FnOnce(&[u64]) -> Result<()>) -> Result<()> {
+    /// Queues work on the addresses of places, of which some may be other arrays first.
+    fn around(&self, detours: &[Detour], places: &[BufRef], env: &Env, work: impl FnOnce(&[u64]) -> Result<()>) -> Result<()> {
         let mut addresses: Vec<u64> = places.iter().map(|p| self.address(p, env)).collect();
-        let Some(d) = detour else { return work(&addresses) };
-        let place = std::mem::replace(&mut addresses[d.which], d.memory.address());
-        if d.read {
-            self.copy(d.memory.address(), place, d.bytes)?;
+        for d in detours {
+            let place = std::mem::replace(&mut addresses[d.which], d.memory.address());
+            if d.read {
+                self.copy(d.memory.address(), place, d.bytes, env.status)?;
+            }
         }
         work(&addresses)?;
-        self.copy(place, d.memory.address(), d.bytes)
+        detours.iter().try_for_each(|d| self.copy(self.address(&places[d.which], env), d.memory.address(), d.bytes, env.status))
     }
 
     fn repeat(&self, id: usize, trip: &Trip, reverse: bool, counter: &BufRef, body: &[Step], env: &mut Env) -> Result<()> {
         let most = match trip {
             Trip::Const(n) => Some(*n as i64),
-            Trip::Run(n) => self.read::<i32>(self.address(n, env))?.map(|n| i64::from(n).max(0)),
-            Trip::While { most, .. } => self.read::<i32>(self.address(most, env))?.map(|n| i64::from(n).max(0)),
+            Trip::Run(n) => self.read::<i32>(self.address(n, env), env.status)?.map(|n| i64::from(n).max(0)),
+            Trip::While { most, .. } => self.read::<i32>(self.address(most, env), env.status)?.map(|n| i64::from(n).max(0)),
         };
         // Nothing that follows a failure matters.
         let Some(n) = most else { return Ok(()) };
         for pass in 0..n {
             if let Trip::While { go, .. } = trip
-                && self.read::<u8>(self.address(go, env))?.is_none_or(|go| go == 0)
+                && self.read::<u8>(self.address(go, env), env.status)?.is_none_or(|go| go == 0)
             {
                 break;
             }
             let at = if reverse { n - 1 - pass } else { pass };
             // SAFETY: a counter is a word in the arena.
             unsafe { self.stream.set(self.address(counter, env), at as i32 as u32)? };
-            env.push((id, at));
+            env.loops.push((id, at));
             let done = self.walk(body, env);
-            env.pop();
+            env.loops.pop();
             done?;
         }
         Ok(())
     }
 
-    /// Waits for a value; `None` if the run has failed.
-    fn read<T: Copy>(&self, at: u64) -> Result<Option<T>> {
+    /// Waits for a value; `None` if the run has failed, or the branch is not taken.
+    fn read<T: Copy>(&self, at: u64, status: u64) -> Result<Option<T>> {
         // SAFETY: room for a status and a value; the copies are waited for.
         unsafe {
-            self.stream.fetch(self.word.at(0), self.status.address(), size_of::<Status>())?;
+            self.stream.fetch(self.word.at(0), status, size_of::<Status>())?;
             self.stream.fetch(self.word.at(size_of::<Status>()), at, size_of::<T>())?;
             self.stream.wait()?;
             let found = self.word.at(0).cast::<Status>().read();
-            let failed = found.code != status::OK && found.origin != WRITTEN_ORIGIN as i32;
-            Ok((!failed).then(|| self.word.at(size_of::<Status>()).cast::<T>().read_unaligned()))
+            Ok((!is_closed(&found)).then(|| self.word.at(size_of::<Status>()).cast::<T>().read_unaligned()))
         }
     }
 
@@ -471,7 +495,7 @@ impl DevicePlan {
             let mut status = [plan.status.address()];
             // SAFETY: the entry takes the status.
             unsafe { plan.stream.launch(&plan.code.begin, [1; 3], 1, 0, &mut status)? };
-            plan.walk(&plan.steps, &mut Env::new())
+            plan.walk(&plan.steps, &mut plan.outside())
         };
         if self.flows && self.runs > 0 && self.graph.is_none() {
             self.graph = Some(self.stream.captured(|| all(self))?);
@@ -519,7 +543,7 @@ impl Remote for DevicePlan {
         let collected = self.gpu.enter().and_then(|()| self.ring.collect());
         match collected {
             Ok(status) => {
-                self.failed |= status.code != status::OK && status.origin != WRITTEN_ORIGIN as i32;
+                self.failed |= is_closed(&status);
                 Ok(status)
             }
             Err(e) => {

@@ -6,7 +6,7 @@ use crate::error::{DeviceError, Result};
 use crate::memory::{Memory, Pinned};
 use optc_abi::DType;
 use optc_abi::extent::spans;
-use optc_abi::plan::{BufRef, Instr, KernelCall, LibOp, LoopId, Place, Plan, Trip};
+use optc_abi::plan::{BufRef, Instr, KernelCall, LibOp, LoopId, Place, Plan, Status, Trip, WRITTEN_ORIGIN, status};
 use optc_exec::{HostCall, Pool};
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -24,19 +24,19 @@ pub(crate) enum Step {
         work: Ready,
         places: Vec<BufRef>,
         scratch: Option<Memory>,
-        detour: Option<Detour>,
+        detours: Vec<Detour>,
     },
     /// A product of NVIDIA's library.
     Product {
         product: Box<Product>,
         places: Vec<BufRef>,
-        detour: Option<Detour>,
+        detours: Vec<Detour>,
     },
     /// What the processor computes, on copies.
     Host {
         job: Box<Job>,
         parts: Vec<Part>,
-        detour: Option<Detour>,
+        detours: Vec<Detour>,
     },
     Copy {
         from: BufRef,
@@ -57,10 +57,11 @@ pub(crate) enum Step {
         counter: BufRef,
         body: Vec<Step>,
     },
+    /// Both branches are queued; the launches of the one that is not taken find its status closed.
     Cond {
         pred: BufRef,
-        then: Vec<Step>,
-        otherwise: Vec<Step>,
+        then: Branch,
+        otherwise: Branch,
     },
     Guard {
         value: BufRef,
@@ -68,7 +69,13 @@ pub(crate) enum Step {
     },
 }
 
-/// Memory in which a result waits for a look at the status, because what makes it does not look: it belongs in an input's place.
+/// One branch, with a status of its own.
+pub(crate) struct Branch {
+    pub(crate) status: Memory,
+    pub(crate) body: Vec<Step>,
+}
+
+/// Memory in which a result waits for a look at the status, because what makes it does not look: it belongs in an input's place, or into a branch.
 pub(crate) struct Detour {
     pub(crate) memory: Memory,
     /// Which of the instruction's places.
@@ -92,7 +99,21 @@ pub(crate) struct Job {
     call: HostCall,
     pool: Arc<Pool>,
     addresses: Vec<*mut u8>,
-    _memory: Pinned,
+    /// The status when its turn comes: of a run that has failed, or in a branch that is not taken, there is nothing to do.
+    status: usize,
+    memory: Pinned,
+}
+
+impl Job {
+    /// Where the status is to be copied before the job.
+    pub(crate) fn status(&self) -> *mut u8 {
+        self.memory.at(self.status)
+    }
+}
+
+/// Whether what is queued behind this status does nothing.
+pub(crate) fn is_closed(found: &Status) -> bool {
+    found.code != status::OK && found.origin != WRITTEN_ORIGIN as i32
 }
 
 /// Runs a [`Job`].
@@ -102,6 +123,10 @@ pub(crate) struct Job {
 pub(crate) unsafe extern "C" fn run_job(data: *mut c_void) {
     // SAFETY: as the caller promises.
     let job = unsafe { &*data.cast::<Job>() };
+    // SAFETY: the stream has copied a status there.
+    if is_closed(&unsafe { job.status().cast::<Status>().read() }) {
+        return;
+    }
     // SAFETY: the addresses lie in the job's own memory.
     let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| unsafe { job.call.run(&job.pool, &job.addresses) }));
     if done.is_err() {
@@ -125,15 +150,21 @@ pub(crate) struct Preparing<'a> {
     /// Somebody has to wait for values to know what to do.
     pub(crate) waits: bool,
     counts: [usize; 3],
+    /// Branches around the instruction at hand.
+    depth: usize,
 }
 
 impl<'a> Preparing<'a> {
     pub(crate) fn new(code: &'a Code, plan: &'a Plan, pool: &'a Arc<Pool>) -> Self {
-        Preparing { code, plan, pool, tables: 0, swapped: Vec::new(), waits: false, counts: [0; 3] }
+        Preparing { code, plan, pool, tables: 0, swapped: Vec::new(), waits: false, counts: [0; 3], depth: 0 }
     }
 
     pub(crate) fn steps(&mut self, code: &[Instr]) -> Result<Vec<Step>> {
         code.iter().map(|instr| self.step(instr)).filter_map(Result::transpose).collect()
+    }
+
+    fn branch(&mut self, body: &[Instr]) -> Result<Branch> {
+        Ok(Branch { status: Memory::new(&self.code.gpu, size_of::<Status>())?, body: self.steps(body)? })
     }
 
     fn step(&mut self, instr: &Instr) -> Result<Option<Step>> {
@@ -167,8 +198,11 @@ impl<'a> Preparing<'a> {
                 Step::Loop { id: *id, trip: trip.clone(), reverse: *reverse, counter: counter.clone(), body: self.steps(body)? }
             }
             Instr::Cond { pred, then, otherwise } => {
-                self.waits = true;
-                Step::Cond { pred: pred.clone(), then: self.steps(then)?, otherwise: self.steps(otherwise)? }
+                self.depth += 1;
+                let then = self.branch(then)?;
+                let otherwise = self.branch(otherwise)?;
+                self.depth -= 1;
+                Step::Cond { pred: pred.clone(), then, otherwise }
             }
             Instr::Guard { value, dtype } => Step::Guard { value: value.clone(), dtype: *dtype },
         }))
@@ -188,19 +222,17 @@ impl<'a> Preparing<'a> {
             _ => None,
         };
         let guarded = product.is_none() && own.as_ref().is_some_and(Ready::is_guarded);
-        let in_place = |place: &BufRef| matches!(self.plan.buffers[place.buffer].place, Place::Input(_));
+        let in_place = |place: &BufRef| self.depth > 0 || matches!(self.plan.buffers[place.buffer].place, Place::Input(_));
         let mut detours = Vec::new();
         for (which, s) in spans.iter().enumerate().filter(|(_, s)| s.write && !guarded && in_place(s.place)) {
             detours.push(Detour { memory: Memory::new(gpu, s.bytes)?, which, bytes: s.bytes, read: s.read });
         }
-        assert!(detours.len() < 2, "compiler bug: an instruction overwrites two inputs");
-        let detour = detours.pop();
         if let Some(product) = product {
-            return Ok(Step::Product { product: Box::new(product), places: spans.iter().map(|s| s.place.clone()).collect(), detour });
+            return Ok(Step::Product { product: Box::new(product), places: spans.iter().map(|s| s.place.clone()).collect(), detours });
         }
         if let Some(work) = own {
             let scratch = (work.scratch > 0).then(|| Memory::new(gpu, work.scratch)).transpose()?;
-            return Ok(Step::Work { work, places: spans.iter().map(|s| s.place.clone()).collect(), scratch, detour });
+            return Ok(Step::Work { work, places: spans.iter().map(|s| s.place.clone()).collect(), scratch, detours });
         }
         let call = HostCall::new(instr).expect("compiler bug: an instruction that nobody runs");
         let mut offsets = Vec::new();
@@ -208,14 +240,14 @@ impl<'a> Preparing<'a> {
             offsets.push(at);
             (at + s.bytes).next_multiple_of(ALIGN)
         });
-        let memory = Pinned::new(gpu, total)?;
+        let memory = Pinned::new(gpu, total + size_of::<Status>())?;
         let parts: Vec<Part> = spans
             .iter()
             .zip(offsets)
             .map(|(s, offset)| Part { place: s.place.clone(), at: memory.at(offset), bytes: s.bytes, read: s.read, write: s.write })
             .collect();
         let addresses = parts.iter().map(|p| p.at).collect();
-        let job = Box::new(Job { call, pool: self.pool.clone(), addresses, _memory: memory });
-        Ok(Step::Host { job, parts, detour })
+        let job = Box::new(Job { call, pool: self.pool.clone(), addresses, status: total, memory });
+        Ok(Step::Host { job, parts, detours })
     }
 }

@@ -8,6 +8,12 @@ use std::mem::offset_of;
 pub(crate) const BEGIN: &str = "optc_begin";
 /// Copies bytes unless the run has failed. Parameters: to, from, how many, the status.
 pub(crate) const COPY: &str = "optc_copy";
+/// Opens one of two branches. Parameters: the flag that chooses, the status, and those of the branch that is taken where it is true and of the other one.
+pub(crate) const GATE: &str = "optc_gate";
+/// After a branch: what went wrong in it has gone wrong. Parameters: the branch's status, the status.
+pub(crate) const JOIN: &str = "optc_join";
+/// The code of a branch that is not taken.
+pub(crate) const NOT_TAKEN: i32 = -1;
 /// Threads of a block of [`COPY`].
 pub(crate) const COPY_THREADS: u32 = 256;
 
@@ -57,6 +63,36 @@ fn pieces(label: &str, bytes: usize, load: &str, store: &str) -> String {
     )
 }
 
+/// Both branches are as the whole run, but for the one that is not taken, and both are closed where the run has failed.
+fn gate() -> String {
+    let (code, origin) = (offset_of!(Status, code), offset_of!(Status, origin));
+    format!(
+        "{}{}{}{}    ld.global.u32 %r1, [%rd1+{code}];\n    ld.global.u32 %r2, [%rd1+{origin}];\n    setp.ne.u32 %p1, %r1, {ok};\n    setp.ne.and.u32 %p1, %r2, {WRITTEN_ORIGIN}, %p1;\n    \
+         ld.global.u8 %h1, [%rd2];\n    cvt.u32.u16 %r3, %h1;\n    setp.ne.u32 %p2, %r3, 0;\n    selp.b32 %r4, {ok}, {NOT_TAKEN}, %p2;\n    selp.b32 %r5, {NOT_TAKEN}, {ok}, %p2;\n    \
+         selp.b32 %r4, %r1, %r4, %p1;\n    selp.b32 %r5, %r1, %r5, %p1;\n    st.global.u32 [%rd3+{code}], %r4;\n    st.global.u32 [%rd4+{code}], %r5;\n    mov.u32 %r6, -1;\n    \
+         st.global.u32 [%rd3+{origin}], %r6;\n    st.global.u32 [%rd4+{origin}], %r6;\n",
+        address(GATE, 1, "%rd1"),
+        address(GATE, 0, "%rd2"),
+        address(GATE, 2, "%rd3"),
+        address(GATE, 3, "%rd4"),
+        ok = status::OK
+    )
+}
+
+fn join() -> String {
+    let words: String = (0..size_of::<Status>() / 8)
+        .map(|k| format!("    ld.global.u64 %rd4, [%rd2+{at}];\n    st.global.u64 [%rd1+{at}], %rd4;\n", at = 8 * k))
+        .collect();
+    format!(
+        "{}{}{}    ld.global.u32 %r3, [%rd2+{code}];\n    setp.eq.u32 %p2, %r3, {};\n    @%p2 ret;\n    setp.eq.s32 %p2, %r3, {NOT_TAKEN};\n    @%p2 ret;\n{words}",
+        address(JOIN, 1, "%rd1"),
+        leave_if_failed(),
+        address(JOIN, 0, "%rd2"),
+        status::OK,
+        code = offset_of!(Status, code)
+    )
+}
+
 /// The text of the module.
 pub(crate) fn text() -> String {
     let (code, origin) = (offset_of!(Status, code), offset_of!(Status, origin));
@@ -84,6 +120,8 @@ pub(crate) fn text() -> String {
         );
         all += &entry(name, 2, &body);
     }
+    all += &entry(GATE, 4, &gate());
+    all += &entry(JOIN, 2, &join());
     let head = format!(
         "{}{}{}{}    ld.param.u64 %rd4, [{COPY}_2];\n    mov.u32 %r3, %ctaid.x;\n    mov.u32 %r4, %ntid.x;\n    mov.u32 %r5, %tid.x;\n    mul.wide.u32 %rd5, %r3, %r4;\n    \
          cvt.u64.u32 %rd6, %r5;\n    add.u64 %rd5, %rd5, %rd6;\n    mov.u32 %r6, %nctaid.x;\n    mul.wide.u32 %rd11, %r6, %r4;\n    or.b64 %rd6, %rd2, %rd3;\n    or.b64 %rd6, %rd6, %rd4;\n    \

@@ -1,0 +1,126 @@
+//! Programs on a GPU, which is a virtual one: the driver's interface over an interpreter of the text that goes to a GPU, with streams that are as late as they may be.
+#![cfg(all(feature = "llvm", target_os = "linux"))]
+
+use optc_tests::copy_of_cases;
+use optc_tests::virtual_gpu::{VirtualGpu, words};
+use serde_json::Value;
+
+const OPTC: &str = env!("CARGO_BIN_EXE_optc-under-test");
+
+/// Cases that do not run on a GPU, and the words in which they are refused.
+const REFUSED: &[(&str, &str)] = &[("offloading", "arrays in files (`offload`) are for runs on the processor")];
+
+mod cases {
+    use super::*;
+
+    fn run(name: &'static str) {
+        let (gpu, cases) = (VirtualGpu::default(), copy_of_cases());
+        let file = cases.path().join(format!("{name}.opt"));
+        let output = gpu.command(OPTC).args(["--color", "never", "--device", "cuda", "test", "--quiet"]).arg(file).output().unwrap();
+        let said = words(&output);
+        match REFUSED.iter().find(|(refused, _)| *refused == name) {
+            Some((_, why)) => assert!(!output.status.success() && said.contains(why), "{said}"),
+            None => assert!(output.status.success(), "{said}"),
+        }
+    }
+    optc_tests::every_case!(run);
+}
+
+/// A number of the virtual GPU's log, by its place.
+fn count(log: &Value, place: &[&str]) -> u64 {
+    let found = place.iter().fold(log, |v, key| &v[*key]);
+    found.as_u64().unwrap_or_else(|| panic!("no {place:?} in {log}"))
+}
+
+const SPEC: &str = r#"
+model net(classes = 3) { |> linear(8) |> relu |> linear(classes) }
+data points = generate(64) { i -> { x: [sin(i), cos(2.0 * i)], y: i % 3 } }
+train t {
+  model net = net()
+  data points
+  loss cross_entropy(net(x), y)
+  optimizer adamw(lr = 1e-2)
+  batch 16
+  steps 60
+  seed 3
+}
+"#;
+
+fn spec(text: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("spec.opt"), text).unwrap();
+    folder
+}
+
+/// The last loss in what `optc run` prints.
+fn table(output: &std::process::Output) -> Vec<String> {
+    assert!(output.status.success(), "{}", words(output));
+    String::from_utf8_lossy(&output.stdout).lines().map(str::to_string).collect()
+}
+
+#[test]
+fn without_a_driver_a_device_is_an_error_and_nothing_else_is() {
+    let folder = spec(SPEC);
+    let run = |device: &[&str]| {
+        let mut command = std::process::Command::new(OPTC);
+        command.env_remove("LD_LIBRARY_PATH").args(["--color", "never", "run", "spec.opt"]).args(device).current_dir(folder.path());
+        command.output().unwrap()
+    };
+    assert!(run(&[]).status.success());
+    // A machine with a GPU has nothing to be tested here.
+    let output = run(&["--device", "cuda:77"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(words(&output).contains("error[R0138]"), "{}", words(&output));
+    assert!(words(&run(&["--device", "gpu"])).contains("error[R0137]: --device is `gpu`"));
+}
+
+#[test]
+fn a_gpu_that_is_not_there_is_named() {
+    let (gpu, folder) = (VirtualGpu::default(), spec(&SPEC.replace("steps 60", "steps 60\n  device \"cuda:2\"")));
+    let output = gpu.command(OPTC).args(["run", "spec.opt"]).current_dir(folder.path()).env("OPTC_VGPU_DEVICES", "2").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = words(&output);
+    assert!(said.contains("there is no GPU cuda:2") && said.contains("there are 2 GPUs, cuda:0 to cuda:1"), "{said}");
+}
+
+#[test]
+fn a_gpu_without_room_says_so() {
+    let (gpu, folder) = (VirtualGpu::default(), spec(SPEC));
+    let output =
+        gpu.command(OPTC).args(["run", "spec.opt", "--device", "cuda"]).current_dir(folder.path()).env("OPTC_VGPU_MEMORY", "2000").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = words(&output);
+    assert!(said.contains("OUT_OF_MEMORY") && said.contains("smaller batch"), "{said}");
+}
+
+#[test]
+fn steps_are_one_graph_each_and_wait_for_nothing() {
+    let (gpu, folder) = (VirtualGpu::default(), spec(SPEC));
+    let output = gpu.command(OPTC).args(["run", "spec.opt", "--device", "cuda"]).current_dir(folder.path()).output().unwrap();
+    let there = table(&output);
+    let log: Value = serde_json::from_str(&gpu.counts()).unwrap();
+    // The first step is not recorded; the others are replayed.
+    assert_eq!(count(&log, &["graph_launches"]), 59, "{log}");
+    // Sixteen steps are in flight, and the one that is waited for is the oldest.
+    assert!(count(&log, &["host_functions"]) == 0 && count(&log, &["faults"]) == 0, "{log}");
+    let here = std::process::Command::new(OPTC).args(["run", "spec.opt"]).current_dir(folder.path()).output().unwrap();
+    // Seconds differ; steps and losses do not.
+    let cells = |lines: &[String]| -> Vec<String> { lines[3].split('┆').take(3).map(str::to_string).collect() };
+    assert_eq!(cells(&there), cells(&table(&here)));
+}
+
+#[test]
+fn every_order_of_queued_work_gives_the_same() {
+    let folder = spec(SPEC);
+    let run = |order: &str| {
+        let gpu = VirtualGpu::default();
+        let mut command = gpu.command(OPTC);
+        command.args(["run", "spec.opt", "--device", "cuda", "--set", "log=\"log\""]).current_dir(folder.path()).env("OPTC_VGPU_ORDER", order);
+        assert!(command.output().unwrap().status.success());
+        std::fs::read_to_string(folder.path().join("log/metrics.csv")).or_else(|_| std::fs::read_to_string(folder.path().join("log.csv"))).unwrap()
+    };
+    let lazy = run("lazy");
+    assert!(lazy.lines().count() > 60);
+    assert_eq!(lazy, run("eager"));
+    assert_eq!(lazy, run("random:5"));
+}
