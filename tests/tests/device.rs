@@ -8,7 +8,8 @@ use serde_json::Value;
 const OPTC: &str = env!("CARGO_BIN_EXE_optc-under-test");
 
 /// Cases that do not run on a GPU, and the words in which they are refused.
-const REFUSED: &[(&str, &str)] = &[("offloading", "arrays in files (`offload`) are for runs on the processor")];
+const REFUSED: &[(&str, &str)] = &[("offloading", FILES), ("swapping", FILES)];
+const FILES: &str = "arrays in files (`offload`) are for runs on the processor";
 
 mod cases {
     use super::*;

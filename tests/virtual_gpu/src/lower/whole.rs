@@ -210,6 +210,8 @@ pub(super) fn compute(op: &str, mods: &mut Mods) -> Option<Compute> {
         ("neg", None) => same(each!(ty, [S16, S32, S64], one (a) a.wrapping_neg()), 1),
         ("min", None) => same(numbers!(ty, two (a, b) a.min(b)), 2),
         ("max", None) => same(numbers!(ty, two (a, b) a.max(b)), 2),
+        ("max", Some("relu")) => same(each!(ty, [S32], two (a, b) a.max(b).max(0)), 2),
+        ("min", Some("relu")) => same(each!(ty, [S32], two (a, b) a.min(b).max(0)), 2),
         ("and", None) => same(each!(ty, [Pred, B16, B32, B64], two (a, b) a & b), 2),
         ("or", None) => same(each!(ty, [Pred, B16, B32, B64], two (a, b) a | b), 2),
         ("xor", None) => same(each!(ty, [Pred, B16, B32, B64], two (a, b) a ^ b), 2),
