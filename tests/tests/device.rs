@@ -34,16 +34,22 @@ fn count(log: &Value, place: &[&str]) -> u64 {
 }
 
 const SPEC: &str = r#"
-model net(classes = 3) { |> linear(8) |> relu |> linear(classes) }
-data points = generate(64) { i -> { x: [sin(i), cos(2.0 * i)], y: i % 3 } }
+import std.nn.{linear, relu}
+import std.loss.cross_entropy
+import std.optim.adamw
+data points {
+  let raw = generate(64) { i -> { x = [sin(i as f32), cos(2.0 * i as f32)], label = i % 3 } }
+  x = raw.x
+  y = raw.label
+}
+model net(x: f32[B, In]) -> f32[B, 3] { linear(relu(linear(x, 8)), 3) }
 train t {
-  model net = net()
-  data points
-  loss cross_entropy(net(x), y)
+  data      points, batch = 16
+  model     n = net()
+  loss      cross_entropy(n(x), y)
   optimizer adamw(lr = 1e-2)
-  batch 16
-  steps 60
-  seed 3
+  steps     60
+  seed      3
 }
 "#;
 
@@ -77,7 +83,7 @@ fn without_a_driver_a_device_is_an_error_and_nothing_else_is() {
 
 #[test]
 fn a_gpu_that_is_not_there_is_named() {
-    let (gpu, folder) = (VirtualGpu::default(), spec(&SPEC.replace("steps 60", "steps 60\n  device \"cuda:2\"")));
+    let (gpu, folder) = (VirtualGpu::default(), spec(&SPEC.replace("steps     60", "steps     60\n  device \"cuda:2\"")));
     let output = gpu.command(OPTC).args(["run", "spec.opt"]).current_dir(folder.path()).env("OPTC_VGPU_DEVICES", "2").output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let said = words(&output);
@@ -87,8 +93,13 @@ fn a_gpu_that_is_not_there_is_named() {
 #[test]
 fn a_gpu_without_room_says_so() {
     let (gpu, folder) = (VirtualGpu::default(), spec(SPEC));
-    let output =
-        gpu.command(OPTC).args(["run", "spec.opt", "--device", "cuda"]).current_dir(folder.path()).env("OPTC_VGPU_MEMORY", "2000").output().unwrap();
+    let output = gpu
+        .command(OPTC)
+        .args(["run", "spec.opt", "--device", "cuda"])
+        .current_dir(folder.path())
+        .env("OPTC_VGPU_MEMORY", "2000")
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(1));
     let said = words(&output);
     assert!(said.contains("OUT_OF_MEMORY") && said.contains("smaller batch"), "{said}");
@@ -116,9 +127,14 @@ fn every_order_of_queued_work_gives_the_same() {
     let run = |order: &str| {
         let gpu = VirtualGpu::default();
         let mut command = gpu.command(OPTC);
-        command.args(["run", "spec.opt", "--device", "cuda", "--set", "log=\"log\""]).current_dir(folder.path()).env("OPTC_VGPU_ORDER", order);
+        command
+            .args(["run", "spec.opt", "--device", "cuda", "--set", "log=\"log\""])
+            .current_dir(folder.path())
+            .env("OPTC_VGPU_ORDER", order);
         assert!(command.output().unwrap().status.success());
-        std::fs::read_to_string(folder.path().join("log/metrics.csv")).or_else(|_| std::fs::read_to_string(folder.path().join("log.csv"))).unwrap()
+        std::fs::read_to_string(folder.path().join("log/metrics.csv"))
+            .or_else(|_| std::fs::read_to_string(folder.path().join("log.csv")))
+            .unwrap()
     };
     let lazy = run("lazy");
     assert!(lazy.lines().count() > 60);

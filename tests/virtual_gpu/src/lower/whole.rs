@@ -144,7 +144,7 @@ fn find(a: u64, bits: u32, signed: bool) -> u64 {
 /// What an instruction of this module computes; none if it is none of them.
 pub(super) fn compute(op: &str, mods: &mut Mods) -> Option<Compute> {
     let carry = mods.take("cc");
-    let mode = mods.choose(&["lo", "hi", "wide", "wrap", "clamp", "shiftamt", "sat", "b4e", "f4e", "rc8", "ecl", "ecr", "rc16"]);
+    let mode = mods.choose(&["lo", "hi", "wide", "wrap", "clamp", "shiftamt", "sat", "relu", "b4e", "f4e", "rc8", "ecl", "ecr", "rc16"]);
     let direction = if op == "shf" { mods.choose(&["l", "r"]) } else { None };
     let types = mods.types();
     let ty = *types.last()?;
