@@ -142,3 +142,44 @@ pub struct Module {
     pub variables: Vec<Variable>,
     pub functions: Vec<Function>,
 }
+
+impl Operand {
+    fn each_register(&mut self, f: &mut dyn FnMut(&mut u32)) {
+        match self {
+            Operand::Reg(r) => f(r),
+            Operand::Vector(all) | Operand::List(all) => all.iter_mut().for_each(|o| o.each_register(f)),
+            Operand::Memory(base, _) | Operand::Not(base) => base.each_register(f),
+            Operand::Pair(a, b) => {
+                a.each_register(f);
+                b.each_register(f);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Function {
+    /// Numbers registers anew, without those that are declared and nowhere named.
+    fn forget_unused_registers(&mut self) {
+        let mut numbers = vec![None; self.registers.len()];
+        let mut kept = Vec::new();
+        let registers = &self.registers;
+        let mut renumber = |r: &mut u32| {
+            let number = *numbers[*r as usize].get_or_insert_with(|| {
+                kept.push(registers[*r as usize]);
+                kept.len() as u32 - 1
+            });
+            *r = number;
+        };
+        self.params.iter_mut().chain(&mut self.results).filter_map(|v| v.register.as_mut()).for_each(&mut renumber);
+        for statement in self.body.iter_mut().flatten() {
+            if let Statement::Instruction(ins) = statement {
+                ins.args.iter_mut().for_each(|o| o.each_register(&mut renumber));
+                if let Some((r, _)) = &mut ins.guard {
+                    renumber(r);
+                }
+            }
+        }
+        self.registers = kept;
+    }
+}

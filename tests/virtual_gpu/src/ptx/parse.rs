@@ -374,7 +374,9 @@ impl Parser {
             }
         };
         let (registers, variables) = (std::mem::take(&mut self.registers), std::mem::take(&mut self.variables));
-        Ok(Function { name, entry, params, results, body, variables, registers, max_threads, required_threads, line })
+        let mut function = Function { name, entry, params, results, body, variables, registers, max_threads, required_threads, line };
+        function.forget_unused_registers();
+        Ok(function)
     }
 
     fn block(&mut self, body: &mut Vec<Statement>) -> Result<(), Error> {
