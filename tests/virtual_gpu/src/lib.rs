@@ -32,15 +32,19 @@
 //! approximate is the exact value rounded; sums of `mma` are those of the exact products in f64 by rising index, then the addend, rounded once (f64:
 //! fused steps by rising index).
 //!
+//! `OPTC_VGPU_CHECK=races` watches the blocks of each launch: a word that one block writes and another one reads or writes, without anything atomic
+//! before it, is a fault, and so is a load through `ld.global.nc` of what the same launch has written (accesses of less than four bytes are not watched;
+//! it takes eight bytes for each four of an allocation that is touched, and time).
+//!
 //! # What it does not model
-//! Time (events have the host's), caches, the memory's weak order between threads and blocks (fences do nothing), races, which the emulator of the LLVM
-//! back end finds, register pressure and occupancy by registers. No textures, surfaces, managed memory, clusters, `wgmma`, bulk copies, dynamic
-//! parallelism, linked modules or machine code.
+//! Time (events have the host's), caches, the memory's weak order between threads and blocks (fences do nothing), races within a block (the emulator of
+//! the LLVM back end finds them), register pressure and occupancy by registers. No textures, surfaces, managed memory, clusters, `wgmma`, bulk copies,
+//! dynamic parallelism, linked modules or machine code.
 //!
 //! # Settings
-//! `OPTC_VGPU_ORDER`, `OPTC_VGPU_LANES`, `OPTC_VGPU_THREADS` as above; `OPTC_VGPU_DEVICES` (1), `OPTC_VGPU_SM` (90), `OPTC_VGPU_MEMORY` in bytes (8 GiB).
-//! `OPTC_VGPU_LOG=FILE` writes JSON at exit: launches by kernel, kernels and nodes of graphs, copies by direction, calls that wait and how often they had
-//! something to wait for, host functions, allocations, the peak of device memory, instructions of warps, faults.
+//! `OPTC_VGPU_ORDER`, `OPTC_VGPU_LANES`, `OPTC_VGPU_THREADS`, `OPTC_VGPU_CHECK` as above; `OPTC_VGPU_DEVICES` (1), `OPTC_VGPU_SM` (90),
+//! `OPTC_VGPU_MEMORY` in bytes (8 GiB). `OPTC_VGPU_LOG=FILE` writes JSON at exit: launches by kernel, kernels and nodes of graphs, copies by direction,
+//! calls that wait and how often they had something to wait for, host functions, allocations, the peak of device memory, instructions of warps, faults.
 
 // Names and the meaning of parameters are CUDA's.
 #![allow(non_snake_case, clippy::missing_safety_doc, clippy::not_unsafe_ptr_arg_deref)]

@@ -19,6 +19,8 @@ pub struct Options {
     pub order: Order,
     /// Lanes of a warp one by one.
     pub apart: bool,
+    /// Whether blocks of a launch are watched for races.
+    pub races: bool,
     /// Threads of the host for blocks of a launch.
     pub hosts: usize,
     pub devices: usize,
@@ -32,7 +34,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { order: Order::Lazy, apart: false, hosts: 1, devices: 1, capability: 90, memory: 8 << 30, log: None }
+        Options { order: Order::Lazy, apart: false, races: false, hosts: 1, devices: 1, capability: 90, memory: 8 << 30, log: None }
     }
 }
 
@@ -58,6 +60,11 @@ pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Options, String
         None | Some("together") => {}
         Some("apart") => options.apart = true,
         Some(text) => return Err(format!("OPTC_VGPU_LANES is `{text}`; it may be together or apart")),
+    }
+    match variable("OPTC_VGPU_CHECK").as_deref() {
+        None | Some("off") => {}
+        Some("races") => options.races = true,
+        Some(text) => return Err(format!("OPTC_VGPU_CHECK is `{text}`; it may be races or off")),
     }
     options.hosts = match number("OPTC_VGPU_THREADS", 1, 256)? {
         Some(n) => n as usize,

@@ -400,3 +400,34 @@ fn page_locked_memory_is_the_device_s_too() {
     assert_eq!(gpu.launch(kernel, 1, 32, 0, NULL, &[Arg::U64(at), Arg::U64(at)]), 0);
     assert_eq!(cuCtxSynchronize(), 700);
 }
+
+#[test]
+fn blocks_that_meet_are_noticed_where_asked() {
+    let block = "mov.u32 %r5, %ctaid.x;\nmul.wide.u32 %rd5, %r5, 4;\nadd.s64 %rd6, %rd1, %rd5;\n";
+    let cases = [
+        // Each block its own word, which it reads again.
+        ("st.global.u32 [%rd6], %r5;\nld.global.u32 %r6, [%rd6];", 0),
+        // All read the same.
+        ("ld.global.nc.u32 %r6, [%rd1];", 0),
+        // Two write the same, or one what another one reads.
+        ("st.global.u32 [%rd1], %r5;", 719),
+        ("ld.global.u32 %r6, [%rd1];\nst.global.u32 [%rd6], %r5;", 719),
+        ("st.global.u32 [%rd6], %r5;\nld.global.u32 %r6, [%rd1];", 719),
+        // Memory that nobody writes is written.
+        ("st.global.u32 [%rd6], %r5;\nld.global.nc.u32 %r6, [%rd6];", 719),
+        // Atomic operations order blocks.
+        ("st.global.u32 [%rd6], %r5;\natom.global.add.u32 %r7, [%rd0], 1;\nld.global.u32 %r6, [%rd1];", 0),
+        ("st.volatile.global.u32 [%rd1], %r5;", 0),
+    ];
+    for (body, code) in cases {
+        for (races, code) in [(true, code), (false, 0)] {
+            let gpu = Gpu::with(Options { races, ..Options::default() });
+            let kernel = gpu.kernel(gpu.load(&text(&format!("{block}{body}"))), "k");
+            let (a, b) = (gpu.upload(&[0u32; 64]), gpu.upload(&[0u32; 64]));
+            for _ in 0..2 {
+                assert_eq!(gpu.launch(kernel, 3, 1, 0, NULL, &[Arg::U64(a), Arg::U64(b)]), 0);
+            }
+            assert_eq!(cuCtxSynchronize(), code, "{body}");
+        }
+    }
+}

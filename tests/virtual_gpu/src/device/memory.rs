@@ -2,6 +2,7 @@
 //! it, or comes after its end, meets nothing; and a device pointer that is taken for one of the host faults at once.
 
 use super::code::{Answer, Code};
+use crate::exec::program::Touch;
 use crate::exec::{Fabric, Seen};
 use std::alloc::Layout;
 use std::collections::BTreeMap;
@@ -134,6 +135,7 @@ impl Heap {
     pub fn free(&mut self, base: u64) -> Option<Remains> {
         let len = self.len(base)?;
         self.reserved.remove(&base);
+        super::races::forget(base);
         let slot = slot_of(base);
         TABLE[slot].len.store(0, Relaxed);
         self.freed.push_back(slot);
@@ -207,6 +209,8 @@ pub fn is_pinned(address: usize, len: usize) -> bool {
 /// What kernels of a device may touch: the devices of a mask, and page-locked memory.
 pub struct View {
     pub devices: u64,
+    /// Number of the launch if its blocks are watched, else 0.
+    pub launch: u64,
 }
 
 impl Fabric for View {
@@ -218,6 +222,13 @@ impl Fabric for View {
         }
         let (start, len) = pinned(address as usize)?;
         Some(Seen { base: start as u64, len: len as u64, host: start })
+    }
+
+    fn touched(&self, address: u64, bytes: u64, block: u64, how: Touch) -> Result<(), String> {
+        match piece(address) {
+            Some((base, len, _)) => super::races::touched(base, len, address - base, bytes, self.launch, block, how),
+            None => Ok(()),
+        }
     }
 
     fn explain(&self, address: u64, bytes: u64) -> String {

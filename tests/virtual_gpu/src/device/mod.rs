@@ -6,5 +6,6 @@ pub mod drain;
 pub mod log;
 pub mod memory;
 pub mod module;
+pub mod races;
 pub mod state;
 pub mod work;

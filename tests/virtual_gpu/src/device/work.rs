@@ -83,7 +83,7 @@ fn place(address: u64, bytes: u64, devices: u64, what: &str) -> Answer<*mut u8> 
         return Ok(std::ptr::dangling_mut());
     }
     host_of(address, bytes, devices).ok_or_else(|| {
-        let why = crate::exec::Fabric::explain(&View { devices }, address, bytes);
+        let why = crate::exec::Fabric::explain(&View { devices, launch: 0 }, address, bytes);
         eprintln!("virtual GPU: {what} at {address:#x}: {why}");
         Code::ILLEGAL_ADDRESS
     })
@@ -218,11 +218,11 @@ fn launch(kernel: &Kernel, devices: u64, seed: Option<u64>) -> Answer<u64> {
         eprintln!("virtual GPU: kernel `{}`: its module was unloaded before it ran", kernel.program.name);
         return Err(Code::LAUNCH_FAILED);
     }
-    let (apart, hosts) = {
+    let (apart, hosts, watched) = {
         let options = options();
-        (options.apart, options.hosts)
+        (options.apart, options.hosts, options.races)
     };
-    let view = View { devices };
+    let view = View { devices, launch: if watched { super::races::next_launch() } else { 0 } };
     let launch = Launch {
         program: &kernel.program,
         params: &kernel.params,
@@ -230,6 +230,7 @@ fn launch(kernel: &Kernel, devices: u64, seed: Option<u64>) -> Answer<u64> {
         block: kernel.block,
         dynamic: kernel.dynamic,
         fabric: &view,
+        watched,
         apart,
         seed,
         cooperative: kernel.cooperative,

@@ -22,6 +22,8 @@ pub struct Launch<'a> {
     /// Bytes of dynamic shared memory.
     pub dynamic: usize,
     pub fabric: &'a dyn Fabric,
+    /// Whether accesses are told to the fabric.
+    pub watched: bool,
     /// Every lane by itself between two meetings.
     pub apart: bool,
     /// Blocks and warps in another order than that of their numbers.
@@ -109,7 +111,7 @@ impl<'a> Block<'a> {
         let shared_bytes = program.shared + launch.dynamic;
         let (shared, local) = (Bytes::new(shared_bytes), Bytes::new(program.local * WARP * warps));
         let nothing = Seen { base: 0, len: 0, host: 0 };
-        let room = Room { launch, block: [0; 3], shared: shared.at, shared_bytes, seen: nothing, steps: 0, arrived: [0; 16] };
+        let room = Room { launch, block: [0; 3], shared: shared.at, shared_bytes, seen: nothing, steps: 0, met: false, arrived: [0; 16] };
         let warp = |index: usize| Warp {
             index: index as u32,
             alive: 0,
@@ -129,6 +131,7 @@ impl<'a> Block<'a> {
         let [x, y, _] = launch.grid.map(u64::from);
         self.room.block = [number % x, number / x % y, number / (x * y)].map(|n| n as u32);
         self.room.arrived = [0; 16];
+        self.room.met = false;
         if self.room.shared_bytes > 0 {
             self.shared.fill();
         }

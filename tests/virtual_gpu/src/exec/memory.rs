@@ -20,6 +20,10 @@ pub trait Fabric: Sync {
     fn piece(&self, address: u64) -> Option<Seen>;
     /// In words, why an access is none.
     fn explain(&self, address: u64, bytes: u64) -> String;
+    /// A block touches memory; in words, how that meets what others have done in the same launch.
+    fn touched(&self, _address: u64, _bytes: u64, _block: u64, _how: Touch) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// Reads up to eight bytes that others may write.
@@ -161,6 +165,19 @@ impl Room<'_> {
         self.place(warp, lane, space, address, bytes, seen).map_err(|words| self.astray(warp, lane, ins, address, words))
     }
 
+    /// Tells of an access of a launch that is watched.
+    #[cold]
+    fn touch(&self, warp: &Warp, lane: usize, ins: &Ins, address: u64, bytes: u64, how: Touch) -> Result<(), Fault> {
+        if self.met {
+            return Ok(());
+        }
+        let [x, y, z] = self.block.map(u64::from);
+        let [nx, ny, _] = self.launch.grid.map(u64::from);
+        let block = (z * ny + y) * nx + x;
+        let told = self.launch.fabric.touched(address, bytes, block, how);
+        told.map_err(|words| self.fault(warp, lane, ins.line, FaultKind::Failed, format!("address {address:#x}: {words}")))
+    }
+
     #[inline(always)]
     pub(super) fn load(&mut self, warp: &Warp, lanes: &Lanes, ins: &Ins, access: &Access, mask: u32) -> Result<(), Fault> {
         let all = access.bytes as u64 * access.rows.len() as u64;
@@ -174,6 +191,9 @@ impl Room<'_> {
                 rest &= rest - 1;
                 let address = (*base.add(l)).wrapping_add_signed(access.offset);
                 let at = self.checked(warp, l, ins, access.space, address, all, &mut seen)?;
+                if self.launch.watched {
+                    self.touch(warp, l, ins, address, all, access.touch)?;
+                }
                 for (n, row) in access.rows.iter().enumerate() {
                     let mut value = read(at.add(n * access.bytes as usize), access.bytes);
                     if access.extend != 0 {
@@ -201,6 +221,9 @@ impl Room<'_> {
                 rest &= rest - 1;
                 let address = (*base.add(l)).wrapping_add_signed(access.offset);
                 let at = self.checked(warp, l, ins, access.space, address, all, &mut seen)?;
+                if self.launch.watched {
+                    self.touch(warp, l, ins, address, all, access.touch)?;
+                }
                 for (n, row) in access.rows.iter().enumerate() {
                     write(at.add(n * access.bytes as usize), access.bytes, *lanes.source(*row).add(l));
                 }
@@ -212,6 +235,8 @@ impl Room<'_> {
 
     pub(super) fn atomic(&mut self, warp: &Warp, lanes: &Lanes, ins: &Ins, atomic: &Atomic, mask: u32) -> Result<(), Fault> {
         let low = u64::MAX >> (64 - 8 * u32::from(atomic.bytes));
+        // From here on the block may have met others.
+        self.met = true;
         // SAFETY: as above.
         unsafe {
             let (base, b, c) = (lanes.source(ins.a), lanes.source(ins.b), lanes.source(ins.c));

@@ -79,6 +79,18 @@ pub enum Special {
     Multiprocessors,
 }
 
+/// How a kernel touches memory, as far as other blocks are concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Touch {
+    /// A load.
+    Read,
+    /// A load of what nobody writes while the kernel runs (`ld.global.nc`).
+    ReadOnly,
+    Write,
+    /// An access that other threads may meet (`volatile`, `relaxed` and stronger ones).
+    Strong,
+}
+
 /// A load or store of one or several elements.
 #[derive(Clone, Debug)]
 pub struct Access {
@@ -88,6 +100,7 @@ pub struct Access {
     /// For loads: bits of the register that takes a number with a sign, else 0.
     pub extend: u8,
     pub offset: i64,
+    pub touch: Touch,
     /// Registers of the elements.
     pub rows: Vec<i32>,
 }

@@ -78,6 +78,8 @@ pub(super) struct Room<'a> {
     pub(super) seen: Seen,
     /// Instructions that warps have run.
     pub(super) steps: u64,
+    /// Whether the block has done something atomic, by which blocks can order what they do.
+    pub(super) met: bool,
     /// Threads that have arrived at barriers without waiting, by number.
     pub(super) arrived: [u32; 16],
 }

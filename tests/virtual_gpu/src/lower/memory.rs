@@ -20,8 +20,9 @@ impl Lower<'_> {
     pub(super) fn memory(&mut self, op: &str, mut mods: Mods, ins: &Instruction) -> Result<bool, Error> {
         match op {
             "ld" | "ldu" | "st" => {
+                let strong = mods.strong();
                 mods.hints();
-                mods.take("nc");
+                let read_only = mods.take("nc");
                 let space = space(&mut mods);
                 let n = match mods.choose(&["v2", "v4", "v8"]) {
                     Some("v2") => 2,
@@ -54,7 +55,13 @@ impl Lower<'_> {
                         }
                     }
                 }
-                let access = Box::new(Access { space: at.space, bytes: ty.bytes() as u8, extend, offset: at.offset, rows });
+                let touch = match op {
+                    _ if strong => Touch::Strong,
+                    "st" => Touch::Write,
+                    _ if read_only => Touch::ReadOnly,
+                    _ => Touch::Read,
+                };
+                let access = Box::new(Access { space: at.space, bytes: ty.bytes() as u8, extend, offset: at.offset, touch, rows });
                 if op == "st" && matches!(at.space, Space::Param | Space::Const) {
                     return self.fail("nothing can be stored there");
                 }

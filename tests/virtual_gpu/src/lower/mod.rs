@@ -73,6 +73,10 @@ impl<'a> Mods<'a> {
         ];
         self.left.retain(|m| !HINTS.contains(m));
     }
+    /// Whether other threads may meet the access.
+    pub(super) fn strong(&self) -> bool {
+        self.left.iter().any(|m| matches!(*m, "volatile" | "relaxed" | "acquire" | "release" | "mmio" | "cg" | "cv"))
+    }
     fn done(&self) -> bool {
         self.left.is_empty()
     }
