@@ -307,8 +307,13 @@ fn memory_is_checked() {
     assert_eq!(cuMemFree_v2(at + 256), 1);
     assert_eq!((cuMemFree_v2(at), cuMemFree_v2(at)), (0, 1));
     assert_eq!(cuMemcpyDtoH_v2(x.as_mut_ptr().cast(), at, 8), 1);
-    // Memory of a stream is there when the stream comes to it, and goes with it.
+    // A stream that gives memory back before it takes new has enough of it.
     let s = gpu.stream();
+    for _ in 0..4 {
+        unsafe { assert_eq!(cuMemAllocAsync(&mut at, 600 << 10, s), 0) };
+        assert_eq!(cuMemFreeAsync(at, s), 0);
+    }
+    // Memory of a stream is there when the stream comes to it, and goes with it.
     unsafe { assert_eq!(cuMemAllocAsync(&mut at, 64, s), 0) };
     assert_eq!(cuMemsetD8Async(at, 3, 64, s), 0);
     assert_eq!(cuMemFreeAsync(at, s), 0);

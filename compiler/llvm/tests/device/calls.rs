@@ -89,7 +89,11 @@ fn sorted(dtype: DType, rows: usize, n: usize, descending: bool) {
     let value = |i: usize| {
         let x = (i * 2_654_435_761) >> 7;
         // Many ties.
-        if dtype.is_float() && x.is_multiple_of(11) { special[x / 11 % 6] } else { (x % 61) as f64 - if dtype == DType::U8 { 0.0 } else { 30.0 } }
+        if dtype.is_float() && x.is_multiple_of(11) {
+            special[x / 11 % 6]
+        } else {
+            (x % 61) as f64 - if dtype == DType::U8 { 0.0 } else { 30.0 }
+        }
     };
     let values: Vec<f64> = (0..rows * n).map(value).collect();
     let x = Tensor::from_f64(dtype, &[rows, n], &values);

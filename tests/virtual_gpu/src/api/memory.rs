@@ -3,7 +3,7 @@
 use super::{give, here, offer, safe};
 use crate::device::capture;
 use crate::device::code::{Answer, Code};
-use crate::device::drain::{all_of, block_on, enqueue, tail};
+use crate::device::drain::{all_of, block_on, enqueue, tail, wait_for};
 use crate::device::memory::{host_of, is_device, is_pinned, piece, pin, pin_new, unpin};
 use crate::device::state::{Held, OpId, context_handle};
 use crate::device::work::{End, Work};
@@ -15,8 +15,15 @@ fn allocate(state: &mut Held, device: usize, bytes: usize, now: bool) -> Answer<
     if bytes == 0 {
         return Err(Code::INVALID_VALUE);
     }
-    let used = state.devices[device].used;
-    if bytes as u64 > options().memory.saturating_sub(used) {
+    let all = options().memory;
+    let fits = |state: &Held| bytes as u64 <= all.saturating_sub(state.devices[device].used);
+    if !fits(state) {
+        // What streams are about to give back is there when they have come to it.
+        let frees = state.ops.iter().filter(|(_, op)| op.device == device && matches!(op.work, Work::Free(_))).map(|(id, _)| *id);
+        let frees: Vec<OpId> = frees.collect();
+        wait_for(state, &frees);
+    }
+    if !fits(state) {
         return Err(Code::OUT_OF_MEMORY);
     }
     let address = state.heap.allocate(device, bytes as u64, now)?;
@@ -215,7 +222,18 @@ fn reserved_or_live(state: &Held, address: u64, bytes: u64) -> Answer {
 }
 
 /// A copy in a stream.
-fn copy(state: &mut Held, device: usize, stream: u64, to: End, from: End, bytes: usize) -> Answer<Option<OpId>> {
+fn copy(state: &mut Held, device: usize, stream: *mut c_void, to: End, from: End, bytes: usize) -> Answer {
+    let pageable = matches!(to, End::Host(at) if !is_pinned(at, bytes));
+    let id = ask(state, device, stream as u64, to, from, bytes)?;
+    match id {
+        // A copy to memory that may be paged is over when the call is.
+        Some(id) if pageable => block_on(state, "copy to pageable memory", device, &[id]),
+        _ => Ok(()),
+    }
+}
+
+/// Asks for a copy.
+fn ask(state: &mut Held, device: usize, stream: u64, to: End, from: End, bytes: usize) -> Answer<Option<OpId>> {
     for end in [&to, &from] {
         match end {
             End::Device(address) => reserved_or_live(state, *address, bytes as u64)?,
@@ -236,13 +254,7 @@ fn copy(state: &mut Held, device: usize, stream: u64, to: End, from: End, bytes:
         }
         from => from,
     };
-    let pageable = matches!(to, End::Host(at) if !is_pinned(at, bytes));
-    let id = enqueue(state, stream, Work::Copy { to, from, bytes: bytes as u64 }, &[])?;
-    if pageable && let Some(id) = id {
-        // A copy to memory that may be paged is over when the call is.
-        block_on(state, "copy to pageable memory", device, &[id])?;
-    }
-    Ok(id)
+    enqueue(state, stream, Work::Copy { to, from, bytes: bytes as u64 }, &[])
 }
 
 /// A copy that is over when the call is.
@@ -251,7 +263,7 @@ fn copy_now(name: &'static str, to: End, from: End, bytes: usize) -> i32 {
         let null = state.stream(0, device)?;
         let before = tail(state, null);
         let between = matches!((&to, &from), (End::Device(_), End::Device(_)));
-        let id = copy(state, device, 0, to, from, bytes)?;
+        let id = ask(state, device, 0, to, from, bytes)?;
         if between {
             // From device to device nobody waits.
             return Ok(());
@@ -288,22 +300,22 @@ pub extern "C" fn cuMemcpy(to: u64, from: u64, bytes: usize) -> i32 {
 
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemcpyAsync(to: u64, from: u64, bytes: usize, stream: *mut c_void) -> i32 {
-    here(|state, device| copy(state, device, stream as u64, end(to), end(from), bytes).map(drop))
+    here(|state, device| copy(state, device, stream, end(to), end(from), bytes))
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemcpyHtoDAsync_v2(to: u64, from: *const c_void, bytes: usize, stream: *mut c_void) -> i32 {
-    here(|state, device| copy(state, device, stream as u64, End::Device(to), End::Host(from as usize), bytes).map(drop))
+    here(|state, device| copy(state, device, stream, End::Device(to), End::Host(from as usize), bytes))
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemcpyDtoHAsync_v2(to: *mut c_void, from: u64, bytes: usize, stream: *mut c_void) -> i32 {
-    here(|state, device| copy(state, device, stream as u64, End::Host(to as usize), End::Device(from), bytes).map(drop))
+    here(|state, device| copy(state, device, stream, End::Host(to as usize), End::Device(from), bytes))
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemcpyDtoDAsync_v2(to: u64, from: u64, bytes: usize, stream: *mut c_void) -> i32 {
-    here(|state, device| copy(state, device, stream as u64, End::Device(to), End::Device(from), bytes).map(drop))
+    here(|state, device| copy(state, device, stream, End::Device(to), End::Device(from), bytes))
 }
 
 #[unsafe(no_mangle)]

@@ -120,6 +120,16 @@ fn insert(a: u64, b: u64, start: u64, len: u64, bits: u64) -> u64 {
     result
 }
 
+/// Two halves of a word, each by itself.
+fn halves(a: u64, b: u64, f: impl Fn(u16, u16) -> u16) -> u64 {
+    u64::from(f((a >> 16) as u16, (b >> 16) as u16)) << 16 | u64::from(f(a as u16, b as u16))
+}
+
+/// `n` bits from `start` on.
+fn ones(start: u64, n: u64) -> u64 {
+    if start > 31 { 0 } else { (u64::MAX >> (64 - n.clamp(1, 32)) & if n == 0 { 0 } else { u64::MAX }) << start & 0xFFFF_FFFF }
+}
+
 fn permute(a: u64, b: u64, selection: u64) -> u64 {
     let bytes = (b & 0xFFFF_FFFF) << 32 | a & 0xFFFF_FFFF;
     (0..4).fold(0, |all, n| {
@@ -162,6 +172,33 @@ pub(super) fn compute(op: &str, mods: &mut Mods) -> Option<Compute> {
             Ty::B32 => pair(|a, b, _| ((a as u32).wrapping_sub(b as u32).into(), u64::from((a as u32) < b as u32))),
             _ => pair(|a, b, _| (a.wrapping_sub(b), u64::from(a < b))),
         }),
+        ("add" | "min" | "max", None) if matches!(ty, Ty::U16x2 | Ty::S16x2) => {
+            let alu = match (op, ty) {
+                ("add", _) => two(|a, b| halves(a, b, |x, y| x.wrapping_add(y))),
+                ("min", Ty::U16x2) => two(|a, b| halves(a, b, |x, y| x.min(y))),
+                ("max", Ty::U16x2) => two(|a, b| halves(a, b, |x, y| x.max(y))),
+                ("min", _) => two(|a, b| halves(a, b, |x, y| (x as i16).min(y as i16) as u16)),
+                _ => two(|a, b| halves(a, b, |x, y| (x as i16).max(y as i16) as u16)),
+            };
+            same(Some(alu), 2)
+        }
+        ("bmsk", Some(mode @ ("clamp" | "wrap"))) if ty == Ty::B32 => {
+            let alu = match mode {
+                "clamp" => two(|a, b| ones(a & 0xFFFF_FFFF, b & 0xFFFF_FFFF)),
+                _ => two(|a, b| ones(a & 31, b & 31)),
+            };
+            to(Some(alu), ty, vec![Ty::U32, Ty::U32])
+        }
+        ("szext", Some(mode @ ("clamp" | "wrap"))) => {
+            let alu = match (ty, mode) {
+                (Ty::U32, "clamp") => two(|a, b| field(a & 0xFFFF_FFFF, 0, (b & 0xFFFF_FFFF).min(32), 32, false)),
+                (Ty::S32, "clamp") => two(|a, b| field(a & 0xFFFF_FFFF, 0, (b & 0xFFFF_FFFF).min(32), 32, true)),
+                (Ty::U32, _) => two(|a, b| field(a & 0xFFFF_FFFF, 0, b & 31, 32, false)),
+                (Ty::S32, _) => two(|a, b| field(a & 0xFFFF_FFFF, 0, b & 31, 32, true)),
+                _ => return None,
+            };
+            to(Some(alu), ty, vec![ty, Ty::U32])
+        }
         ("addc", None) => carried(ty, |t| match t {
             Ty::B32 => pair(|a, b, c| {
                 let sum = (a & 0xFFFF_FFFF) + (b & 0xFFFF_FFFF) + (c & 1);
