@@ -246,8 +246,9 @@ pub fn ptx(parts: &[(&str, &[Kernel], &Plan)], gpu: &str) -> Result<Ptx, Error> 
 /// Comments before a module that say how its entries are launched.
 pub(crate) fn head<'n>(launches: impl Iterator<Item = (&'n str, Launch)>) -> String {
     launches
-        .map(|(name, Launch { threads, units, .. })| {
-            format!("// {name}: blocks of {threads} threads, {units} units at a time; any number of blocks\n")
+        .map(|(name, Launch { threads, units, pieces, .. })| {
+            let what = if pieces == 1 { "units".to_string() } else { format!("of {pieces} pieces of each unit") };
+            format!("// {name}: blocks of {threads} threads, {units} {what} at a time; any number of blocks\n")
         })
         .collect()
 }

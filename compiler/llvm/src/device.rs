@@ -82,8 +82,8 @@ fn fill(mut d: Entries, kernels: &[Kernel], plan: &Plan) -> (DeviceCode, Vec<Ent
     let mut known: HashMap<(&Kernel, &Facts), usize> = HashMap::new();
     for (k, kernel) in kernels.iter().enumerate() {
         let first = *known.entry((kernel, &facts[k])).or_insert(k);
-        let Launch { threads, units, .. } = crate::simt::shape(kernel).launch;
-        let mut entry = KernelEntry { one: format!("kernel_{first}"), many: None, threads: threads as u32, units };
+        let Launch { threads, units, pieces, .. } = crate::simt::shape(kernel, &facts[k].aliased).launch;
+        let mut entry = KernelEntry { one: format!("kernel_{first}"), many: None, threads: threads as u32, units, pieces };
         if first == k {
             if d.e.machine == Machine::Nvptx {
                 let (e, launch) = gpu::ptx(d.e, &entry.one, kernel, &facts[k]);

@@ -24,9 +24,11 @@ mod math;
 mod math64;
 #[cfg(test)]
 mod mutants;
+mod nest;
 mod products;
 mod simt;
 mod threads;
+mod tiles;
 mod unit;
 
 mod compile;

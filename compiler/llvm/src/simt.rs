@@ -9,6 +9,8 @@
 use crate::body::{Body, Position, Real, updated};
 use crate::ins::{IntCC, Opcode, V};
 use crate::machine::Machine;
+use crate::nest::{Nest, nest};
+use crate::tiles::Tiles;
 use optc_abi::DType;
 use optc_ir::kernel::{AccOp, AxisId, BufferId, Expr, Extent, FLAT_UNIT, Index, Kernel, LOCAL, LoopKind, Stmt, combine_op, identity};
 
@@ -32,6 +34,8 @@ pub struct Launch {
     pub threads: i64,
     /// Units that a block works on at a time.
     pub units: i64,
+    /// Pieces of a unit that different blocks may work on: there is work for `units * pieces` as many.
+    pub pieces: i64,
     /// Bytes of shared memory of a block.
     pub shared: i64,
 }
@@ -49,6 +53,10 @@ pub(crate) struct Shape {
     scratch: i64,
     /// Where the block's threads agree on whether the run has been stopped, if the kernel itself may stop it and they wait for each other.
     pub(crate) verdict: Option<i64>,
+    /// Loops that are taken apart.
+    pub(crate) nest: Nest,
+    /// Accesses that go through tiles in shared memory.
+    pub(crate) tiles: Option<Tiles>,
 }
 
 fn longest(body: &[Stmt], found: &mut i64) {
@@ -80,8 +88,16 @@ fn most_updated(body: &[Stmt]) -> usize {
     inside.max().unwrap_or(0).max(updated(body).len())
 }
 
-/// Decides how a kernel's units are shared out.
-pub(crate) fn shape(kernel: &Kernel) -> Shape {
+/// Decides how a kernel's units are shared out; `aliased` are parameters that may be others' memory.
+pub(crate) fn shape(kernel: &Kernel, aliased: &[bool]) -> Shape {
+    let nest = nest(kernel, aliased);
+    if let Some(tiles) = Tiles::of(kernel, &nest, aliased) {
+        let shared = tiles.bytes();
+        let verdict = checks(&kernel.body).then_some(shared);
+        let shared = shared + if verdict.is_some() { 8 } else { 0 };
+        let launch = Launch { threads: BLOCK, units: tiles.units(), pieces: tiles.pieces(&nest), shared };
+        return Shape { launch, group: BLOCK, locals: Vec::new(), local_bytes: 0, scratch: 0, verdict, nest, tiles: Some(tiles) };
+    }
     let mut n = 0;
     longest(&kernel.body, &mut n);
     let mut offset = 0;
@@ -90,7 +106,8 @@ pub(crate) fn shape(kernel: &Kernel) -> Shape {
         locals.push(offset);
         offset += ((local.len * local.dtype.size()) as i64 + 15) / 16 * 16;
     }
-    let parallel = kernel.body.iter().any(|s| matches!(s, Stmt::For { kind: LoopKind::Parallel, .. }));
+    let pieces = nest.pieces();
+    let parallel = pieces > 1 || kernel.body.iter().any(|s| matches!(s, Stmt::For { kind: LoopKind::Parallel, .. }));
     let mut group = match n {
         n if n <= SHORT => 1,
         n if n <= MEDIUM => WARP,
@@ -106,8 +123,8 @@ pub(crate) fn shape(kernel: &Kernel) -> Shape {
     let scratch = local_bytes * (threads / group);
     let shared = scratch + scratch_bytes(group);
     let verdict = (group > 1 && checks(&kernel.body)).then_some(shared);
-    let launch = Launch { threads, units: threads / group, shared: shared + if verdict.is_some() { 8 } else { 0 } };
-    Shape { launch, group, locals, local_bytes, scratch, verdict }
+    let launch = Launch { threads, units: threads / group, pieces, shared: shared + if verdict.is_some() { 8 } else { 0 } };
+    Shape { launch, group, locals, local_bytes, scratch, verdict, nest, tiles: None }
 }
 
 /// Buffers and local arrays that have been read and written since the last barrier of the group.
@@ -156,14 +173,14 @@ pub(crate) struct Simt {
     lane: V,
     /// Number of its group in the block.
     group: V,
-    block: V,
-    blocks: V,
-    shared: Option<V>,
+    pub(crate) block: V,
+    pub(crate) blocks: V,
+    pub(crate) shared: Option<V>,
     /// Whether this thread is the one that stores what all threads of the group know; none if every thread is.
     pub(crate) store_by: Option<V>,
     pending: Touched,
     /// In a vector loop: nothing is to be waited for.
-    inside: bool,
+    pub(crate) inside: bool,
     /// Parameters whose memory may be another's.
     aliased: Vec<bool>,
 }
@@ -197,7 +214,7 @@ impl Body<'_> {
         self.simt = Some(Simt { shape, lane, group, block, blocks, shared, store_by, pending: Touched::default(), inside: false, aliased });
     }
 
-    fn simt(&mut self) -> &mut Simt {
+    pub(crate) fn simt(&mut self) -> &mut Simt {
         self.simt.as_mut().expect("a kernel for a GPU")
     }
 
@@ -245,6 +262,41 @@ impl Body<'_> {
         if self.simt().pending.meets(&next) {
             self.sync();
         }
+    }
+
+    /// All that the kernel does: pieces dealt out to groups where loops are taken apart.
+    pub(crate) fn all(&mut self) {
+        let s = self.simt.as_ref().expect("a kernel for a GPU");
+        let nest = s.shape.nest.clone();
+        if let Some(tiles) = s.shape.tiles.clone() {
+            return self.tiled(&nest, &tiles);
+        }
+        let pieces = nest.pieces();
+        if pieces == 1 {
+            let kernel = self.kernel;
+            return self.block(&kernel.body);
+        }
+        let i = &self.e.i;
+        let (each, pieces) = (i.i64(s.shape.launch.units), i.i64(pieces));
+        let first = i.add(i.mul(self.begin, pieces), i.add(i.mul(s.block, each), s.group));
+        let (step, end) = (i.mul(s.blocks, each), i.mul(self.end, pieces));
+        let axis = nest.parallel.unwrap_or(nest.apart[0].0);
+        self.strided(axis, first, end, step, |b| {
+            let mut rest = b.axes[axis].expect("the loop has set its axis");
+            for &(axis, n) in nest.apart.iter().rev() {
+                let i = &b.e.i;
+                b.axes[axis] = Some(i.op2(Opcode::LLVMURem, rest, i.i64(n)));
+                rest = i.op2(Opcode::LLVMUDiv, rest, i.i64(n));
+            }
+            if let Some(axis) = nest.parallel {
+                b.axes[axis] = Some(rest);
+            }
+            b.block(&nest.between);
+            b.block(&nest.body);
+            if b.simt().pending.has_locals() {
+                b.sync();
+            }
+        });
     }
 
     /// The parallel loop: units dealt out to groups.

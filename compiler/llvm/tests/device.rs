@@ -11,3 +11,5 @@ mod common;
 mod convolutions;
 #[path = "device/products.rs"]
 mod products;
+#[path = "device/transposes.rs"]
+mod transposes;

@@ -25,8 +25,10 @@ pub struct KernelEntry {
     pub many: Option<String>,
     /// Threads of a block.
     pub threads: u32,
-    /// Units that a block works on at a time.
+    /// Units, or pieces of units, that a block works on at a time.
     pub units: i64,
+    /// Pieces of a unit that blocks of [`KernelEntry::one`] may share: for a range of units there is work for `range * pieces / units` blocks.
+    pub pieces: i64,
 }
 
 /// Launches, one after the other, that do the work of one instruction.

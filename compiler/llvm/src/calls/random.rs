@@ -36,7 +36,7 @@ pub(crate) fn bits(mut d: Entries, name: &str, start: u64, len: usize) -> (Entri
     let first = start / 4;
     let counters = ((start + len as u64 - 1) / 4 - first + 1) as i64;
     let blocks = ((counters + THREADS - 1) / THREADS).min(BLOCKS);
-    let all = d.open(name, &[Parameter::Address; 3], Launch { threads: THREADS, units: 1, shared: 0 });
+    let all = d.open(name, &[Parameter::Address; 3], Launch { threads: THREADS, units: 1, pieces: 1, shared: 0 });
     let e = &mut d.e;
     e.unless_stopped(all[2], None);
     let (word, long) = (e.i.int_type(32), e.i.int_type(64));
@@ -75,7 +75,7 @@ pub(crate) fn bits(mut d: Entries, name: &str, start: u64, len: usize) -> (Entri
 
 /// A key made from a key.
 pub(crate) fn fold(mut d: Entries, name: &str, place: u32, number: Option<u32>) -> (Entries, Option<Work>) {
-    let all = d.open(name, &[Parameter::Address; 4], Launch { threads: 1, units: 1, shared: 0 });
+    let all = d.open(name, &[Parameter::Address; 4], Launch { threads: 1, units: 1, pieces: 1, shared: 0 });
     let e = &mut d.e;
     e.unless_stopped(all[3], None);
     let key = [read(e, all[0], 0), read(e, all[0], 1)];

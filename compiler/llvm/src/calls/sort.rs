@@ -161,7 +161,7 @@ fn sorted(mut d: Entries, name: &str, rows: i64, n: i64, descending: bool, dtype
     let size = if chunks > 1 { CHUNK } else { (n as u64).next_power_of_two().max(2) as i64 };
     let threads = (size / 2).clamp(32, THREADS);
     let bytes = size * key_bytes(apart);
-    let all = d.open(name, &[Parameter::Address; 3], Launch { threads, units: 1, shared: bytes });
+    let all = d.open(name, &[Parameter::Address; 3], Launch { threads, units: 1, pieces: 1, shared: bytes });
     let e = &mut d.e;
     e.unless_stopped(all[2], None);
     let keys = Keys { base: e.block_memory(name, bytes), count: size, apart };
@@ -246,7 +246,7 @@ fn put(e: &Emit, base: V, at: V, x: V) {
 /// Adds an entry that merges neighboring runs of 2 to the third parameter: each element goes to the sum of its place in its run and its rank in the other one.
 fn merge(mut d: Entries, name: &str, rows: i64, n: i64, apart: bool, last: bool) -> Entries {
     use Parameter::{Address, Number};
-    let all = d.open(name, &[Address, Address, Number, Address], Launch { threads: THREADS, units: 1, shared: 0 });
+    let all = d.open(name, &[Address, Address, Number, Address], Launch { threads: THREADS, units: 1, pieces: 1, shared: 0 });
     let e = &mut d.e;
     e.unless_stopped(all[3], None);
     let i = &e.i;

@@ -43,7 +43,7 @@ impl By {
 pub(crate) fn entry(mut d: Entries, name: &str, p: &Product, by: By, parts: i64) -> Entries {
     let sums = p.sums();
     let bytes = if by == By::Warp { 0 } else { THREADS * sums.size() as i64 };
-    let all = d.open(name, &PARAMETERS, Launch { threads: THREADS, units: 1, shared: bytes });
+    let all = d.open(name, &PARAMETERS, Launch { threads: THREADS, units: 1, pieces: 1, shared: bytes });
     let e = &mut d.e;
     e.unless_stopped(all[3], None);
     let shared = (bytes > 0).then(|| e.block_memory(name, bytes));
@@ -186,7 +186,7 @@ fn loaded(e: &Emit, dtype: DType, at: V, width: i64, real: Option<V>) -> V {
 /// Adds an entry that adds up parts of sums, in order, a thread for each: memory for parts, result, status.
 pub(crate) fn sum(mut d: Entries, name: &str, p: &Product, parts: i64) -> Entries {
     let sums = p.sums();
-    let all = d.open(name, &[Parameter::Address; 3], Launch { threads: THREADS, units: 1, shared: 0 });
+    let all = d.open(name, &[Parameter::Address; 3], Launch { threads: THREADS, units: 1, pieces: 1, shared: 0 });
     let e = &mut d.e;
     e.unless_stopped(all[2], None);
     let i = &e.i;

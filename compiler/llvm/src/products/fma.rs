@@ -121,7 +121,7 @@ pub(crate) fn entry(mut d: Entries, name: &str, p: &Product, cut: &Cut, copies: 
     let form = |rows| Form { held, rows, depth: cut.depth, threads: THREADS, columns: p.k, either: false, copies };
     let (mut a, mut b) = (Slices::new(&p.a, &form(cut.rows)), Slices::new(&p.b, &form(cut.columns)));
     let bytes = Flow::bytes([&a, &b], STAGES);
-    let all = d.open(name, &PARAMETERS, Launch { threads: THREADS, units: 1, shared: bytes });
+    let all = d.open(name, &PARAMETERS, Launch { threads: THREADS, units: 1, pieces: 1, shared: bytes });
     let e = &mut d.e;
     e.unless_stopped(all[3], None);
     let shared = e.block_memory(name, bytes);

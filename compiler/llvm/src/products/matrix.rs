@@ -40,7 +40,7 @@ pub(crate) fn entry(mut d: Entries, name: &str, p: &Product, cut: &Cut) -> (Entr
     let (mut a, mut b) = (Slices::new(&p.a, &form(cut.rows)), Slices::new(&p.b, &form(cut.columns)));
     let stages = stages(&a, &b);
     let bytes = Flow::bytes([&a, &b], stages);
-    let all = d.open(name, &PARAMETERS, Launch { threads, units: 1, shared: 0 });
+    let all = d.open(name, &PARAMETERS, Launch { threads, units: 1, pieces: 1, shared: 0 });
     let e = &mut d.e;
     e.unless_stopped(all[3], None);
     let shared = e.launch_memory(name);
