@@ -210,6 +210,7 @@ impl<'k> Body<'k> {
                 self.axes[axis] = Some(self.e.i.i64(0));
                 self.block(body);
             }
+            LoopKind::Serial if self.dealt_loop(axis, extent, n, body) => {}
             LoopKind::Serial => {
                 let zero = self.e.i.i64(0);
                 self.counted(axis, zero, n, 1, |b| {

@@ -16,6 +16,7 @@ use crate::products;
 use crate::simt::Launch;
 use crate::unit::{self, Host};
 use inkwell::context::Context;
+use inkwell::module::Module;
 use optc_abi::DType;
 use optc_abi::device::{Argument, DeviceCode, KernelEntry, Work};
 use optc_abi::plan::{BufRef, Instr, Plan, Status};
@@ -82,7 +83,7 @@ fn fill(mut d: Entries, kernels: &[Kernel], plan: &Plan) -> (DeviceCode, Vec<Ent
     let mut known: HashMap<(&Kernel, &Facts), usize> = HashMap::new();
     for (k, kernel) in kernels.iter().enumerate() {
         let first = *known.entry((kernel, &facts[k])).or_insert(k);
-        let Launch { threads, units, pieces, .. } = crate::simt::shape(kernel, &facts[k].aliased).launch;
+        let Launch { threads, units, pieces, .. } = crate::simt::shape(kernel, &facts[k]).launch;
         let mut entry = KernelEntry { one: format!("kernel_{first}"), many: None, threads: threads as u32, units, pieces };
         if first == k {
             if d.e.machine == Machine::Nvptx {
@@ -148,6 +149,17 @@ impl Emulated {
     /// # Errors
     /// As [`Emulated::new`].
     pub fn like(kernels: &[Kernel], plan: &Plan, gpu: &str, cut: Option<[i64; 3]>) -> Result<Emulated, Error> {
+        Emulated::changed(kernels, plan, gpu, cut, |_| ())
+    }
+
+    /// The same after a change to the code, for tests.
+    pub(crate) fn changed(
+        kernels: &[Kernel],
+        plan: &Plan,
+        gpu: &str,
+        cut: Option<[i64; 3]>,
+        change: impl FnOnce(&Module<'_>),
+    ) -> Result<Emulated, Error> {
         let host = Host::new(None);
         let machine = host.machine()?;
         let context = Context::create();
@@ -157,6 +169,7 @@ impl Emulated {
         let kind = Machine::Emulated { fma: host.features.contains("+fma") };
         let entries = Entries { cut, ..Entries::new(Emit { i: ins, machine: kind }, host.attributes(), has_copies(gpu)) };
         let (code, made) = fill(entries, kernels, plan);
+        change(&module);
         unit::optimize(&module, &machine)?;
         let jit = Jit::link(&[unit::machine_code(&module, &machine, false)?.as_slice().to_vec()])?;
         let address = |e: &Entry| -> Result<_, Error> {

@@ -25,10 +25,20 @@ pub(crate) fn alignment(plan: &Plan, at: &BufRef, least: usize, ours: bool) -> u
     moves.filter(|&m| m != 0).map(|m| 1 << m.trailing_zeros().min(30)).fold(base, usize::min).max(least)
 }
 
+/// What is known of parameters that share nothing and lie at the start of arrays.
+fn unaliased(buffers: usize) -> Facts {
+    Facts { aliased: vec![false; buffers], aligned: vec![ALIGN as u32; buffers], places: (0..buffers).map(Some).collect() }
+}
+
+/// Whether two parameters are the same array at the same place.
+fn same(plan: &Plan, kernel: &Kernel, list: &[BufRef], i: usize, j: usize) -> bool {
+    let place = |at: &BufRef| (plan.base_index(at.buffer), plan.base_offset(at.buffer) + at.offset, at.steps.clone());
+    place(&list[i]) == place(&list[j]) && kernel.buffers[i].dtype.size() == kernel.buffers[j].dtype.size()
+}
+
 /// The facts of each kernel; `ours` says that inputs and outputs lie in memory of the runtime's making, as on a GPU.
 pub(crate) fn facts(kernels: &[Kernel], plan: &Plan, ours: bool) -> Vec<Facts> {
-    let mut all: Vec<Facts> =
-        kernels.iter().map(|k| Facts { aliased: vec![false; k.buffers.len()], aligned: vec![ALIGN as u32; k.buffers.len()] }).collect();
+    let mut all: Vec<Facts> = kernels.iter().map(|k| unaliased(k.buffers.len())).collect();
     let mut called = vec![false; kernels.len()];
     plan.walk(&mut |instr| {
         let Instr::Kernel { kernel, calls } = instr else { return };
@@ -40,15 +50,30 @@ pub(crate) fn facts(kernels: &[Kernel], plan: &Plan, ours: bool) -> Vec<Facts> {
                 let meets =
                     |(j, (other, r)): (usize, &(usize, Range<i64>))| j != i && other == base && r.start < range.end && range.start < r.end;
                 facts.aliased[i] |= places.iter().enumerate().any(meets);
+                for (j, _) in places.iter().enumerate().filter(|&p| meets(p)) {
+                    facts.places[i] = match facts.places[i] {
+                        Some(first) if same(plan, &kernels[*kernel], &call.buffers, i, j) => Some(first.min(j)),
+                        _ => None,
+                    };
+                }
                 let least = kernels[*kernel].buffers[i].dtype.size();
                 facts.aligned[i] = facts.aligned[i].min(alignment(plan, &call.buffers[i], least, ours) as u32);
             }
         }
     });
+    for facts in &mut all {
+        // The first of a place is that of all who have it; one that overlaps somebody takes all of its place along.
+        for i in 0..facts.places.len() {
+            if let Some(first) = facts.places[i] {
+                facts.places[i] = facts.places[first].map(|f| f.min(first));
+            }
+        }
+    }
     for ((facts, kernel), called) in all.iter_mut().zip(kernels).zip(called) {
         if !called {
             // Nothing is known of a kernel that somebody else will call.
             facts.aliased.fill(true);
+            facts.places.fill(None);
             facts.aligned = kernel.buffers.iter().map(|b| b.dtype.size() as u32).collect();
         }
     }

@@ -32,14 +32,14 @@ enum Role {
 /// Fills in the function of a kernel's threads, which has been begun.
 fn threads(e: Emit, kernel: &Kernel, facts: &Facts, function: V, shared: Option<V>, role: Role) -> Emit {
     // What a group's other threads write lies beyond what LLVM sees of one thread: it would carry values of such memory over barriers, which it takes for nobody else's.
-    let shape = shape(kernel, &facts.aliased);
+    let shape = shape(kernel, facts);
     let own = |b: usize| shape.group == 1 || kernel.buffers[b].access == Access::Read;
     let mut body = Body::new(e, kernel, facts, function, own);
     if role == Role::Entry {
         let agree = shape.verdict.zip(shared).map(|(at, base)| body.e.i.element(body.e.i.int_type(8), base, body.e.i.i64(at)));
         body.e.unless_stopped(body.status, agree);
     }
-    body.open_simt(shape, &facts.aliased, shared, role == Role::Item);
+    body.open_simt(shape, facts, shared, role == Role::Item);
     body.open_accs();
     body.all();
     body.e.i.ret();
@@ -92,7 +92,7 @@ impl Emit {
 
 /// Adds a kernel as an entry of PTX; gives its launch.
 pub(crate) fn ptx(mut e: Emit, name: &str, kernel: &Kernel, facts: &Facts) -> (Emit, Launch) {
-    let launch = shape(kernel, &facts.aliased).launch;
+    let launch = shape(kernel, facts).launch;
     let shared = (launch.shared > 0).then(|| e.i.memory(&format!("{name}_shared"), launch.shared, SHARED, 16));
     let ty = function_type(&e, kernel, e.i.pointer(GLOBAL));
     let attributes = [("nvvm.maxntid".to_string(), launch.threads.to_string())];
@@ -105,7 +105,7 @@ pub(crate) fn ptx(mut e: Emit, name: &str, kernel: &Kernel, facts: &Facts) -> (E
 pub(crate) fn emulated(mut e: Emit, unit: &Unit<'_>, attributes: &[(String, String)]) -> Emit {
     let (n, kernel, facts) = (unit.number, unit.kernel, unit.facts);
     let (pointer, long, word) = (e.i.pointer(0), e.i.int_type(64), e.i.int_type(32));
-    let launch = shape(kernel, &facts.aliased).launch;
+    let launch = shape(kernel, facts).launch;
     let buffers = kernel.buffers.len();
     let ty = function_type(&e, kernel, pointer);
     let body = e.i.begin(&format!("{}.body", symbol(n)), ty, LLVMLinkage::LLVMInternalLinkage, attributes);
@@ -162,7 +162,7 @@ pub(crate) fn emulated(mut e: Emit, unit: &Unit<'_>, attributes: &[(String, Stri
 
 /// Adds an entry of a kernel for the emulator, with the parameters that it has in PTX.
 pub(crate) fn one(mut d: Entries, name: &str, kernel: &Kernel, facts: &Facts) -> Entries {
-    let launch = shape(kernel, &facts.aliased).launch;
+    let launch = shape(kernel, facts).launch;
     let ty = function_type(&d.e, kernel, d.e.address());
     let body = d.e.i.begin(&format!("{name}.body"), ty, LLVMLinkage::LLVMInternalLinkage, &d.attributes);
     let shared = (launch.shared > 0).then(|| d.e.block_memory(name, launch.shared));
@@ -177,7 +177,7 @@ pub(crate) fn one(mut d: Entries, name: &str, kernel: &Kernel, facts: &Facts) ->
 
 /// Adds an entry that does a kernel's work for many argument sets: each block takes items from a list in turn, as [`optc_abi::device::KernelEntry::many`] says.
 pub(crate) fn many(mut d: Entries, name: &str, kernel: &Kernel, facts: &Facts) -> Entries {
-    let launch = shape(kernel, &facts.aliased).launch;
+    let launch = shape(kernel, facts).launch;
     let (pointer, long) = (d.e.address(), d.e.i.int_type(64));
     let ty = function_type(&d.e, kernel, pointer);
     let work = d.e.i.begin(&format!("{name}.item"), ty, LLVMLinkage::LLVMInternalLinkage, &d.attributes);
@@ -187,9 +187,8 @@ pub(crate) fn many(mut d: Entries, name: &str, kernel: &Kernel, facts: &Facts) -
     let all = d.open(name, &[Parameter::Address, Parameter::Address, Parameter::Number, Parameter::Address], launch);
     let [table, items, count, status] = all[..] else { unreachable!("as many as asked for") };
     // Another block may report an index out of range while this one begins; its threads must not part over that.
-    let agree = shape(kernel, &facts.aliased)
-        .verdict
-        .map(|at| d.e.i.element(d.e.i.int_type(8), d.e.block_memory(name, launch.shared), d.e.i.i64(at)));
+    let agree =
+        shape(kernel, facts).verdict.map(|at| d.e.i.element(d.e.i.int_type(8), d.e.block_memory(name, launch.shared), d.e.i.i64(at)));
     d.e.unless_stopped(status, agree);
     let (first, step) = (d.e.block_index(), d.e.block_count());
     d.e.looped(first, count, step, |e, n| {

@@ -19,6 +19,16 @@ pub(crate) struct Facts {
     pub(crate) aliased: Vec<bool>,
     /// Alignment of each parameter, in bytes.
     pub(crate) aligned: Vec<u32>,
+    /// Of parameters that share memory, those that are the same place or apart in every call, by the first of them: an array that is worked on in place. Nothing of one that overlaps another in
+    /// any other way. Parameters beyond the list share none.
+    pub(crate) places: Vec<Option<usize>>,
+}
+
+impl Facts {
+    /// The place of a parameter, by the first parameter that has it; nothing if it overlaps another one.
+    pub(crate) fn place(&self, parameter: usize) -> Option<usize> {
+        self.places.get(parameter).copied().unwrap_or(Some(parameter))
+    }
 }
 
 /// The name of a GPU's kernel `n`.

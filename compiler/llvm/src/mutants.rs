@@ -20,15 +20,15 @@ use optc_ir::kernel_interp::run_kernel_on;
 use optc_ir::kernel_verify::verify_kernel;
 use optc_ir::scalar::ScalarOp;
 
-const ORDERS: [Order; 4] = [Order::Forward, Order::Reverse, Order::Random(1), Order::Random(2)];
+pub(crate) const ORDERS: [Order; 4] = [Order::Forward, Order::Reverse, Order::Random(1), Order::Random(2)];
 
 /// Where threads wait, in the order of the code.
-fn waits<'c>(module: &Module<'c>) -> Vec<InstructionValue<'c>> {
+pub(crate) fn waits<'c>(module: &Module<'c>) -> Vec<InstructionValue<'c>> {
     let blocks = module.get_functions().flat_map(|f| f.get_basic_blocks());
     let calls = blocks.flat_map(|b| b.get_instructions()).filter(|i| i.get_opcode() == InstructionOpcode::Call);
     let name =
         |i: InstructionValue<'c>| CallSiteValue::try_from(i).ok()?.get_called_fn_value()?.get_name().to_str().ok().map(str::to_string);
-    calls.filter(|&i| matches!(name(i).as_deref(), Some("optc_simt_barrier" | "optc_simt_warp_sync"))).collect()
+    calls.filter(|&i| matches!(name(i).as_deref(), Some("optc_simt_barrier" | "optc_simt_warp_sync" | "optc_simt_copies_wait"))).collect()
 }
 
 /// A kernel for the emulator without the wait of a number, if there is one, and how many waits it had.
@@ -36,7 +36,7 @@ fn compile(kernel: &Kernel, without: Option<usize>) -> (Jit, usize) {
     let host = Host::new(None);
     let machine = host.machine().expect("this machine");
     let context = Context::create();
-    let facts = Facts { aliased: vec![false; kernel.buffers.len()], aligned: vec![ALIGN as u32; kernel.buffers.len()] };
+    let facts = Facts { aliased: vec![false; kernel.buffers.len()], aligned: vec![ALIGN as u32; kernel.buffers.len()], ..Facts::default() };
     let module = build(&context, &[Unit { name: String::new(), number: 0, kernel, facts: &facts, around: None }], &host, &machine, true);
     let all = waits(&module);
     if let Some(n) = without {
@@ -246,7 +246,7 @@ fn every_wait_that_is_needed_is_missed() {
 fn nothing_is_carried_over_a_barrier() {
     let (rows, n) = (30, 1000);
     let (_, kernel) = kernels(rows, n).pop().expect("there are some");
-    let facts = Facts { aliased: vec![false; 3], aligned: vec![ALIGN as u32; 3] };
+    let facts = Facts { aliased: vec![false; 3], aligned: vec![ALIGN as u32; 3], ..Facts::default() };
     let (triple, machine) = unit::nvptx("sm_80").expect("LLVM knows it");
     let context = Context::create();
     let module = unit::module(&context, "kernels", &triple, &machine);

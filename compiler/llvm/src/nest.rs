@@ -4,7 +4,11 @@
 //! that are taken apart stand one in the other around everything that is stored, with nothing between but values; and each of their passes has its part of every array
 //! that is written, by the strides and extents of its index.
 
+use crate::host::Facts;
 use optc_ir::kernel::{AxisId, BufferId, Expr, Extent, Index, Kernel, LOCAL, LoopKind, Stmt};
+
+/// Passes that a loop has at least whose passes are dealt out within a block.
+const FEW: i64 = 8;
 
 /// Loops around the rest of a kernel.
 #[derive(Clone, Debug, Default)]
@@ -76,21 +80,23 @@ fn carried(body: &[Stmt], set: &mut Vec<usize>) -> bool {
     })
 }
 
-/// Whether passes of a loop touch different parts of everything that is written; `aliased` are parameters that may be others' memory.
-fn independent(axis: AxisId, passes: i64, body: &[Stmt], aliased: &[bool]) -> bool {
+/// The place of a buffer, if nothing else overlaps it.
+pub(crate) fn place(buffer: BufferId, facts: &Facts) -> Option<BufferId> {
+    if buffer >= LOCAL { Some(buffer) } else { facts.place(buffer) }
+}
+
+/// Whether passes of a loop touch different parts of everything that is written.
+pub(crate) fn independent(axis: AxisId, passes: i64, body: &[Stmt], facts: &Facts) -> bool {
     if carried(body, &mut Vec::new()) {
         return false;
     }
-    let written = written(body);
-    if written.iter().any(|&b| b >= LOCAL || aliased.get(b).copied().unwrap_or(true)) {
+    let Some(written) = written(body).into_iter().map(|b| place(b, facts).filter(|&b| b < LOCAL)).collect::<Option<Vec<_>>>() else {
         return false;
-    }
+    };
     let mut parts: Vec<Part> = Vec::new();
     let mut fine = true;
     accesses(body, &mut Vec::new(), &mut |buffer, index, _, inner| {
-        if !written.contains(&buffer) {
-            return;
-        }
+        let Some(buffer) = place(buffer, facts).filter(|b| written.contains(b)) else { return };
         fine &= index.values.is_empty() && index.sized.is_empty();
         let Some(part) = Part::new(buffer, index, (axis, passes), inner) else {
             fine = false;
@@ -165,14 +171,41 @@ impl Part {
     }
 }
 
+/// How often each accumulator is named.
+fn named(body: &[Stmt], counts: &mut Vec<usize>) {
+    for stmt in body {
+        match stmt {
+            Stmt::Init { acc, .. } | Stmt::Update { acc, .. } | Stmt::Let { expr: Expr::Acc(acc), .. } => {
+                counts.resize(counts.len().max(acc + 1), 0);
+                counts[*acc] += 1;
+            }
+            Stmt::For { body, .. } => named(body, counts),
+            _ => {}
+        }
+    }
+}
+
+/// Whether passes of a loop in order can be dealt out to parts of a block that do not wait for each other: they are apart, and nobody outside asks for their accumulators.
+pub(crate) fn dealt(kernel: &Kernel, axis: AxisId, extent: Extent, body: &[Stmt], facts: &Facts) -> bool {
+    let Extent::Const(passes) = extent else { return false };
+    let (mut here, mut all) = (Vec::new(), Vec::new());
+    named(body, &mut here);
+    named(&kernel.body, &mut all);
+    let own = here.iter().zip(&all).all(|(h, a)| *h == 0 || h == a);
+    passes >= FEW && own && body.iter().any(|s| matches!(s, Stmt::For { .. })) && independent(axis, passes, body, facts)
+}
+
 /// Takes loops apart as far as that can be.
-pub(crate) fn nest(kernel: &Kernel, aliased: &[bool]) -> Nest {
+pub(crate) fn nest(kernel: &Kernel, facts: &Facts) -> Nest {
     let mut nest = Nest::default();
     let mut body: &[Stmt] = &kernel.body;
     // What the whole kernel writes is read between the loops by nobody.
-    let all = written(body);
+    let all: Vec<Option<BufferId>> = written(body).into_iter().map(|b| place(b, facts)).collect();
     let quiet = |stmt: &Stmt| match stmt {
-        Stmt::Let { expr: Expr::Load { buffer, .. }, .. } => !all.contains(buffer) && !aliased.get(*buffer).copied().unwrap_or(true),
+        Stmt::Let { expr: Expr::Load { buffer, .. }, .. } => {
+            let here = place(*buffer, facts);
+            here.is_some() && !all.contains(&here)
+        }
         Stmt::Let { expr: Expr::Acc(_), .. } => false,
         Stmt::Let { .. } => true,
         _ => false,
@@ -181,7 +214,7 @@ pub(crate) fn nest(kernel: &Kernel, aliased: &[bool]) -> Nest {
         // Values of an innermost loop's statements stay where they are.
         let taken = match (kind, extent) {
             (LoopKind::Parallel, _) => true,
-            (LoopKind::Serial, Extent::Const(n)) => *n > 0 && independent(*axis, *n, inside, aliased),
+            (LoopKind::Serial, Extent::Const(n)) => *n > 0 && independent(*axis, *n, inside, facts),
             _ => false,
         };
         if !taken || !before.iter().all(quiet) {
@@ -226,7 +259,7 @@ mod tests {
         }
     }
     fn pieces(body: Vec<Stmt>) -> i64 {
-        nest(&kernel(body), &[false, false]).pieces()
+        nest(&kernel(body), &Facts::default()).pieces()
     }
     fn copy(from: Index, to: Index) -> Vec<Stmt> {
         vec![load(0, 0, from), Stmt::Store { buffer: 1, index: to, value: 0 }]

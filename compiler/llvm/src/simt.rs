@@ -7,9 +7,10 @@
 //! behind a barrier; [`Touched`] says where one is needed.
 
 use crate::body::{Body, Position, Real, updated};
+use crate::host::Facts;
 use crate::ins::{IntCC, Opcode, V};
 use crate::machine::Machine;
-use crate::nest::{Nest, nest};
+use crate::nest::{Nest, dealt, nest};
 use crate::tiles::Tiles;
 use optc_abi::DType;
 use optc_ir::kernel::{AccOp, AxisId, BufferId, Expr, Extent, FLAT_UNIT, Index, Kernel, LOCAL, LoopKind, Stmt, combine_op, identity};
@@ -55,6 +56,8 @@ pub(crate) struct Shape {
     pub(crate) verdict: Option<i64>,
     /// Loops that are taken apart.
     pub(crate) nest: Nest,
+    /// Threads of a part of a block that takes passes of loops by itself, if there are such loops.
+    team: Option<i64>,
     /// Accesses that go through tiles in shared memory.
     pub(crate) tiles: Option<Tiles>,
 }
@@ -88,15 +91,25 @@ fn most_updated(body: &[Stmt]) -> usize {
     inside.max().unwrap_or(0).max(updated(body).len())
 }
 
-/// Decides how a kernel's units are shared out; `aliased` are parameters that may be others' memory.
-pub(crate) fn shape(kernel: &Kernel, aliased: &[bool]) -> Shape {
-    let nest = nest(kernel, aliased);
-    if let Some(tiles) = Tiles::of(kernel, &nest, aliased) {
+/// Decides how a kernel's units are shared out.
+pub(crate) fn shape(kernel: &Kernel, facts: &Facts) -> Shape {
+    let nest = nest(kernel, facts);
+    if let Some(tiles) = Tiles::of(kernel, &nest, facts) {
         let shared = tiles.bytes();
         let verdict = checks(&kernel.body).then_some(shared);
         let shared = shared + if verdict.is_some() { 8 } else { 0 };
         let launch = Launch { threads: BLOCK, units: tiles.units(), pieces: tiles.pieces(&nest), shared };
-        return Shape { launch, group: BLOCK, locals: Vec::new(), local_bytes: 0, scratch: 0, verdict, nest, tiles: Some(tiles) };
+        return Shape {
+            launch,
+            group: BLOCK,
+            locals: Vec::new(),
+            local_bytes: 0,
+            scratch: 0,
+            verdict,
+            nest,
+            team: None,
+            tiles: Some(tiles),
+        };
     }
     let mut n = 0;
     longest(&kernel.body, &mut n);
@@ -118,13 +131,20 @@ pub(crate) fn shape(kernel: &Kernel, aliased: &[bool]) -> Shape {
     if group > 1 && offset * (threads / group) > SHARED {
         group = threads.max(BLOCK);
     }
+    // A block for each unit where parts of it can share the passes of loops.
+    let shares =
+        |s: &Stmt| matches!(s, Stmt::For { axis, extent, kind: LoopKind::Serial, body } if dealt(kernel, *axis, *extent, body, facts));
+    let team = (group <= WARP && nest.body.iter().any(shares)).then_some(group);
+    if team.is_some() {
+        group = BLOCK;
+    }
     let threads = threads.max(group);
     let local_bytes = if group > 1 { offset } else { 0 };
     let scratch = local_bytes * (threads / group);
     let shared = scratch + scratch_bytes(group);
     let verdict = (group > 1 && checks(&kernel.body)).then_some(shared);
     let launch = Launch { threads, units: threads / group, pieces, shared: shared + if verdict.is_some() { 8 } else { 0 } };
-    Shape { launch, group, locals, local_bytes, scratch, verdict, nest, tiles: None }
+    Shape { launch, group, locals, local_bytes, scratch, verdict, nest, team, tiles: None }
 }
 
 /// Buffers and local arrays that have been read and written since the last barrier of the group.
@@ -181,13 +201,13 @@ pub(crate) struct Simt {
     pending: Touched,
     /// In a vector loop: nothing is to be waited for.
     pub(crate) inside: bool,
-    /// Parameters whose memory may be another's.
-    aliased: Vec<bool>,
+    /// What is known of parameters.
+    facts: Facts,
 }
 
 impl Body<'_> {
     /// Finds out which thread this is; to be done before anything else. `alone`: the range of units is this block's, and not all blocks'.
-    pub(crate) fn open_simt(&mut self, shape: Shape, aliased: &[bool], shared: Option<V>, alone: bool) {
+    pub(crate) fn open_simt(&mut self, shape: Shape, facts: &Facts, shared: Option<V>, alone: bool) {
         let i = &self.e.i;
         let long = i.int_type(64);
         let [thread, block, blocks] = ["tid.x", "ctaid.x", "nctaid.x"].map(|name| i.cast(Opcode::LLVMZExt, self.e.special(name), long));
@@ -210,8 +230,8 @@ impl Body<'_> {
             };
             self.locals.push(at);
         }
-        let aliased = aliased.to_vec();
-        self.simt = Some(Simt { shape, lane, group, block, blocks, shared, store_by, pending: Touched::default(), inside: false, aliased });
+        let (pending, facts) = (Touched::default(), facts.clone());
+        self.simt = Some(Simt { shape, lane, group, block, blocks, shared, store_by, pending, inside: false, facts });
     }
 
     pub(crate) fn simt(&mut self) -> &mut Simt {
@@ -219,7 +239,7 @@ impl Body<'_> {
     }
 
     fn touched(&self, body: &[Stmt]) -> Touched {
-        let aliased = &self.simt.as_ref().expect("a kernel for a GPU").aliased;
+        let aliased = &self.simt.as_ref().expect("a kernel for a GPU").facts.aliased;
         // All parameters that may be each other's memory count as one.
         let first = aliased.iter().position(|&a| a).unwrap_or(0);
         Touched::of(body, &|b| if aliased.get(b).copied().unwrap_or(false) { first } else { b })
@@ -312,6 +332,38 @@ impl Body<'_> {
                 b.sync();
             }
         });
+    }
+
+    /// Whether a loop in order is one whose passes are dealt out to parts of the block, which is then done.
+    pub(crate) fn dealt_loop(&mut self, axis: AxisId, extent: Extent, n: V, body: &[Stmt]) -> bool {
+        let Some(s) = &self.simt else { return false };
+        let (Some(team), BLOCK) = (s.shape.team, s.shape.group) else { return false };
+        if !dealt(self.kernel, axis, extent, body, &s.facts) {
+            return false;
+        }
+        let next = self.touched(body);
+        if self.simt().pending.meets(&next) {
+            self.sync();
+        }
+        let i = &self.e.i;
+        let s = self.simt.as_ref().expect("a kernel for a GPU");
+        let thread = s.lane;
+        let (lane, number) = match team {
+            1 => (i.i64(0), thread),
+            _ => (i.op2(Opcode::LLVMURem, thread, i.i64(team)), i.op2(Opcode::LLVMUDiv, thread, i.i64(team))),
+        };
+        let store_by = (team > 1).then(|| i.icmp(IntCC::LLVMIntEQ, lane, i.i64(0)));
+        let mut outside = s.pending.clone();
+        outside.add(&next);
+        let before = self.simt().store_by;
+        let s = self.simt();
+        (s.shape.group, s.lane, s.store_by, s.pending) = (team, lane, store_by, Touched::default());
+        let step = self.e.i.i64(BLOCK / team);
+        self.strided(axis, number, n, step, |b| b.block(body));
+        let s = self.simt();
+        // The whole block waits before anything that meets what its parts have done.
+        (s.shape.group, s.lane, s.store_by, s.pending) = (BLOCK, thread, before, outside);
+        true
     }
 
     /// A vector loop: passes dealt out to the threads of the group.

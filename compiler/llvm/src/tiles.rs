@@ -4,8 +4,9 @@
 //! those go through shared memory, in lines of 33 elements so that threads meet different banks, and are read or written with the threads lying the other way.
 
 use crate::body::Body;
+use crate::host::Facts;
 use crate::ins::{IntCC, Opcode, V};
-use crate::nest::{Nest, written};
+use crate::nest::{Nest, place, written};
 use optc_ir::kernel::{AxisId, BufferId, Expr, Extent, Index, Kernel, LOCAL, LoopKind, Stmt};
 use std::collections::HashMap;
 
@@ -58,7 +59,7 @@ fn access(stmt: &Stmt) -> Option<(BufferId, &Index)> {
 
 impl Tiles {
     /// Tiles of a kernel, if it has something to transpose.
-    pub(crate) fn of(kernel: &Kernel, nest: &Nest, aliased: &[bool]) -> Option<Tiles> {
+    pub(crate) fn of(kernel: &Kernel, nest: &Nest, facts: &Facts) -> Option<Tiles> {
         let [Stmt::For { axis, extent: Extent::Const(n), kind: LoopKind::Vector, body }] = &nest.body[..] else { return None };
         let plain = |s: &Stmt| match s {
             Stmt::Let { expr: Expr::Acc(_), .. } => false,
@@ -76,7 +77,7 @@ impl Tiles {
                 continue;
             }
             for (fast, slow) in [(vector, other), (other, vector)] {
-                let Some(tiles) = Tiles::lying(kernel, body, fast, slow, aliased) else { continue };
+                let Some(tiles) = Tiles::lying(kernel, body, fast, slow, facts) else { continue };
                 // As few arrays as may be go through shared memory, and threads lie along the vector loop if that is all the same.
                 if best.as_ref().is_none_or(|b| tiles.staged.len() < b.0) {
                     best = Some((tiles.staged.len(), tiles));
@@ -87,21 +88,22 @@ impl Tiles {
     }
 
     /// Tiles with threads lying so, if all accesses that this takes apart can go through shared memory.
-    fn lying(kernel: &Kernel, body: &[Stmt], fast: (AxisId, Option<i64>), slow: (AxisId, Option<i64>), aliased: &[bool]) -> Option<Tiles> {
-        let stored = written(body);
+    fn lying(kernel: &Kernel, body: &[Stmt], fast: (AxisId, Option<i64>), slow: (AxisId, Option<i64>), facts: &Facts) -> Option<Tiles> {
+        let stored: Vec<Option<BufferId>> = written(body).into_iter().map(|b| place(b, facts)).collect();
         let mut tiles = Tiles { fast, slow, body: body.to_vec(), staged: Vec::new(), bytes: 0 };
         for (n, stmt) in body.iter().enumerate() {
             let Some((buffer, index)) = access(stmt) else { continue };
             if near(index, fast.0) || !beside(index, slow.0) || !index.values.is_empty() {
                 continue;
             }
-            let alone = buffer < LOCAL && !aliased.get(buffer).copied().unwrap_or(true);
-            let others = || body.iter().enumerate().filter(|&(m, s)| m != n && access_of(s) == Some(buffer)).count();
+            let here = place(buffer, facts).filter(|&b| b < LOCAL);
+            let others =
+                || body.iter().enumerate().filter(|&(m, s)| m != n && access_of(s).is_some_and(|b| place(b, facts) == here)).count();
             let fine = match stmt {
                 Stmt::Store { .. } => others() == 0,
-                _ => !stored.contains(&buffer),
+                _ => !stored.contains(&here),
             };
-            if !alone || !fine || tiles.staged.len() == MOST {
+            if here.is_none() || !fine || tiles.staged.len() == MOST {
                 return None;
             }
             tiles.staged.push((n, tiles.bytes));
@@ -229,7 +231,7 @@ impl Body<'_> {
                 for (n, stmt) in tiles.body.iter().enumerate() {
                     match (places.get(&n), stmt) {
                         (Some(&offset), Stmt::Let { value, dtype, expr: Expr::Load { buffer, .. } }) => {
-                            let v = b.from_tile(*buffer, offset, x, place);
+                            let v = b.tile_value(*buffer, offset, x, place);
                             b.dtypes[*value] = *dtype;
                             b.values[*value] = Some(v);
                         }
@@ -258,7 +260,7 @@ impl Body<'_> {
             self.when(there, |b| {
                 for &(n, offset) in &stores {
                     let Stmt::Store { buffer, index, value } = &tiles.body[n] else { continue };
-                    b.values[*value] = Some(b.from_tile(*buffer, offset, place, x));
+                    b.values[*value] = Some(b.tile_value(*buffer, offset, place, x));
                     b.store(*buffer, index, *value);
                 }
             });
@@ -289,7 +291,7 @@ impl Body<'_> {
         self.e.i.store(x, to, size as u32);
     }
 
-    fn from_tile(&self, buffer: BufferId, offset: i64, line: V, at: V) -> V {
+    fn tile_value(&self, buffer: BufferId, offset: i64, line: V, at: V) -> V {
         let dtype = self.kernel.dtype(buffer);
         let from = self.tile_place(buffer, offset, line, at);
         self.e.noted_read(from, dtype.size() as i64);

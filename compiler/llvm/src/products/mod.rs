@@ -7,6 +7,8 @@
 mod column;
 mod fma;
 mod matrix;
+#[cfg(test)]
+mod mutants;
 mod plan;
 mod slices;
 mod source;

@@ -3,7 +3,8 @@
 use crate::common::{alone, assembled, memory, no_faults};
 use optc_abi::plan::{BufRef, BufferDecl, Instr, KernelCall, Place, Plan, SlotDecl, Status};
 use optc_abi::{DType, Tensor};
-use optc_ir::kernel::{Access, BufferParam, Expr, Extent, Index, Kernel, LoopKind, Stmt};
+use optc_ir::graph::ReduceOp;
+use optc_ir::kernel::{Acc, AccOp, Access, BufferParam, Expr, Extent, Index, Kernel, Literal, LoopKind, Stmt};
 use optc_ir::kernel_interp::run_kernel_on;
 use optc_ir::scalar::ScalarOp;
 use optc_llvm::{Emulated, device_code};
@@ -174,4 +175,64 @@ fn rows_in_order_are_pieces_where_they_are_apart() {
     // Each row over the one before: in order.
     let case = Case { extents: [3, 7, 100], loads: vec![(F, [700, 100, 1])], stores: vec![(F, [100, 0, 1])], parallel: true };
     assert_eq!(check(&case), (1, false));
+}
+
+/// Sums of rows, and their sum, by one unit: warps or threads of the block share the rows, and all of it waits for them.
+#[test]
+fn rows_of_one_unit_are_shared_within_a_block() {
+    let _alone = alone();
+    for (rows, n) in [(64, 10), (20, 100), (37, 5), (8, 512)] {
+        let at = |axes: &[(usize, i64)]| Index { axes: axes.to_vec(), ..Index::default() };
+        let bind = |value, expr| Stmt::Let { value, dtype: F, expr };
+        let load = |value, buffer, axes: &[(usize, i64)]| bind(value, Expr::Load { buffer, index: at(axes), guard: None });
+        let over = |axis, n, kind, body| Stmt::For { axis, extent: Extent::Const(n), kind, body };
+        let zero = |value| bind(value, Expr::Const(Literal::Float(0.0)));
+        let row = vec![
+            zero(0),
+            Stmt::Init { acc: 0, value: 0 },
+            over(1, n, LoopKind::Vector, vec![load(1, 0, &[(0, n), (1, 1)]), Stmt::Update { acc: 0, value: 1 }]),
+            bind(2, Expr::Acc(0)),
+            Stmt::Store { buffer: 1, index: at(&[(0, 1)]), value: 2 },
+        ];
+        let body = vec![
+            over(0, rows, LoopKind::Serial, row),
+            zero(3),
+            Stmt::Init { acc: 1, value: 3 },
+            over(2, rows, LoopKind::Vector, vec![load(4, 1, &[(2, 1)]), Stmt::Update { acc: 1, value: 4 }]),
+            bind(5, Expr::Acc(1)),
+            Stmt::Store { buffer: 2, index: at(&[]), value: 5 },
+        ];
+        let param = |access| BufferParam { dtype: F, access };
+        let kernel = Kernel {
+            buffers: vec![param(Access::Read), param(Access::ReadWrite), param(Access::Write)],
+            axes: 3,
+            values: 6,
+            accs: vec![Acc { dtype: F, op: AccOp::Reduce(ReduceOp::Sum) }; 2],
+            body,
+            ..Kernel::default()
+        };
+        // Whole numbers, whose sums are exact in any order.
+        let values: Vec<f64> = (0..rows * n).map(|i| (i * 31 % 97) as f64 - 48.0).collect();
+        let tensors = [Tensor::from_f64(F, &[values.len()], &values), Tensor::zeros(F, &[rows as usize]), Tensor::zeros(F, &[1])];
+        let mut want = tensors.to_vec();
+        run_kernel_on(&kernel, &mut want, &[]).expect("the interpreter runs");
+        let decl = |(k, t): (usize, &Tensor)| BufferDecl { dtype: F, len: t.len(), place: Place::Input(k) };
+        let call = KernelCall { buffers: (0..3).map(BufRef::whole).collect(), sizes: Vec::new(), range: 1, grain: 1 };
+        let plan = Plan {
+            buffers: tensors.iter().enumerate().map(decl).collect(),
+            code: vec![Instr::Kernel { kernel: 0, calls: vec![call] }],
+            ..Plan::default()
+        };
+        let device = Emulated::new(std::slice::from_ref(&kernel), &plan).expect("LLVM compiles");
+        let entry = &device.code.kernels[0];
+        assert_eq!((entry.threads, entry.pieces), (256, 1), "{rows} x {n}");
+        let got = tensors.to_vec();
+        let mut status = Status::default();
+        let mut parameters: Vec<u64> = got.iter().map(|t| t.as_ptr() as u64).collect();
+        parameters.extend([0, 1, &raw mut status as u64]);
+        // SAFETY: the kernel's arrays.
+        unsafe { device.launch(&entry.one, 1, entry.threads, 0, &parameters, &memory(&got)) };
+        no_faults("rows");
+        assert!(got.iter().zip(&want).all(|(x, y)| x.bytes() == y.bytes()), "{rows} x {n}: {:?}", got[2].to_f64());
+    }
 }
