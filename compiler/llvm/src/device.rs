@@ -29,12 +29,25 @@ use std::ops::Range;
 /// # Errors
 /// If LLVM does not know the GPU.
 pub fn device_code(kernels: &[Kernel], plan: &Plan, gpu: &str) -> Result<DeviceCode, Error> {
+    code_for(kernels, plan, gpu, None)
+}
+
+/// The same with products in tiles of so many rows and columns and sums in so many parts, for tests.
+///
+/// # Errors
+/// As [`device_code`].
+pub fn device_code_cut(kernels: &[Kernel], plan: &Plan, gpu: &str, cut: [i64; 3]) -> Result<DeviceCode, Error> {
+    code_for(kernels, plan, gpu, Some(cut))
+}
+
+fn code_for(kernels: &[Kernel], plan: &Plan, gpu: &str, cut: Option<[i64; 3]>) -> Result<DeviceCode, Error> {
     let (triple, machine) = unit::nvptx(gpu)?;
     let context = Context::create();
     let module = unit::module(&context, "plan", &triple, &machine);
     // SAFETY: context and module outlive the builder, which `fill` ends.
     let ins = unsafe { Ins::new(context.raw(), module.as_mut_ptr()) };
-    let (mut code, made) = fill(Entries::new(Emit { i: ins, machine: Machine::Nvptx }, Vec::new(), has_copies(gpu)), kernels, plan);
+    let entries = Entries { cut, ..Entries::new(Emit { i: ins, machine: Machine::Nvptx }, Vec::new(), has_copies(gpu)) };
+    let (mut code, made) = fill(entries, kernels, plan);
     unit::optimize(&module, &machine)?;
     let kernels = made.iter().filter(|e| e.name.starts_with("kernel_"));
     code.text = head(kernels.map(|e| (e.name.as_str(), e.launch)));

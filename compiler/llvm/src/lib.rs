@@ -33,7 +33,7 @@ mod unit;
 
 mod compile;
 pub use compile::{Cache, Compiled, Config, Form, Ptx, compile, module, ptx};
-pub use device::{Emulated, device_code};
+pub use device::{Emulated, device_code, device_code_cut};
 pub use simt::Launch;
 pub use unit::{GPUS, gpu_for};
 

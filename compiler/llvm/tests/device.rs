@@ -9,6 +9,8 @@ mod calls;
 mod common;
 #[path = "device/convolutions.rs"]
 mod convolutions;
+#[path = "device/gpu.rs"]
+mod gpu;
 #[path = "device/products.rs"]
 mod products;
 #[path = "device/transposes.rs"]

@@ -1,6 +1,8 @@
 //! All leaves of an optimizer step in one launch.
 
 use crate::common::{alone, assembled, memory, no_faults, on_host};
+use crate::gpu::{self, Given, Launch, Pointer};
+use optc_abi::device::DeviceCode;
 use optc_abi::plan::{BufRef, BufferDecl, Instr, KernelCall, Place, Plan, SlotDecl, Status, WRITTEN_ORIGIN, status};
 use optc_abi::{DType, Tensor};
 use optc_ir::graph::ReduceOp;
@@ -135,6 +137,30 @@ fn lists(plan: &Plan, tensors: &[Tensor], each: i64) -> (Vec<u64>, Vec<i64>) {
     (table, items)
 }
 
+/// The arrays after a step by PTX.
+fn by_ptx(code: &DeviceCode, many: &str, threads: u32, plan: &Plan, tensors: &[Tensor], items: &[i64]) -> Vec<Vec<u8>> {
+    let Instr::Kernel { calls, .. } = &plan.code[0] else { panic!("a kernel") };
+    let mut arrays: Vec<Vec<u8>> = tensors.iter().map(|t| t.bytes().to_vec()).collect();
+    let (table, list, status) = (arrays.len(), arrays.len() + 1, arrays.len() + 2);
+    let (mut rows, mut pointers) = (Vec::new(), Vec::new());
+    for call in calls {
+        for b in &call.buffers {
+            pointers.push(Pointer { array: table, at: rows.len(), to: (b.buffer, b.offset) });
+            rows.extend([0; 8]);
+        }
+        call.sizes.iter().for_each(|s| rows.extend(s.to_le_bytes()));
+    }
+    arrays.push(rows);
+    arrays.push(items.iter().flat_map(|n| n.to_le_bytes()).collect());
+    arrays.push(vec![0; size_of::<Status>()]);
+    let count = Given::Number(items.len() as i64 / 3);
+    let parameters = vec![Given::Array(table, 0), Given::Array(list, 0), count, Given::Array(status, 0)];
+    let launch = Launch { entry: many, blocks: 9, threads, shared: 0, parameters };
+    let mut after = gpu::run_with(&code.text, &arrays, &pointers, &[launch]);
+    after.truncate(tensors.len());
+    after
+}
+
 #[test]
 fn a_step_of_a_hundred_leaves_is_one_launch() {
     let _alone = alone();
@@ -160,6 +186,14 @@ fn a_step_of_a_hundred_leaves_is_one_launch() {
             no_faults(many);
             for (n, (x, y)) in got.iter().zip(&want).enumerate() {
                 assert_eq!(x.bytes(), y.bytes(), "small {small}: array {} of leaf {}", n % 5, n / 5);
+            }
+            // The same by PTX, with addresses of the device in the table.
+            if each == 1 {
+                let code = device_code(std::slice::from_ref(&kernel), &plan, "sm_90").expect("LLVM makes PTX");
+                assert!(
+                    by_ptx(&code, many, entry.threads, &plan, &tensors, &items)
+                        == want.iter().map(|t| t.bytes().to_vec()).collect::<Vec<_>>()
+                );
             }
             // After a guard nothing happens.
             status = Status { code: status::NOT_FINITE, origin: 3, ..Status::default() };

@@ -1,6 +1,7 @@
 //! Library calls on the emulator against the runtime's.
 
 use crate::common::{alone, assembled, memory, no_faults, on_host};
+use crate::gpu;
 use optc_abi::plan::{BufRef, BufferDecl, Instr, LibOp, Place, Plan, SlotDecl, Status};
 use optc_abi::{DType, Tensor};
 use optc_llvm::{Emulated, device_code};
@@ -31,6 +32,10 @@ fn check(op: LibOp, dtype: DType, tensors: &[Tensor]) {
     for (n, (x, y)) in got.iter().zip(&want).enumerate() {
         assert!(x.bytes() == y.bytes(), "{op:?} of {dtype}: array {n}");
     }
+    let code = device_code(&[], &plan, "sm_80").expect("LLVM makes PTX");
+    let places: Vec<(usize, i64)> = (0..tensors.len()).map(|n| (n, 0)).collect();
+    let ptx = gpu::work(&code, code.libs[0].as_ref().expect("an entry"), tensors, &places);
+    assert!(ptx.iter().zip(&want).all(|(x, y)| x == y.bytes()), "{op:?} of {dtype}: PTX");
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! Convolutions on the emulator against their definition and the runtime's.
 
 use crate::common::{alone, assembled, memory, no_faults, on_host};
+use crate::gpu;
 use optc_abi::plan::{BufRef, BufferDecl, Conv, ConvDims, ConvKind, Instr, Place, Plan, SlotDecl, Status};
 use optc_abi::{DType, Tensor};
-use optc_llvm::{Emulated, device_code};
+use optc_llvm::{Emulated, device_code, device_code_cut};
 
 const KINDS: [ConvKind; 3] = [ConvKind::Forward, ConvKind::InputGrad, ConvKind::FilterGrad];
 
@@ -135,6 +136,12 @@ fn check(d: &ConvDims, cut: Option<[i64; 3]>) {
                 for (n, x) in got[2].to_f64().into_iter().enumerate() {
                     let allowed = if whole { 0.0 } else { 16.0 * unit * large[n] };
                     assert!((x - want[n]).abs() <= allowed, "{kind:?} {dtype} {d:?}, element {n}: {x} and {}", want[n]);
+                }
+                if whole {
+                    let code = cut.map_or_else(|| device_code(&[], &plan, "sm_80"), |cut| device_code_cut(&[], &plan, "sm_80", cut));
+                    let code = code.expect("LLVM makes PTX");
+                    let ptx = gpu::work(&code, code.convs[0].as_ref().expect("an entry"), &inputs, &[(0, 0), (1, 0), (2, 0)]);
+                    assert!(ptx[2] == got[2].bytes(), "{kind:?} {dtype} {d:?}: PTX");
                 }
                 // The host may use Winograd's method, whose errors are those of the largest term.
                 for (n, x) in on_host(&[], &plan, &inputs)[2].to_f64().into_iter().enumerate() {

@@ -1,9 +1,11 @@
 //! Matrix products on the emulator against the runtime's, and as the assembler sees them.
 
 use crate::common::{alone, as_recorded, assembled, memory, no_faults, on_host};
+use crate::gpu;
+use optc_abi::device::DeviceCode;
 use optc_abi::plan::{BufRef, BufferDecl, Gemm, Instr, MatRef, Place, Plan, SlotDecl, Status, WRITTEN_ORIGIN, status};
 use optc_abi::{DType, Tensor};
-use optc_llvm::{Emulated, device_code};
+use optc_llvm::{Emulated, device_code, device_code_cut};
 
 /// How a matrix lies: rows together, columns together, or neither; the last also begins at an odd element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,6 +124,12 @@ fn check(t: Case) {
         if whole {
             let wrong = (0..got.len()).find(|&n| got[n] != want[n]);
             assert!(wrong.is_none(), "{t:?}: whole numbers, element {wrong:?}");
+            // The same by PTX.
+            let code = device_code_in(&plan, t.gpu, t.cut);
+            let buffers = [(0, g.a.data.offset), (1, g.b.data.offset), (2, g.c.data.offset)];
+            let work = code.gemms[0].as_ref().expect("an entry");
+            let ptx = gpu::work(&code, work, &inputs, &buffers);
+            assert!(ptx[2] == results[0][2].bytes(), "{t:?}: PTX");
             continue;
         }
         // Sums of k terms err by less than sqrt(k) units of their size; a bf16 by half of its own.
@@ -146,6 +154,15 @@ fn check(t: Case) {
         // Nothing else is written.
         (0..got.len()).filter(|&n| !touched[n]).for_each(|n| assert_eq!(got[n], c[n], "{t:?}: element {n}"));
     }
+}
+
+/// Code with tiles of a certain size.
+fn device_code_in(plan: &Plan, gpu: &str, cut: Option<[i64; 3]>) -> DeviceCode {
+    match cut {
+        None => device_code(&[], plan, gpu),
+        Some(cut) => device_code_cut(&[], plan, gpu, cut),
+    }
+    .expect("LLVM makes PTX")
 }
 
 const TYPES: [DType; 3] = [DType::F32, DType::F64, DType::BF16];

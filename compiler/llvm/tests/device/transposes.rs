@@ -1,6 +1,7 @@
 //! Kernels whose loops are taken apart, and those that go through tiles in shared memory, against the interpreter.
 
 use crate::common::{alone, assembled, memory, no_faults};
+use crate::gpu::{self, Given, Launch};
 use optc_abi::plan::{BufRef, BufferDecl, Instr, KernelCall, Place, Plan, SlotDecl, Status};
 use optc_abi::{DType, Tensor};
 use optc_ir::graph::ReduceOp;
@@ -119,6 +120,14 @@ fn check(c: &Case) -> (i64, bool) {
         assert!(got.iter().zip(&want).all(|(x, y)| x.bytes() == y.bytes()), "{:?}, many", c.extents);
     }
     let code = device_code(std::slice::from_ref(&kernel), &plan, "sm_80").expect("LLVM makes PTX");
+    // The same by PTX.
+    let mut arrays: Vec<Vec<u8>> = tensors.iter().map(|t| t.bytes().to_vec()).collect();
+    arrays.push(vec![0; size_of::<Status>()]);
+    let mut parameters: Vec<Given> = (0..tensors.len()).map(|n| Given::Array(n, 0)).collect();
+    parameters.extend([Given::Number(0), Given::Number(range), Given::Array(tensors.len(), 0)]);
+    let launch = Launch { entry: &entry.one, blocks: 5, threads: entry.threads, shared: 0, parameters };
+    let ptx = gpu::run(&code.text, &arrays, &[launch]);
+    assert!(ptx.iter().zip(&want).all(|(x, y)| x == y.bytes()), "{:?}: PTX", c.extents);
     let said = assembled(&code.text, "sm_80").unwrap_or_default();
     assert!(said.iter().all(|e| e.spilled == 0 && e.registers <= 64), "{said:?}");
     (entry.pieces, code.text.contains("_shared"))
