@@ -36,6 +36,10 @@
 //! before it, is a fault, and so is a load through `ld.global.nc` of what the same launch has written (accesses of less than four bytes are not watched;
 //! it takes eight bytes for each four of an allocation that is touched, and time).
 //!
+//! # Products of matrices
+//! The same file is the library of matrix products for programs that find it as `libcublasLt.so`: products of f32, f64, f16 and bf16 with transposes,
+//! batches, `alpha` and `beta`, queued in streams and recorded in graphs like kernels. It has one way of doing them, which leaves its workspace spoiled.
+//!
 //! # What it does not model
 //! Time (events have the host's), caches, the memory's weak order between threads and blocks (fences do nothing), races within a block (the emulator of
 //! the LLVM back end finds them), register pressure and occupancy by registers. No textures, surfaces, managed memory, clusters, `wgmma`, bulk copies,

@@ -83,7 +83,8 @@ fn barriers_of_a_block() {
         // Lanes of a warp meet at two places.
         let warp = "mov.u32 %r9, 1;\nsetp.ge.u32 %p1, %r0, 16;\n@%p1 bra other;\nbar.warp.sync -1;\nbra.uni over;\nother:\nbar.warp.sync -1;\nover:";
         assert_eq!(run(&gpu, 32, warp), [1; 32]);
-        // The last warp has fewer lanes.
+        // The last warp has fewer lanes, and counts as a whole one where the number is given.
+        assert_eq!(run(&gpu, 40, "mov.u32 %r9, 1;\nbar.sync 2, 64;"), [1; 40]);
         assert_eq!(run(&gpu, 40, "mov.u32 %r9, 1;\nbar.warp.sync -1;\nbar.sync 0;"), [1; 40]);
     }
 }

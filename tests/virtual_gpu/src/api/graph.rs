@@ -115,7 +115,7 @@ pub unsafe extern "C" fn cuGraphNodeGetType(node: *mut c_void, kind: *mut c_uint
         let n = node_number(node as u64)?;
         let graph = state.graphs.iter().find(|(g, _)| node_handle(**g, n) == node as u64).ok_or(Code::INVALID_HANDLE)?.1;
         let found = match graph.1.get(n).ok_or(Code::INVALID_HANDLE)?.work {
-            Work::Kernel(_) => 0,
+            Work::Kernel(_) | Work::Product(_) => 0,
             Work::Copy { .. } => 1,
             Work::Set { .. } => 2,
             Work::Host { .. } => 3,

@@ -8,6 +8,7 @@ pub mod launch;
 pub mod memory;
 pub mod module;
 pub mod other;
+pub mod products;
 pub mod stream;
 mod table;
 

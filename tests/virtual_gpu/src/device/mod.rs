@@ -6,6 +6,7 @@ pub mod drain;
 pub mod log;
 pub mod memory;
 pub mod module;
+pub mod product;
 pub mod races;
 pub mod state;
 pub mod work;

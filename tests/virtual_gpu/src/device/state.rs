@@ -89,6 +89,8 @@ pub struct State {
     pub functions: HashMap<u64, Function>,
     pub graphs: HashMap<u64, (usize, Vec<Node>)>,
     pub execs: HashMap<u64, Exec>,
+    /// What the library of matrix products knows.
+    pub described: HashMap<u64, crate::api::products::Described>,
     pub captures: HashMap<u64, Capture>,
     pub ops: BTreeMap<OpId, Op>,
     pub next_op: OpId,
@@ -156,6 +158,7 @@ pub enum Kind {
     Graph,
     Exec,
     Node,
+    Product,
 }
 
 /// The handle of a device's context.

@@ -2,6 +2,7 @@
 
 use super::code::{Answer, Code};
 use super::memory::{View, host_of};
+use super::product::Product;
 use super::state::{Held, Node};
 use crate::exec::program::Program;
 use crate::exec::{Chance, FaultKind, Launch, run};
@@ -71,6 +72,7 @@ pub enum Work {
     /// The event of this handle has been reached, if it was not recorded again.
     Record(u64),
     Graph(Arc<Vec<Node>>),
+    Product(Arc<Product>),
     /// Memory of a stream begins or ends to be.
     Open(u64),
     Free(u64),
@@ -170,10 +172,17 @@ pub fn perform(state: &mut Held, work: &Work, device: usize) -> Answer {
             state.log.instructions += outcome?;
             Ok(())
         }
+        Work::Product(product) => {
+            let product = product.clone();
+            state.released(|| product.perform(devices))
+        }
         Work::Graph(nodes) => {
             for n in order(state, nodes) {
                 if let Work::Kernel(kernel) = &nodes[n].work {
                     state.log.node_kernel(&kernel.program.name);
+                }
+                if matches!(nodes[n].work, Work::Product(_)) {
+                    state.log.node_kernel("cublasLtMatmul");
                 }
                 state.log.graph_nodes += 1;
                 perform(state, &nodes[n].work, device)?;

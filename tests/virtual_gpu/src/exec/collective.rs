@@ -252,7 +252,9 @@ impl Room<'_> {
                     if n != number {
                         continue;
                     }
-                    waiting += f.mask.count_ones();
+                    // Where the number of threads is given, warps count as whole ones.
+                    let last = (warp.index + 1) * WARP as u32 > total && f.mask.count_ones() == total % WARP as u32;
+                    waiting += if threads != 0 && last { WARP as u32 } else { f.mask.count_ones() };
                     let threads = if threads == 0 { total } else { threads };
                     if *expected.get_or_insert(threads) != threads {
                         let lane = f.mask.trailing_zeros() as usize;
