@@ -141,3 +141,26 @@ fn every_order_of_queued_work_gives_the_same() {
     assert_eq!(lazy, run("eager"));
     assert_eq!(lazy, run("random:5"));
 }
+
+#[test]
+fn failures_are_those_of_the_processor() {
+    let broken = [
+        SPEC.replace("adamw(lr = 1e-2)", "adamw(lr = 1e18)"),
+        // The loss overflows after some steps; more are queued by then.
+        SPEC.replace("cross_entropy(n(x), y)", "0.0 - mean(exp(n(x)))").replace("lr = 1e-2", "lr = 3.0"),
+        SPEC.replace("cross_entropy(n(x), y)", "mean((n(x)[:, 0] - [1.0, 2.0, 3.0][y])^2)").replace("i % 3 }", "i % 4 }"),
+    ];
+    for text in broken {
+        let folder = spec(&text);
+        let run = |command: &mut std::process::Command| {
+            let output = command.args(["--color", "never", "run", "spec.opt"]).current_dir(folder.path()).output().unwrap();
+            assert_eq!(output.status.code(), Some(1), "{}", words(&output));
+            // The line of progress tells how fast it was.
+            String::from_utf8_lossy(&output.stderr).lines().filter(|l| !l.contains("steps/s")).collect::<Vec<_>>().join("\n")
+        };
+        let gpu = VirtualGpu::default();
+        let there = run(gpu.command(OPTC).args(["--device", "cuda"]));
+        assert_eq!(there, run(&mut std::process::Command::new(OPTC)));
+        assert!(there.contains("error[R02"), "{there}");
+    }
+}

@@ -314,7 +314,8 @@ fn train_there(program: &TrainProgram, around: &mut Surroundings<'_>) -> Result<
     let mut stop = match &program.stop_when {
         None => None,
         Some((graph, names)) => {
-            Some((around.compiler.program(graph, &CompileOptions::default()).map_err(|e| backend_error(&e, span))?, names))
+            // A few numbers: not worth the way to a device.
+            Some((around.compiler.program(graph, &CompileOptions::once()).map_err(|e| backend_error(&e, span))?, names))
         }
     };
     let mut stepper = Stepper::new(program, &run.slots, &run.files, around.compiler)?;
