@@ -2,7 +2,7 @@
 
 use crate::backend::{self, Backend};
 use crate::device::{self, Made, Place};
-use crate::pipeline::{self, CompileOptions, Timings};
+use crate::pipeline::{self, CompileError, CompileOptions, Timings};
 use optc_abi::plan::Plan;
 use optc_exec::{Pool, Program};
 use optc_ir::Graph;
@@ -64,8 +64,8 @@ impl Compiler {
     /// A program for a graph, with memory of its own.
     ///
     /// # Errors
-    /// What the back end cannot do, in words.
-    pub fn program(&mut self, graph: &Graph, options: &CompileOptions) -> Result<Program, String> {
+    /// What the back end or the device cannot do.
+    pub fn program(&mut self, graph: &Graph, options: &CompileOptions) -> Result<Program, CompileError> {
         // What runs once is not worth the way to a device and the time of a slow compiler.
         let at_home = options.once && !self.thorough;
         let place = if at_home { Place::Processor } else { self.place.clone() };

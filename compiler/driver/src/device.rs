@@ -1,6 +1,7 @@
 //! Where programs run: on this computer's processor, or on a GPU.
 
 use crate::cache::Compiled;
+use crate::pipeline::CompileError;
 use optc_abi::Tensor;
 use optc_abi::device::Target;
 use optc_exec::{Pool, Program};
@@ -95,28 +96,28 @@ pub enum Made {
 /// Makes a GPU's code of a plan.
 ///
 /// # Errors
-/// What the back end or the driver cannot do, in words.
+/// What the back end or the driver cannot do.
 #[cfg(feature = "llvm")]
 pub(crate) fn compile(
     gpu: &Arc<optc_device::Gpu>,
     kernels: &[optc_ir::kernel::Kernel],
     plan: &optc_abi::plan::Plan,
-) -> Result<Made, String> {
+) -> Result<Made, CompileError> {
     let (major, minor) = gpu.properties().capability;
     let code = optc_llvm::device_code(kernels, plan, optc_llvm::gpu_for(major, minor)?).map_err(|e| e.to_string())?;
-    optc_device::Code::load(gpu, &code).map(|code| Made::Device(Arc::new(code))).map_err(|e| e.to_string())
+    Ok(Made::Device(Arc::new(optc_device::Code::load(gpu, &code).map_err(trouble)?)))
 }
 
 /// A program with memory of its own.
 ///
 /// # Errors
-/// A GPU without room for it, in words.
-pub(crate) fn program(compiled: &Compiled, pool: &Arc<Pool>) -> Result<Program, String> {
+/// A GPU without room for it.
+pub(crate) fn program(compiled: &Compiled, pool: &Arc<Pool>) -> Result<Program, CompileError> {
     match &compiled.made {
         Made::Native(entry, code) => Ok(Program::new(compiled.plan.clone(), *entry, code.clone(), pool.clone())),
         #[cfg(feature = "llvm")]
         Made::Device(code) => {
-            let device = optc_device::DevicePlan::new(compiled.plan.clone(), code.clone(), pool).map_err(|e| e.to_string())?;
+            let device = optc_device::DevicePlan::new(compiled.plan.clone(), code.clone(), pool).map_err(trouble)?;
             Ok(Program::remote(compiled.plan.clone(), Box::new(device), pool.clone()))
         }
     }

@@ -6,6 +6,8 @@ use crate::device::{Made, Place};
 use optc_abi::plan::Plan;
 use optc_exec::Pool;
 use optc_ir::Graph;
+use optc_train::TrainError;
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -36,6 +38,46 @@ impl CompileOptions {
     /// For a program that runs once.
     pub fn once() -> CompileOptions {
         CompileOptions { once: true, ..CompileOptions::default() }
+    }
+}
+
+/// Why a graph has become no program.
+#[derive(Debug)]
+pub enum CompileError {
+    /// What the back end cannot do: a compiler bug unless the machine is not supported.
+    Backend(String),
+    /// What is in the way of a device.
+    Device(TrainError),
+}
+
+impl CompileError {
+    /// Its code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            CompileError::Backend(_) => "E0702",
+            CompileError::Device(e) => e.code,
+        }
+    }
+}
+
+impl fmt::Display for CompileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CompileError::Backend(words) => f.write_str(words),
+            CompileError::Device(e) => e.fmt(f),
+        }
+    }
+}
+
+impl From<String> for CompileError {
+    fn from(words: String) -> Self {
+        CompileError::Backend(words)
+    }
+}
+
+impl From<TrainError> for CompileError {
+    fn from(e: TrainError) -> Self {
+        CompileError::Device(e)
     }
 }
 
@@ -95,7 +137,7 @@ pub fn plan(graph: Graph, options: &CompileOptions, timings: &mut Timings) -> St
 /// Compiles a graph for a place. On the processor it becomes machine code that runs on a pool; with `profile` it reports how long each instruction takes.
 ///
 /// # Errors
-/// What the back end cannot do, in words (a compiler bug unless the machine is not supported).
+/// What the back end or the device cannot do.
 pub fn compile(
     graph: Graph,
     options: &CompileOptions,
@@ -103,7 +145,7 @@ pub fn compile(
     profile: bool,
     backend: Backend,
     place: &Place,
-) -> Result<(Compiled, Timings), String> {
+) -> Result<(Compiled, Timings), CompileError> {
     let mut timings = Timings::default();
     let options = CompileOptions { apart: options.apart || !place.is_processor(), ..options.clone() };
     let stages = plan(graph, &options, &mut timings);

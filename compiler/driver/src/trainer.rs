@@ -4,7 +4,7 @@ use crate::cache::Compiler;
 use crate::device::{self, Mirrors};
 use crate::initial::initial_slots;
 use crate::offload::{self, Files};
-use crate::pipeline::CompileOptions;
+use crate::pipeline::{CompileError, CompileOptions};
 use crate::ranges::out_of_range_error;
 use indexmap::IndexMap;
 use optc_abi::plan::status;
@@ -133,9 +133,14 @@ pub fn run_error(error: &RunError, what: &str, span: Span) -> Diagnostic {
     }
 }
 
-/// What the back end could not do, as a diagnostic.
-pub fn backend_error(message: &str, span: Span) -> Diagnostic {
-    Diagnostic::error(Code("E0702"), span, message.to_string()).note("this is a compiler bug unless the machine is not supported")
+/// What the back end or the device could not do, as a diagnostic.
+pub fn backend_error(error: &CompileError, span: Span) -> Diagnostic {
+    match error {
+        CompileError::Backend(words) => {
+            Diagnostic::error(Code("E0702"), span, words.clone()).note("this is a compiler bug unless the machine is not supported")
+        }
+        CompileError::Device(e) => file_error(e, span),
+    }
 }
 
 /// A compiled metric.
@@ -149,7 +154,7 @@ struct Metric<'a> {
 }
 
 impl<'a> Metric<'a> {
-    fn new(spec: &'a MetricProgram, compiler: &mut Compiler, seed: u64) -> Result<Self, String> {
+    fn new(spec: &'a MetricProgram, compiler: &mut Compiler, seed: u64) -> Result<Self, CompileError> {
         let n = spec.data.table.len();
         let rest_rows = n % spec.chunk.max(1);
         Ok(Metric {
@@ -593,11 +598,11 @@ struct Evaluation {
 }
 
 impl Evaluation {
-    fn new(program: &TrainProgram, compiler: &mut Compiler) -> Result<Self, String> {
+    fn new(program: &TrainProgram, compiler: &mut Compiler) -> Result<Self, CompileError> {
         let Some(graph) = &program.eval else { return Ok(Evaluation { program: None, outputs: None, mirrors: Mirrors::default() }) };
         let compiled = compiler.program(graph, &CompileOptions::default())?;
         let outputs: Vec<Tensor> = compiled.plan().outputs.iter().map(|s| Tensor::zeros(s.dtype, &s.shape)).collect();
-        let mirrors = Mirrors::new(&compiler.place, &outputs).map_err(|e| e.to_string())?;
+        let mirrors = Mirrors::new(&compiler.place, &outputs)?;
         Ok(Evaluation { program: Some(compiled), outputs: Some(outputs), mirrors })
     }
 

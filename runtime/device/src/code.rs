@@ -16,6 +16,8 @@ pub(crate) struct Kernel {
     pub(crate) many: Option<Entry>,
     pub(crate) threads: u32,
     pub(crate) units: i64,
+    /// Pieces of a unit that are work for blocks.
+    pub(crate) pieces: i64,
 }
 
 /// A launch of a [`Work`].
@@ -69,7 +71,7 @@ impl Code {
         let utilities = Module::load(gpu, &utilities::text())?;
         let kernels = code.kernels.iter().map(|k| {
             let many = k.many.as_ref().map(|name| module.entry(name, 0)).transpose()?;
-            Ok(Kernel { one: module.entry(&k.one, 0)?, many, threads: k.threads, units: k.units.max(1) })
+            Ok(Kernel { one: module.entry(&k.one, 0)?, many, threads: k.threads, units: k.units.max(1), pieces: k.pieces.max(1) })
         });
         let kernels = kernels.collect::<Result<_>>()?;
         let ready = |work: &Option<Work>| -> Result<Option<Ready>> {

@@ -384,7 +384,7 @@ impl DevicePlan {
         let mut parameters: Vec<u64> = call.buffers.iter().map(|b| self.address(b, env)).collect();
         parameters.extend(call.sizes.iter().map(|&s| s as u64));
         parameters.extend([0, range as u64, env.status]);
-        let blocks = ((range as u64).div_ceil(kernel.units as u64)).min(u64::from(self.at_once(kernel.threads))) as u32;
+        let blocks = ((range * kernel.pieces) as u64).div_ceil(kernel.units as u64).min(u64::from(self.at_once(kernel.threads))) as u32;
         // SAFETY: the parameters are those of the kernel, over memory of this plan.
         unsafe { self.stream.launch(&kernel.one, [blocks, 1, 1], kernel.threads, 0, &mut parameters) }
     }

@@ -411,7 +411,7 @@ pub fn optimizer(file: &Path, expression: &str, shapes: &[Vec<usize>], settings:
     compiler.place = device::open(device::chosen().unwrap_or_default()).map_err(|e| fail(trainer::file_error(&e, program.span)))?;
     let (graph, options) = cost::update_only(&program);
     let mut update = compiler.program(&graph, &options).map_err(|e| {
-        messages.error("E0702", &e, None);
+        messages.error(e.code(), &e.to_string(), None);
         Failed
     })?;
     let timings = compiler.timings;
