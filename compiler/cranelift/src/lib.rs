@@ -17,6 +17,7 @@ mod kernel;
 mod memory;
 pub mod object;
 mod ops;
+mod single;
 mod wide;
 
 pub use bound::{Bound, Callee, bind};
@@ -31,6 +32,7 @@ use effort::{Effort, Efforts};
 use isa::Target;
 use optc_abi::plan::{Plan, PlanFn};
 use optc_ir::kernel::Kernel;
+pub use single::{KernelCode, KernelCompiler};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -76,7 +78,7 @@ pub struct Compiled {
     pub code_bytes: usize,
     module: Option<JITModule>,
     /// Addresses of the kernels, read by the entry.
-    _kernels: Box<[usize]>,
+    kernels: Box<[AtomicUsize]>,
     _statics: entry::Statics,
 }
 
@@ -180,7 +182,7 @@ pub fn compile(kernels: &[Kernel], plan: &Arc<Plan>, config: &Config) -> Result<
     let call_conv = target.isa(Effort::Around).default_call_conv();
     let efforts = Efforts::new(kernels, plan, config.once);
     let codes = compile_kernels(kernels, &efforts, &target, call_conv, config.compile_threads)?;
-    let table = vec![0usize; kernels.len().max(1)].into_boxed_slice();
+    let table = (0..kernels.len().max(1)).map(|_| AtomicUsize::new(0)).collect();
     whole(codes, table, plan, config, &target)
 }
 
@@ -189,12 +191,13 @@ pub fn compile(kernels: &[Kernel], plan: &Arc<Plan>, config: &Config) -> Result<
 /// # Errors
 /// If Cranelift does not support this machine.
 pub fn compile_around(kernels: &[usize], plan: &Arc<Plan>, config: &Config) -> Result<Compiled, Error> {
-    let table = if kernels.is_empty() { Box::from([0]) } else { Box::from(kernels) };
+    let table = if kernels.is_empty() { &[0] } else { kernels };
+    let table = table.iter().map(|address| AtomicUsize::new(*address)).collect();
     whole(Vec::new(), table, plan, config, &isa::target()?)
 }
 
 /// Links kernels, if any are to be linked, and the entry, which finds the kernels in a table.
-fn whole(mut codes: Vec<Code>, mut table: Box<[usize]>, plan: &Arc<Plan>, config: &Config, target: &Target) -> Result<Compiled, Error> {
+fn whole(mut codes: Vec<Code>, table: Box<[AtomicUsize]>, plan: &Arc<Plan>, config: &Config, target: &Target) -> Result<Compiled, Error> {
     let isa = target.isa(if config.once { Effort::Once } else { Effort::Around }).clone();
     let call_conv = isa.default_call_conv();
     let kernels = codes.len();
@@ -225,13 +228,13 @@ fn whole(mut codes: Vec<Code>, mut table: Box<[usize]>, plan: &Arc<Plan>, config
         ids.push(id);
     }
     module.finalize_definitions().map_err(trouble)?;
-    for (slot, &id) in table.iter_mut().zip(&ids[..kernels]) {
-        *slot = module.get_finalized_function(id) as usize;
+    for (slot, &id) in table.iter().zip(&ids[..kernels]) {
+        slot.store(module.get_finalized_function(id) as usize, Ordering::Relaxed);
     }
     let entry = module.get_finalized_function(ids[kernels]);
     // SAFETY: the function was built with the signature of `PlanFn`.
     let entry = unsafe { std::mem::transmute::<*const u8, PlanFn>(entry) };
-    Ok(Compiled { entry, code_bytes, module: Some(module), _kernels: table, _statics: statics })
+    Ok(Compiled { entry, code_bytes, module: Some(module), kernels: table, _statics: statics })
 }
 
 /// Calls `show` on every function (kernels, then the entry) before it is compiled.

@@ -276,6 +276,24 @@ pub enum Command {
         #[arg(long, short)]
         output: Option<PathBuf>,
     },
+    /// Search for optimizers: run a `search` block, look at what it found, simplify and translate programs.
+    #[command(
+        args_conflicts_with_subcommands = true,
+        arg_required_else_help = true,
+        after_help = "Examples:\n  optc search spec.opt --budget 10min\n  optc search resume out/better.sqlite --children 200000\n  optc search top out/better.sqlite\n  optc search simplify found.opt\n  optc search import-hero raw.py -o raw.opt"
+    )]
+    Search {
+        /// What to do instead of running a search.
+        #[command(subcommand)]
+        action: Option<SearchAction>,
+        /// The spec.
+        file: Option<PathBuf>,
+        /// A search of it; may be left out if there is one.
+        name: Option<String>,
+        /// How.
+        #[command(flatten)]
+        options: SearchOptions,
+    },
     /// Start a project: a folder with a spec that runs.
     #[command(after_help = "Examples:\n  optc new my_project && optc run my_project/main.opt")]
     New {
@@ -288,6 +306,96 @@ pub enum Command {
         /// Which shell.
         shell: clap_complete::Shell,
     },
+}
+
+/// How a search is run.
+#[derive(Clone, Debug, Default, Args)]
+pub struct SearchOptions {
+    /// How long, all arms together: `90s`, `10min`, `2h`. Overrides the block's.
+    #[arg(long, value_name = "TIME", conflicts_with = "children")]
+    pub budget: Option<String>,
+    /// How many children of the evolution. Overrides the block's budget; what is found then depends on nothing but the spec.
+    #[arg(long)]
+    pub children: Option<u64>,
+    /// Threads; islands are shared among them. What is found does not depend on it.
+    #[arg(long, default_value_t = 1)]
+    pub jobs: usize,
+    /// Print no progress.
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// What is done around a search.
+#[derive(Debug, Subcommand)]
+pub enum SearchAction {
+    /// Go on with a search from its archive, bit for bit.
+    Resume {
+        /// The archive.
+        archive: PathBuf,
+        /// How.
+        #[command(flatten)]
+        options: SearchOptions,
+    },
+    /// What a search found: its arms beside its first programs.
+    Report {
+        /// The archive.
+        archive: PathBuf,
+    },
+    /// The best programs of an archive.
+    Top {
+        /// The archive.
+        archive: PathBuf,
+        /// How many.
+        #[arg(long, short, default_value_t = 10)]
+        n: usize,
+    },
+    /// A program of an archive with those it came from.
+    Lineage {
+        /// The archive.
+        archive: PathBuf,
+        /// The first digits of its hash.
+        hash: String,
+    },
+    /// A program of an archive as a spec, simplified, with what is known of it.
+    Explain {
+        /// The archive.
+        archive: PathBuf,
+        /// The first digits of its hash.
+        hash: String,
+    },
+    /// Simplify optimizers by equalities, each told with its soundness and side condition.
+    Simplify {
+        /// A spec, or a program in Hero's form (`.py`).
+        file: PathBuf,
+        /// Only this optimizer of the spec, or an expression with it.
+        #[arg(long, value_name = "NAME")]
+        optimizer: Option<String>,
+        /// The least sound rules that may be used; by default exact over the reals, with what approximation would give as a suggestion.
+        #[arg(long, value_enum)]
+        class: Option<RuleClass>,
+        /// Print the programs alone, without the rules.
+        #[arg(long, short)]
+        quiet: bool,
+    },
+    /// Translate a program in Hero's form (a subset of Python) to a spec.
+    ImportHero {
+        /// The program.
+        file: PathBuf,
+        /// Where to write; standard output if absent.
+        #[arg(long, short)]
+        output: Option<PathBuf>,
+    },
+}
+
+/// How sound the rules of a simplification are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RuleClass {
+    /// Every bit stays.
+    Exact,
+    /// Exact over the reals; rounding differs.
+    Real,
+    /// Near, or in a regime that is named.
+    Approximate,
 }
 
 /// What can be listed.

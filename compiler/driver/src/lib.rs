@@ -21,6 +21,7 @@ pub mod pipeline;
 pub mod profile;
 pub mod ranges;
 pub mod reference;
+pub mod search;
 pub mod session;
 pub mod stages;
 pub mod standalone;

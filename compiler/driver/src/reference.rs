@@ -23,6 +23,7 @@ const FOLDERS: &[(&str, &str)] = &[
     ("std.nn", "layers and activations"),
     ("std.optim", "optimizers"),
     ("std.schedule", "schedules"),
+    ("std.search", "functions of programs that are searched for"),
 ];
 
 /// The pages of optimizers, by what a step needs: name, title, what belongs there. A rule stands in the first that fits.

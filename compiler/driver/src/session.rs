@@ -184,6 +184,8 @@ impl Session {
     pub fn check(&mut self) {
         let found = optc_elab::check(&self.program);
         self.diagnostics.extend(found);
+        let searches = crate::search::block::check(self);
+        self.diagnostics.extend(searches);
         self.diagnostics.sort_by_key(|d| (d.primary.span.source, d.primary.span.start));
         self.diagnostics.dedup();
     }

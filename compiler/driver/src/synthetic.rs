@@ -231,6 +231,12 @@ pub fn rule(expression: &str, own: Option<Own<'_>>) -> Session {
     spec("optimizer", asked(expression, own), own)
 }
 
+/// A spec with items of its own before all that a file has, which is its second module.
+pub fn in_front_of(path: &Path, items: &str) -> Session {
+    let own = Some(Own::File(path));
+    spec("command line", format!("{items}import \"spec.opt\"\n"), own)
+}
+
 /// A spec whose only experiment plots the first `steps` values of a schedule.
 pub fn schedule(expression: &str, file: Option<&Path>, steps: usize) -> Session {
     let mut text = format!("fn _asked() = {}\n", called(expression));

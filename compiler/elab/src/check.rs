@@ -67,7 +67,8 @@ impl Evaluator<'_> {
             ItemKind::Block(b) => match b.kind {
                 BlockKind::Data => self.check_data_item(item),
                 BlockKind::Train => self.check_train(item),
-                BlockKind::Search => self.fail(Diagnostic::error(Code("E0710"), b.name.span, "`search` is not yet supported")),
+                // Its settings are words of the search, which the driver reads.
+                BlockKind::Search => Ok(()),
             },
             ItemKind::Experiment(_) => self.check_experiment(item),
             ItemKind::Extern(e) => self.check_extern(item, &e.clone()),

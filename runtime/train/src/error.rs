@@ -67,6 +67,8 @@ pub const CODES: &[(&str, &str)] = &[
     ("R0137", "a back end that cannot do what is asked"),
     ("R0138", "there is no such GPU"),
     ("R0139", "a GPU cannot go on"),
+    ("R0145", "an optimizer is no program of the search"),
+    ("R0146", "a search cannot begin, go on or be looked at"),
 ];
 
 impl TrainError {

@@ -227,6 +227,19 @@ const PAGES: &[(&str, &str)] = &[
          states in a narrower type take less; `nvidia-smi` shows who else uses the GPU. After some errors (an illegal address, a GPU that has gone) a process can do\n\
          nothing more with the GPU; an illegal address is a bug of optc.",
     ),
+    (
+        "R0145",
+        "Programs of the search (`optc search`) are straight lines of elementwise functions, and sums over a leaf, of the weights, their gradient, the\n\
+         learning rate, the number of the step and states that look like the leaf and start as one number. Optimizers with matrix products, random\n\
+         numbers, states that all leaves share, conditions at run time, or another look at the loss are none; the message says what is in the way.\n\
+         A condition that is known when the optimizer is compiled is no obstacle: `adam(amsgrad = true)` is a program.",
+    ),
+    (
+        "R0146",
+        "A search needs a spec with a `search` block whose starts are programs and whose tasks are trains of the same file, and a path for its archive\n\
+         where there is none yet. To go on, `optc search resume ARCHIVE` needs the spec as it was: a changed one is another search.\n\
+         Programs of an archive are named by the first digits of their hashes, which `optc search top ARCHIVE` lists.",
+    ),
 ];
 
 #[cfg(test)]

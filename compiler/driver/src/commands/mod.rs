@@ -8,6 +8,7 @@ pub mod fmt;
 pub mod list;
 pub mod plot;
 pub mod run;
+pub mod search;
 pub mod show;
 pub mod test;
 
@@ -68,6 +69,12 @@ pub fn dispatch(cli: &Cli, messages: &Messages) -> Result<(), Failed> {
                     Err(crate::wrong_usage())
                 }
             }
+        }
+        Command::Search { action: Some(action), .. } => search::search(action, messages),
+        Command::Search { action: None, file: Some(file), name, options } => search::run(file, name.as_deref(), options, messages),
+        Command::Search { .. } => {
+            messages.error("", "name a spec with a `search` block", Some("`optc search spec.opt`; `optc search --help` lists more"));
+            Err(crate::wrong_usage())
         }
         Command::New { folder } => match crate::new_project::create(folder) {
             Ok(()) => {

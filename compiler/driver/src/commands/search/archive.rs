@@ -1,0 +1,181 @@
+//! `optc search report | top | lineage | explain`: what an archive holds.
+
+use crate::commands::say;
+use crate::messages::Messages;
+use crate::search::archive::{Archive, ProgramRow};
+use crate::search::emit::rounded;
+use crate::search::{seed, spec};
+use crate::session::Failed;
+use optc_search::evolve::Kind;
+use optc_search::genome::Genome;
+use optc_search::hash::keys;
+use optc_search::live::without_dead_code;
+use optc_search::simplify::{Class, simplify};
+use optc_search::{text, traits};
+use optc_train::{Cell, Table};
+use std::path::Path;
+
+fn trouble(why: &str, help: Option<&str>, messages: &Messages) -> Failed {
+    messages.error("R0146", why, help);
+    Failed
+}
+
+fn open(path: &Path, messages: &Messages) -> Result<Archive, Failed> {
+    Archive::open(path).map_err(|why| trouble(&format!("cannot read {}: {why}", path.display()), None, messages))
+}
+
+fn read(row: &ProgramRow, messages: &Messages) -> Result<Genome, Failed> {
+    text::read(Default::default(), &row.text)
+        .map(|r| r.genome)
+        .map_err(|d| trouble(&format!("a program of the archive is damaged: {}", d.message), None, messages))
+}
+
+/// The first digits of a hash, enough to tell programs of an archive apart.
+fn short(hash: u128) -> String {
+    format!("{hash:032x}")[..12].to_string()
+}
+
+fn found(archive: &Archive, prefix: &str, messages: &Messages) -> Result<ProgramRow, Failed> {
+    let hex = !prefix.is_empty() && prefix.bytes().all(|b| b.is_ascii_hexdigit());
+    let mut rows = if hex { archive.find(prefix).map_err(|why| trouble(&why, None, messages))? } else { Vec::new() };
+    match rows.len() {
+        1 => Ok(rows.remove(0)),
+        0 => Err(trouble(
+            &format!("no program's hash begins with `{prefix}`"),
+            Some("`optc search top` lists programs with their hashes"),
+            messages,
+        )),
+        _ => Err(trouble(&format!("several programs' hashes begin with `{prefix}`"), Some("give more digits"), messages)),
+    }
+}
+
+/// The arms of a search.
+///
+/// # Errors
+/// An archive that cannot be read.
+pub fn report(path: &Path, messages: &Messages) -> Result<(), Failed> {
+    let archive = open(path, messages)?;
+    let no = |why: String| trouble(&why, None, messages);
+    let (row, _) = archive.run().map_err(no)?;
+    say(&format!("search `{}` of {}", row.name, row.spec));
+    let mut table = Table::new(["arm", "programs run", "best fitness"]);
+    for kind in [Kind::Evolution, Kind::ConstantsOnly, Kind::Random] {
+        let (run, best) = archive.arm(kind).map_err(no)?;
+        if run > 0 {
+            let best = best.map_or("-".to_string(), rounded);
+            table.push([Cell::Text(kind.name().to_string()), Cell::Text(run.to_string()), Cell::Text(best)]);
+        }
+    }
+    say(&table.text());
+    say("fitness is that of the search, the best of many programs on its own tasks and seeds; controls ran as many");
+    Ok(())
+}
+
+/// The best programs.
+///
+/// # Errors
+/// An archive that cannot be read.
+pub fn top(path: &Path, n: usize, messages: &Messages) -> Result<(), Failed> {
+    let archive = open(path, messages)?;
+    let rows = archive.top(n).map_err(|why| trouble(&why, None, messages))?;
+    let mut table = Table::new(["hash", "fitness", "arm", "statements", "states", "degree in g", "program"]);
+    for row in &rows {
+        let genome = read(row, messages)?;
+        let dag = genome.dag().ok();
+        let degree = dag.and_then(|d| traits::traits(&d).degree).map_or("-".to_string(), |d| format!("{d}"));
+        let body: Vec<String> = row.text.lines().skip(1).map(str::trim).filter(|l| !l.starts_with("return")).map(str::to_string).collect();
+        let mut line = body.join("; ");
+        if line.chars().count() > 90 {
+            line = line.chars().take(89).chain(['…']).collect();
+        }
+        let cells =
+            [short(row.hash), rounded(row.fitness), row.arm.clone(), row.statements.to_string(), row.states.to_string(), degree, line];
+        table.push(cells.map(Cell::Text));
+    }
+    say(&table.text());
+    Ok(())
+}
+
+/// A program and those it came from.
+///
+/// # Errors
+/// An archive that cannot be read; a hash that is none.
+pub fn lineage(path: &Path, prefix: &str, messages: &Messages) -> Result<(), Failed> {
+    const LONGEST: usize = 10_000;
+    let archive = open(path, messages)?;
+    let mut row = Some(found(&archive, prefix, messages)?);
+    let mut seen = std::collections::BTreeSet::new();
+    while let Some(program) = row.take() {
+        say(&format!(
+            "{}  fitness {}  {} island {} child {}, {} statements",
+            short(program.hash),
+            rounded(program.fitness),
+            program.arm,
+            program.island,
+            program.child,
+            program.statements
+        ));
+        if !seen.insert(program.hash) || seen.len() == LONGEST || program.parent == 0 {
+            break;
+        }
+        row = archive.program(program.parent).map_err(|why| trouble(&why, None, messages))?;
+    }
+    Ok(())
+}
+
+/// Optimizers whose form a program is compared with.
+const KNOWN: &[&str] = &[
+    "sgd",
+    "sgd(momentum = 0.9)",
+    "sign_sgd",
+    "signum",
+    "lion",
+    "rmsprop",
+    "adagrad",
+    "adam",
+    "adamw",
+    "adabelief",
+    "yogi",
+    "adamax",
+    "amsgrad",
+    "tiger",
+];
+
+/// A program as a spec, with what is known of it.
+///
+/// # Errors
+/// An archive that cannot be read; a hash that is none.
+pub fn explain(path: &Path, prefix: &str, messages: &Messages) -> Result<(), Failed> {
+    let archive = open(path, messages)?;
+    let row = found(&archive, prefix, messages)?;
+    let genome = read(&row, messages)?;
+    let Ok(dag) = genome.dag() else { return Err(trouble("a program of the archive is damaged", None, messages)) };
+    let simplified = simplify(&genome, Class::Real).map(|s| s.genome).unwrap_or_else(|_| without_dead_code(&genome));
+    say(spec::of(&simplified, "found", &[], 1e-3).trim_end());
+    say("");
+    let line = |what: &str, value: String| say(&format!("  {what:<34}{value}"));
+    line("fitness", rounded(row.fitness));
+    line("statements, as found and simplified", format!("{}, {}", genome.body.len(), simplified.body.len()));
+    line("state per parameter", format!("{} bytes", 4 * dag.states.len()));
+    let (cost, functions) = dag.cost();
+    line("operations per parameter", format!("{cost}, of which {functions} are functions"));
+    let seen = traits::traits(&dag);
+    line("degree in the gradient", seen.degree.map_or("none".to_string(), |d| format!("{d}: the update of c g is c^{d} times that of g")));
+    let parity = match seen.parity {
+        1 => "even: -g moves as g does",
+        -1 => "odd: -g moves the other way",
+        _ => "neither odd nor even",
+    };
+    line("parity", parity.to_string());
+    let family = simplified.dag().map(|d| keys(&d).family).unwrap_or_default();
+    let same: Vec<&str> = KNOWN.iter().copied().filter(|name| of_family(name, family)).collect();
+    line("same form as", if same.is_empty() { "no known optimizer".to_string() } else { same.join(", ") });
+    Ok(())
+}
+
+/// Whether a known optimizer, simplified, has this form.
+fn of_family(name: &str, family: u128) -> bool {
+    let Ok(known) = seed::seed(name, None) else { return false };
+    let simplified = simplify(&known.genome, Class::Real).map(|s| s.genome).unwrap_or(known.genome);
+    simplified.dag().is_ok_and(|d| keys(&d).family == family)
+}

@@ -1,0 +1,330 @@
+//! The archive of a search: an SQLite database with every program that was run, its scores, where it came from, and the state from which the search goes on.
+
+use optc_search::evolve::{Arm, Counters, Found, Island, Kind, Member, Scores};
+use optc_search::genome::Genome;
+use optc_search::live::without_dead_code;
+use optc_search::{text, traits};
+use rusqlite::{Connection, OptionalExtension, params};
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// A score of one run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EvalRow {
+    /// The program.
+    pub program: u128,
+    /// The task.
+    pub task: String,
+    /// The seed.
+    pub seed: u64,
+    /// The learning rate.
+    pub rate: f64,
+    /// Lower is better; NaN where the run did not get to its end.
+    pub score: f64,
+}
+
+/// What a run was started with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunRow {
+    /// The spec's path.
+    pub spec: String,
+    /// Its text.
+    pub spec_text: String,
+    /// The search's name.
+    pub name: String,
+}
+
+/// A program of the archive.
+#[derive(Clone, Debug)]
+pub struct ProgramRow {
+    /// Its identity.
+    pub hash: u128,
+    /// Its text.
+    pub text: String,
+    /// Its best fitness.
+    pub fitness: f64,
+    /// The arm, island and child that found it.
+    pub arm: String,
+    /// See `arm`.
+    pub island: i64,
+    /// See `arm`.
+    pub child: i64,
+    /// Its parent's identity; 0 for a first program.
+    pub parent: u128,
+    /// Statements without dead code.
+    pub statements: i64,
+    /// States.
+    pub states: i64,
+}
+
+/// An open archive.
+pub struct Archive {
+    db: Connection,
+}
+
+const TABLES: &str = "
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = NORMAL;
+CREATE TABLE IF NOT EXISTS run(
+  id INTEGER PRIMARY KEY, spec TEXT NOT NULL, spec_text TEXT NOT NULL, name TEXT NOT NULL, code_version TEXT NOT NULL, state TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS program(
+  hash BLOB PRIMARY KEY, family BLOB NOT NULL, text TEXT NOT NULL, n_stmt INTEGER NOT NULL, n_live INTEGER NOT NULL, states INTEGER NOT NULL,
+  scale_deg_g REAL, parity INTEGER NOT NULL, cost INTEGER NOT NULL, transc INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS child(
+  arm TEXT NOT NULL, island INTEGER NOT NULL, n INTEGER NOT NULL, program BLOB NOT NULL, parent BLOB NOT NULL, fitness REAL, bits INTEGER NOT NULL,
+  PRIMARY KEY(arm, island, program)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS child_fitness ON child(fitness);
+CREATE TABLE IF NOT EXISTS eval(
+  program BLOB NOT NULL, rung INTEGER NOT NULL, task TEXT NOT NULL, seed INTEGER NOT NULL, lr REAL NOT NULL, score REAL, status TEXT NOT NULL,
+  PRIMARY KEY(program, rung, task, seed, lr)) WITHOUT ROWID;
+";
+
+/// What this program writes; another's archive is not gone on with.
+const VERSION: &str = concat!("optc ", env!("CARGO_PKG_VERSION"));
+
+type Done<T> = Result<T, String>;
+
+fn words(e: rusqlite::Error) -> String {
+    e.to_string()
+}
+
+fn key(hash: u128) -> Vec<u8> {
+    hash.to_be_bytes().to_vec()
+}
+
+fn hash_of(bytes: &[u8]) -> u128 {
+    bytes.iter().take(16).fold(0, |h, b| (h << 8) | u128::from(*b))
+}
+
+/// A number as a database keeps it: NaN and infinities are null.
+fn finite(x: f64) -> Option<f64> {
+    x.is_finite().then_some(x)
+}
+
+impl Archive {
+    /// A new archive.
+    ///
+    /// # Errors
+    /// In words; an archive that is there already is not overwritten.
+    pub fn create(path: &Path, run: &RunRow) -> Done<Archive> {
+        if path.exists() {
+            return Err(format!("{} is there already", path.display()));
+        }
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(|e| e.to_string())?;
+        }
+        let db = Connection::open(path).map_err(words)?;
+        db.execute_batch(TABLES).map_err(words)?;
+        db.execute(
+            "INSERT INTO run(id, spec, spec_text, name, code_version, state) VALUES(1, ?1, ?2, ?3, ?4, '')",
+            params![run.spec, run.spec_text, run.name, VERSION],
+        )
+        .map_err(words)?;
+        Ok(Archive { db })
+    }
+
+    /// An archive that is there.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn open(path: &Path) -> Done<Archive> {
+        if !path.exists() {
+            return Err("there is no such file".to_string());
+        }
+        let db = Connection::open(path).map_err(words)?;
+        let version: String = db
+            .query_row("SELECT code_version FROM run WHERE id = 1", [], |r| r.get(0))
+            .map_err(|e| format!("this is no archive of a search: {e}"))?;
+        if version != VERSION {
+            return Err(format!("it was written by {version}, this is {VERSION}"));
+        }
+        Ok(Archive { db })
+    }
+
+    /// What the run was started with, and its state, empty before the first round.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn run(&self) -> Done<(RunRow, String)> {
+        let row = |r: &rusqlite::Row<'_>| Ok((RunRow { spec: r.get(0)?, spec_text: r.get(1)?, name: r.get(2)? }, r.get(3)?));
+        self.db.query_row("SELECT spec, spec_text, name, state FROM run WHERE id = 1", [], row).map_err(words)
+    }
+
+    /// Writes what a round found and the state behind it, all or nothing.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn commit(&mut self, kind: Kind, found: &[Found], evals: &[EvalRow], state: &str) -> Done<()> {
+        let tx = self.db.transaction().map_err(words)?;
+        {
+            let mut program =
+                tx.prepare_cached("INSERT OR IGNORE INTO program VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)").map_err(words)?;
+            let mut child = tx.prepare_cached("INSERT OR IGNORE INTO child VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)").map_err(words)?;
+            for f in found {
+                let Ok(dag) = f.genome.dag() else { continue };
+                let (seen, (cost, transc)) = (traits::traits(&dag), dag.cost());
+                let live = without_dead_code(&f.genome);
+                program
+                    .execute(params![
+                        key(f.keys.exact),
+                        key(f.keys.family),
+                        text::write(&f.genome),
+                        f.genome.body.len() as i64,
+                        live.body.len() as i64,
+                        dag.states.len() as i64,
+                        seen.degree,
+                        seen.parity,
+                        cost,
+                        transc
+                    ])
+                    .map_err(words)?;
+                child
+                    .execute(params![
+                        kind.name(),
+                        f.island as i64,
+                        f.child as i64,
+                        key(f.keys.exact),
+                        key(f.parent),
+                        finite(f.fitness),
+                        f.fitness.to_bits().cast_signed()
+                    ])
+                    .map_err(words)?;
+            }
+            let mut eval = tx.prepare_cached("INSERT OR IGNORE INTO eval VALUES(?1, 0, ?2, ?3, ?4, ?5, ?6)").map_err(words)?;
+            for e in evals {
+                let status = if e.score.is_finite() { "ok" } else { "nan" };
+                eval.execute(params![key(e.program), e.task, e.seed as i64, e.rate, finite(e.score), status]).map_err(words)?;
+            }
+            tx.execute("UPDATE run SET state = ?1 WHERE id = 1", params![state]).map_err(words)?;
+        }
+        tx.commit().map_err(words)
+    }
+
+    /// The scores an island knows.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn scores(&self, kind: Kind, island: usize) -> Done<Scores> {
+        let mut query = self.db.prepare("SELECT program, bits FROM child WHERE arm = ?1 AND island = ?2").map_err(words)?;
+        let rows = query
+            .query_map(params![kind.name(), island as i64], |r| {
+                let (hash, bits): (Vec<u8>, i64) = (r.get(0)?, r.get(1)?);
+                Ok((hash_of(&hash), f64::from_bits(bits.cast_unsigned())))
+            })
+            .map_err(words)?;
+        rows.collect::<Result<Scores, _>>().map_err(words)
+    }
+
+    /// The best programs, each once.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn top(&self, n: usize) -> Done<Vec<ProgramRow>> {
+        let text = "SELECT p.hash, p.text, MIN(c.fitness), c.arm, c.island, c.n, c.parent, p.n_live, p.states FROM child c JOIN program p ON p.hash = c.program
+                    WHERE c.fitness IS NOT NULL GROUP BY p.hash ORDER BY MIN(c.fitness), p.hash LIMIT ?1";
+        let mut query = self.db.prepare(text).map_err(words)?;
+        let rows = query.query_map(params![n as i64], program_row).map_err(words)?;
+        rows.collect::<Result<_, _>>().map_err(words)
+    }
+
+    /// The programs whose hash begins with these hexadecimal digits.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn find(&self, prefix: &str) -> Done<Vec<ProgramRow>> {
+        let text = "SELECT p.hash, p.text, c.fitness, c.arm, c.island, c.n, c.parent, p.n_live, p.states FROM child c JOIN program p ON p.hash = c.program
+                    WHERE lower(hex(p.hash)) LIKE ?1 || '%' GROUP BY p.hash ORDER BY p.hash LIMIT 3";
+        let mut query = self.db.prepare(text).map_err(words)?;
+        let rows = query.query_map(params![prefix.to_lowercase()], program_row).map_err(words)?;
+        rows.collect::<Result<_, _>>().map_err(words)
+    }
+
+    /// A program by its hash, as the first of its arms and islands found it.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn program(&self, hash: u128) -> Done<Option<ProgramRow>> {
+        let text = "SELECT p.hash, p.text, c.fitness, c.arm, c.island, c.n, c.parent, p.n_live, p.states FROM child c JOIN program p ON p.hash = c.program
+                    WHERE p.hash = ?1 ORDER BY c.n LIMIT 1";
+        self.db.query_row(text, params![key(hash)], program_row).optional().map_err(words)
+    }
+
+    /// Programs run in an arm, and its least fitness.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn arm(&self, kind: Kind) -> Done<(i64, Option<f64>)> {
+        let text = "SELECT COUNT(*), MIN(fitness) FROM child WHERE arm = ?1";
+        self.db.query_row(text, params![kind.name()], |r| Ok((r.get(0)?, r.get(1)?))).map_err(words)
+    }
+}
+
+fn program_row(r: &rusqlite::Row<'_>) -> rusqlite::Result<ProgramRow> {
+    let (hash, parent): (Vec<u8>, Vec<u8>) = (r.get(0)?, r.get(6)?);
+    Ok(ProgramRow {
+        hash: hash_of(&hash),
+        text: r.get(1)?,
+        fitness: r.get::<_, Option<f64>>(2)?.unwrap_or(f64::INFINITY),
+        arm: r.get(3)?,
+        island: r.get(4)?,
+        child: r.get(5)?,
+        parent: hash_of(&parent),
+        statements: r.get(7)?,
+        states: r.get(8)?,
+    })
+}
+
+/// The arms of a search as text.
+pub fn state(arms: &[Arm]) -> String {
+    let member = |m: &Member| json!({ "text": text::write(&m.genome), "fitness": format!("{:016x}", m.fitness.to_bits()), "key": format!("{:032x}", m.key) });
+    let island = |i: &Island| {
+        let c = &i.counters;
+        json!({
+            "population": i.population.iter().map(member).collect::<Vec<_>>(),
+            "best": i.best.as_ref().map(member),
+            "best_at": i.best_at,
+            "restarts": i.restarts,
+            "counters": [c.children, c.invalid, c.known, c.evaluated],
+        })
+    };
+    let arms: Vec<Value> = arms
+        .iter()
+        .map(|a| json!({ "kind": a.kind.name(), "rounds": a.rounds, "islands": a.islands.iter().map(island).collect::<Vec<_>>() }))
+        .collect();
+    Value::Array(arms).to_string()
+}
+
+/// The arms of a text.
+///
+/// # Errors
+/// If it is none, in words.
+pub fn arms(state: &str) -> Done<Vec<Arm>> {
+    let broken = || "the state of the search is damaged".to_string();
+    let value: Value = serde_json::from_str(state).map_err(|e| format!("the state of the search is damaged: {e}"))?;
+    let number = |v: &Value| v.as_u64().ok_or_else(broken);
+    let member = |v: &Value| -> Done<Member> {
+        let program = v["text"].as_str().ok_or_else(broken)?;
+        let genome: Genome = text::read(Default::default(), program).map_err(|d| d.message)?.genome;
+        let fitness = u64::from_str_radix(v["fitness"].as_str().unwrap_or(""), 16).map_err(|_| broken())?;
+        let key = u128::from_str_radix(v["key"].as_str().unwrap_or(""), 16).map_err(|_| broken())?;
+        Ok(Member { genome, fitness: f64::from_bits(fitness), key })
+    };
+    let island = |v: &Value| -> Done<Island> {
+        let c = &v["counters"];
+        let counters = Counters { children: number(&c[0])?, invalid: number(&c[1])?, known: number(&c[2])?, evaluated: number(&c[3])? };
+        let population = v["population"].as_array().ok_or_else(broken)?.iter().map(member).collect::<Done<_>>()?;
+        let best = if v["best"].is_null() { None } else { Some(member(&v["best"])?) };
+        Ok(Island { population, best, best_at: number(&v["best_at"])?, counters, restarts: number(&v["restarts"])? })
+    };
+    let kinds = [Kind::Evolution, Kind::ConstantsOnly, Kind::Random];
+    value
+        .as_array()
+        .ok_or_else(broken)?
+        .iter()
+        .map(|v| {
+            let kind = kinds.into_iter().find(|k| Some(k.name()) == v["kind"].as_str()).ok_or_else(broken)?;
+            let islands = v["islands"].as_array().ok_or_else(broken)?.iter().map(island).collect::<Done<_>>()?;
+            Ok(Arm { kind, islands, rounds: number(&v["rounds"])? })
+        })
+        .collect()
+}

@@ -1,0 +1,543 @@
+//! The `search` block of a spec, read and checked: what is impossible or not there is an error with its place.
+
+use crate::session::Session;
+use optc_base::{Code, Diagnostic, Span, nearest};
+use optc_front::ast::{BinaryOp, BlockEntry, BlockItem, BlockKind, Expr, ExprKind, ItemKind, Name, Setting, StrPart, UnaryOp, Unit};
+use optc_search::evolve::Strategy;
+use optc_search::fun::{ALIASES, Fun, HERO};
+use optc_search::genome::MAX_STATES;
+use optc_search::mutate::Space;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A task of a search.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TaskSpec {
+    /// The train.
+    pub train: String,
+    /// Overrides, `name=value`.
+    pub set: Vec<String>,
+    /// Its share of the fitness.
+    pub weight: f64,
+    /// Where it is named.
+    pub span: Span,
+}
+
+/// How the scores of seeds become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Combine {
+    /// The middle one.
+    Median,
+    /// The mean.
+    Mean,
+    /// The largest.
+    Max,
+    /// The smallest.
+    Min,
+}
+
+/// How long a search goes on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Budget {
+    /// So long, all arms together.
+    Time(Duration),
+    /// So many children of the evolution.
+    Children(u64),
+}
+
+/// A `search` block.
+#[derive(Clone, Debug)]
+pub struct SearchSpec {
+    /// Its name.
+    pub name: String,
+    /// Where.
+    pub span: Span,
+    /// Expressions of the first programs; empty for the empty program alone.
+    pub starts: Vec<(String, Span)>,
+    /// The programs that may be reached.
+    pub space: Space,
+    /// Tasks.
+    pub tasks: Vec<TaskSpec>,
+    /// The metric that is scored; `None` for the loss.
+    pub metric: Option<String>,
+    /// How seeds are combined.
+    pub combine: Combine,
+    /// Seeds of runs.
+    pub seeds: Vec<u64>,
+    /// Learning rates that are swept.
+    pub rates: Vec<f64>,
+    /// The strategy.
+    pub strategy: Strategy,
+    /// Whether the controls run.
+    pub constants_only: bool,
+    /// See `constants_only`.
+    pub random: bool,
+    /// How long.
+    pub budget: Budget,
+    /// Where everything is kept.
+    pub archive: PathBuf,
+    /// Where the best is written.
+    pub emit: Option<PathBuf>,
+    /// The seed of the search.
+    pub seed: u64,
+}
+
+/// The words of a block.
+const WORDS: &[&str] =
+    &["start", "space", "task", "fitness", "strategy", "control", "budget", "archive", "emit", "seed", "funnel", "held_out", "pareto"];
+/// Those that are described and not there yet.
+const NOT_YET: &[&str] = &["funnel", "held_out", "pareto"];
+
+type Read<T> = Result<T, Diagnostic>;
+
+fn bad(span: Span, message: impl Into<String>) -> Diagnostic {
+    Diagnostic::error(Code("E0810"), span, message)
+}
+
+/// Names of sets of functions.
+fn set_named(name: &str) -> Option<Vec<Fun>> {
+    let of = |names: &[&str]| names.iter().filter_map(|n| Fun::named(n)).collect();
+    match name {
+        "hero_ops" => Some(HERO.iter().map(|(_, f)| *f).collect()),
+        "lion_ops" => Some(of(&["interpolate", "add", "sub", "mul", "div", "sign", "abs", "square", "sqrt", "copy", "tanh"])),
+        _ => None,
+    }
+}
+
+/// A number that is written out.
+fn number(e: &Expr) -> Read<f64> {
+    match &e.kind {
+        ExprKind::Int(n) => Ok(*n as f64),
+        ExprKind::Float(x) => Ok(*x),
+        ExprKind::Quantity(x, Unit::Percent) => Ok(*x),
+        ExprKind::Unary(UnaryOp::Neg, x) => Ok(-number(x)?),
+        _ => {
+            Err(bad(e.span, "a number is expected here")
+                .help("settings of a search are written out: `statements <= 24`, `log(1e-4, 1e-1, 4)`"))
+        }
+    }
+}
+
+fn whole(e: &Expr, least: u64, most: u64, what: &str) -> Read<u64> {
+    let x = number(e)?;
+    if x.fract() != 0.0 || x < least as f64 || x > most as f64 {
+        return Err(bad(e.span, format!("{what} is a whole number from {least} to {most}, not {x}")));
+    }
+    Ok(x as u64)
+}
+
+fn text(e: &Expr) -> Read<String> {
+    match &e.kind {
+        ExprKind::Str(parts) => match parts.as_slice() {
+            [StrPart::Text(t)] => Ok(t.to_string()),
+            _ => Err(bad(e.span, "a path without `{…}` is expected here")),
+        },
+        _ => Err(bad(e.span, "a path in quotation marks is expected here")),
+    }
+}
+
+fn name_of(e: &Expr) -> Option<&str> {
+    match &e.kind {
+        ExprKind::Name(n) => Some(n),
+        ExprKind::Field(_, n) => Some(&n.text),
+        _ => None,
+    }
+}
+
+/// The name of a call and its arguments.
+fn call(e: &Expr) -> Option<(&str, Vec<&Expr>)> {
+    let ExprKind::Call { callee, args } = &e.kind else { return None };
+    Some((name_of(callee)?, args.iter().map(|a| &a.value).collect()))
+}
+
+/// The one value of a setting.
+fn only(s: &Setting) -> Read<&Expr> {
+    match s.values.as_slice() {
+        [(None, e)] => Ok(e),
+        _ => Err(bad(s.span, format!("`{}` takes one value", s.word.text))),
+    }
+}
+
+fn unknown<'a>(name: &Name, what: &str, known: impl Iterator<Item = &'a str> + Clone) -> Diagnostic {
+    let d = Diagnostic::error(Code("E0226"), name.span, format!("{what} has no setting `{}`", name.text));
+    match nearest(&name.text, known.clone()) {
+        Some(near) => d.help(format!("did you mean `{near}`")),
+        None => d.help(format!("its settings are {}", known.collect::<Vec<_>>().join(", "))),
+    }
+}
+
+/// `search` blocks of the root file.
+pub fn blocks(session: &Session) -> Vec<&BlockItem> {
+    let of = |kind: &ItemKind| matches!(kind, ItemKind::Block(b) if b.kind == BlockKind::Search);
+    session
+        .items()
+        .filter(|(_, i)| of(&i.kind))
+        .filter_map(|(_, i)| if let ItemKind::Block(b) = &i.kind { Some(&**b) } else { None })
+        .collect()
+}
+
+/// What is wrong with the searches of a spec.
+pub fn check(session: &Session) -> Vec<Diagnostic> {
+    blocks(session).into_iter().flat_map(|b| read(session, b).err().unwrap_or_default()).collect()
+}
+
+/// Reads a block.
+///
+/// # Errors
+/// All that is wrong with it.
+pub fn read(session: &Session, block: &BlockItem) -> Result<SearchSpec, Vec<Diagnostic>> {
+    let mut spec = SearchSpec {
+        name: block.name.text.to_string(),
+        span: block.name.span,
+        starts: Vec::new(),
+        space: Space { functions: HERO.iter().map(|(_, f)| *f).filter(|f| f.elementwise()).collect(), ..Space::default() },
+        tasks: Vec::new(),
+        metric: None,
+        combine: Combine::Median,
+        seeds: vec![0],
+        rates: vec![1e-4, 1e-3, 1e-2, 1e-1],
+        strategy: Strategy::default(),
+        constants_only: true,
+        random: true,
+        budget: Budget::Time(Duration::from_secs(600)),
+        archive: PathBuf::from(format!("out/{}.sqlite", block.name.text)),
+        emit: None,
+        seed: 0,
+    };
+    let mut errors = Vec::new();
+    let mut seen: Vec<&Setting> = Vec::new();
+    if let Some(p) = block.params.first() {
+        errors.push(bad(p.span, "a search has no parameters").help("symbolic regression, `search f(x, y)`, is not there yet"));
+    }
+    for entry in &block.entries {
+        let setting = match entry {
+            BlockEntry::Setting(s) => s,
+            BlockEntry::Let { span, .. } => {
+                errors.push(bad(*span, "a search has no `let`").help("its settings are written out"));
+                continue;
+            }
+            BlockEntry::Field { name, .. } => {
+                errors.push(unknown(name, "a `search` block", WORDS.iter().copied()));
+                continue;
+            }
+        };
+        if let Some(before) = seen.iter().find(|s| s.word.text == setting.word.text && &*s.word.text != "task") {
+            errors.push(
+                Diagnostic::error(Code("E0527"), setting.word.span, format!("`{}` is set twice", setting.word.text))
+                    .label(before.word.span, "set here before"),
+            );
+        }
+        seen.push(setting);
+        if let Err(d) = spec.set(session, setting) {
+            errors.push(d);
+        }
+    }
+    let missing = |word: &str| !seen.iter().any(|s| &*s.word.text == word);
+    if missing("task") {
+        errors.push(
+            bad(spec.span, format!("`{}` has no task", spec.name)).help("`task digits_mlp { steps = 300 }` names a train of this file"),
+        );
+    }
+    if missing("start") {
+        errors.push(bad(spec.span, format!("`{}` has no start", spec.name)).help("`start [adamw, lion]`, or `start empty`"));
+    }
+    if spec.space.functions.is_empty() {
+        errors.push(bad(spec.span, "no function is left in the space"));
+    }
+    if errors.is_empty() { Ok(spec) } else { Err(errors) }
+}
+
+impl SearchSpec {
+    fn set(&mut self, session: &Session, s: &Setting) -> Read<()> {
+        match &*s.word.text {
+            "start" => self.set_start(session, only(s)?),
+            "space" => self.set_space(s),
+            "task" => self.set_task(session, s),
+            "fitness" => self.set_fitness(s),
+            "strategy" => self.set_strategy(only(s)?),
+            "control" => self.set_control(s),
+            "budget" => {
+                let e = only(s)?;
+                self.budget = match &e.kind {
+                    ExprKind::Quantity(x, Unit::Seconds) if *x > 0.0 => Budget::Time(Duration::from_secs_f64(*x)),
+                    ExprKind::Int(n) if *n > 0 => Budget::Children(*n as u64),
+                    _ => return Err(bad(e.span, "a budget is a time, or a number of children").help("`budget 10min`, `budget 100_000`")),
+                };
+                Ok(())
+            }
+            "archive" => {
+                self.archive = PathBuf::from(text(only(s)?)?);
+                Ok(())
+            }
+            "emit" => {
+                self.emit = Some(PathBuf::from(text(only(s)?)?));
+                Ok(())
+            }
+            "seed" => {
+                self.seed = whole(only(s)?, 0, u64::MAX >> 12, "a seed")?;
+                Ok(())
+            }
+            word if NOT_YET.contains(&word) => {
+                Err(Diagnostic::error(Code("E0710"), s.word.span, format!("`{word}` of a search is not yet supported")))
+            }
+            _ => Err(unknown(&s.word, "a `search` block", WORDS.iter().copied())),
+        }
+    }
+
+    fn set_start(&mut self, session: &Session, e: &Expr) -> Read<()> {
+        if name_of(e) == Some("empty") {
+            return Ok(());
+        }
+        let all: Vec<&Expr> = if let ExprKind::List(items) = &e.kind { items.iter().collect() } else { vec![e] };
+        if all.is_empty() {
+            return Err(bad(e.span, "a search starts from at least one program").help("`start empty` is the program that does nothing"));
+        }
+        self.starts = all.into_iter().map(|e| (session.program.sources.slice(e.span).to_string(), e.span)).collect();
+        Ok(())
+    }
+
+    fn set_space(&mut self, s: &Setting) -> Read<()> {
+        for (name, e) in &s.values {
+            match name.as_ref().map(|n| &*n.text) {
+                Some("ops") => self.space.functions = functions(e)?,
+                Some("constants") => {
+                    let Some(("log", args)) = call(e) else { return Err(bad(e.span, "constants are drawn from `log(low, high)`")) };
+                    let [low, high] = args[..] else { return Err(bad(e.span, "`log(low, high)` takes two numbers here")) };
+                    let (low, high) = (number(low)?, number(high)?);
+                    if !(low > 0.0 && high > low && high.is_finite()) {
+                        return Err(bad(e.span, format!("constants lie between two positive numbers, not {low} and {high}")));
+                    }
+                    self.space.constants = (low, high);
+                }
+                Some("step_count") => match e.kind {
+                    ExprKind::Bool(b) => self.space.step_count = b,
+                    _ => return Err(bad(e.span, "`step_count` is true or false")),
+                },
+                Some(other) => {
+                    let known = ["ops", "constants", "statements", "states", "step_count"];
+                    let name = name.as_ref().expect("it has a name");
+                    let _ = other;
+                    return Err(unknown(name, "`space`", known.into_iter()));
+                }
+                None => self.limit(e)?,
+            }
+        }
+        for clause in &s.clauses {
+            let Some(e) = &clause.value else { continue };
+            match &*clause.word.text {
+                "require" => match name_of(e) {
+                    Some("elementwise") => {}
+                    _ => {
+                        return Err(bad(e.span, "`require` takes `elementwise`")
+                            .help("programs of a search are elementwise; other constraints are not there yet"));
+                    }
+                },
+                _ => {
+                    let gone = functions(e)?;
+                    self.space.functions.retain(|f| !gone.contains(f));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// `statements <= 24`, `states <= 2`
+    fn limit(&mut self, e: &Expr) -> Read<()> {
+        let ExprKind::Binary(BinaryOp::Le, what, most) = &e.kind else {
+            return Err(bad(e.span, "a limit is expected here").help("`statements <= 24`, `states <= 2`"));
+        };
+        match name_of(what) {
+            Some("statements") => self.space.statements = whole(most, 1, 500, "the number of statements")? as usize,
+            Some("states") => self.space.states = whole(most, 0, MAX_STATES as u64, "the number of states")? as usize,
+            _ => return Err(bad(what.span, "`statements` and `states` have limits")),
+        }
+        Ok(())
+    }
+
+    fn set_task(&mut self, session: &Session, s: &Setting) -> Read<()> {
+        let e = only(s)?;
+        let (target, overrides) = match &e.kind {
+            ExprKind::Run { target, overrides } => (&**target, overrides.as_deref()),
+            _ => (e, None),
+        };
+        let Some(train) = name_of(target) else {
+            return Err(bad(e.span, "a task is a train of this file").help("`task digits_mlp { steps = 300 }`"));
+        };
+        let trains: Vec<&str> = session.trains().into_iter().map(|t| session.name(t)).collect();
+        if !trains.contains(&train) {
+            let d = bad(target.span, format!("there is no train `{train}` in this file"));
+            return Err(match nearest(train, trains.iter().copied()) {
+                Some(near) => d.help(format!("did you mean `{near}`")),
+                None => d.help("a task is any `train` block of the file; its optimizer is replaced by the candidate"),
+            });
+        }
+        let mut set = Vec::new();
+        if let Some(record) = overrides
+            && let ExprKind::Record(fields) = &record.kind
+        {
+            for (path, value) in fields {
+                let name: Vec<&str> = path.iter().map(|n| &*n.text).collect();
+                let name = name.join(".");
+                if ["optimizer", "seed", "accumulate"].contains(&name.as_str()) {
+                    return Err(bad(value.span, format!("the `{name}` of a task is the search's own")));
+                }
+                set.push(format!("{name}={}", session.program.sources.slice(value.span)));
+            }
+        }
+        let mut weight = 1.0;
+        for (name, value) in &s.options {
+            match &*name.text {
+                "weight" => weight = number(value)?,
+                _ => return Err(unknown(name, "`task`", ["weight"].into_iter())),
+            }
+        }
+        if !(weight > 0.0 && weight.is_finite()) {
+            return Err(bad(s.span, "the weight of a task is above 0"));
+        }
+        self.tasks.push(TaskSpec { train: train.to_string(), set, weight, span: target.span });
+        Ok(())
+    }
+
+    fn set_fitness(&mut self, s: &Setting) -> Read<()> {
+        let e = only(s)?;
+        let Some((combine, args)) = call(e) else {
+            return Err(bad(e.span, "a fitness is a combination of what runs give")
+                .help("`fitness median(validation_loss) over seed in 0..3, lr in log(1e-4, 1e-1, 4)`"));
+        };
+        self.combine = match combine {
+            "median" => Combine::Median,
+            "mean" => Combine::Mean,
+            "max" => Combine::Max,
+            "min" => Combine::Min,
+            other => return Err(bad(e.span, format!("`{other}` does not combine runs")).help("median, mean, max and min do")),
+        };
+        let [metric] = args[..] else { return Err(bad(e.span, "one metric is scored")) };
+        let Some(metric) = name_of(metric) else { return Err(bad(metric.span, "the name of a metric is expected here, or `loss`")) };
+        self.metric = (metric != "loss").then(|| metric.to_string());
+        for clause in s.clauses.iter() {
+            let (Some(variable), Some(value)) = (&clause.variable, &clause.value) else { continue };
+            match &*variable.text {
+                "seed" => self.seeds = seeds(value)?,
+                "lr" => self.rates = rates(value)?,
+                _ => return Err(bad(variable.span, format!("runs differ in `seed` and `lr`, not in `{}`", variable.text))),
+            }
+        }
+        Ok(())
+    }
+
+    fn set_strategy(&mut self, e: &Expr) -> Read<()> {
+        let ExprKind::Call { callee, args } = &e.kind else {
+            return match name_of(e) {
+                Some("regularized_evolution") => Ok(()),
+                _ => Err(bad(e.span, "the strategy is `regularized_evolution { … }`")),
+            };
+        };
+        if name_of(callee) != Some("regularized_evolution") {
+            return Err(bad(callee.span, "the strategy is `regularized_evolution { … }`"));
+        }
+        for arg in args {
+            let Some(name) = &arg.name else { return Err(bad(arg.value.span, "settings of a strategy have names")) };
+            let v = &arg.value;
+            match &*name.text {
+                "islands" => self.strategy.islands = whole(v, 1, 1024, "the number of islands")? as usize,
+                "population" => self.strategy.population = whole(v, 1, 100_000, "a population")? as usize,
+                "tournament" => self.strategy.tournament = whole(v, 1, 10_000, "a tournament")? as usize,
+                "restart_after" => self.strategy.restart_after = whole(v, 1, 1 << 40, "a number of children")?,
+                "round" => self.strategy.round = whole(v, 1, 1 << 30, "a number of children")?,
+                _ => {
+                    return Err(unknown(
+                        name,
+                        "`regularized_evolution`",
+                        ["islands", "population", "tournament", "restart_after", "round"].into_iter(),
+                    ));
+                }
+            }
+        }
+        if self.strategy.tournament > self.strategy.population {
+            return Err(bad(
+                e.span,
+                format!("a tournament of {} does not fit a population of {}", self.strategy.tournament, self.strategy.population),
+            ));
+        }
+        Ok(())
+    }
+
+    fn set_control(&mut self, s: &Setting) -> Read<()> {
+        (self.constants_only, self.random) = (false, false);
+        for (name, e) in &s.values {
+            match (name.as_ref().map(|n| &*n.text), name_of(e)) {
+                (None, Some("constants_only")) => self.constants_only = true,
+                (None, Some("random")) => self.random = true,
+                (None, Some("none")) => {}
+                (Some("a_a"), _) => return Err(Diagnostic::error(Code("E0710"), e.span, "`a_a` of a search is not yet supported")),
+                _ if matches!(e.kind, ExprKind::None) => {}
+                _ => return Err(bad(e.span, "controls are `constants_only` and `random`")),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Functions: a set of the library, or a list of names.
+fn functions(e: &Expr) -> Read<Vec<Fun>> {
+    if let Some(name) = name_of(e) {
+        return match set_named(name) {
+            Some(all) => Ok(all.into_iter().filter(|f| f.elementwise()).collect()),
+            None => Err(bad(e.span, format!("there is no set of functions `{name}`"))
+                .help("`std.search.hero_ops`, `std.search.lion_ops`, or a list: `[add, mul, sign]`")),
+        };
+    }
+    let ExprKind::List(items) = &e.kind else { return Err(bad(e.span, "functions are a list of names, or a set of them")) };
+    items
+        .iter()
+        .map(|item| {
+            let name = name_of(item).unwrap_or("");
+            match Fun::named(name) {
+                Some(fun) if fun.elementwise() => Ok(fun),
+                Some(_) => Err(bad(item.span, format!("`{name}` combines elements of a leaf; programs that do are not yet searched"))),
+                None => {
+                    let d = bad(item.span, format!("there is no function `{}`", if name.is_empty() { "…" } else { name }));
+                    Err(match nearest(name, HERO.iter().chain(ALIASES).map(|(n, _)| *n)) {
+                        Some(near) => d.help(format!("did you mean `{near}`")),
+                        None => d.help("functions have Hero's names: `optc show std.search.hero`"),
+                    })
+                }
+            }
+        })
+        .collect()
+}
+
+fn seeds(e: &Expr) -> Read<Vec<u64>> {
+    const MOST: u64 = 1 << 20;
+    match &e.kind {
+        ExprKind::Range(a, b) => {
+            let (a, b) = (whole(a, 0, MOST, "a seed")?, whole(b, 0, MOST, "a seed")?);
+            if b <= a || b - a > 1000 {
+                return Err(bad(e.span, "one to 1000 seeds are expected"));
+            }
+            Ok((a..b).collect())
+        }
+        ExprKind::List(items) if !items.is_empty() => items.iter().map(|i| whole(i, 0, MOST, "a seed")).collect(),
+        _ => Err(bad(e.span, "seeds are a range or a list").help("`over seed in 0..3`")),
+    }
+}
+
+fn rates(e: &Expr) -> Read<Vec<f64>> {
+    let found: Vec<f64> = match (&e.kind, call(e)) {
+        (ExprKind::List(items), _) => items.iter().map(number).collect::<Read<_>>()?,
+        (_, Some(("log", args))) => {
+            let [low, high, n] = args[..] else { return Err(bad(e.span, "`log(low, high, n)` takes three numbers here")) };
+            let (low, high, n) = (number(low)?, number(high)?, whole(n, 1, 100, "the number of learning rates")?);
+            if !(low > 0.0 && high >= low) {
+                return Err(bad(e.span, format!("learning rates lie between two positive numbers, not {low} and {high}")));
+            }
+            let step = if n > 1 { (high / low).ln() / (n - 1) as f64 } else { 0.0 };
+            (0..n).map(|k| low * (step * k as f64).exp()).collect()
+        }
+        _ => return Err(bad(e.span, "learning rates are a list or `log(low, high, n)`")),
+    };
+    if found.is_empty() || found.iter().any(|r| !(*r > 0.0 && r.is_finite())) {
+        return Err(bad(e.span, "learning rates are above 0"));
+    }
+    Ok(found)
+}

@@ -1,0 +1,318 @@
+//! A search under way: rounds of its arms on one or several threads, archived after each.
+
+use super::archive::{Archive, EvalRow, arms as arms_of, state};
+use super::block::{Budget, Combine, SearchSpec};
+use super::evaluate::{Bench, Outcome};
+use super::seed::{self, seed};
+use super::task::{self, Request, task};
+use crate::trainer::INTERRUPTED;
+use optc_search::dag::Dag;
+use optc_search::evolve::{Arm, Counters, Evaluator, Found, Island, Kind, Plan, Round, Scores, admissible};
+use optc_search::genome::Genome;
+use optc_search::hash::keys;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// Why a search cannot begin or go on.
+pub enum Trouble {
+    /// A seed is no program.
+    Seed(String, seed::Refused),
+    /// A task is none.
+    Task(String, task::Refused),
+    /// The rest, in words.
+    Words(String),
+}
+
+impl From<String> for Trouble {
+    fn from(words: String) -> Self {
+        Trouble::Words(words)
+    }
+}
+
+/// A first program and what it scores.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// The expression, or `empty`.
+    pub expression: String,
+    /// The program.
+    pub genome: Genome,
+    /// Its fitness.
+    pub fitness: f64,
+}
+
+/// What scores programs on the tasks of a search.
+pub struct Scorer {
+    benches: Vec<Bench>,
+    weights: Vec<f64>,
+    /// The score of the first start on each task, by which others are divided where there are several tasks.
+    references: Vec<f64>,
+    combine: Combine,
+    seeds: Vec<u64>,
+    evals: Vec<EvalRow>,
+    trouble: Option<String>,
+}
+
+/// The scores of seeds as one; infinite where a seed did not get to its end.
+fn combined(how: Combine, mut scores: Vec<f64>) -> f64 {
+    if scores.iter().any(|s| !s.is_finite()) {
+        return f64::INFINITY;
+    }
+    scores.sort_by(f64::total_cmp);
+    let n = scores.len();
+    match how {
+        Combine::Median if n % 2 == 1 => scores[n / 2],
+        Combine::Median => 0.5 * (scores[n / 2 - 1] + scores[n / 2]),
+        Combine::Mean => scores.iter().sum::<f64>() / n as f64,
+        Combine::Max => scores[n - 1],
+        Combine::Min => scores[0],
+    }
+}
+
+impl Scorer {
+    fn new(spec: &SearchSpec, file: &Path) -> Result<Scorer, Trouble> {
+        let mut benches = Vec::new();
+        for t in &spec.tasks {
+            let request = Request {
+                file,
+                train: &t.train,
+                set: &t.set,
+                metric: spec.metric.as_deref(),
+                seeds: &spec.seeds,
+                rates: &spec.rates,
+                states: spec.space.states,
+            };
+            let made = task(&request).map_err(|r| Trouble::Task(t.train.clone(), r))?;
+            benches.push(Bench::new(made)?);
+        }
+        Ok(Scorer {
+            benches,
+            weights: spec.tasks.iter().map(|t| t.weight).collect(),
+            references: vec![1.0; spec.tasks.len()],
+            combine: spec.combine,
+            seeds: spec.seeds.clone(),
+            evals: Vec::new(),
+            trouble: None,
+        })
+    }
+
+    /// The score on each task, at the best learning rate.
+    pub fn scores(&mut self, dag: &Dag) -> Vec<f64> {
+        let program = keys(dag).exact;
+        let mut all = Vec::new();
+        for bench in &mut self.benches {
+            let outcome = match bench.run(dag) {
+                Ok(Some(outcome)) => outcome,
+                Ok(None) => {
+                    all.push(f64::INFINITY);
+                    continue;
+                }
+                Err(why) => {
+                    self.trouble.get_or_insert(why);
+                    all.push(f64::INFINITY);
+                    continue;
+                }
+            };
+            all.push(best_rate(&outcome, self.combine));
+            for (row, run_seed) in outcome.scores.iter().zip(&self.seeds) {
+                for (score, rate) in row.iter().zip(&bench.task.rates) {
+                    let task = bench.task.name.clone();
+                    self.evals.push(EvalRow { program, task, seed: *run_seed, rate: *rate, score: *score });
+                }
+            }
+        }
+        all
+    }
+}
+
+/// The best over learning rates of what seeds give together.
+fn best_rate(outcome: &Outcome, how: Combine) -> f64 {
+    let rates = outcome.scores.first().map_or(0, Vec::len);
+    let at = |r: usize| combined(how, outcome.scores.iter().map(|row| row[r]).collect());
+    (0..rates).map(at).fold(f64::INFINITY, f64::min)
+}
+
+impl Evaluator for Scorer {
+    fn fitness(&mut self, dag: &Dag) -> f64 {
+        let scores = self.scores(dag);
+        let whole: f64 = self.weights.iter().sum();
+        scores.iter().zip(&self.weights).zip(&self.references).map(|((s, w), r)| s / r * w / whole).sum()
+    }
+}
+
+/// A search that can be run.
+pub struct Hunt {
+    /// Its block.
+    pub spec: SearchSpec,
+    /// First programs.
+    pub starts: Vec<Start>,
+    /// Its arms, evolution first.
+    pub arms: Vec<Arm>,
+    plan: Plan,
+    scorers: Vec<Scorer>,
+    scores: Vec<Vec<Scores>>,
+    archive: Archive,
+}
+
+/// What a round of an arm gave.
+type Made = (usize, Vec<Found>, Vec<EvalRow>, Option<String>);
+
+impl Hunt {
+    /// Prepares a search; `state` is that of its archive, empty for a new one.
+    ///
+    /// # Errors
+    /// A start or task that cannot be; an archive that cannot be read.
+    pub fn new(spec: SearchSpec, file: &Path, archive: Archive, held: &str, jobs: usize) -> Result<Hunt, Trouble> {
+        let mut starts = Vec::new();
+        for (expression, _) in &spec.starts {
+            let found = seed(expression, Some(file)).map_err(|r| Trouble::Seed(expression.clone(), r))?;
+            let dag = found.genome.dag().map_err(|_| Trouble::Words(format!("`{expression}` is no program")))?;
+            if !admissible(&dag) {
+                return Err(Trouble::Words(format!(
+                    "`{expression}` combines elements of leaves, or does not look at the gradient; programs that do are not yet searched"
+                )));
+            }
+            if dag.states.len() > spec.space.states {
+                let (has, most) = (dag.states.len(), spec.space.states);
+                return Err(Trouble::Words(format!(
+                    "`{expression}` has {has} states where the space has {most}: `space {{ states <= {has} }}`"
+                )));
+            }
+            if found.genome.body.len() > spec.space.statements {
+                let (has, most) = (found.genome.body.len(), spec.space.statements);
+                return Err(Trouble::Words(format!(
+                    "`{expression}` has {has} statements where the space has {most}: `space {{ statements <= {} }}`",
+                    2 * has
+                )));
+            }
+            starts.push(Start { expression: expression.clone(), genome: found.genome, fitness: f64::INFINITY });
+        }
+        if starts.is_empty() {
+            starts.push(Start { expression: "empty".to_string(), genome: Genome::default(), fitness: f64::INFINITY });
+        }
+        let mut scorers = (0..jobs.max(1)).map(|_| Scorer::new(&spec, file)).collect::<Result<Vec<_>, _>>()?;
+        for (k, start) in starts.iter_mut().enumerate() {
+            let Ok(dag) = start.genome.dag() else { continue };
+            if !admissible(&dag) {
+                continue;
+            }
+            if k == 0 && spec.tasks.len() > 1 {
+                let references = scorers[0].scores(&dag);
+                if references.iter().all(|r| r.is_finite() && *r > 0.0) {
+                    scorers.iter_mut().for_each(|s| s.references.clone_from(&references));
+                }
+            }
+            start.fitness = scorers[0].fitness(&dag);
+        }
+        scorers[0].evals.clear();
+        let plan = Plan {
+            space: spec.space.clone(),
+            strategy: spec.strategy,
+            starts: starts.iter().map(|s| s.genome.clone()).collect(),
+            seed: spec.seed,
+        };
+        let islands = spec.strategy.islands;
+        let arms = if held.is_empty() {
+            let mut kinds = vec![Kind::Evolution];
+            // A program without numbers has none to tune.
+            if spec.constants_only && !spec.starts.is_empty() {
+                kinds.push(Kind::ConstantsOnly);
+            }
+            if spec.random {
+                kinds.push(Kind::Random);
+            }
+            kinds.into_iter().map(|kind| Arm::new(kind, islands)).collect()
+        } else {
+            arms_of(held)?
+        };
+        let scores = arms
+            .iter()
+            .map(|arm| (0..arm.islands.len()).map(|k| archive.scores(arm.kind, k)).collect::<Result<Vec<_>, _>>())
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Hunt { spec, starts, arms, plan, scorers, scores, archive })
+    }
+
+    /// Goes on until the budget is spent or somebody stops it. `tell` sees the search after each round of all arms.
+    ///
+    /// # Errors
+    /// A task that fails at run time, an archive that cannot be written.
+    pub fn run(&mut self, budget: Budget, mut tell: impl FnMut(&Hunt, Duration)) -> Result<(), String> {
+        let begin = Instant::now();
+        loop {
+            let least = self.arms.iter().map(|a| a.rounds).min().unwrap_or(0);
+            let next = self.arms.iter().position(|a| a.rounds == least).unwrap_or(0);
+            if next == 0 {
+                let spent = match budget {
+                    Budget::Time(t) => begin.elapsed() >= t,
+                    Budget::Children(n) => self.arms[0].counters().children >= n,
+                };
+                if spent {
+                    return Ok(());
+                }
+            }
+            if INTERRUPTED.load(Ordering::SeqCst) {
+                return Ok(());
+            }
+            self.round(next)?;
+            if next + 1 == self.arms.len() {
+                tell(self, begin.elapsed());
+            }
+        }
+    }
+
+    /// A round of one arm.
+    fn round(&mut self, number: usize) -> Result<(), String> {
+        let target = self.arms[0].counters().evaluated;
+        let arm = &mut self.arms[number];
+        let kind = arm.kind;
+        // Controls run as many programs as evolution has.
+        let runs = (kind != Kind::Evolution).then(|| target.saturating_sub(arm.counters().evaluated).div_ceil(arm.islands.len() as u64));
+        let (plan, scorers, scores) = (&self.plan, &mut self.scorers, &mut self.scores[number]);
+        let jobs = scorers.len();
+        let mut lots: Vec<Vec<(usize, &mut Island, &mut Scores)>> = (0..jobs).map(|_| Vec::new()).collect();
+        for (k, (island, known)) in arm.islands.iter_mut().zip(scores.iter_mut()).enumerate() {
+            lots[k % jobs].push((k, island, known));
+        }
+        let work = |scorer: &mut Scorer, lot: Vec<(usize, &mut Island, &mut Scores)>| -> Vec<Made> {
+            lot.into_iter()
+                .map(|(number, island, known)| {
+                    let mut found = Vec::new();
+                    Round { plan, kind, number, runs }.make(island, known, scorer, &mut found);
+                    (number, found, std::mem::take(&mut scorer.evals), scorer.trouble.take())
+                })
+                .collect()
+        };
+        let mut made: Vec<Made> = std::thread::scope(|scope| {
+            let mut pairs: Vec<_> = scorers.iter_mut().zip(lots).collect();
+            let own = pairs.remove(0);
+            let others: Vec<_> = pairs.into_iter().map(|(scorer, lot)| scope.spawn(move || work(scorer, lot))).collect();
+            let mut all = work(own.0, own.1);
+            for other in others {
+                all.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            }
+            all
+        });
+        made.sort_by_key(|m| m.0);
+        if let Some(why) = made.iter().find_map(|m| m.3.clone()) {
+            return Err(why);
+        }
+        self.arms[number].end_round();
+        let (found, evals): (Vec<_>, Vec<_>) = made.into_iter().map(|m| (m.1, m.2)).unzip();
+        let (found, evals) = (found.concat(), evals.concat());
+        let text = state(&self.arms);
+        self.archive.commit(kind, &found, &evals, &text)
+    }
+
+    /// The fitness of a program.
+    pub fn fitness(&mut self, genome: &Genome) -> f64 {
+        let Ok(dag) = genome.dag() else { return f64::INFINITY };
+        let fitness = if admissible(&dag) { self.scorers[0].fitness(&dag) } else { f64::INFINITY };
+        self.scorers[0].evals.clear();
+        fitness
+    }
+
+    /// What the arm of evolution has done.
+    pub fn counters(&self) -> Counters {
+        self.arms[0].counters()
+    }
+}

@@ -1,0 +1,114 @@
+//! Optimizers of a spec or of the standard library as programs of the search.
+
+use crate::commands::explain;
+use crate::session::Session;
+use crate::synthetic::Stored;
+use optc_elab::TrainProgram;
+use optc_elab::program::SlotKind;
+use optc_search::genome::Genome;
+use optc_search::import::{self, Role, StateOf, Update};
+use std::path::Path;
+
+/// An optimizer as a program.
+#[derive(Clone, Debug)]
+pub struct Seed {
+    /// The expression it came from.
+    pub expression: String,
+    /// The program; hyperparameters other than the learning rate are numbers in it.
+    pub genome: Genome,
+    /// The learning rate that the expression gives.
+    pub lr: f64,
+}
+
+/// Why an optimizer is no program.
+pub enum Refused {
+    /// A mistake in the spec or expression; the session has it.
+    Spec(Box<Session>),
+    /// What it does that programs cannot.
+    Beyond(String),
+}
+
+/// Lengths of the leaves it is looked at with: two, so that one that mixes leaves is noticed.
+const LENGTHS: [usize; 2] = [7, 5];
+
+/// The program of an optimizer expression.
+///
+/// # Errors
+/// Why there is none.
+pub fn seed(expression: &str, file: Option<&Path>) -> Result<Seed, Refused> {
+    let shapes: Vec<Vec<usize>> = LENGTHS.iter().map(|n| vec![*n]).collect();
+    let (program, _, transform) =
+        explain::find_optimizer_step(expression, file, &shapes, Stored::F64, 1).map_err(|s| Refused::Spec(Box::new(s)))?;
+    if transform {
+        return Err(Refused::Beyond("it only transforms gradients and takes no step".to_string()));
+    }
+    if let Some(how) = program.step.asked_again.first() {
+        return Err(Refused::Beyond(format!("it looks at the loss again (`{how}`)")));
+    }
+    let (genome, lr) = of_step(&program).map_err(Refused::Beyond)?;
+    Ok(Seed { expression: expression.to_string(), genome, lr })
+}
+
+/// Whether a hyperparameter is a learning rate.
+fn is_rate(name: &str) -> bool {
+    name.rsplit('.').next() == Some("lr")
+}
+
+/// The program of a step on the leaves above, that of the first; and the value of the learning rate.
+fn of_step(program: &TrainProgram) -> Result<(Genome, f64), String> {
+    let graph = &program.step.graph;
+    let first = |name: &str| name.split('.').any(|part| part == "w0");
+    let second = |name: &str| name.split('.').any(|part| part == "w1");
+    let states: Vec<(usize, String)> = program
+        .slots
+        .iter()
+        .enumerate()
+        .filter(|(_, s)| s.kind == SlotKind::State && first(&s.name))
+        .map(|(k, s)| {
+            let words: Vec<&str> =
+                s.name.split('.').filter(|w| *w != "optimizer" && *w != "net" && *w != "w0" && w.parse::<usize>().is_err()).collect();
+            (k, words.join("_"))
+        })
+        .collect();
+    let shared = program.slots.iter().find(|s| s.kind == SlotKind::State && !first(&s.name) && !second(&s.name));
+    if let Some(state) = shared {
+        return Err(format!("its state `{}` is one for all leaves", state.name));
+    }
+    let mut rates = Vec::new();
+    let roles = graph.inputs.iter().enumerate().map(|(k, input)| {
+        if let Some(name) = input.name.strip_prefix("hyper.") {
+            let value = program.step.hyper.iter().find(|(n, _)| n == name).map_or(f64::NAN, |(_, v)| *v);
+            if is_rate(name) {
+                rates.push(value);
+                return Role::Rate;
+            }
+            return Role::Number(value);
+        }
+        if let Some(slot) = program.slots.get(k) {
+            return match slot.kind {
+                SlotKind::Counter => Role::Step,
+                SlotKind::Param if first(&slot.name) => Role::Weight,
+                SlotKind::State => match states.iter().position(|(s, _)| *s == k) {
+                    Some(n) => Role::State(n),
+                    None => Role::Foreign("other leaves".to_string()),
+                },
+                _ => Role::Foreign("other leaves".to_string()),
+            };
+        }
+        match input.name.as_str() {
+            "field.0" => Role::Gradient,
+            "key" => Role::Foreign("random numbers".to_string()),
+            name if name.starts_with("field.") => Role::Foreign("other leaves".to_string()),
+            _ => Role::Foreign("the loss or a metric".to_string()),
+        }
+    });
+    let roles: Vec<Role> = roles.collect();
+    if rates.len() > 1 {
+        return Err("it has several learning rates".to_string());
+    }
+    let weight = program.slots.iter().position(|s| s.kind == SlotKind::Param && first(&s.name)).ok_or("it has no weights")?;
+    let states = states.iter().map(|(k, name)| StateOf { name: name.clone(), next: *k, first: *k }).collect();
+    let update = Update { graph, roles, weight, states, initial: &program.init, len: LENGTHS[0] };
+    let genome = import::program(&update)?;
+    Ok((genome, rates.first().copied().unwrap_or(1.0)))
+}

@@ -1,0 +1,237 @@
+//! Programs of the search: every one is printed as a spec that checks, and that leads back to the same program.
+
+use optc::search::seed::{Refused, seed};
+use optc::search::spec;
+use optc_search::fun::HERO;
+use optc_search::genome::Genome;
+use optc_search::hash::keys;
+use optc_search::mutate::{EVEN, Space, mutate, with_states};
+use optc_search::rng::Stream;
+use optc_search::text;
+
+/// Evaluation nests deeper than the stack of a test's thread.
+fn with_stack(work: impl FnOnce() + Send + 'static) {
+    std::thread::Builder::new().stack_size(256 << 20).spawn(work).expect("a thread").join().expect("no panic");
+}
+
+fn read(program: &str) -> Genome {
+    text::read(Default::default(), program).unwrap_or_else(|d| panic!("{}", d.message)).genome
+}
+
+fn refused(r: Refused) -> String {
+    match r {
+        Refused::Beyond(why) => why,
+        Refused::Spec(s) => s.diagnostics.iter().map(|d| d.render(&s.program.sources, false)).collect(),
+    }
+}
+
+/// The program that the printed form of a program is read as.
+fn through_spec(genome: &Genome) -> (String, Result<Genome, String>) {
+    let text = spec::of(genome, "found", &[], 0.01);
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("found.opt");
+    std::fs::write(&path, &text).expect("written");
+    let back = seed("found", Some(&path)).map(|s| s.genome).map_err(refused);
+    (text, back)
+}
+
+#[test]
+fn every_function_of_hero_prints_as_what_it_means() {
+    with_stack(|| {
+        let mut faults = Vec::new();
+        for (name, fun) in HERO.iter().filter(|(_, f)| f.elementwise()) {
+            // The value is scaled and shifted, so that numbers alone are updates of leaves too.
+            let args = ["m", "g", "0.25"][..fun.arity()].join(", ");
+            let genome = read(&format!("def train(w, g, m, lr):\n  m = m + g\n  u = {name}({args})\n  update = u * w\n  return update, m"));
+            let (text, back) = through_spec(&genome);
+            match back.map(|b| b.dag()) {
+                Ok(Ok(dag)) if keys(&dag) == keys(&genome.dag().expect("a program")) => {}
+                other => faults.push(format!("{name}:\n{text}\n{other:?}")),
+            }
+        }
+        assert!(faults.is_empty(), "{}", faults.join("\n"));
+    });
+}
+
+#[test]
+fn mutants_print_as_specs_that_lead_back() {
+    with_stack(|| {
+        let functions = HERO.iter().map(|(_, f)| *f).filter(|f| f.elementwise()).collect();
+        let space = Space { functions, statements: 30, states: 3, step_count: true, ..Space::default() };
+        let start = with_states(
+            &read(
+                "def train(w, g, m, v, lr):\n  m = interpolate(m, g, 0.1)\n  q = g * g\n  v = interpolate(v, q, 0.01)\n  d = sqrt(v)\n  update = m / d\n  update = update * lr\n  return update, m, v",
+            ),
+            &space,
+        );
+        let mut genome = start.clone();
+        let mut faults = Vec::new();
+        for n in 0..120 {
+            if n % 20 == 0 {
+                genome = start.clone();
+            }
+            if let Some((child, _)) = mutate(&genome, &space, EVEN, &mut Stream::at([11, 0], 0, n)) {
+                genome = child;
+            }
+            if n % 4 != 0 {
+                continue;
+            }
+            let (text, back) = through_spec(&genome);
+            match back.map(|b| b.dag()) {
+                Ok(Ok(dag)) if keys(&dag).exact == keys(&genome.dag().expect("a program")).exact => {}
+                other => faults.push(format!("{}\n{text}\n{:?}", text::write(&genome), other.err())),
+            }
+        }
+        assert!(faults.is_empty(), "{} faults, the first:\n{}", faults.len(), faults[0]);
+    });
+}
+
+#[test]
+fn optimizers_of_the_library_are_programs_or_say_why_not() {
+    with_stack(|| {
+        for (name, states) in [
+            ("sgd", 0),
+            ("lion", 1),
+            ("adamw", 2),
+            ("adam", 2),
+            ("rmsprop", 1),
+            ("adagrad", 1),
+            ("adabelief", 2),
+            ("signum", 1),
+            ("adamax", 2),
+            ("yogi", 2),
+        ] {
+            let found = seed(name, None).unwrap_or_else(|r| panic!("{name}: {}", refused(r)));
+            let dag = found.genome.dag().expect("a program");
+            assert_eq!((dag.states.len(), found.lr > 0.0), (states, true), "{name}:\n{}", text::write(&found.genome));
+            assert!(dag.reads(optc_search::dag::Input::G), "{name}");
+            let (text, back) = through_spec(&found.genome);
+            let back = back.unwrap_or_else(|why| panic!("{name}: {why}\n{text}"));
+            assert_eq!(keys(&back.dag().expect("a program")).exact, keys(&dag).exact, "{name}:\n{text}\n{}", text::write(&found.genome));
+        }
+        for (name, why) in [
+            ("muon", "matrix"),
+            ("clip_by_global_norm", "transforms"),
+            ("sgld", "random"),
+            ("sam", "loss again"),
+            ("nadam", "one for all leaves"),
+        ] {
+            let said = seed(name, None).err().map(refused).unwrap_or_default();
+            assert!(said.contains(why), "{name}: {said}");
+        }
+    });
+}
+
+/// A spec with a task of digits' size whose data need no file.
+const TASK: &str = r#"
+import std.optim.{sgd, adamw, lion}
+import std.nn.{linear, relu}
+import std.loss.cross_entropy
+
+data blobs {
+  let made = generate(640) { i -> { with seed = 3 { let c = i % 10; { x = random.normal([64]) * 0.5 + one_hot(c, 64), y = c as i32 } } } }
+  x = made.x
+  y = made.y
+  split train = 0.8, test = 0.2, seed = 0
+}
+model mlp(x: f32[B, In]) -> f32[B, 10] { linear(relu(linear(x, 32)), 10) }
+train net {
+  data      blobs.train, batch = 64, shuffle = true
+  model     net = mlp()
+  loss      cross_entropy(net(x), y)
+  optimizer sgd(lr = 0.1)
+  steps     40
+  metric    validation = cross_entropy(net(x), y) on blobs.test every 40
+}
+"#;
+
+#[test]
+fn a_candidates_run_is_the_optimizers_training() {
+    use optc::search::evaluate::Bench;
+    use optc::search::task::{Request, task};
+    with_stack(|| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("task.opt");
+        std::fs::write(&path, TASK).expect("written");
+        let request =
+            Request { file: &path, train: "net", set: &[], metric: Some("validation"), seeds: &[0, 5], rates: &[0.1, 0.01], states: 2 };
+        let task = task(&request).unwrap_or_else(|r| match r {
+            optc::search::task::Refused::Beyond(why) => panic!("{why}"),
+            optc::search::task::Refused::Run(d, s) => panic!("{}", d.render(&s.program.sources, false)),
+            optc::search::task::Refused::Spec(s) => {
+                panic!("{}", s.diagnostics.iter().map(|d| d.render(&s.program.sources, false)).collect::<String>())
+            }
+        });
+        let mut bench = Bench::new(task).expect("a machine with code");
+        for (name, expression) in [("sgd", "sgd(lr = 0.1)"), ("adamw", "adamw(lr = 0.1)"), ("lion", "lion(lr = 0.1, weight_decay = 0.3)")] {
+            let genome = seed(expression, None).map_err(refused).expect("a program").genome;
+            let outcome = bench.run(&genome.dag().expect("a program")).expect("it runs").expect("elementwise");
+            // The same training through the command line.
+            for (s, run_seed) in [0, 5].into_iter().enumerate() {
+                for (r, lr) in [0.1, 0.01].into_iter().enumerate() {
+                    let optimizer = expression.replace("lr = 0.1", &format!("lr = {lr}"));
+                    let script = format!(
+                        "{TASK}\nexperiment e {{\n  let r = run net with {{ seed = {run_seed}, optimizer = {optimizer} }}\n  save \"out.json\", {{ v = r.validation.last, l = r.loss.last }}\n}}\n"
+                    );
+                    let spec_path = folder.path().join("run.opt");
+                    std::fs::write(&spec_path, script).expect("written");
+                    let out = std::process::Command::new(env!("CARGO_BIN_EXE_optc"))
+                        .args(["run", "-q"])
+                        .arg(&spec_path)
+                        .arg("e")
+                        .output()
+                        .expect("it runs");
+                    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+                    let saved = std::fs::read_to_string(folder.path().join("out.json")).expect("saved");
+                    let number = |key: &str| -> f64 {
+                        let at = saved.find(&format!("\"{key}\"")).expect("a key");
+                        saved[at..]
+                            .split(':')
+                            .nth(1)
+                            .expect("a value")
+                            .trim()
+                            .split([',', '}', '\n'])
+                            .next()
+                            .expect("a number")
+                            .trim()
+                            .parse()
+                            .expect("a number")
+                    };
+                    let loss = f64::from(bench.losses()[(s * 2 + r) * 40 + 39]);
+                    assert!((loss - number("l")).abs() <= 2e-5 * loss.abs(), "{name}, lr {lr}: loss {loss} and {}", number("l"));
+                    let score = outcome.scores[s][r];
+                    assert!((score - number("v")).abs() <= 2e-5 * score.abs(), "{name}, lr {lr}: {score} and {}", number("v"));
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn a_run_that_diverges_ends_early() {
+    use optc::search::evaluate::Bench;
+    use optc::search::task::{Request, task};
+    with_stack(|| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("task.opt");
+        std::fs::write(&path, TASK).expect("written");
+        let request = Request {
+            file: &path,
+            train: "net",
+            set: &["steps=200".to_string()],
+            metric: None,
+            seeds: &[0],
+            rates: &[1e-2, 1e30],
+            states: 0,
+        };
+        let Ok(task) = task(&request) else { panic!("no task") };
+        let mut bench = Bench::new(task).expect("a machine with code");
+        let dag = read("def train(w, g, lr):\n  update = g * lr\n  return update").dag().expect("a program");
+        let outcome = bench.run(&dag).expect("it runs").expect("elementwise");
+        assert!(outcome.scores[0][0].is_finite() && outcome.scores[0][1].is_nan());
+        assert!(outcome.steps > 200 && outcome.steps < 210, "{}", outcome.steps);
+        // Code of candidates is freed, and one does not disturb the next.
+        let again = bench.run(&dag).expect("it runs").expect("elementwise");
+        assert_eq!(again.scores[0][0].to_bits(), outcome.scores[0][0].to_bits());
+    });
+}

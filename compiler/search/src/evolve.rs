@@ -1,0 +1,361 @@
+//! The strategy: aging evolution in islands that exchange their best, with restarts; and the controls that a search owes, which change numbers alone or do not select.
+//!
+//! What child number n of an island is depends on the seed, the island and the population that child n - 1 left, never on time or threads: a search goes on bit for bit from what
+//! [`Arm`] holds at the end of a round.
+
+use crate::dag::{Dag, Input};
+use crate::genome::Genome;
+use crate::hash::{Keys, keys};
+use crate::live::without_dead_code;
+use crate::mutate::{EVEN, Mix, Space, mutate, mutate_constant, with_states};
+use crate::rng::Stream;
+use rustc_hash::FxHashMap;
+use std::collections::VecDeque;
+
+/// What scores programs; lower is better, infinity where a program fails.
+pub trait Evaluator {
+    /// The fitness of a program whose elements do not depend on each other.
+    fn fitness(&mut self, dag: &Dag) -> f64;
+}
+
+/// How a search goes about it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Strategy {
+    /// Populations.
+    pub islands: usize,
+    /// Programs in each.
+    pub population: usize,
+    /// Members of which the best becomes a parent.
+    pub tournament: usize,
+    /// Children without a better one after which an island starts anew.
+    pub restart_after: u64,
+    /// Children of an island in a round, at whose end islands exchange their best and the search may be stopped.
+    pub round: u64,
+    /// Kinds of mutation.
+    pub mix: Mix,
+}
+
+impl Default for Strategy {
+    fn default() -> Strategy {
+        Strategy { islands: 4, population: 200, tournament: 2, restart_after: 50_000, round: 1000, mix: EVEN }
+    }
+}
+
+/// Who makes children.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Typed mutation and selection.
+    Evolution,
+    /// Numbers of the first programs, with selection.
+    ConstantsOnly,
+    /// Mutations of the first programs, without selection.
+    Random,
+}
+
+impl Kind {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Evolution => "evolution",
+            Kind::ConstantsOnly => "constants_only",
+            Kind::Random => "random",
+        }
+    }
+    /// Its place in the random numbers.
+    fn place(self) -> u32 {
+        match self {
+            Kind::Evolution => 1,
+            Kind::ConstantsOnly => 2,
+            Kind::Random => 3,
+        }
+    }
+}
+
+/// A program with its score.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Member {
+    /// The program, redundant statements included.
+    pub genome: Genome,
+    /// Lower is better.
+    pub fitness: f64,
+    /// Its identity.
+    pub key: u128,
+}
+
+/// What became of children.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Children.
+    pub children: u64,
+    /// That mean nothing, ignore the gradient, or could not be made.
+    pub invalid: u64,
+    /// Whose program was known.
+    pub known: u64,
+    /// That were run.
+    pub evaluated: u64,
+}
+
+impl Counters {
+    /// Adds another's.
+    pub fn add(&mut self, other: &Counters) {
+        self.children += other.children;
+        self.invalid += other.invalid;
+        self.known += other.known;
+        self.evaluated += other.evaluated;
+    }
+}
+
+/// A population.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Island {
+    /// Oldest first.
+    pub population: VecDeque<Member>,
+    /// The best since the last start.
+    pub best: Option<Member>,
+    /// The child that was it.
+    pub best_at: u64,
+    /// What it has done.
+    pub counters: Counters,
+    /// How often it started anew.
+    pub restarts: u64,
+}
+
+/// A program that was run for the first time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    /// The program without dead code.
+    pub genome: Genome,
+    /// Its identity.
+    pub keys: Keys,
+    /// Its score.
+    pub fitness: f64,
+    /// The island and child it was.
+    pub island: usize,
+    /// See `island`.
+    pub child: u64,
+    /// The identity of its parent.
+    pub parent: u128,
+}
+
+/// One arm of a search: evolution, or a control.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Arm {
+    /// Who makes children.
+    pub kind: Kind,
+    /// Populations.
+    pub islands: Vec<Island>,
+    /// Rounds made.
+    pub rounds: u64,
+}
+
+/// All that is fixed in a search.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The programs that may be reached.
+    pub space: Space,
+    /// How.
+    pub strategy: Strategy,
+    /// First programs.
+    pub starts: Vec<Genome>,
+    /// The seed.
+    pub seed: u64,
+}
+
+/// Most mutations of a first program in a random search.
+const RANDOM_MUTATIONS: usize = 12;
+/// A constants-only or random arm makes at most so many times as many children as it may run: most of those it makes are known.
+const PATIENCE: u64 = 50;
+
+impl Plan {
+    fn key(&self) -> [u32; 2] {
+        [self.seed as u32, (self.seed >> 32) as u32]
+    }
+
+    /// A first program of an island, with all states of the space.
+    fn start(&self, number: usize) -> Genome {
+        with_states(&self.starts[number % self.starts.len()], &self.space)
+    }
+}
+
+/// Scores of programs by identity. What is known is not run again; it has no influence on what is found.
+pub type Scores = FxHashMap<u128, f64>;
+
+/// Whether a program can be an optimizer: it reads the gradient, and no element depends on another.
+pub fn admissible(dag: &Dag) -> bool {
+    dag.reads(Input::G) && dag.elementwise()
+}
+
+impl Arm {
+    /// An arm before its first round.
+    pub fn new(kind: Kind, islands: usize) -> Arm {
+        let island = Island { population: VecDeque::new(), best: None, best_at: 0, counters: Counters::default(), restarts: 0 };
+        Arm { kind, islands: vec![island; islands], rounds: 0 }
+    }
+
+    /// What all islands have done.
+    pub fn counters(&self) -> Counters {
+        let mut all = Counters::default();
+        self.islands.iter().for_each(|i| all.add(&i.counters));
+        all
+    }
+
+    /// The best of all islands.
+    pub fn best(&self) -> Option<&Member> {
+        self.islands.iter().filter_map(|i| i.best.as_ref()).min_by(|a, b| a.fitness.total_cmp(&b.fitness).then(a.key.cmp(&b.key)))
+    }
+
+    /// Ends a round: the best of each island moves to the next one.
+    pub fn end_round(&mut self) {
+        self.rounds += 1;
+        let n = self.islands.len();
+        if n < 2 || self.kind == Kind::Random {
+            return;
+        }
+        let best: Vec<Option<Member>> = self.islands.iter().map(|i| i.best.clone()).collect();
+        for (k, island) in self.islands.iter_mut().enumerate() {
+            if let Some(member) = &best[(k + n - 1) % n] {
+                island.population.push_back(member.clone());
+                island.population.pop_front();
+            }
+        }
+    }
+}
+
+/// The round of one island: so many children, or until so many were run. Islands do not see each other in a round.
+pub struct Round<'a> {
+    /// What is fixed.
+    pub plan: &'a Plan,
+    /// Who makes children.
+    pub kind: Kind,
+    /// The number of the island.
+    pub number: usize,
+    /// Programs to run at most in this round; children of evolution are counted, those of controls by what is run.
+    pub runs: Option<u64>,
+}
+
+impl Round<'_> {
+    /// Makes the round. `found` takes what was run for the first time on this island.
+    pub fn make(&self, island: &mut Island, scores: &mut Scores, evaluator: &mut dyn Evaluator, found: &mut Vec<Found>) {
+        let first = island.counters;
+        if island.population.is_empty() && self.kind != Kind::Random {
+            self.populate(island, scores, evaluator, found, false);
+        }
+        let round = self.plan.strategy.round;
+        loop {
+            let (children, evaluated) = (island.counters.children - first.children, island.counters.evaluated - first.evaluated);
+            let done = match self.runs {
+                None => children >= round,
+                Some(runs) => evaluated >= runs || children >= PATIENCE * round.max(runs),
+            };
+            if done {
+                return;
+            }
+            self.child(island, scores, evaluator, found);
+        }
+    }
+
+    /// Fills a population with first programs, or with the best that was found.
+    fn populate(&self, island: &mut Island, scores: &mut Scores, evaluator: &mut dyn Evaluator, found: &mut Vec<Found>, from_best: bool) {
+        let members: Vec<Member> = match (&island.best, from_best) {
+            (Some(best), true) => vec![best.clone()],
+            _ => {
+                let starts = self.plan.starts.len();
+                (0..starts).filter_map(|k| self.member(island, self.plan.start(k), 0, scores, evaluator, found)).collect()
+            }
+        };
+        island.best = members.iter().min_by(|a, b| a.fitness.total_cmp(&b.fitness)).cloned();
+        island.best_at = island.counters.children;
+        island.population = members.iter().cycle().take(self.plan.strategy.population).cloned().collect();
+    }
+
+    /// A program with its score; `None` if it cannot be an optimizer.
+    fn member(
+        &self,
+        island: &mut Island,
+        genome: Genome,
+        parent: u128,
+        scores: &mut Scores,
+        evaluator: &mut dyn Evaluator,
+        found: &mut Vec<Found>,
+    ) -> Option<Member> {
+        let dag = genome.dag().ok()?;
+        if !admissible(&dag) {
+            // The empty program may be a start.
+            let empty = genome.body.is_empty();
+            return empty.then_some(Member { genome, fitness: f64::INFINITY, key: 0 });
+        }
+        let keys = keys(&dag);
+        let fitness = match scores.get(&keys.exact) {
+            Some(known) => {
+                island.counters.known += 1;
+                *known
+            }
+            None => {
+                island.counters.evaluated += 1;
+                let fitness = evaluator.fitness(&dag);
+                scores.insert(keys.exact, fitness);
+                let bare = without_dead_code(&genome);
+                found.push(Found { genome: bare, keys, fitness, island: self.number, child: island.counters.children, parent });
+                fitness
+            }
+        };
+        Some(Member { genome, fitness, key: keys.exact })
+    }
+
+    fn child(&self, island: &mut Island, scores: &mut Scores, evaluator: &mut dyn Evaluator, found: &mut Vec<Found>) {
+        let plan = self.plan;
+        let strategy = &plan.strategy;
+        let number = island.counters.children;
+        let mut rng = Stream::at(plan.key(), (self.kind.place() << 16) | self.number as u32, number);
+        island.counters.children += 1;
+        let (made, parent) = match self.kind {
+            Kind::Random => (self.random(&mut rng), 0),
+            _ => {
+                let n = island.population.len();
+                let drawn = (0..strategy.tournament.max(1)).map(|_| rng.below(n)).collect::<Vec<_>>();
+                let best = drawn.into_iter().min_by(|a, b| island.population[*a].fitness.total_cmp(&island.population[*b].fitness));
+                let parent = &island.population[best.unwrap_or(0)];
+                let made = match self.kind {
+                    Kind::ConstantsOnly => mutate_constant(&parent.genome, &mut rng),
+                    _ => mutate(&parent.genome, &plan.space, strategy.mix, &mut rng),
+                };
+                (made.map(|m| m.0), parent.key)
+            }
+        };
+        let member = made.and_then(|genome| self.member(island, genome, parent, scores, evaluator, found));
+        let Some(member) = member else {
+            island.counters.invalid += 1;
+            return;
+        };
+        if island.best.as_ref().is_none_or(|b| member.fitness < b.fitness) {
+            island.best = Some(member.clone());
+            island.best_at = number;
+        }
+        if self.kind == Kind::Random {
+            return;
+        }
+        island.population.push_back(member);
+        island.population.pop_front();
+        if number - island.best_at >= strategy.restart_after {
+            island.restarts += 1;
+            // From the best and from the first programs in turn.
+            let from_best = island.restarts % 2 == 1;
+            let kept = island.best.clone();
+            self.populate(island, scores, evaluator, found, from_best);
+            // What was found is not forgotten.
+            if kept.as_ref().is_some_and(|k| island.best.as_ref().is_none_or(|b| k.fitness < b.fitness)) {
+                island.best = kept;
+            }
+        }
+    }
+
+    fn random(&self, rng: &mut Stream) -> Option<Genome> {
+        let mut genome = self.plan.start(rng.below(self.plan.starts.len()));
+        for _ in 0..=rng.below(RANDOM_MUTATIONS) {
+            if let Some((child, _)) = mutate(&genome, &self.plan.space, self.plan.strategy.mix, rng) {
+                genome = child;
+            }
+        }
+        Some(genome)
+    }
+}

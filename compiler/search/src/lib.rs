@@ -1,0 +1,24 @@
+//! Symbolic search over optimizers: programs as data, their meaning and identity, mutation, simplification, and the strategy of a search.
+//!
+//! A program ([`genome::Genome`]) is a straight-line optimizer body with all its redundant statements. What it computes ([`dag::Dag`]) decides everything else: whether two
+//! programs are the same ([`hash`]), what they do ([`trace`]), which code is made of them. No files, no machine code: the driver evaluates and archives.
+
+pub mod dag;
+pub mod evolve;
+pub mod fun;
+pub mod genome;
+pub mod hash;
+pub mod import;
+pub mod kernel;
+pub mod live;
+pub mod mutate;
+pub mod print;
+pub mod rng;
+pub mod run;
+pub mod simplify;
+pub mod text;
+pub mod trace;
+pub mod traits;
+
+#[cfg(test)]
+mod tests;
