@@ -123,6 +123,29 @@ pub fn compile(backend: Backend, kernels: &[Kernel], plan: &Arc<Plan>, config: &
     }
 }
 
+/// Machine code of a plan in which kernels may be replaced, and what else must live as long. Cranelift, or with LLVM its code of the kernels; the other back ends serve to check these.
+///
+/// # Errors
+/// What the back end cannot do, in words.
+pub fn compile_open(
+    backend: Backend,
+    kernels: &[Kernel],
+    plan: &Arc<Plan>,
+    config: &optc_cranelift::Config,
+) -> Result<(Arc<optc_cranelift::Compiled>, Option<Arc<dyn Any + Send + Sync>>), String> {
+    #[cfg(feature = "llvm")]
+    if backend == Backend::Llvm {
+        let cache = crate::disk::Disk::of_process().map(|disk| disk as Arc<dyn optc_llvm::Cache>);
+        let llvm = optc_llvm::Config { compile_threads: config.compile_threads, cache, ..Default::default() };
+        let made = optc_llvm::compile(kernels, plan, &llvm).map_err(|e| e.to_string())?;
+        let code = optc_cranelift::compile_around(&made.kernels, plan, config).map_err(|e| e.to_string())?;
+        return Ok((Arc::new(code), Some(Arc::new(made))));
+    }
+    let _ = backend;
+    let code = optc_cranelift::compile(kernels, plan, config).map_err(|e| e.to_string())?;
+    Ok((Arc::new(code), None))
+}
+
 /// Machine code of kernels as text, and with Cranelift that of the plan's entry.
 ///
 /// # Errors

@@ -336,6 +336,32 @@ pub enum SearchAction {
         #[command(flatten)]
         options: SearchOptions,
     },
+    /// What a candidate of a search costs: to make, to compile, to run.
+    Time {
+        /// The spec.
+        file: PathBuf,
+        /// A search of it; may be left out if there is one.
+        name: Option<String>,
+        /// Seconds for each measurement.
+        #[arg(long, default_value_t = 2.0)]
+        seconds: f64,
+    },
+    /// Compare optimizers with tuned baselines on the tasks of a search, on seeds that it has not seen.
+    #[command(
+        after_help = "Examples:\n  optc search judge spec.opt --optimizer out/better.opt\n  optc search judge spec.opt better --optimizer 'lion(beta2 = 0.999)' --seeds 40"
+    )]
+    Judge {
+        /// The spec.
+        file: PathBuf,
+        /// A search of it; may be left out if there is one.
+        name: Option<String>,
+        /// An optimizer: an expression, or a file whose optimizers are meant. May be repeated.
+        #[arg(long = "optimizer", value_name = "NAME")]
+        optimizers: Vec<String>,
+        /// Seeds on which optimizers are compared.
+        #[arg(long, default_value_t = 20)]
+        seeds: usize,
+    },
     /// What a search found: its arms beside its first programs.
     Report {
         /// The archive.

@@ -110,7 +110,7 @@ fn optimizers_of_the_library_are_programs_or_say_why_not() {
             assert_eq!(keys(&back.dag().expect("a program")).exact, keys(&dag).exact, "{name}:\n{text}\n{}", text::write(&found.genome));
         }
         for (name, why) in [
-            ("muon", "matrix"),
+            ("muon", "condition at run time"),
             ("clip_by_global_norm", "transforms"),
             ("sgld", "random"),
             ("sam", "loss again"),

@@ -177,8 +177,26 @@ impl Plan {
     }
 }
 
-/// Scores of programs by identity. What is known is not run again; it has no influence on what is found.
+/// Scores of programs by identity.
 pub type Scores = FxHashMap<u128, f64>;
+
+/// What an island knows in a round, and does not run again: what all islands of its arm had run before the round, and its own since.
+pub struct Known<'a> {
+    /// Of all islands, before the round.
+    pub shared: &'a Scores,
+    /// Its own in the round.
+    pub own: Scores,
+}
+
+impl<'a> Known<'a> {
+    /// At the start of a round.
+    pub fn new(shared: &'a Scores) -> Known<'a> {
+        Known { shared, own: Scores::default() }
+    }
+    fn get(&self, key: u128) -> Option<f64> {
+        self.own.get(&key).or_else(|| self.shared.get(&key)).copied()
+    }
+}
 
 /// Whether a program can be an optimizer: it reads the gradient, and no element depends on another.
 pub fn admissible(dag: &Dag) -> bool {
@@ -235,7 +253,7 @@ pub struct Round<'a> {
 
 impl Round<'_> {
     /// Makes the round. `found` takes what was run for the first time on this island.
-    pub fn make(&self, island: &mut Island, scores: &mut Scores, evaluator: &mut dyn Evaluator, found: &mut Vec<Found>) {
+    pub fn make(&self, island: &mut Island, scores: &mut Known<'_>, evaluator: &mut dyn Evaluator, found: &mut Vec<Found>) {
         let first = island.counters;
         if island.population.is_empty() && self.kind != Kind::Random {
             self.populate(island, scores, evaluator, found, false);
@@ -255,7 +273,14 @@ impl Round<'_> {
     }
 
     /// Fills a population with first programs, or with the best that was found.
-    fn populate(&self, island: &mut Island, scores: &mut Scores, evaluator: &mut dyn Evaluator, found: &mut Vec<Found>, from_best: bool) {
+    fn populate(
+        &self,
+        island: &mut Island,
+        scores: &mut Known<'_>,
+        evaluator: &mut dyn Evaluator,
+        found: &mut Vec<Found>,
+        from_best: bool,
+    ) {
         let members: Vec<Member> = match (&island.best, from_best) {
             (Some(best), true) => vec![best.clone()],
             _ => {
@@ -274,7 +299,7 @@ impl Round<'_> {
         island: &mut Island,
         genome: Genome,
         parent: u128,
-        scores: &mut Scores,
+        scores: &mut Known<'_>,
         evaluator: &mut dyn Evaluator,
         found: &mut Vec<Found>,
     ) -> Option<Member> {
@@ -285,15 +310,15 @@ impl Round<'_> {
             return empty.then_some(Member { genome, fitness: f64::INFINITY, key: 0 });
         }
         let keys = keys(&dag);
-        let fitness = match scores.get(&keys.exact) {
+        let fitness = match scores.get(keys.exact) {
             Some(known) => {
                 island.counters.known += 1;
-                *known
+                known
             }
             None => {
                 island.counters.evaluated += 1;
                 let fitness = evaluator.fitness(&dag);
-                scores.insert(keys.exact, fitness);
+                scores.own.insert(keys.exact, fitness);
                 let bare = without_dead_code(&genome);
                 found.push(Found { genome: bare, keys, fitness, island: self.number, child: island.counters.children, parent });
                 fitness
@@ -302,7 +327,7 @@ impl Round<'_> {
         Some(Member { genome, fitness, key: keys.exact })
     }
 
-    fn child(&self, island: &mut Island, scores: &mut Scores, evaluator: &mut dyn Evaluator, found: &mut Vec<Found>) {
+    fn child(&self, island: &mut Island, scores: &mut Known<'_>, evaluator: &mut dyn Evaluator, found: &mut Vec<Found>) {
         let plan = self.plan;
         let strategy = &plan.strategy;
         let number = island.counters.children;
@@ -312,6 +337,10 @@ impl Round<'_> {
             Kind::Random => (self.random(&mut rng), 0),
             _ => {
                 let n = island.population.len();
+                if n == 0 {
+                    island.counters.invalid += 1;
+                    return;
+                }
                 let drawn = (0..strategy.tournament.max(1)).map(|_| rng.below(n)).collect::<Vec<_>>();
                 let best = drawn.into_iter().min_by(|a, b| island.population[*a].fitness.total_cmp(&island.population[*b].fitness));
                 let parent = &island.population[best.unwrap_or(0)];

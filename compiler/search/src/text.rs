@@ -11,7 +11,7 @@
 //! ```
 //!
 //! The parameters are the weights (`w`, `params`, …), their gradient (`g`, `gradient`, …), the learning rate (`lr`), the number of the step (`t`), and states, which may have a
-//! first value (`m = 0.5`; 0 if none is given). Returned are the update and the states, in the order of the parameters.
+//! first value (`m = 0.5`; 0 if none is given). `update=0.0` says that the update is read before it is assigned. Returned are the update and the states, in the order of the parameters.
 
 mod lex;
 mod read;
@@ -67,11 +67,11 @@ pub fn write(genome: &Genome) -> String {
             let _ = write!(out, "={}", number(state.init));
         }
     }
-    out.push_str("):\n");
     if !sets_update_first(genome) {
         // In this form a name has no value before it is assigned one.
-        out.push_str("  update = copy(0.0)\n");
+        out.push_str(", update=0.0");
     }
+    out.push_str("):\n");
     for stmt in &genome.body {
         let args: Vec<String> = stmt
             .args()

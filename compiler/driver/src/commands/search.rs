@@ -2,6 +2,7 @@
 
 mod archive;
 mod hunt;
+mod judge;
 
 pub use hunt::run;
 
@@ -30,6 +31,8 @@ pub fn search(action: &SearchAction, messages: &Messages) -> Result<(), Failed> 
             Ok(())
         }
         SearchAction::Resume { archive, options } => hunt::resume(archive, options, messages),
+        SearchAction::Time { file, name, seconds } => hunt::time(file, name.as_deref(), *seconds, messages),
+        SearchAction::Judge { file, name, optimizers, seeds } => judge::run(file, name.as_deref(), optimizers, *seeds, messages),
         SearchAction::Report { archive } => archive::report(archive, messages),
         SearchAction::Top { archive, n } => archive::top(archive, *n, messages),
         SearchAction::Lineage { archive, hash } => archive::lineage(archive, hash, messages),

@@ -123,6 +123,16 @@ impl Archive {
         Ok(Archive { db })
     }
 
+    /// An archive in memory that nothing is kept of.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn none() -> Done<Archive> {
+        let db = Connection::open_in_memory().map_err(words)?;
+        db.execute_batch(TABLES).map_err(words)?;
+        Ok(Archive { db })
+    }
+
     /// An archive that is there.
     ///
     /// # Errors
@@ -200,14 +210,14 @@ impl Archive {
         tx.commit().map_err(words)
     }
 
-    /// The scores an island knows.
+    /// The scores an arm knows.
     ///
     /// # Errors
     /// In words.
-    pub fn scores(&self, kind: Kind, island: usize) -> Done<Scores> {
-        let mut query = self.db.prepare("SELECT program, bits FROM child WHERE arm = ?1 AND island = ?2").map_err(words)?;
+    pub fn scores(&self, kind: Kind) -> Done<Scores> {
+        let mut query = self.db.prepare("SELECT program, bits FROM child WHERE arm = ?1").map_err(words)?;
         let rows = query
-            .query_map(params![kind.name(), island as i64], |r| {
+            .query_map(params![kind.name()], |r| {
                 let (hash, bits): (Vec<u8>, i64) = (r.get(0)?, r.get(1)?);
                 Ok((hash_of(&hash), f64::from_bits(bits.cast_unsigned())))
             })

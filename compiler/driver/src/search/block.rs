@@ -3,6 +3,7 @@
 use crate::session::Session;
 use optc_base::{Code, Diagnostic, Span, nearest};
 use optc_front::ast::{BinaryOp, BlockEntry, BlockItem, BlockKind, Expr, ExprKind, ItemKind, Name, Setting, StrPart, UnaryOp, Unit};
+use optc_front::std_lib;
 use optc_search::evolve::Strategy;
 use optc_search::fun::{ALIASES, Fun, HERO};
 use optc_search::genome::MAX_STATES;
@@ -94,14 +95,17 @@ fn bad(span: Span, message: impl Into<String>) -> Diagnostic {
     Diagnostic::error(Code("E0810"), span, message)
 }
 
-/// Names of sets of functions.
-fn set_named(name: &str) -> Option<Vec<Fun>> {
-    let of = |names: &[&str]| names.iter().filter_map(|n| Fun::named(n)).collect();
-    match name {
-        "hero_ops" => Some(HERO.iter().map(|(_, f)| *f).collect()),
-        "lion_ops" => Some(of(&["interpolate", "add", "sub", "mul", "div", "sign", "abs", "square", "sqrt", "copy", "tanh"])),
+/// The constant of this name, of the spec or of `std.search`.
+fn constant(session: &Session, name: &str) -> Option<Expr> {
+    let of = |kind: &ItemKind| match kind {
+        ItemKind::Const { name: n, value, .. } if &*n.text == name => Some(value.clone()),
         _ => None,
-    }
+    };
+    session.items().find_map(|(_, i)| of(&i.kind)).or_else(|| {
+        let text = std_lib::std_source(&format!("std.search.{name}"))?;
+        let (file, _) = optc_front::parse(Default::default(), &text);
+        file.items.iter().find_map(|i| of(&i.kind))
+    })
 }
 
 /// A number that is written out.
@@ -251,7 +255,7 @@ impl SearchSpec {
     fn set(&mut self, session: &Session, s: &Setting) -> Read<()> {
         match &*s.word.text {
             "start" => self.set_start(session, only(s)?),
-            "space" => self.set_space(s),
+            "space" => self.set_space(session, s),
             "task" => self.set_task(session, s),
             "fitness" => self.set_fitness(s),
             "strategy" => self.set_strategy(only(s)?),
@@ -296,10 +300,10 @@ impl SearchSpec {
         Ok(())
     }
 
-    fn set_space(&mut self, s: &Setting) -> Read<()> {
+    fn set_space(&mut self, session: &Session, s: &Setting) -> Read<()> {
         for (name, e) in &s.values {
             match name.as_ref().map(|n| &*n.text) {
-                Some("ops") => self.space.functions = functions(e)?,
+                Some("ops") => self.space.functions = functions(session, e)?,
                 Some("constants") => {
                     let Some(("log", args)) = call(e) else { return Err(bad(e.span, "constants are drawn from `log(low, high)`")) };
                     let [low, high] = args[..] else { return Err(bad(e.span, "`log(low, high)` takes two numbers here")) };
@@ -333,7 +337,7 @@ impl SearchSpec {
                     }
                 },
                 _ => {
-                    let gone = functions(e)?;
+                    let gone = functions(session, e)?;
                     self.space.functions.retain(|f| !gone.contains(f));
                 }
             }
@@ -479,32 +483,33 @@ impl SearchSpec {
 }
 
 /// Functions: a set of the library, or a list of names.
-fn functions(e: &Expr) -> Read<Vec<Fun>> {
+fn functions(session: &Session, e: &Expr) -> Read<Vec<Fun>> {
     if let Some(name) = name_of(e) {
-        return match set_named(name) {
-            Some(all) => Ok(all.into_iter().filter(|f| f.elementwise()).collect()),
+        return match constant(session, name) {
+            Some(list) => functions(session, &list).map_err(|d| bad(e.span, format!("`{name}`: {}", d.message))),
             None => Err(bad(e.span, format!("there is no set of functions `{name}`"))
                 .help("`std.search.hero_ops`, `std.search.lion_ops`, or a list: `[add, mul, sign]`")),
         };
     }
     let ExprKind::List(items) = &e.kind else { return Err(bad(e.span, "functions are a list of names, or a set of them")) };
-    items
-        .iter()
-        .map(|item| {
-            let name = name_of(item).unwrap_or("");
-            match Fun::named(name) {
-                Some(fun) if fun.elementwise() => Ok(fun),
-                Some(_) => Err(bad(item.span, format!("`{name}` combines elements of a leaf; programs that do are not yet searched"))),
-                None => {
-                    let d = bad(item.span, format!("there is no function `{}`", if name.is_empty() { "…" } else { name }));
-                    Err(match nearest(name, HERO.iter().chain(ALIASES).map(|(n, _)| *n)) {
-                        Some(near) => d.help(format!("did you mean `{near}`")),
-                        None => d.help("functions have Hero's names: `optc show std.search.hero`"),
-                    })
-                }
-            }
-        })
-        .collect()
+    items.iter().map(function).collect()
+}
+
+/// The function that an entry of a list names, with or without quotation marks.
+fn function(item: &Expr) -> Read<Fun> {
+    let quoted = text(item).unwrap_or_default();
+    let name = name_of(item).unwrap_or(&quoted);
+    match Fun::named(name) {
+        Some(fun) if fun.elementwise() => Ok(fun),
+        Some(_) => Err(bad(item.span, format!("`{name}` combines elements of a leaf; programs that do are not yet searched"))),
+        None => {
+            let d = bad(item.span, format!("there is no function `{}`", if name.is_empty() { "…" } else { name }));
+            Err(match nearest(name, HERO.iter().chain(ALIASES).map(|(n, _)| *n)) {
+                Some(near) => d.help(format!("did you mean `{near}`")),
+                None => d.help("functions have Hero's names: `optc show std.search.hero`"),
+            })
+        }
+    }
 }
 
 fn seeds(e: &Expr) -> Read<Vec<u64>> {

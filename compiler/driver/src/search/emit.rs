@@ -62,5 +62,5 @@ pub fn emit(hunt: &mut Hunt) -> Option<String> {
 
 /// A score with five digits.
 pub fn rounded(x: f64) -> String {
-    if x.is_finite() { format!("{x:.5}") } else { text::number(x) }
+    if x.is_finite() { optc_abi::number::shown(x, 5) } else { text::number(x) }
 }

@@ -1,12 +1,14 @@
 //! Runs of candidates: one native call for all steps, seeds and learning rates of a task.
 
 use super::task::Task;
+use crate::backend;
 use optc_abi::Tensor;
 use optc_cranelift::{Compiled, Config, KernelCode, KernelCompiler};
 use optc_exec::{Pool, Program};
 use optc_search::dag::Dag;
 use optc_search::kernel::kernel;
 use optc_search::run::{input, output};
+use std::any::Any;
 use std::sync::Arc;
 
 /// What a candidate's runs gave.
@@ -24,6 +26,8 @@ pub struct Bench {
     pub task: Task,
     program: Program,
     code: Arc<Compiled>,
+    /// Code of the task's kernels, where another back end made it.
+    _kernels: Option<Arc<dyn Any + Send + Sync>>,
     results: Vec<Tensor>,
     compiler: KernelCompiler,
     /// Code of the candidate at hand.
@@ -41,7 +45,7 @@ impl Bench {
     pub fn new(task: Task) -> Result<Bench, String> {
         let plan = Arc::new(task.whole.plan.clone());
         let config = Config { threads: 1, ..Config::default() };
-        let code = Arc::new(optc_cranelift::compile(&task.whole.kernels, &plan, &config).map_err(|e| e.to_string())?);
+        let (code, kernels) = backend::compile_open(backend::chosen(), &task.whole.kernels, &plan, &config)?;
         let mut program = Program::new(plan, code.entry, code.clone(), Pool::new(1));
         let results: Vec<Tensor> = task.outputs.iter().map(|slot| Tensor::zeros(slot.dtype, &slot.shape)).collect();
         // SAFETY: the tensors have the slots' types and shapes, and live as long as the program, beside it.
@@ -53,7 +57,7 @@ impl Bench {
                 program.bind_output(k, tensor.as_ptr());
             }
         }
-        Ok(Bench { task, program, code, results, compiler: KernelCompiler::default(), candidate: None })
+        Ok(Bench { task, program, code, _kernels: kernels, results, compiler: KernelCompiler::default(), candidate: None })
     }
 
     /// Runs a candidate. `None` if elements depend on others, or it has more states than the task has room for.
@@ -61,12 +65,9 @@ impl Bench {
     /// # Errors
     /// If the machine is not supported; an index out of range in the task.
     pub fn run(&mut self, dag: &Dag) -> Result<Option<Outcome>, String> {
-        let states = self.task.inputs[input::STATES].shape[0];
-        let Some(kernel) = kernel(dag, self.task.whole.padded, states) else { return Ok(None) };
-        let code = self.compiler.compile(&kernel).map_err(|e| e.to_string())?;
-        // SAFETY: the plan is not running, and the code is kept until another takes its place.
-        unsafe { self.code.replace(self.task.whole.candidate, code.function) };
-        self.candidate = Some(code);
+        if !self.compile(dag)? {
+            return Ok(None);
+        }
         let padded = self.task.whole.padded;
         let first = self.task.inputs[input::STATES].as_mut_slice::<f32>();
         for (state, memory) in dag.states.iter().zip(first.chunks_mut(padded)) {
@@ -79,6 +80,20 @@ impl Bench {
             Ok(()) => Ok(Some(self.outcome())),
             Err(e) => Err(format!("task `{}`: status {} at run time", self.task.name, e.status.code)),
         }
+    }
+
+    /// Makes the code of a candidate, which the plan calls from then on; that of the one before is freed. False if it has none.
+    ///
+    /// # Errors
+    /// If the machine is not supported.
+    pub fn compile(&mut self, dag: &Dag) -> Result<bool, String> {
+        let states = self.task.inputs[input::STATES].shape[0];
+        let Some(kernel) = kernel(dag, self.task.whole.padded, states) else { return Ok(false) };
+        let code = self.compiler.compile(&kernel).map_err(|e| e.to_string())?;
+        // SAFETY: the plan is not running, and the code is kept until another takes its place.
+        unsafe { self.code.replace(self.task.whole.candidate, code.function) };
+        self.candidate = Some(code);
+        Ok(true)
     }
 
     /// The losses of the last candidate's runs: seeds, learning rates, steps.

@@ -7,9 +7,11 @@ use super::seed::{self, seed};
 use super::task::{self, Request, task};
 use crate::trainer::INTERRUPTED;
 use optc_search::dag::Dag;
-use optc_search::evolve::{Arm, Counters, Evaluator, Found, Island, Kind, Plan, Round, Scores, admissible};
+use optc_search::evolve::{Arm, Counters, Evaluator, Found, Island, Kind, Known, Plan, Round, Scores, admissible};
 use optc_search::genome::Genome;
 use optc_search::hash::keys;
+use optc_search::mutate::{EVEN, mutate};
+use optc_search::rng::Stream;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -150,8 +152,26 @@ pub struct Hunt {
     pub arms: Vec<Arm>,
     plan: Plan,
     scorers: Vec<Scorer>,
-    scores: Vec<Vec<Scores>>,
+    /// What each arm has run.
+    scores: Vec<Scores>,
     archive: Archive,
+}
+
+/// What candidates cost.
+#[derive(Clone, Debug, Default)]
+pub struct Costs {
+    /// Children that were made, and how many programs they are.
+    pub children: u64,
+    /// See `children`.
+    pub unique: u64,
+    /// Seconds to mutate, hash and look up one.
+    pub child: f64,
+    /// Programs that were compiled.
+    pub compiled: u64,
+    /// Seconds to compile one.
+    pub compile: f64,
+    /// For each first program: seconds for all its runs, and steps in a second.
+    pub runs: Vec<(String, f64, f64)>,
 }
 
 /// What a round of an arm gave.
@@ -225,10 +245,7 @@ impl Hunt {
         } else {
             arms_of(held)?
         };
-        let scores = arms
-            .iter()
-            .map(|arm| (0..arm.islands.len()).map(|k| archive.scores(arm.kind, k)).collect::<Result<Vec<_>, _>>())
-            .collect::<Result<Vec<_>, _>>()?;
+        let scores = arms.iter().map(|arm| archive.scores(arm.kind)).collect::<Result<Vec<_>, _>>()?;
         Ok(Hunt { spec, starts, arms, plan, scorers, scores, archive })
     }
 
@@ -267,17 +284,17 @@ impl Hunt {
         let kind = arm.kind;
         // Controls run as many programs as evolution has.
         let runs = (kind != Kind::Evolution).then(|| target.saturating_sub(arm.counters().evaluated).div_ceil(arm.islands.len() as u64));
-        let (plan, scorers, scores) = (&self.plan, &mut self.scorers, &mut self.scores[number]);
+        let (plan, scorers, shared) = (&self.plan, &mut self.scorers, &self.scores[number]);
         let jobs = scorers.len();
-        let mut lots: Vec<Vec<(usize, &mut Island, &mut Scores)>> = (0..jobs).map(|_| Vec::new()).collect();
-        for (k, (island, known)) in arm.islands.iter_mut().zip(scores.iter_mut()).enumerate() {
-            lots[k % jobs].push((k, island, known));
+        let mut lots: Vec<Vec<(usize, &mut Island)>> = (0..jobs).map(|_| Vec::new()).collect();
+        for (k, island) in arm.islands.iter_mut().enumerate() {
+            lots[k % jobs].push((k, island));
         }
-        let work = |scorer: &mut Scorer, lot: Vec<(usize, &mut Island, &mut Scores)>| -> Vec<Made> {
+        let work = |scorer: &mut Scorer, lot: Vec<(usize, &mut Island)>| -> Vec<Made> {
             lot.into_iter()
-                .map(|(number, island, known)| {
-                    let mut found = Vec::new();
-                    Round { plan, kind, number, runs }.make(island, known, scorer, &mut found);
+                .map(|(number, island)| {
+                    let (mut found, mut known) = (Vec::new(), Known::new(shared));
+                    Round { plan, kind, number, runs }.make(island, &mut known, scorer, &mut found);
                     (number, found, std::mem::take(&mut scorer.evals), scorer.trouble.take())
                 })
                 .collect()
@@ -299,6 +316,7 @@ impl Hunt {
         self.arms[number].end_round();
         let (found, evals): (Vec<_>, Vec<_>) = made.into_iter().map(|m| (m.1, m.2)).unzip();
         let (found, evals) = (found.concat(), evals.concat());
+        self.scores[number].extend(found.iter().map(|f| (f.keys.exact, f.fitness)));
         let text = state(&self.arms);
         self.archive.commit(kind, &found, &evals, &text)
     }
@@ -309,6 +327,51 @@ impl Hunt {
         let fitness = if admissible(&dag) { self.scorers[0].fitness(&dag) } else { f64::INFINITY };
         self.scorers[0].evals.clear();
         fitness
+    }
+
+    /// What a candidate costs here, each measured for so long on one thread.
+    ///
+    /// # Errors
+    /// A task that fails at run time.
+    pub fn costs(&mut self, each: Duration) -> Result<Costs, String> {
+        let (mut seen, mut costs, mut dags) = (Scores::default(), Costs::default(), Vec::new());
+        let start = optc_search::mutate::with_states(&self.starts[0].genome, &self.plan.space);
+        let (begin, mut genome) = (Instant::now(), start.clone());
+        while begin.elapsed() < each {
+            let mut rng = Stream::at([0, 0], 0, costs.children);
+            costs.children += 1;
+            // Some mutations away from the start, as in a population.
+            if costs.children % 30 == 0 {
+                genome.clone_from(&start);
+            }
+            let Some((child, _)) = mutate(&genome, &self.plan.space, EVEN, &mut rng) else { continue };
+            genome = child;
+            let Ok(dag) = genome.dag() else { continue };
+            if admissible(&dag) && seen.insert(keys(&dag).exact, 0.0).is_none() && dags.len() < 20_000 {
+                dags.push(dag);
+            }
+        }
+        costs.unique = seen.len() as u64;
+        costs.child = begin.elapsed().as_secs_f64() / costs.children.max(1) as f64;
+        let begin = Instant::now();
+        while begin.elapsed() < each && !dags.is_empty() {
+            self.scorers[0].benches[0].compile(&dags[costs.compiled as usize % dags.len()])?;
+            costs.compiled += 1;
+        }
+        costs.compile = begin.elapsed().as_secs_f64() / costs.compiled.max(1) as f64;
+        for start in &self.starts {
+            let Ok(dag) = start.genome.dag() else { continue };
+            let (begin, mut runs, mut steps) = (Instant::now(), 0u64, 0u64);
+            while admissible(&dag) && begin.elapsed() < each {
+                for bench in &mut self.scorers[0].benches {
+                    steps += bench.run(&dag)?.map_or(0, |o| o.steps);
+                }
+                runs += 1;
+            }
+            let seconds = begin.elapsed().as_secs_f64();
+            costs.runs.push((start.expression.clone(), seconds / runs.max(1) as f64, steps as f64 / seconds));
+        }
+        Ok(costs)
     }
 
     /// What the arm of evolution has done.

@@ -5,6 +5,7 @@ pub mod block;
 pub mod emit;
 pub mod evaluate;
 pub mod hunt;
+pub mod judge;
 pub mod seed;
 pub mod spec;
 pub mod task;

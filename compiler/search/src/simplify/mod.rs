@@ -57,7 +57,9 @@ impl CostFunction<Term> for Price {
     fn cost<C: FnMut(Id) -> u64>(&mut self, node: &Term, mut costs: C) -> u64 {
         let own = match node.op {
             Op::Program => 0,
-            Op::Input(_) | Op::Const(_) => 10,
+            Op::Input(_) => 10,
+            // Short numbers are easier to read: 0.999 rather than 1 - 0.999.
+            Op::Const(bits) => 10 + crate::text::number(f64::from_bits(bits)).len() as u64 / 6,
             Op::Fun(fun) => term::price(fun),
         };
         node.children().iter().fold(own, |sum, id| sum.saturating_add(costs(*id)))

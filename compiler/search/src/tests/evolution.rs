@@ -2,7 +2,7 @@
 
 use super::read;
 use crate::dag::Dag;
-use crate::evolve::{Arm, Evaluator, Found, Kind, Plan, Round, Scores, Strategy};
+use crate::evolve::{Arm, Evaluator, Found, Kind, Known, Plan, Round, Scores, Strategy};
 use crate::fun::{Fun, HERO};
 use crate::hash::keys;
 use crate::mutate::Space;
@@ -46,12 +46,17 @@ const SGD: &str = "def train(w, g, lr):\n  update = g * lr\n  return update";
 
 fn rounds(plan: &Plan, arm: &mut Arm, n: u64, found: &mut Vec<Found>) {
     let mut evaluator = Quadratic { runs: 0 };
-    let mut scores: Vec<Scores> = vec![Scores::default(); arm.islands.len()];
+    // What was run before this call is known.
+    let mut shared: Scores = found.iter().map(|f| (f.keys.exact, f.fitness)).collect();
     for _ in 0..n {
+        let mut fresh = Scores::default();
         for (number, island) in arm.islands.iter_mut().enumerate() {
             let round = Round { plan, kind: arm.kind, number, runs: None };
-            round.make(island, &mut scores[number], &mut evaluator, found);
+            let mut known = Known::new(&shared);
+            round.make(island, &mut known, &mut evaluator, found);
+            fresh.extend(known.own);
         }
+        shared.extend(fresh);
         arm.end_round();
     }
 }

@@ -136,13 +136,17 @@ impl Reader {
                 "g" | "grad" | "grads" | "gradient" | "gradients" => Some(Reg::G),
                 "lr" | "learning_rate" => Some(Reg::Lr),
                 "t" | "step" => Some(Reg::T),
+                "update" => Some(Reg::Update),
                 _ => None,
             };
             if self.names.iter().any(|(n, r)| *n == name || Some(*r) == role) {
                 return Err(Diagnostic::error(Code("E0803"), span, format!("`{name}` is a parameter twice"))
                     .note("`w`, `weights`, `params` all mean the weights, `g`, `gradient` their gradient"));
             }
-            if role.is_some() && init.is_some() {
+            if role == Some(Reg::Update) && init != Some(0.0) {
+                return Err(Diagnostic::error(Code("E0803"), span, "the update starts at 0").help("`update=0.0`"));
+            }
+            if role.is_some_and(|r| r != Reg::Update) && init.is_some() {
                 return Err(Diagnostic::error(Code("E0803"), span, format!("`{name}` is no state and has no first value")));
             }
             let reg = match role {
@@ -151,8 +155,8 @@ impl Reader {
                     return Err(Diagnostic::error(Code("E0803"), span, format!("a program has at most {MAX_STATES} states")));
                 }
                 None => {
-                    // Names that intermediate values and the update are written with.
-                    let apart = if super::temp_number(&name).is_some() || name == "update" { "_" } else { "" };
+                    // Names that intermediate values are written with.
+                    let apart = if super::temp_number(&name).is_some() { "_" } else { "" };
                     self.genome.states.push(State { name: format!("{name}{apart}"), init: init.unwrap_or(0.0) });
                     Reg::State(self.genome.states.len() as u8 - 1)
                 }

@@ -123,6 +123,17 @@ pub fn lineage(path: &Path, prefix: &str, messages: &Messages) -> Result<(), Fai
     Ok(())
 }
 
+fn not_kappa(why: optc_search::kappa::Not) -> &'static str {
+    use optc_search::kappa::Not;
+    match why {
+        Not::States => "it does not have one state, or depends on the step",
+        Not::Momentum => "its state is no average of gradients",
+        Not::Decay => "it is not linear in the weights, or not proportional to the learning rate",
+        Not::Blend => "its step is no function of one blend of momentum and gradient",
+        Not::Monotone => "that function is not odd and monotone",
+    }
+}
+
 /// Optimizers whose form a program is compared with.
 const KNOWN: &[&str] = &[
     "sgd",
@@ -167,6 +178,18 @@ pub fn explain(path: &Path, prefix: &str, messages: &Messages) -> Result<(), Fai
         _ => "neither odd nor even",
     };
     line("parity", parity.to_string());
+    let kappa = match optc_search::kappa::member(&dag) {
+        Ok(m) => format!(
+            "yes: beta1 {}, beta2 {}, decay {}{}{}",
+            rounded(m.beta1),
+            rounded(m.beta2),
+            rounded(m.decay),
+            if m.sign { ", K' the sign" } else { "" },
+            if m.beta1 <= m.beta2 { "" } else { "; its theory asks for beta1 <= beta2" }
+        ),
+        Err(why) => format!("no: {}", not_kappa(why)),
+    };
+    line("Lion-kappa", kappa);
     let family = simplified.dag().map(|d| keys(&d).family).unwrap_or_default();
     let same: Vec<&str> = KNOWN.iter().copied().filter(|name| of_family(name, family)).collect();
     line("same form as", if same.is_empty() { "no known optimizer".to_string() } else { same.join(", ") });

@@ -67,7 +67,51 @@ pub fn resume(path: &Path, options: &SearchOptions, messages: &Messages) -> Resu
     go(hunt, file, path, budget, options, messages)
 }
 
-fn read(session: &Session, name: Option<&str>, messages: &Messages) -> Result<SearchSpec, Failed> {
+/// Says what a candidate costs.
+///
+/// # Errors
+/// If that fails; why has been printed.
+pub fn time(file: &Path, name: Option<&str>, seconds: f64, messages: &Messages) -> Result<(), Failed> {
+    let session = Session::open(file, &[], messages)?;
+    let spec = read(&session, name, messages)?;
+    let archive = Archive::none().map_err(|why| trouble(&why, None, messages))?;
+    let (seeds, rates) = (spec.seeds.len(), spec.rates.len());
+    let mut hunt = hunt(spec, file, archive, "", &SearchOptions::default(), messages)?;
+    let before = resident();
+    let each = Duration::from_secs_f64(seconds.clamp(0.01, 3600.0));
+    let costs = hunt.costs(each).map_err(|why| trouble(&why, None, messages))?;
+    say(&format!(
+        "a child (mutation, meaning, hash, look-up)   {:.1} us, {:.0} in a second; {:.0} % are programs that were not seen before",
+        1e6 * costs.child,
+        1.0 / costs.child,
+        100.0 * costs.unique as f64 / costs.children.max(1) as f64
+    ));
+    say(&format!(
+        "code of a candidate                          {:.1} us, {:.0} in a second; {} made, memory of the process grew by {:.1} MB in all",
+        1e6 * costs.compile,
+        1.0 / costs.compile,
+        costs.compiled,
+        (resident() - before).max(0.0)
+    ));
+    for (expression, run, steps) in costs.runs {
+        say(&format!(
+            "{expression}: {seeds} seeds x {rates} rates in {:.3} ms: {:.0} programs/s, {:.0} steps/s",
+            1e3 * run,
+            1.0 / run,
+            steps
+        ));
+    }
+    Ok(())
+}
+
+/// Megabytes of memory that the process holds, where the system says so.
+fn resident() -> f64 {
+    const PAGE: f64 = 4096.0;
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    text.split(' ').nth(1).and_then(|p| p.parse::<f64>().ok()).map_or(0.0, |pages| pages * PAGE / 1e6)
+}
+
+pub(super) fn read(session: &Session, name: Option<&str>, messages: &Messages) -> Result<SearchSpec, Failed> {
     let blocks = block::blocks(session);
     let found = match (name, blocks.as_slice()) {
         (Some(name), _) => blocks.iter().find(|b| &*b.name.text == name).copied(),
@@ -115,7 +159,12 @@ fn hunt(
     messages: &Messages,
 ) -> Result<Hunt, Failed> {
     let jobs = options.jobs.clamp(1, spec.strategy.islands);
-    Hunt::new(spec, file, archive, state, jobs).map_err(|t| match t {
+    Hunt::new(spec, file, archive, state, jobs).map_err(|t| print_trouble(t, messages))
+}
+
+/// Prints what is wrong.
+pub(super) fn print_trouble(t: Trouble, messages: &Messages) -> Failed {
+    match t {
         Trouble::Words(why) => trouble(&why, None, messages),
         Trouble::Seed(_, seed::Refused::Spec(session)) | Trouble::Task(_, task::Refused::Spec(session)) => {
             messages.print(&session.diagnostics, &session.program.sources);
@@ -129,7 +178,7 @@ fn hunt(
             messages.print(&[*d], &session.program.sources);
             Failed
         }
-    })
+    }
 }
 
 /// Runs, tells, and writes what was found.

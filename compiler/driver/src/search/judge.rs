@@ -1,0 +1,122 @@
+//! The judge: optimizers beside tuned baselines on the tasks of a search, on seeds that the search has not seen.
+//!
+//! Every optimizer has the same learning rates to choose from. The rate is chosen on seeds of its own; scores are then taken on others, the same for all optimizers, so that they are paired.
+
+use super::block::SearchSpec;
+use super::evaluate::Bench;
+use super::hunt::Trouble;
+use super::task::{Request, task};
+use optc_search::evolve::admissible;
+use optc_search::genome::{Genome, MAX_STATES};
+use optc_search::rng::Stream;
+use optc_search::stats::{Paired, holm, median, paired};
+use std::path::Path;
+
+/// An optimizer that is judged.
+#[derive(Clone, Debug)]
+pub struct Judged {
+    /// Its name.
+    pub name: String,
+    /// Its program.
+    pub genome: Genome,
+}
+
+/// What was seen of an optimizer on a task.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Its name.
+    pub name: String,
+    /// The learning rate that was chosen.
+    pub rate: f64,
+    /// Whether that is the first or last there was: better ones may lie outside.
+    pub edge: bool,
+    /// The median of its scores.
+    pub median: f64,
+    /// Runs that did not get to their end.
+    pub failed: usize,
+    /// Beside the reference; `None` for the reference itself.
+    pub beside: Option<Paired>,
+    /// Its p-value among all comparisons (Holm).
+    pub p: f64,
+}
+
+/// What was seen on a task.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// The task.
+    pub task: String,
+    /// Optimizers, the reference first.
+    pub rows: Vec<Row>,
+    /// The reference against itself on other seeds: what differences of no meaning look like.
+    pub same: Paired,
+}
+
+/// The first seed of the judge, far from those of searches.
+const FIRST_SEED: u64 = 1 << 21;
+/// Seeds on which rates are chosen.
+const TUNING: usize = 5;
+
+/// Judges optimizers, of which the first is the reference.
+///
+/// # Errors
+/// A task that cannot be, or fails at run time.
+pub fn judge(spec: &SearchSpec, file: &Path, judged: &[Judged], seeds: usize) -> Result<Vec<Verdict>, Trouble> {
+    let all: Vec<u64> = (0..(TUNING + 2 * seeds) as u64).map(|k| FIRST_SEED + k).collect();
+    let mut verdicts = Vec::new();
+    for t in &spec.tasks {
+        let request = Request {
+            file,
+            train: &t.train,
+            set: &t.set,
+            metric: spec.metric.as_deref(),
+            seeds: &all,
+            rates: &spec.rates,
+            states: MAX_STATES,
+        };
+        let mut bench = Bench::new(task(&request).map_err(|r| Trouble::Task(t.train.clone(), r))?)?;
+        let mut scores = Vec::new();
+        for j in judged {
+            let dag = j.genome.dag().map_err(|_| format!("`{}` is no program", j.name))?;
+            if !admissible(&dag) {
+                return Err(Trouble::Words(format!(
+                    "`{}` combines elements of leaves, or does not look at the gradient; such programs cannot be run yet",
+                    j.name
+                )));
+            }
+            let outcome = bench.run(&dag)?.ok_or_else(|| format!("`{}` has more than {MAX_STATES} states", j.name))?;
+            scores.push(outcome.scores);
+        }
+        let chosen: Vec<usize> = scores.iter().map(|s| best(&s[..TUNING])).collect();
+        let of = |k: usize, from: usize| -> Vec<f64> { scores[k][from..from + seeds].iter().map(|row| row[chosen[k]]).collect() };
+        let (first, second) = (of(0, TUNING), of(0, TUNING + seeds));
+        let mut rng = Stream::at([0x4A55, 0x4447], 0, 0);
+        let same = paired(&first, &second, &mut rng);
+        let beside: Vec<Option<Paired>> = (0..judged.len()).map(|k| (k > 0).then(|| paired(&of(k, TUNING), &first, &mut rng))).collect();
+        let p = holm(&beside.iter().flatten().map(|b| b.p).collect::<Vec<_>>());
+        let rows = judged
+            .iter()
+            .enumerate()
+            .map(|(k, j)| {
+                let own = of(k, TUNING);
+                Row {
+                    name: j.name.clone(),
+                    rate: spec.rates[chosen[k]],
+                    edge: spec.rates.len() > 1 && (chosen[k] == 0 || chosen[k] + 1 == spec.rates.len()),
+                    median: median(&own.iter().map(|x| if x.is_finite() { *x } else { f64::INFINITY }).collect::<Vec<_>>()),
+                    failed: own.iter().filter(|x| !x.is_finite()).count(),
+                    beside: beside[k],
+                    p: if k == 0 { 1.0 } else { p[k - 1] },
+                }
+            })
+            .collect();
+        verdicts.push(Verdict { task: t.train.clone(), rows, same });
+    }
+    Ok(verdicts)
+}
+
+/// The rate with the least median; a seed that did not get to its end counts as infinite.
+fn best(scores: &[Vec<f64>]) -> usize {
+    let at = |r: usize| median(&scores.iter().map(|row| if row[r].is_finite() { row[r] } else { f64::INFINITY }).collect::<Vec<_>>());
+    let rates = scores.first().map_or(1, Vec::len);
+    (0..rates).min_by(|a, b| at(*a).total_cmp(&at(*b))).unwrap_or(0)
+}

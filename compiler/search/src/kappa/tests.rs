@@ -1,0 +1,126 @@
+//! The identities of Lion-κ in numbers.
+
+use super::{Flow, Not, member};
+use crate::rng::Stream;
+use crate::tests::{ADAM, read};
+use crate::trace::Run;
+
+fn lion(beta1: f64, beta2: f64, decay: f64, step: &str) -> crate::dag::Dag {
+    let text = format!(
+        "def train(w, g, m, lr):\n  c = interpolate(g, m, {beta1})\n  update = {step}\n  d = w * {decay}\n  update = update + d\n  update = update * lr\n  m = interpolate(g, m, {beta2})\n  return update, m"
+    );
+    read(&text).dag().expect("a program")
+}
+
+#[test]
+fn members_are_known_and_others_are_not() {
+    let close = |a: f64, b: f64| (a - b).abs() < 1e-6;
+    let seen = member(&lion(0.9, 0.99, 0.3, "sign(c)")).expect("Lion");
+    assert!(close(seen.beta1, 0.9) && close(seen.beta2, 0.99) && close(seen.decay, 0.3) && seen.sign, "{seen:?}");
+    let soft = member(&lion(0.8, 0.95, 0.0, "tanh(c)")).expect("a smooth Lion");
+    assert!(close(soft.beta1, 0.8) && !soft.sign, "{soft:?}");
+    let heavy = member(&lion(0.9, 0.9, 0.1, "copy(c)")).expect("momentum: K = |x|^2 / 2");
+    assert!(close(heavy.beta1, heavy.beta2), "{heavy:?}");
+    assert_eq!(member(&lion(0.9, 0.99, 0.3, "cos(c)")), Err(Not::Blend));
+    assert_eq!(member(&read(ADAM).dag().expect("a program")), Err(Not::States));
+    assert_eq!(
+        member(
+            &read("def train(w, g, m, lr):\n  m = m + g\n  update = sign(m)\n  update = update * lr\n  return update, m")
+                .dag()
+                .expect("a program")
+        ),
+        Err(Not::Momentum)
+    );
+}
+
+/// The identity of dH/dt with the theorem's two terms, by the exact chain rule.
+#[test]
+fn the_lyapunov_function_falls_as_the_theorem_says() {
+    let mut rng = Stream::new([9, 9]);
+    for _ in 0..2000 {
+        let positive = |rng: &mut Stream| 0.1 + 2.0 * rng.uniform();
+        let (alpha, gamma, lambda) = (positive(&mut rng), positive(&mut rng), positive(&mut rng));
+        let epsilon = rng.uniform() / gamma;
+        let flow = Flow { p: 1.7, alpha, gamma, lambda, epsilon };
+        let draw = |rng: &mut Stream| (0..3).map(|_| rng.normal()).collect::<Vec<f64>>();
+        let (x, m, g) = (draw(&mut rng), draw(&mut rng), draw(&mut rng));
+        let (dx, dm) = flow.velocity(&x, &m, &g);
+        let (hx, hm) = flow.gradient(&x, &m, &g);
+        let along: f64 = hx.iter().zip(&dx).chain(hm.iter().zip(&dm)).map(|(a, b)| a * b).sum();
+        let size: f64 = hx.iter().zip(&dx).chain(hm.iter().zip(&dm)).map(|(a, b)| (a * b).abs()).sum();
+        let decrease = flow.decrease(&x, &m, &g);
+        assert!(decrease >= 0.0 && (along + decrease).abs() <= 1e-12 * size.max(1.0), "{along} and {decrease} for {flow:?}");
+    }
+}
+
+#[test]
+fn conjugates_obey_fenchel_and_invert_gradients() {
+    let flow = Flow { p: 1.7, alpha: 1.0, gamma: 1.0, lambda: 1.0, epsilon: 0.1 };
+    for i in -20..=20 {
+        for j in -20..=20 {
+            let (x, y) = (f64::from(i) * 0.17, f64::from(j) * 0.23);
+            assert!(flow.k(x) + flow.conjugate(y) >= x * y - 1e-12);
+        }
+        let x = f64::from(i) * 0.17;
+        assert!((flow.dconjugate(flow.dk(x)) - x).abs() < 1e-12);
+    }
+}
+
+#[test]
+fn the_lyapunov_function_falls_along_small_steps() {
+    let flow = Flow { p: 1.7, alpha: 1.0, gamma: 1.0, lambda: 0.5, epsilon: 0.3 };
+    let curvature = [0.3, 1.0, 4.0];
+    let f = |x: &[f64]| x.iter().zip(curvature).map(|(x, c)| 0.5 * c * (x - 1.0) * (x - 1.0)).sum::<f64>();
+    let (mut x, mut m) = (vec![-2.0, 0.5, 1.5], vec![0.3, -0.2, 0.1]);
+    let mut last = f64::INFINITY;
+    for _ in 0..4000 {
+        let g: Vec<f64> = x.iter().zip(curvature).map(|(x, c)| c * (x - 1.0)).collect();
+        let h = flow.lyapunov(f(&x), &x, &m);
+        assert!(h <= last + 1e-9, "{h} after {last}");
+        last = h;
+        let (dx, dm) = flow.velocity(&x, &m, &g);
+        for i in 0..3 {
+            x[i] += 1e-3 * dx[i];
+            m[i] += 1e-3 * dm[i];
+        }
+    }
+}
+
+/// Phase I: the distance to the box |x| <= 1 / l falls by 1 - lr l each step; the box is kept; at the end the conditions of Karush, Kuhn and Tucker hold.
+#[test]
+fn lion_solves_the_problem_in_its_box() {
+    let (decay, n) = (0.5, 6);
+    let dag = lion(0.9, 0.99, decay, "sign(c)");
+    let curvature = |i: usize| 0.2 * 1.7f64.powi(i as i32);
+    let target = |i: usize| (i as f64 - 2.5) * 1.3;
+    let outside = |w: &[f64]| w.iter().map(|x| (x.abs() - 1.0 / decay).max(0.0)).fold(0.0, f64::max);
+    let mut run = Run::new(&dag, vec![(0..n).map(|i| if i % 2 == 0 { 12.0 } else { -9.0 }).collect()]);
+    let total = 40_000;
+    for t in 0..total {
+        let lr = 0.01 * (1.0 - t as f64 / total as f64);
+        let g: Vec<f64> = (0..n).map(|i| curvature(i) * (run.weights[0][i] - target(i))).collect();
+        let before = outside(&run.weights[0]);
+        run.step(&[g], lr);
+        assert!(outside(&run.weights[0]) <= (1.0 - lr * decay) * before + 1e-12, "step {t}");
+    }
+    for i in 0..n {
+        let (x, g) = (run.weights[0][i], curvature(i) * (run.weights[0][i] - target(i)));
+        let edge = 1.0 / decay - x.abs() < 1e-3;
+        assert!(if edge { g.signum() == -x.signum() } else { g.abs() < 1e-2 }, "element {i}: {x} with gradient {g}");
+    }
+}
+
+#[test]
+fn lion_does_not_see_the_scale_of_gradients_and_has_momentum_forms() {
+    let run = |dag: &crate::dag::Dag, scale: f64| {
+        let mut run = Run::new(dag, vec![vec![0.5, -1.0, 2.0]]);
+        (0..50)
+            .map(|t| run.step(&[(0..3).map(|i| scale * ((t * 3 + i) as f64 * 0.71).sin()).collect()], 0.01)[0].clone())
+            .collect::<Vec<_>>()
+    };
+    let dag = lion(0.9, 0.99, 0.1, "sign(c)");
+    assert_eq!(run(&dag, 1.0), run(&dag, 1024.0));
+    // Equal shares: the sign of the momentum after its update.
+    let signum = read("def train(w, g, m, lr):\n  m = interpolate(g, m, 0.9)\n  update = sign(m)\n  d = w * 0.1\n  update = update + d\n  update = update * lr\n  return update, m").dag().expect("a program");
+    assert_eq!(run(&lion(0.9, 0.9, 0.1, "sign(c)"), 1.0), run(&signum, 1.0));
+}
