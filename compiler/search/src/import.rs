@@ -253,9 +253,8 @@ impl Walk<'_> {
             if let Some(x) = numbers {
                 return Ok(Arg::Const(optc_ir::eval::eval_float(op, &x)));
             }
-            match (op, args) {
-                (ScalarOp::Mul, [Arg::Const(1.0), x] | [x, Arg::Const(1.0)]) => return Ok(*x),
-                _ => {}
+            if let (ScalarOp::Mul, [Arg::Const(1.0), x] | [x, Arg::Const(1.0)]) = (op, args) {
+                return Ok(*x);
             }
         }
         let k = self.free.pop().ok_or_else(|| "it needs more intermediate values than programs have registers".to_string())?;

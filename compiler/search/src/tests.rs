@@ -372,6 +372,17 @@ def train(w, g, m, v, lr):
     }
 
     #[test]
+    fn values_that_are_doubled_again_and_again_take_no_time() {
+        let doubled: String = (0..60).map(|_| "  x = x * x\n").collect();
+        let genome = read(&format!(
+            "def train(w, g, m, lr):\n  x = g + m\n{doubled}  m = x + m\n  y = x * x\n  update = y * lr\n  return update, m"
+        ));
+        assert_eq!(simplify(&genome, Class::Approximate).expect("a program").genome.body.len(), genome.body.len());
+        let text = crate::print::source(&genome, &crate::print::Heading { name: "doubled", doc: &[], lr: 0.1 });
+        assert!(text.lines().count() > 60);
+    }
+
+    #[test]
     fn each_class_keeps_to_its_rules() {
         let exact = simplify(&read(RAW_LION), Class::Exact).expect("a program");
         assert_eq!(worst(&exact.steps), Class::Exact);

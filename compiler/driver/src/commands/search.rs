@@ -121,6 +121,11 @@ fn of_spec(expression: &str, file: &Path, messages: &Messages) -> Result<Named, 
     }
 }
 
+/// A number without the digits that a product leaves at its end.
+fn plain(x: f64) -> f64 {
+    optc_abi::number::shown(x, 12).parse().unwrap_or(x)
+}
+
 fn class_of(class: RuleClass) -> Class {
     match class {
         RuleClass::Exact => Class::Exact,
@@ -160,7 +165,7 @@ fn print_one(program: &Named, simplified: &Simplified, name: &str, quiet: bool) 
     } else {
         vec![format!("The learning rate is {} times that of the program it was made from.", text::number(simplified.rate))]
     };
-    say(spec::of(&simplified.genome, name, &doc, program.lr * simplified.rate).trim_end());
+    say(spec::of(&simplified.genome, name, &doc, plain(program.lr * simplified.rate)).trim_end());
     if quiet {
         return;
     }

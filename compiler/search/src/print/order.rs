@@ -134,12 +134,28 @@ impl<'a> Printer<'a> {
         }
     }
 
+    /// Whether a walk from a value to what it is computed from finds one. It does not go on where `stop` says so.
+    fn finds(&self, from: usize, found: impl Fn(usize) -> bool, stop: impl Fn(usize) -> bool) -> bool {
+        let (mut seen, mut open) = (vec![false; self.values.all.len()], vec![from]);
+        while let Some(k) = open.pop() {
+            if std::mem::replace(&mut seen[k], true) || stop(k) {
+                continue;
+            }
+            if found(k) {
+                return true;
+            }
+            open.extend_from_slice(self.values.operands(k));
+        }
+        false
+    }
+
+    fn is_first(&self, k: usize, state: u8) -> bool {
+        self.values.all[k] == Value::First(Reg::State(state))
+    }
+
     /// Whether the expression of a value, as it would be printed now, mentions a state as the step found it.
     fn mentions(&self, k: usize, state: u8) -> bool {
-        if self.names[k].is_some() {
-            return false;
-        }
-        self.values.all[k] == Value::First(Reg::State(state)) || self.values.operands(k).iter().any(|x| self.mentions(*x, state))
+        self.finds(k, |k| self.is_first(k, state), |k| self.names[k].is_some())
     }
 
     fn print(mut self) -> String {
@@ -166,7 +182,7 @@ impl<'a> Printer<'a> {
                 Some(s) => {
                     // A step that looks at the old state is named in front of the new one.
                     if self.needs_old(self.update, k, s as u8) && !self.reaches(self.update, k) {
-                        self.name(self.update);
+                        self.name_with_parts(self.update);
                     }
                     if self.read_later(k, s as u8) {
                         self.name(k);
@@ -198,9 +214,20 @@ impl<'a> Printer<'a> {
         self.out
     }
 
+    /// Names a value before its turn: what it uses more than once comes first.
+    fn name_with_parts(&mut self, k: usize) {
+        for part in 0..k {
+            let shared = self.uses[part] > 1 && self.names[part].is_none() && !self.values.operands(part).is_empty();
+            if shared && self.reaches(k, part) {
+                self.name(part);
+            }
+        }
+        self.name(k);
+    }
+
     /// Whether a value is computed from another.
     fn reaches(&self, from: usize, to: usize) -> bool {
-        from == to || self.values.operands(from).iter().any(|x| self.reaches(*x, to))
+        self.finds(from, |k| k == to, |_| false)
     }
 
     fn name(&mut self, k: usize) {
@@ -220,10 +247,6 @@ impl<'a> Printer<'a> {
 
     /// Whether printing a value later would mention the state, where value `done` is then known by name.
     fn needs_old(&self, root: usize, done: usize, state: u8) -> bool {
-        if root == done || self.names[root].is_some() {
-            return false;
-        }
-        self.values.all[root] == Value::First(Reg::State(state))
-            || self.values.operands(root).iter().any(|x| self.needs_old(*x, done, state))
+        self.finds(root, |k| self.is_first(k, state), |k| k == done || self.names[k].is_some())
     }
 }

@@ -18,6 +18,9 @@ const ROUNDS: usize = 24;
 /// Terms held at once.
 const TERMS: usize = 8_000;
 
+/// Price of a program, each use of a value counted, up to which it is simplified.
+const LARGEST: u64 = 100_000;
+
 /// A rule that was applied.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Applied {
@@ -74,6 +77,10 @@ pub fn simplify(genome: &Genome, most: Class) -> Result<Simplified, Fault> {
     genome.check()?;
     let bare = without_dead_code(genome);
     let start = term::of(&bare);
+    // As a tree, a program that doubles a value again and again is larger than memory.
+    if Price.cost_rec(&start) > LARGEST {
+        return Ok(Simplified { genome: bare, steps: Vec::new(), rate: 1.0 });
+    }
     let rules = rules::rewrites(most);
     let runner: Runner<Term, Facts> = Runner::default()
         .with_explanations_enabled()
