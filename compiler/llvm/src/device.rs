@@ -210,7 +210,7 @@ impl Emulated {
         unsafe { emulator::optc_simt_launch(thread, parameters.as_ptr().cast(), threads as i32, blocks as i32, bytes) };
     }
 
-    /// Does the work of an instruction on its buffers, which lie in the memory that is listed.
+    /// Does the work of an instruction on its buffers, which lie in the memory that is listed, unless the list is empty.
     ///
     /// # Safety
     /// Buffers are those of the instruction that the work is for.
@@ -218,7 +218,9 @@ impl Emulated {
         let mut scratch = vec![u128::MAX; work.scratch.div_ceil(16)];
         let start = scratch.as_mut_ptr() as u64;
         let mut memory = memory.to_vec();
-        memory.push(start as usize..start as usize + work.scratch);
+        if !memory.is_empty() {
+            memory.push(start as usize..start as usize + work.scratch);
+        }
         let parameter = |argument: &Argument| match *argument {
             Argument::Buffer(b) => buffers[b] as u64,
             Argument::Scratch(at) => start + at as u64,
