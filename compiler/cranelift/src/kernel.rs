@@ -51,6 +51,11 @@ pub(crate) struct Position {
     pub(crate) lanes: Lanes,
 }
 
+/// Rows of a kernel from which on the next one is asked for beforehand.
+const LEAST_ROWS: i64 = 16;
+/// Elements of such a row: fewer are not worth it, more would push out what is at work.
+const ROWS_AHEAD: std::ops::RangeInclusive<i64> = 256..=4096;
+
 /// Signature of a wide loop: the address of its arguments.
 pub(crate) fn wide_signature() -> ir::Signature {
     let mut s = ir::Signature::new(CallConv::SystemV);
@@ -365,6 +370,21 @@ impl Builder<'_, '_> {
         self.close_accs();
     }
 
+    /// Elements of a row where a kernel goes over each of many rows in several loops. The processor foresees where one loop goes on in memory, but not that the
+    /// first loop goes on where the next row begins, on another page.
+    fn row_ahead(&self, extent: Extent) -> Option<i64> {
+        let Extent::Const(n) = extent else { return None };
+        let loops = |stmt: &Stmt| match stmt {
+            Stmt::For { extent: Extent::Const(rows), kind: LoopKind::Parallel, body, .. } if *rows >= LEAST_ROWS => {
+                let same = |s: &&Stmt| matches!(s, Stmt::For { extent: Extent::Const(m), kind: LoopKind::Vector, .. } if *m == n);
+                body.iter().filter(same).count()
+            }
+            _ => 0,
+        };
+        let several = self.kernel.body.iter().map(loops).max().is_some_and(|count| count > 1);
+        (several && ROWS_AHEAD.contains(&n)).then_some(n)
+    }
+
     /// The program of a vector loop that is worth a wide loop.
     fn wide_program(&self, axis: AxisId, extent: Extent, body: &[Node]) -> Option<wide::Program> {
         if !self.e.features.wide || matches!(extent, Extent::Const(n) if n < LANES as i64) {
@@ -372,7 +392,7 @@ impl Builder<'_, '_> {
         }
         let leaves: Vec<&Stmt> =
             body.iter().map(|node| if let Node::Leaf(stmt) = node { Some(stmt) } else { None }).collect::<Option<_>>()?;
-        let program = wide::select(self.kernel, &self.dtypes, &self.constants, axis, &leaves).ok()?;
+        let program = wide::select(self.kernel, &self.dtypes, &self.constants, axis, self.row_ahead(extent), &leaves).ok()?;
         let work = program.invariant.iter().filter(|i| !**i).count() as i64;
         let pays = !matches!(extent, Extent::Const(n) if n / LANES as i64 * work < WIDE_WORK);
         (pays && wide::fits(&program)).then_some(program)

@@ -6,7 +6,7 @@ use crate::net::{N, Net};
 use crate::rows::{Class, cost};
 use crate::stage::{Kind, LoopKey, Stage, assign_phases};
 use optc_abi::DType;
-use optc_ir::Op;
+use optc_ir::{Op, ScalarOp};
 use rustc_hash::FxHashSet;
 use std::collections::BTreeMap;
 
@@ -101,7 +101,54 @@ pub(crate) fn keep_rows(net: &Net, grouping: &Grouping, group: usize, rows: usiz
         stages.sort_by_key(|s| s.node);
         assign_phases(net, grouping, group, rows, stages);
         delay(net, grouping, space, stages);
+        if let Some(m) = quotient(net, grouping, space, stages).filter(|_| bytes + space / rows * 4 <= ROW_BYTES) {
+            stages.push(Stage::new(net, m, Slot::Row(m)));
+            stages.sort_by_key(|s| s.node);
+            assign_phases(net, grouping, group, rows, stages);
+            delay(net, grouping, space, stages);
+        }
     }
+}
+
+/// Whether a node occupies the unit that divides, of which a core has one.
+fn divides(net: &Net, n: N) -> bool {
+    matches!(net.nodes[n].op, Op::Map(ScalarOp::Div | ScalarOp::Sqrt | ScalarOp::Rsqrt))
+}
+
+/// Where the last loop of a row divides and takes roots, and no earlier one does: one of these, of kept rows alone, which an earlier loop may compute beside its other work.
+fn quotient(net: &Net, grouping: &Grouping, space: usize, stages: &[Stage]) -> Option<N> {
+    let last = stages.iter().filter(|s| s.kind == Kind::Store && s.space == space).map(|s| s.phase).max()?;
+    let here = |n: N| divides(net, n) && net.len_of(n) == space;
+    let (late, early): (Vec<&Stage>, Vec<&Stage>) = stages.iter().filter(|s| s.space == space).partition(|s| s.phase == last);
+    let of = |stages: &[&Stage]| -> Vec<N> {
+        let mut found: Vec<N> = stages.iter().flat_map(|s| s.inline.iter().chain([&s.node])).copied().filter(|&n| here(n)).collect();
+        found.sort_unstable();
+        found.dedup();
+        found
+    };
+    let (found, taken) = (of(&late), of(&early));
+    if last == 0 || found.len() < 2 || !taken.is_empty() {
+        return None;
+    }
+    let kept: FxHashSet<N> = stages.iter().filter(|s| matches!(s.slot, Slot::Row(_)) && s.phase < last).map(|s| s.node).collect();
+    let ready = |n: N| {
+        let (mut todo, mut rows) = (vec![n], 0);
+        while let Some(n) = todo.pop() {
+            for &o in &net.nodes[n].operands {
+                let o = source(net, grouping, o);
+                if kept.contains(&o) {
+                    rows += 1;
+                } else if net.splat_value(o).is_some() || (net.len_of(o) == 1 && grouping.class[o] == Class::Leaf) {
+                } else if matches!(grouping.class[o], Class::Elem | Class::View) && stages.iter().all(|s| s.node != o) {
+                    todo.push(o);
+                } else {
+                    return false;
+                }
+            }
+        }
+        rows > 0
+    };
+    found.into_iter().find(|&n| value_type(net.nodes[n].ty.dtype).size() == 4 && grouping.class[n] == Class::Elem && ready(n))
 }
 
 /// The node whose elements, in other shapes or read as other types, these are.

@@ -1,7 +1,7 @@
 //! Values that depend on positions alone, read by updates of several leaves.
 //!
 //! A pattern over the elements of a block (the spread of its draws, a mask) is one node of the graph wherever leaves have equal shapes, though it lies in no memory and costs a few additions.
-//! As one node it would tie the updates of all leaves together, into one kernel over unrelated arrays or, where that is too large, into none. So every update that reads one computes its own.
+//! As one node it would tie the updates of all leaves together, into one kernel over unrelated arrays or, where that is too large, into none. So the updates of each leaf compute their own.
 
 use crate::net::{N, Net, PNode};
 use crate::rows::{Class, class, cost};
@@ -11,7 +11,7 @@ use rustc_hash::FxHashMap;
 /// Additions per element up to which each reader computes a pattern for itself.
 const CHEAP: usize = 6;
 
-/// Gives each node that serves only the updates `aliased` its own copy of the patterns it reads, where others read them too.
+/// Gives nodes that serve only the updates `aliased` copies of the patterns that others read too: one for all nodes that are tied by other arrays.
 pub(crate) fn part(net: &mut Net, aliased: &[N]) {
     let count = net.nodes.len();
     let patterns = patterns(net);
@@ -27,20 +27,43 @@ pub(crate) fn part(net: &mut Net, aliased: &[N]) {
         return;
     }
     let serving = crate::by_rows::serving(net, aliased, &vec![false; count]);
+    // What is tied by other arrays, by union-find; single numbers and the words of keys are no arrays.
+    let array = |mut n: N| {
+        while class(net, n) == Class::View && !net.nodes[n].operands.is_empty() {
+            n = net.nodes[n].operands[0];
+        }
+        (!pattern(n) && net.len_of(n) > 1 && !matches!(net.nodes[n].op, Op::RandomFold { .. })).then_some(n)
+    };
+    let mut parent: Vec<usize> = (0..count).collect();
+    for n in (0..count).filter(|&n| serving[n] && array(n) == Some(n)) {
+        for o in net.nodes[n].operands.iter().filter_map(|&o| array(o)) {
+            let (a, b) = (find(&mut parent, n), find(&mut parent, o));
+            parent[a] = b;
+        }
+    }
     let old = std::mem::take(&mut net.nodes);
     let mut at = vec![usize::MAX; count];
+    let mut copies: FxHashMap<usize, FxHashMap<N, N>> = FxHashMap::default();
     for n in 0..count {
         let mut node = old[n].clone();
         let own = serving[n] && !pattern(n);
-        let mut copies: FxHashMap<N, N> = FxHashMap::default();
+        let copies = copies.entry(find(&mut parent, n)).or_default();
         for o in &mut node.operands {
-            *o = if own && shared(*o) { copied(&old, &patterns, &mut net.nodes, &mut copies, &at, *o) } else { at[*o] };
+            *o = if own && shared(*o) { copied(&old, &patterns, &mut net.nodes, copies, &at, *o) } else { at[*o] };
         }
         net.nodes.push(node);
         at[n] = net.nodes.len() - 1;
     }
     net.inputs.iter_mut().chain(&mut net.outputs).for_each(|n| *n = at[*n]);
     net.sweep();
+}
+
+fn find(parent: &mut [usize], mut n: usize) -> usize {
+    while parent[n] != n {
+        parent[n] = parent[parent[n]];
+        n = parent[n];
+    }
+    n
 }
 
 /// For what depends on positions and literals alone: the additions of one element.

@@ -273,6 +273,14 @@ impl Assembler {
         self.say(|| format!("{}/{digit} ymm{dest}, ymm{source}, {bits}", op.name));
     }
 
+    /// Asks for a line of memory in the second cache.
+    pub(crate) fn prefetch(&mut self, from: Mem) {
+        let (x, b) = Self::extension_bits(Operand::Mem(from));
+        self.bytes.extend_from_slice(&[0x40 | u8::from(x) << 1 | u8::from(b), 0x0F, 0x18]);
+        self.address(2, Operand::Mem(from), 0);
+        self.say(|| format!("prefetcht1 {}", Self::show(Operand::Mem(from))));
+    }
+
     pub(crate) fn zero_upper(&mut self) {
         self.bytes.extend_from_slice(&[0xC5, 0xF8, 0x77]);
         self.say(|| "vzeroupper".to_string());

@@ -493,6 +493,7 @@ impl<'p> Emitter<'p> {
                 }
                 self.finish_uses(i);
             }
+            Inst::Ahead(place) => self.asm.prefetch(self.mem(place)),
             Inst::Store(place, x) => self.store(i, place, x),
             Inst::Halves(place, parts) => self.halves(i, place, parts),
             Inst::Bytes(place, parts, pack) => self.bytes(i, &[(place, parts, pack)]),

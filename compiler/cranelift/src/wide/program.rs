@@ -49,7 +49,7 @@ pub(crate) struct Place {
     pub(crate) moves: bool,
 }
 
-/// One instruction. All but the last five define a value.
+/// One instruction. All but the last six define a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Inst {
     /// The same bits in every lane.
@@ -88,6 +88,8 @@ pub(crate) enum Inst {
     Bytes(Place, [V; 2], Pack),
     /// Such stores to two buffers.
     TwoBytes([Place; 2], [[V; 2]; 2], [Pack; 2]),
+    /// Asks for elements that a later loop of the same kind reads.
+    Ahead(Place),
 }
 
 /// How values of 16 bits become bytes.
@@ -101,7 +103,9 @@ impl Inst {
     /// The values it needs.
     pub(crate) fn operands(&self) -> impl Iterator<Item = V> + Clone + use<> {
         let all = match *self {
-            Inst::Const(_) | Inst::Lanes(_) | Inst::Uniform(_) | Inst::Start(_) | Inst::Load(_) | Inst::AccIn(..) => [None; 4],
+            Inst::Const(_) | Inst::Lanes(_) | Inst::Uniform(_) | Inst::Start(_) | Inst::Load(_) | Inst::AccIn(..) | Inst::Ahead(_) => {
+                [None; 4]
+            }
             Inst::Unary(_, a, _) | Inst::Shift(_, _, a, _) | Inst::MaskLoad(a, _) | Inst::AccOut(_, _, a) | Inst::Store(_, a) => {
                 [Some(a), None, None, None]
             }
@@ -119,14 +123,14 @@ impl Inst {
 
     /// Whether it changes memory or an accumulator.
     fn acts(&self) -> bool {
-        matches!(self, Inst::AccOut(..) | Inst::Store(..) | Inst::Halves(..) | Inst::Bytes(..) | Inst::TwoBytes(..))
+        matches!(self, Inst::AccOut(..) | Inst::Store(..) | Inst::Halves(..) | Inst::Bytes(..) | Inst::TwoBytes(..) | Inst::Ahead(_))
     }
 
     /// Replaces the values it needs.
     fn rename(&mut self, name: &[V]) {
         let new = |v: &mut V| *v = name[*v as usize];
         match self {
-            Inst::Const(_) | Inst::Lanes(_) | Inst::Uniform(_) | Inst::Start(_) | Inst::Load(_) | Inst::AccIn(..) => {}
+            Inst::Const(_) | Inst::Lanes(_) | Inst::Uniform(_) | Inst::Start(_) | Inst::Load(_) | Inst::AccIn(..) | Inst::Ahead(_) => {}
             Inst::Unary(_, a, _) | Inst::Shift(_, _, a, _) | Inst::MaskLoad(a, _) | Inst::AccOut(_, _, a) | Inst::Store(_, a) => new(a),
             Inst::Binary(_, a, b, _) => [a, b].into_iter().for_each(new),
             Inst::Bytes(_, parts, _) | Inst::Halves(_, parts) => parts.iter_mut().for_each(new),

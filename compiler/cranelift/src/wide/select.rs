@@ -3,7 +3,9 @@
 use super::asm::{self, Opcode};
 use super::program::{Inst, Kind, Pack, Place, Program, Source, V, WIDTH};
 use optc_abi::DType;
-use optc_ir::kernel::{Acc, AccId, AccOp, AxisId, BufferId, Expr, Index, Kernel, LANES, Literal, Stmt, ValueId, combine_op, identity};
+use optc_ir::kernel::{
+    Acc, AccId, AccOp, AxisId, BufferId, Expr, Index, Kernel, LANES, LOCAL, Literal, Stmt, ValueId, combine_op, identity,
+};
 use optc_ir::lanes::{Lanes, Rare};
 use optc_ir::scalar::ScalarOp;
 use optc_ir::vecmath;
@@ -43,6 +45,8 @@ struct Selector<'k> {
     dtypes: &'k [DType],
     constants: &'k Constants,
     axis: AxisId,
+    /// Where the rows that the loop goes over lie one behind the other and are worth asking for beforehand: elements of a row.
+    row: Option<i64>,
     program: Program,
     /// Values defined in the body, of the group under way.
     values: FxHashMap<ValueId, V>,
@@ -61,6 +65,7 @@ pub(crate) fn select<'k>(
     dtypes: &'k [DType],
     constants: &'k Constants,
     axis: AxisId,
+    row: Option<i64>,
     body: &[&Stmt],
 ) -> Result<Program, Narrow> {
     let mut s = Selector {
@@ -68,6 +73,7 @@ pub(crate) fn select<'k>(
         dtypes,
         constants,
         axis,
+        row,
         program: Program::default(),
         values: FxHashMap::default(),
         accs: FxHashMap::default(),
@@ -313,6 +319,12 @@ impl Selector<'_> {
             return Ok(if self.program.bits(otherwise) == Some(0) { x } else { self.select(condition, x, otherwise) });
         }
         let x = self.program.push(Inst::Load(place));
+        if let Some(row) = self.row.filter(|&row| self.group == 0 && buffer < LOCAL && index.axes.iter().any(|a| a.1 == row)) {
+            // The first group's place is that of a whole pass.
+            let offset =
+                i32::try_from(row).ok().and_then(|row| place.offset.checked_add(row)).filter(|o| o.abs() < 1 << 28).ok_or(Narrow)?;
+            self.program.push(Inst::Ahead(Place { offset, ..place }));
+        }
         Ok(match self.kernel.dtype(buffer) {
             DType::BF16 => self.shl(x, 16),
             DType::Bool => {
