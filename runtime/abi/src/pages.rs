@@ -28,6 +28,32 @@ pub fn prefer_large(address: *const u8, len: usize) {
     let _ = address;
 }
 
+/// Bytes between two buffers up to which they count as side by side.
+const NEAR: usize = 64 << 10;
+
+/// [`prefer_large`] for many buffers, which may be small: those that lie side by side share large pages.
+pub fn prefer_large_together(buffers: impl IntoIterator<Item = (*const u8, usize)>) {
+    let mut buffers: Vec<(*const u8, usize)> = buffers.into_iter().filter(|b| b.1 > 0).collect();
+    buffers.sort_unstable_by_key(|b| b.0.addr());
+    let mut row: Option<(*const u8, usize)> = None;
+    for (address, len) in buffers {
+        row = match row {
+            Some((first, size)) if address.addr() <= first.addr() + size + NEAR => {
+                Some((first, size.max(address.addr() + len - first.addr())))
+            }
+            other => {
+                if let Some((first, size)) = other {
+                    prefer_large(first, size);
+                }
+                Some((address, len))
+            }
+        };
+    }
+    if let Some((first, size)) = row {
+        prefer_large(first, size);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -39,5 +65,15 @@ mod tests {
         bytes.as_mut_slice().iter_mut().enumerate().for_each(|(i, b)| *b = (i % 251) as u8);
         prefer_large(bytes.as_ptr(), bytes.as_slice().len());
         assert!(bytes.as_slice().iter().enumerate().all(|(i, b)| *b == (i % 251) as u8));
+    }
+
+    #[test]
+    fn small_buffers_keep_their_contents_too() {
+        let mut all: Vec<AlignedBytes> = (0..300).map(|_| AlignedBytes::zeroed(40_000)).collect();
+        for (k, bytes) in all.iter_mut().enumerate() {
+            bytes.as_mut_slice().fill(k as u8);
+        }
+        prefer_large_together(all.iter().map(|b| (b.as_ptr().cast_const(), b.as_slice().len())));
+        assert!(all.iter().enumerate().all(|(k, bytes)| bytes.as_slice().iter().all(|b| *b == k as u8)));
     }
 }

@@ -181,8 +181,9 @@ impl Program {
                 bases[first + k] = constant.as_ptr();
             }
         }
-        let large = updated(&plan).map(|(_, bytes)| bytes).chain([plan.arena_bytes]).filter(|bytes| *bytes >= LARGE && native).sum();
-        let unsettled = (large > 0).then_some(Duration::ZERO);
+        // Small arrays share large pages where they lie side by side.
+        let large: usize = updated(&plan).map(|(_, bytes)| bytes).chain([plan.arena_bytes]).sum();
+        let unsettled = (large >= LARGE && native).then_some(Duration::ZERO);
         let loops = plan.code.iter().any(|i| matches!(i, Instr::Loop { .. }));
         let program = Program { plan, engine, context: Box::new(context), bases, arena, unsettled, large, throttle: None, _code: code };
         if loops && native {
@@ -198,9 +199,8 @@ impl Program {
             return;
         }
         pages::prefer_large(self.arena.as_ptr(), self.arena_bytes());
-        for (k, bytes) in updated(&self.plan) {
-            pages::prefer_large(self.bases[1 + k], bytes);
-        }
+        let inputs: Vec<(*const u8, usize)> = updated(&self.plan).map(|(k, bytes)| (self.bases[1 + k].cast_const(), bytes)).collect();
+        pages::prefer_large_together(inputs);
     }
 
     /// The plan.

@@ -418,7 +418,7 @@ pub fn optimizer(file: &Path, expression: &str, shapes: &[Vec<usize>], settings:
     // Inputs in the order of the step: slots, gradients, key, hyperparameters, watched values.
     let gradients: Vec<&Tensor> = program.data.iter().flat_map(|d| d.fields.iter().map(|f| &*d.table.fields[f])).collect();
     // In a training step they lie in the arena.
-    gradients.iter().for_each(|g| optc_abi::pages::prefer_large(g.as_ptr(), g.bytes().len()));
+    optc_abi::pages::prefer_large_together(gradients.iter().map(|g| (g.as_ptr().cast_const(), g.bytes().len())));
     let key = run_key(program.seed);
     let scalars: Vec<Tensor> = program
         .step
