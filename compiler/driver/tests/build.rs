@@ -11,6 +11,8 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
+#[path = "build/arm.rs"]
+mod arm;
 #[path = "build/loaded.rs"]
 mod loaded;
 #[path = "build/reductions.rs"]
@@ -223,41 +225,5 @@ fn a_c_program_links_the_object_and_the_archive() {
         let undefined: Vec<String> =
             String::from_utf8_lossy(&nm.stdout).split_whitespace().filter(|w| *w != "U").map(String::from).collect();
         assert_eq!(undefined, ["memcpy", "pow"]);
-    });
-}
-
-#[test]
-fn objects_for_arm_run_where_there_is_an_emulator() {
-    with_stack(|| {
-        let folder = tempfile::tempdir().expect("a folder");
-        let target = Some("aarch64-unknown-linux-gnu");
-        let emit = [Emit::Obj, Emit::Header];
-        let request = Request {
-            file: None,
-            optimizer: "adamw",
-            name: None,
-            stored: &[Stored::F32],
-            shapes: &[],
-            target,
-            gpu: "",
-            emit: &emit,
-            folder: folder.path(),
-        };
-        build(&request, &messages()).expect("it builds");
-        let object = std::fs::read(folder.path().join("adamw.o")).expect("the object");
-        // ELF, 64 bits, machine 183.
-        assert_eq!((&object[..5], u16::from_le_bytes([object[18], object[19]])), (&b"\x7fELF\x02"[..], 183));
-        let there = |program: &str| Command::new(program).arg("--version").output().is_ok_and(|o| o.status.success());
-        if !there("aarch64-linux-gnu-gcc") || !there("qemu-aarch64") {
-            println!("not run: it takes aarch64-linux-gnu-gcc and qemu-aarch64");
-            return;
-        }
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/cases/build/adamw.c");
-        let program = folder.path().join("a.out");
-        let mut cc = Command::new("aarch64-linux-gnu-gcc");
-        cc.arg("-I").arg(folder.path()).arg(&source).arg(folder.path().join("adamw.o")).args(["-lm", "-static", "-o"]).arg(&program);
-        assert!(cc.status().expect("it starts").success());
-        let run = Command::new("qemu-aarch64").arg(&program).output().expect("it starts");
-        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stdout));
     });
 }

@@ -168,7 +168,10 @@ fn what_needs_the_runtime_is_refused_for_given_shapes_too() {
             let emit = [Emit::Obj];
             assert!(build(&request(expression, &shapes, &[Stored::F32], &emit, folder.path()), &messages()).is_err(), "{expression}");
         }
-        assert!(build(&request("muon()", &shapes, &[Stored::F32], &[Emit::Torch], folder.path()), &messages()).is_err());
+        assert!(build(&request("muon()", &shapes, &[Stored::F32], &[Emit::Stablehlo], folder.path()), &messages()).is_err());
+        // A class has functions for each leaf by itself.
+        let together = "clip_by_global_norm(1.0) |> muon()";
+        assert!(build(&request(together, &shapes, &[Stored::F32], &[Emit::Torch], folder.path()), &messages()).is_err());
         assert_eq!(std::fs::read_dir(folder.path()).expect("it is there").count(), 0);
     });
 }
