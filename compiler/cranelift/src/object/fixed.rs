@@ -49,17 +49,44 @@ pub struct Whole {
     pub seeded: bool,
 }
 
+/// An array in the table of a function with a form for XLA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Array {
+    /// It is an operand.
+    pub read: bool,
+    /// It is a result; one that is an operand too is updated in place.
+    pub written: bool,
+    /// Its size.
+    pub bytes: usize,
+}
+
 /// Makes an object file of functions for given shapes; `rules` are prefixes of names and their functions.
 ///
 /// # Errors
 /// A target that Cranelift does not know; an operation that needs the runtime, in words.
 pub fn fixed(library: &Library, rules: &[(String, Vec<Whole>)], triple: Option<&str>) -> Result<Vec<u8>, Error> {
+    fixed_for_xla(library, rules, &[], triple)
+}
+
+/// The same, with forms for XLA: of the functions of each rule the arrays in the table.
+///
+/// # Errors
+/// As [`fixed`].
+pub fn fixed_for_xla(
+    library: &Library,
+    rules: &[(String, Vec<Whole>)],
+    arrays: &[Vec<Vec<Array>>],
+    triple: Option<&str>,
+) -> Result<Vec<u8>, Error> {
     let mut object = Object::new(library, isa::of_triple(triple)?)?;
     object.shared(library)?;
     let level = object.level()?;
-    for (prefix, functions) in rules {
-        for whole in functions {
-            object.whole(library, prefix, whole, level)?;
+    for (k, (prefix, functions)) in rules.iter().enumerate() {
+        for (j, whole) in functions.iter().enumerate() {
+            let made = object.whole(library, prefix, whole, level)?;
+            if let Some(arrays) = arrays.get(k) {
+                object.whole_xla(&format!("{prefix}_{}", whole.name), library, whole, &arrays[j], made)?;
+            }
         }
     }
     object.module.finish().emit().map_err(|e| Error(e.to_string()))
@@ -71,7 +98,7 @@ pub fn beyond(plan: &Plan) -> Option<String> {
 }
 
 impl Object {
-    fn whole(&mut self, library: &Library, prefix: &str, whole: &Whole, level: Option<Level>) -> Result<(), Error> {
+    fn whole(&mut self, library: &Library, prefix: &str, whole: &Whole, level: Option<Level>) -> Result<FuncId, Error> {
         let mut kernels = whole.kernels.clone();
         let mut special = VecDeque::new();
         spare::kernels(&whole.plan.code, &mut kernels, &mut special)?;
@@ -109,8 +136,7 @@ impl Object {
             let result = object.by_level(c, level, &works, &arguments);
             c.b.ins().return_(&[result]);
             Ok(())
-        })?;
-        Ok(())
+        })
     }
 
     /// The plan with the kernels of one level: (table of arrays, memory, steps made before, hyperparameters, seed), gives a code.

@@ -13,7 +13,7 @@ mod staged;
 mod work;
 mod xla;
 
-pub use fixed::{Given, Whole, beyond, fixed};
+pub use fixed::{Array, Given, Whole, beyond, fixed, fixed_for_xla};
 pub use flat::{Flat, NotFlat, Source, flatten};
 pub use staged::{RoundOf, Stage, Staged};
 

@@ -4,7 +4,7 @@
 //! for each leaf its arrays. Results: for each leaf those that are written. A result that is also an operand is updated in place; where XLA gave it memory of its own, the operand is copied there first.
 
 use super::function::{Code, FOLD, HYPER, hyper_size};
-use super::{ABI, Function, Library, Object, Xla};
+use super::{ABI, Array, Function, Library, Object, Whole, Xla};
 use crate::Error;
 use crate::emit::plain;
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -48,20 +48,11 @@ impl Object {
     /// `RULE_NAME_xla`, around `RULE_NAME_many` or `RULE_NAME_round`, leaf by leaf.
     pub(super) fn xla(&mut self, name: &str, library: &Library, function: &Function, many: FuncId) -> Result<(), Error> {
         let Some(form) = &function.xla else { return Ok(()) };
-        let Some(FuncOrDataId::Func(error)) = self.module.get_name(&format!("{}_error", library.name)) else {
-            return Err(Error("compiler bug: errors have no names yet".to_string()));
-        };
-        let mut copy = self.module.make_signature();
-        copy.params.extend([AbiParam::new(types::I64); 3]);
-        copy.returns.push(AbiParam::new(types::I64));
-        let copy = self.import("memcpy", &copy)?;
+        let (error, copy) = self.error_and_copy(library)?;
         let wrong = self.data(Some(b"the number of operands is not that of whole leaves\0".to_vec()), 1)?;
         self.define(Some(&format!("{name}_xla")), &[types::I64], Some(types::I64), |object, c| {
             let call = c.params[0];
-            describe(c, call);
-            let stage = c.b.ins().load(types::I32, plain(), call, frame::STAGE);
-            let other = c.b.ins().icmp_imm_s(IntCC::NotEqual, stage, EXECUTE);
-            return_null_if(c, other);
+            executes(c, call);
             let failed = c.block();
             c.b.append_block_param(failed, types::I64);
             let operands = c.b.ins().load(types::I64, plain(), call, frame::ARGS_AT);
@@ -82,19 +73,7 @@ impl Object {
             let (_, step) = data(c, operands, first);
             let step = c.b.ins().load(types::I32, plain(), step, 0);
             let (_, pairs) = data(c, operands, second);
-            let hyper = c.slot(hyper_size(library.hyper.len()) as usize, 4);
-            for (offset, x) in [(0, hyper_size(library.hyper.len())), (4, i64::from(ABI))] {
-                let x = c.b.ins().iconst(types::I32, x);
-                c.b.ins().store(plain(), x, hyper, offset);
-            }
-            for k in 0..library.hyper.len() as i32 {
-                let [high, low] = [0, 4].map(|part| {
-                    let x = c.b.ins().load(types::F32, plain(), pairs, 8 * k + part);
-                    c.b.ins().fpromote(types::F64, x)
-                });
-                let x = c.b.ins().fadd(high, low);
-                c.b.ins().store(plain(), x, hyper, HYPER + 8 * k);
-            }
+            let hyper = hyperparameters(c, library, pairs);
             let many = object.module.declare_func_in_func(many, c.b.func);
             let error = object.module.declare_func_in_func(error, c.b.func);
             let copy = object.module.declare_func_in_func(copy, c.b.func);
@@ -119,6 +98,118 @@ impl Object {
         })?;
         Ok(())
     }
+}
+
+impl Object {
+    /// What says in words what is wrong, and what copies.
+    fn error_and_copy(&mut self, library: &Library) -> Result<(FuncId, FuncId), Error> {
+        let Some(FuncOrDataId::Func(error)) = self.module.get_name(&format!("{}_error", library.name)) else {
+            return Err(Error("compiler bug: errors have no names yet".to_string()));
+        };
+        let mut copy = self.module.make_signature();
+        copy.params.extend([AbiParam::new(types::I64); 3]);
+        copy.returns.push(AbiParam::new(types::I64));
+        Ok((error, self.import("memcpy", &copy)?))
+    }
+
+    /// `RULE_NAME_xla` around `RULE_NAME` for one leaf of a given shape. Operands: the seed (two words) and, of a step, the number of the coming step and hyperparameters; then the arrays of the leaf that are
+    /// read, the weight first. Results: those that are written, and memory for the function.
+    pub(super) fn whole_xla(
+        &mut self,
+        name: &str,
+        library: &Library,
+        whole: &Whole,
+        arrays: &[Array],
+        function: FuncId,
+    ) -> Result<(), Error> {
+        let (error, copy) = self.error_and_copy(library)?;
+        self.define(Some(&format!("{name}_xla")), &[types::I64], Some(types::I64), |object, c| {
+            let call = c.params[0];
+            executes(c, call);
+            let failed = c.block();
+            c.b.append_block_param(failed, types::I64);
+            let operands = c.b.ins().load(types::I64, plain(), call, frame::ARGS_AT);
+            let results = c.b.ins().load(types::I64, plain(), call, frame::RETS_AT);
+            let [function, error, copy] = [function, error, copy].map(|f| object.module.declare_func_in_func(f, c.b.func));
+            let mut counts = (0, 0);
+            let mut next = |c: &mut Code<'_>, result: bool| {
+                let (list, count) = if result { (results, &mut counts.1) } else { (operands, &mut counts.0) };
+                *count += 1;
+                let k = c.b.ins().iconst(types::I64, *count - 1);
+                data(c, list, k).1
+            };
+            let seed = next(c, false);
+            let mut arguments = Vec::new();
+            if whole.stepping {
+                let step = next(c, false);
+                let pairs = next(c, false);
+                arguments.extend([c.b.ins().load(types::I32, plain(), step, 0), hyperparameters(c, library, pairs)]);
+            }
+            if whole.seeded {
+                arguments.push(c.b.ins().load(types::I64, plain(), seed, 0));
+            }
+            let table = c.slot(8 * arrays.len().max(1), 4);
+            for (k, array) in arrays.iter().enumerate() {
+                let read = array.read.then(|| next(c, false));
+                let written = array.written.then(|| next(c, true));
+                if let (Some(from), Some(to)) = (read, written) {
+                    let same = c.b.ins().icmp(IntCC::Equal, from, to);
+                    let (apart, after) = (c.block(), c.block());
+                    c.b.ins().brif(same, after, &[], apart, &[]);
+                    c.enter(apart);
+                    let bytes = c.b.ins().iconst(types::I64, array.bytes as i64);
+                    c.b.ins().call(copy, &[to, from, bytes]);
+                    c.b.ins().jump(after, &[]);
+                    c.enter(after);
+                }
+                let at = written.or(read).unwrap_or_else(|| c.b.ins().iconst(types::I64, 0));
+                c.b.ins().store(plain(), at, table, 8 * k as i32);
+            }
+            let work = next(c, true);
+            let call_of = c.b.ins().call(function, &[&[table, work], &arguments[..]].concat());
+            let code = c.b.inst_results(call_of)[0];
+            let (bad, good) = (c.block(), c.block());
+            c.b.ins().brif(code, bad, &[], good, &[]);
+            c.enter(bad);
+            let words = c.b.ins().call(error, &[code]);
+            let words = c.b.inst_results(words)[0];
+            c.b.ins().jump(failed, &[words.into()]);
+            c.enter(good);
+            let null = c.b.ins().iconst(types::I64, 0);
+            c.b.ins().return_(&[null]);
+            c.enter(failed);
+            let words = c.b.block_params(failed)[0];
+            fail(c, call, words);
+            Ok(())
+        })?;
+        Ok(())
+    }
+}
+
+/// Answers questions and leaves, unless this is the call that is to do the work.
+fn executes(c: &mut Code<'_>, call: Value) {
+    describe(c, call);
+    let stage = c.b.ins().load(types::I32, plain(), call, frame::STAGE);
+    let other = c.b.ins().icmp_imm_s(IntCC::NotEqual, stage, EXECUTE);
+    return_null_if(c, other);
+}
+
+/// The structure of hyperparameters from pairs of f32.
+fn hyperparameters(c: &mut Code<'_>, library: &Library, pairs: Value) -> Value {
+    let hyper = c.slot(hyper_size(library.hyper.len()) as usize, 4);
+    for (offset, x) in [(0, hyper_size(library.hyper.len())), (4, i64::from(ABI))] {
+        let x = c.b.ins().iconst(types::I32, x);
+        c.b.ins().store(plain(), x, hyper, offset);
+    }
+    for k in 0..library.hyper.len() as i32 {
+        let [high, low] = [0, 4].map(|part| {
+            let x = c.b.ins().load(types::F32, plain(), pairs, 8 * k + part);
+            c.b.ins().fpromote(types::F64, x)
+        });
+        let x = c.b.ins().fadd(high, low);
+        c.b.ins().store(plain(), x, hyper, HYPER + 8 * k);
+    }
+    hyper
 }
 
 /// Buffer `k` of a list, and its memory.

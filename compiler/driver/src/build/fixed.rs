@@ -82,8 +82,12 @@ const MADE: &[Emit] = &[Emit::Obj, Emit::Header, Emit::Staticlib, Emit::Cdylib, 
 /// # Errors
 /// As [`super::build`].
 pub fn build(request: &Request<'_>, messages: &Messages) -> Result<Vec<PathBuf>, Failed> {
+    if request.emit.iter().any(|e| matches!(e, Emit::Torch | Emit::Jax)) {
+        return super::leafwise::build(request, messages);
+    }
     if let Some(emit) = request.emit.iter().find(|e| !MADE.contains(e)) {
-        let what = format!("`--shapes` makes object files and libraries, not {}", format!("{emit:?}").to_lowercase());
+        let what =
+            format!("`--shapes` makes object files, libraries and modules for torch and JAX, not {}", format!("{emit:?}").to_lowercase());
         messages.error(
             "",
             &what,

@@ -10,7 +10,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 const TEMPLATE: &str = include_str!("jax_template.py");
 
 /// What Optax calls a hyperparameter: `b1` for `beta1`, `learning_rate` for `lr`.
-fn argument(name: &str) -> String {
+pub(super) fn argument(name: &str) -> String {
     match name.strip_prefix("beta") {
         Some(k) if !k.is_empty() && k.bytes().all(|c| c.is_ascii_digit()) => format!("b{k}"),
         _ if name == "lr" => "learning_rate".to_string(),

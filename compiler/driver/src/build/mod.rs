@@ -5,6 +5,7 @@ pub mod executable;
 pub mod fixed;
 pub mod header;
 mod jax;
+mod leafwise;
 pub mod lower;
 pub mod names;
 pub mod roll;

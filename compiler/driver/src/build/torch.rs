@@ -166,7 +166,7 @@ fn betas_words(hyper: &[HyperDecl]) -> String {
 }
 
 /// What a hyperparameter may be, in words.
-fn words(h: &HyperDecl) -> String {
+pub(super) fn words(h: &HyperDecl) -> String {
     let end =
         |e: Option<(f64, bool)>, wide: &str, strict: &str| e.map(|(x, inclusive)| format!("{} {x}", if inclusive { wide } else { strict }));
     let ends: Vec<String> = [end(h.value.low, "at least", "above"), end(h.value.high, "at most", "below")].into_iter().flatten().collect();
