@@ -93,6 +93,9 @@ pub fn task(request: &Request<'_>) -> Result<Task, Refused> {
     if program.stop_when.is_some() {
         return beyond("ends by a condition (`stop when`)");
     }
+    if program.device != optc_abi::device::Target::Cpu {
+        return beyond("asks for a device; tasks of a search run on the CPU (`task … { device = \"cpu\" }`)");
+    }
     if program.offload.is_some() {
         return beyond("keeps arrays in files");
     }
