@@ -18,6 +18,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("optc-elab", &["optc-abi", "optc-base", "optc-front", "optc-ir", "optc-mid", "optc-ops"]),
     ("optc-search", &["optc-abi", "optc-base", "optc-ir"]),
     ("optc-exec", &["optc-abi", "optc-linalg"]),
+    ("optc-device", &["optc-abi", "optc-exec"]),
     ("optc-linalg", &["optc-abi"]),
     ("optc-train", &["optc-abi"]),
     (
@@ -26,6 +27,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "optc-abi",
             "optc-base",
             "optc-cranelift",
+            "optc-device",
             "optc-elab",
             "optc-exec",
             "optc-front",

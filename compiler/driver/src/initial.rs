@@ -3,7 +3,8 @@
 use crate::cache::Compiler;
 use crate::offload::Files;
 use crate::pipeline::CompileOptions;
-use crate::trainer::{Feed, backend_error, file_error, run_error, run_key};
+use crate::stepper::Feed;
+use crate::trainer::{backend_error, file_error, run_error, run_key};
 use optc_abi::Tensor;
 use optc_base::Diagnostic;
 use optc_elab::TrainProgram;

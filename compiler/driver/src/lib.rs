@@ -25,6 +25,7 @@ pub mod search;
 pub mod session;
 pub mod stages;
 pub mod standalone;
+pub mod stepper;
 pub mod synthetic;
 pub mod trainer;
 
