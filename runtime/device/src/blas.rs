@@ -133,7 +133,7 @@ macro_rules! set {
 }
 
 impl Product {
-    /// The library's way of a product; `None` if it has none (strides that it cannot walk, types, a product of nothing).
+    /// The library's way of a product; `None` if it has none (strides that it cannot walk, types, a result that has to be symmetric, a product of nothing).
     pub(crate) fn new(blas: &Arc<Blas>, g: &Gemm) -> Option<Product> {
         use sys::cublasComputeType_t as Compute;
         use sys::cudaDataType_t as Type;
@@ -143,7 +143,8 @@ impl Product {
             DType::F64 => (Type::CUDA_R_64F, Compute::CUBLAS_COMPUTE_64F, Type::CUDA_R_64F, true),
             _ => return None,
         };
-        if g.m * g.n * g.k == 0 {
+        // The library promises no symmetry; the plan's own kernels mirror one half.
+        if g.m * g.n * g.k == 0 || g.symmetric {
             return None;
         }
         let batch = batch(g)?;
