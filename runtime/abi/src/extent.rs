@@ -122,12 +122,12 @@ mod tests {
             batch: vec![4],
             a: m(1, 3, 15),
             b: m(2, 1, 0),
-            c: m(8, 1, 2),
+            c: m(9, 1, 2),
             accumulate: false,
             symmetric: false,
         };
         let instr = Instr::Gemm(g);
         let found: Vec<_> = spans(&instr).unwrap().iter().map(|s| (s.bytes / 4, s.read, s.write)).collect();
-        assert_eq!(found, [(60, true, false), (10, true, false), (16 + 1 + 6 + 1, true, true)]);
+        assert_eq!(found, [(60, true, false), (10, true, false), (2 * 9 + 1 + 3 * 2 + 1, true, true)]);
     }
 }
