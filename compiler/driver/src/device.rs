@@ -137,7 +137,10 @@ impl Mirrors {
     /// A GPU without room for them.
     pub fn new<'t>(place: &Place, arrays: impl IntoIterator<Item = &'t Tensor>) -> Result<Mirrors, TrainError> {
         match place {
-            Place::Processor => Ok(Mirrors::default()),
+            Place::Processor => {
+                let _ = arrays;
+                Ok(Mirrors::default())
+            }
             #[cfg(feature = "llvm")]
             Place::Gpu(gpu) => {
                 let mut all = Vec::new();
