@@ -15,6 +15,8 @@ use std::sync::Arc;
 mod arm;
 #[path = "build/loaded.rs"]
 mod loaded;
+#[path = "build/products.rs"]
+mod products;
 #[path = "build/reductions.rs"]
 mod reductions;
 #[path = "build/shapes.rs"]

@@ -1,10 +1,12 @@
 //! Functions for leaves of given shapes: whole plans, with all that the compiler knows of the shapes.
 //!
-//! A function takes a table of the addresses of all arrays and a piece of memory for what lies between instructions. Products and random words are kernels of their own (`spare.rs`), so that nothing is needed
-//! of the runtime; kernels run on the calling thread.
+//! A function takes a table of the addresses of all arrays and a piece of memory for what lies between instructions and what products pack. Products (`product`) and random words (`spare.rs`) are functions of
+//! the object, so that nothing is needed of the runtime; all run on the calling thread.
 
 use super::function::{Code, HYPER, Level};
-use super::{Library, Object, code, spare};
+use super::product::Packed;
+use super::spare::{self, Made};
+use super::{Library, Object, code};
 use crate::Error;
 use crate::emit::plain;
 use crate::isa;
@@ -94,20 +96,37 @@ pub fn fixed_for_xla(
 
 /// What a plan does that needs the runtime, in words.
 pub fn beyond(plan: &Plan) -> Option<String> {
-    spare::kernels(&plan.code, &mut Vec::new(), &mut VecDeque::new()).err().map(|e| e.0)
+    spare::kernels(&plan.code, &mut Vec::new(), &mut Vec::new(), &mut VecDeque::new()).err().map(|e| e.0)
+}
+
+/// Alignment of what products pack.
+const LINE: usize = 64;
+
+impl Whole {
+    /// Bytes of memory that the function needs: for what lies between instructions, then for products.
+    pub fn work(&self) -> usize {
+        let mut products = 0;
+        self.plan.walk(&mut |instr| {
+            if let Instr::Gemm(gemm) = instr {
+                products = products.max(Packed::new(gemm).map_or(0, |p| p.bytes()));
+            }
+        });
+        if products == 0 { self.plan.arena_bytes } else { self.plan.arena_bytes.next_multiple_of(LINE) + products }
+    }
 }
 
 impl Object {
     fn whole(&mut self, library: &Library, prefix: &str, whole: &Whole, level: Option<Level>) -> Result<FuncId, Error> {
         let mut kernels = whole.kernels.clone();
-        let mut special = VecDeque::new();
-        spare::kernels(&whole.plan.code, &mut kernels, &mut special)?;
+        let (mut products, mut special) = (Vec::new(), VecDeque::new());
+        spare::kernels(&whole.plan.code, &mut kernels, &mut products, &mut special)?;
         let wanted = (0..kernels.len()).collect();
         let mut works = Vec::new();
         for k in 0..self.levels.len() {
             let made = self.kernels(&kernels, &wanted, k, true)?;
             let made: Vec<FuncId> = (0..kernels.len()).map(|k| made[&k]).collect();
-            works.push(self.walked(whole, &kernels, &made, special.clone())?);
+            let products = products.iter().map(|p| Ok((self.product(k, p)?, p.exchanged))).collect::<Result<Vec<_>, Error>>()?;
+            works.push(self.walked(whole, &kernels, (&made, &products), special.clone())?);
         }
         let mut params = vec![types::I64, types::I64];
         if whole.stepping {
@@ -119,7 +138,7 @@ impl Object {
         let name = format!("{prefix}_{}", whole.name);
         self.define(Some(&name), &params, Some(types::I32), |object, c| {
             c.unless_null(c.params[0], code::NULL);
-            if whole.plan.arena_bytes > 0 {
+            if whole.work() > 0 {
                 c.unless_null(c.params[1], code::NULL);
             }
             let zero = c.b.ins().iconst(types::I64, 0);
@@ -140,7 +159,13 @@ impl Object {
     }
 
     /// The plan with the kernels of one level: (table of arrays, memory, steps made before, hyperparameters, seed), gives a code.
-    fn walked(&mut self, whole: &Whole, kernels: &[Kernel], made: &[FuncId], special: VecDeque<usize>) -> Result<FuncId, Error> {
+    fn walked(
+        &mut self,
+        whole: &Whole,
+        kernels: &[Kernel],
+        (made, products): (&[FuncId], &[(FuncId, bool)]),
+        special: VecDeque<Made>,
+    ) -> Result<FuncId, Error> {
         let constants = whole.plan.constants.iter().map(|t| self.data(Some(t.bytes().to_vec()), 64)).collect::<Result<Vec<_>, _>>()?;
         let params = [types::I64, types::I64, types::I32, types::I64, types::I64];
         self.define(None, &params, Some(types::I32), |object, c| {
@@ -154,6 +179,7 @@ impl Object {
             let mut walk = Walk {
                 whole,
                 made: made.iter().map(|&id| object.module.declare_func_in_func(id, c.b.func)).collect(),
+                products: products.iter().map(|&(id, exchanged)| (object.module.declare_func_in_func(id, c.b.func), exchanged)).collect(),
                 special,
                 counter,
                 key,
@@ -184,8 +210,10 @@ impl Object {
 struct Walk<'p> {
     whole: &'p Whole,
     made: Vec<FuncRef>,
-    /// Kernels of products and library calls, in the order of the plan.
-    special: VecDeque<usize>,
+    /// Packed products, and whether their operands change places.
+    products: Vec<(FuncRef, bool)>,
+    /// What products and library calls are, in the order of the plan.
+    special: VecDeque<Made>,
     counter: Value,
     key: Value,
     status: Value,
@@ -246,14 +274,14 @@ impl Walk<'_> {
                 }
             }
             Instr::Gemm(gemm) => {
-                let kernel = self.next();
+                let made = self.next();
                 let [a, b, out] = [&gemm.a, &gemm.b, &gemm.c].map(|m| self.address(c, &m.data));
-                self.product(c, gemm, kernel, [a?, b?, out?], 0)?;
+                self.product(c, gemm, made, [a?, b?, out?], 0)?;
             }
             Instr::Lib { buffers, .. } => {
-                let kernel = self.next();
+                let made = self.next();
                 let places = buffers.iter().map(|b| self.address(c, b)).collect::<Result<Vec<_>, _>>()?;
-                self.call(c, kernel, &places, &[], 1);
+                self.special_call(c, made, &places);
             }
             Instr::Copy { src, dst, bytes } => {
                 let mut signature = object.module.make_signature();
@@ -283,14 +311,28 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn next(&mut self) -> usize {
+    fn next(&mut self) -> Made {
         self.special.pop_front().unwrap_or_else(|| panic!("compiler bug: an instruction without its kernel"))
     }
 
+    /// Calls what stands for the runtime.
+    fn special_call(&self, c: &mut Code<'_>, made: Made, places: &[Value]) {
+        match made {
+            Made::Kernel(kernel) => self.call(c, kernel, places, &[], 1),
+            Made::Product(k) => {
+                let (product, exchanged) = self.products[k];
+                let (a, b) = if exchanged { (places[1], places[0]) } else { (places[0], places[1]) };
+                let arena = self.whole.plan.arena_bytes.next_multiple_of(LINE);
+                let memory = c.b.ins().iadd_imm_s(c.params[1], arena as i64);
+                c.b.ins().call(product, &[a, b, places[2], memory]);
+            }
+        }
+    }
+
     /// The product for all indices of its batch from axis `axis` on.
-    fn product(&self, c: &mut Code<'_>, gemm: &Gemm, kernel: usize, places: [Value; 3], axis: usize) -> Result<(), Error> {
+    fn product(&self, c: &mut Code<'_>, gemm: &Gemm, made: Made, places: [Value; 3], axis: usize) -> Result<(), Error> {
         let Some(&extent) = gemm.batch.get(axis) else {
-            self.call(c, kernel, &places, &[], 1);
+            self.special_call(c, made, &places);
             return Ok(());
         };
         let size = gemm.dtype.size() as i64;
@@ -302,7 +344,7 @@ impl Walk<'_> {
                 let offset = c.b.ins().imul_imm_s(k, step);
                 *place = c.b.ins().iadd(*place, offset);
             }
-            self.product(c, gemm, kernel, moved, axis + 1)
+            self.product(c, gemm, made, moved, axis + 1)
         })
     }
 

@@ -8,6 +8,7 @@ mod cpu;
 mod fixed;
 mod flat;
 mod function;
+mod product;
 mod spare;
 mod staged;
 mod work;
@@ -137,6 +138,8 @@ struct Object {
     imported: FxHashMap<&'static str, FuncId>,
     /// The instruction sets code is made for, from the plainest.
     levels: Vec<Target>,
+    /// What products call, by level.
+    routines: FxHashMap<(usize, product::Routine), FuncId>,
     frontend: FunctionBuilderContext,
 }
 
@@ -144,7 +147,13 @@ impl Object {
     fn new(library: &Library, levels: Vec<Target>) -> Result<Object, Error> {
         let around = levels[0].isa(crate::effort::Effort::Around).clone();
         let builder = ObjectBuilder::new(around, library.name.clone(), cranelift_module::default_libcall_names()).map_err(trouble)?;
-        Ok(Object { module: ObjectModule::new(builder), imported: FxHashMap::default(), levels, frontend: FunctionBuilderContext::new() })
+        Ok(Object {
+            module: ObjectModule::new(builder),
+            imported: FxHashMap::default(),
+            levels,
+            routines: FxHashMap::default(),
+            frontend: FunctionBuilderContext::new(),
+        })
     }
 
     /// `NAME_defaults` and `NAME_error`.

@@ -1,5 +1,6 @@
-//! Kernels in the place of what the runtime does elsewhere: matrix products and random words.
+//! What does elsewhere what the runtime does: packed products, and kernels for small ones and for random words.
 
+use super::product::Packed;
 use crate::Error;
 use optc_abi::DType;
 use optc_abi::plan::{Gemm, Instr, LibOp};
@@ -11,11 +12,37 @@ use std::collections::VecDeque;
 /// Columns of a product that are computed at a time, so that two rows of the result and four of the second operand stay in the nearest cache.
 const COLUMNS: i64 = 1024;
 
-/// Appends the kernels of a plan's products and library calls, and their numbers in the order of the plan.
-pub(super) fn kernels(code: &[Instr], all: &mut Vec<Kernel>, numbers: &mut VecDeque<usize>) -> Result<(), Error> {
+/// What is called in the place of the runtime: a packed product or a kernel, by its number.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Made {
+    Product(usize),
+    Kernel(usize),
+}
+
+/// The place of `x` in a list, where it is put if it is not there.
+fn place<T: PartialEq>(all: &mut Vec<T>, x: T) -> usize {
+    all.iter().position(|known| *known == x).unwrap_or_else(|| {
+        all.push(x);
+        all.len() - 1
+    })
+}
+
+/// Appends the kernels and packed products of a plan's products and library calls, and which of them is called, in the order of the plan.
+pub(super) fn kernels(
+    code: &[Instr],
+    all: &mut Vec<Kernel>,
+    products: &mut Vec<Packed>,
+    numbers: &mut VecDeque<Made>,
+) -> Result<(), Error> {
     for instr in code {
         let made = match instr {
-            Instr::Gemm(gemm) => product(gemm),
+            Instr::Gemm(gemm) => match Packed::new(gemm) {
+                Some(packed) => {
+                    numbers.push_back(Made::Product(place(products, packed)));
+                    continue;
+                }
+                None => product(gemm),
+            },
             Instr::Lib { op: LibOp::RandomFold { place, number }, .. } => fold(*place, *number),
             Instr::Lib { op: LibOp::RandomBits { start, len }, .. } => bits(*start, *len),
             Instr::Lib { op: LibOp::ArgSort { .. }, .. } => return Err(Error("it sorts".to_string())),
@@ -23,21 +50,17 @@ pub(super) fn kernels(code: &[Instr], all: &mut Vec<Kernel>, numbers: &mut VecDe
             Instr::Lib { .. } => return Err(Error("it keeps arrays in files".to_string())),
             Instr::Conv(_) => return Err(Error("it convolves".to_string())),
             Instr::Loop { body, .. } => {
-                kernels(body, all, numbers)?;
+                kernels(body, all, products, numbers)?;
                 continue;
             }
             Instr::Cond { then, otherwise, .. } => {
-                kernels(then, all, numbers)?;
-                kernels(otherwise, all, numbers)?;
+                kernels(then, all, products, numbers)?;
+                kernels(otherwise, all, products, numbers)?;
                 continue;
             }
             _ => continue,
         };
-        let known = all.iter().position(|k| *k == made);
-        numbers.push_back(known.unwrap_or(all.len()));
-        if known.is_none() {
-            all.push(made);
-        }
+        numbers.push_back(Made::Kernel(place(all, made)));
     }
     Ok(())
 }

@@ -77,6 +77,8 @@ opcodes! {
     ROUND "vroundps" 1 3 0x08;
     BLENDV "vblendvps" 1 3 0x4A;
     BROADCAST "vbroadcastss" 1 2 0x18;
+    BROADCAST_DOUBLE "vbroadcastsd" 1 2 0x19;
+    ADD_DOUBLES "vaddpd" 1 1 0x58;
     LOAD "vmovups" 0 1 0x10;
     STORE "vmovups" 0 1 0x11;
     MOVE "vmovaps" 0 1 0x28;
@@ -241,6 +243,14 @@ impl Assembler {
         self.say(|| {
             format!("{} ymm{dest}, ymm{a}, {}{}", op.name, Self::show(b), immediate.map_or_else(String::new, |i| format!(", {i}")))
         });
+    }
+
+    /// dest += a * b in lanes of 64 bits, which VEX.W says.
+    pub(crate) fn fused_doubles(&mut self, dest: Ymm, a: Ymm, b: Ymm) {
+        let at = self.bytes.len();
+        self.vex(FMA231, true, dest, a, Operand::Reg(b), None);
+        self.bytes[at + 2] |= 0x80;
+        self.say(|| format!("vfmadd231pd ymm{dest}, ymm{a}, ymm{b}"));
     }
 
     /// dest = op(source).

@@ -7,6 +7,7 @@ mod asm;
 mod emit;
 mod program;
 mod select;
+pub(crate) mod tile;
 
 pub(crate) use emit::{Arguments, emit, fits};
 pub(crate) use program::{Program, Source};

@@ -43,7 +43,7 @@ pub struct Variant {
 impl Variant {
     /// Bytes of memory that the functions need.
     pub fn work(&self) -> usize {
-        self.functions.iter().map(|f| f.plan.arena_bytes).max().unwrap_or(0)
+        self.functions.iter().map(Whole::work).max().unwrap_or(0)
     }
 
     /// Entries of the table before state `k`.

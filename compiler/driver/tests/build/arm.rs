@@ -6,13 +6,17 @@ use optc::synthetic::Stored;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const ARM: &str = "aarch64-unknown-linux-gnu";
-const CC: &str = "aarch64-linux-gnu-gcc";
-const EMULATOR: &str = "qemu-aarch64";
+pub const ARM: &str = "aarch64-unknown-linux-gnu";
+pub const CC: &str = "aarch64-linux-gnu-gcc";
+pub const EMULATOR: &str = "qemu-aarch64";
+
+/// Whether there is such a program.
+pub fn there(program: &str) -> bool {
+    Command::new(program).arg("--version").output().is_ok_and(|o| o.status.success())
+}
 
 /// Whether programs for ARM can be made and run here; says what is missing.
 fn can_run() -> bool {
-    let there = |program: &str| Command::new(program).arg("--version").output().is_ok_and(|o| o.status.success());
     let missing: Vec<&str> = [CC, EMULATOR].into_iter().filter(|p| !there(p)).collect();
     if !missing.is_empty() {
         println!("not run: it takes {}", missing.join(" and "));
