@@ -87,7 +87,10 @@ python=$target/python/bin/python
 "$python" -m pip install --quiet "$(grep ^numpy bench/peers/requirements.txt)"
 "$python" -m pip install --quiet $(grep -e ^jax -e ^optax bench/peers/requirements.txt) || true
 if (($(df --output=avail -BG "$target" | tail -1 | tr -dc 0-9) >= 12)); then "$python" -m pip install --quiet "$(grep ^torch bench/peers/requirements-torch.txt)" || true; fi
-OPTC=$(realpath "$optc") OPTC_LIBRARY=$target/release/liboptc_python.so PYTHONPATH=python "$python" -m unittest discover -s python/tests -t python
+# Optimizers for torch on the virtual GPU, which the tests above have built.
+gpu=()
+if ((${#llvm[@]})); then gpu=(OPTC_LLVM="$target/debug/optc" OPTC_VIRTUAL_GPU="$target/debug/deps/libvirtual_cuda.so"); fi
+env "${gpu[@]}" OPTC=$(realpath "$optc") OPTC_LIBRARY=$target/release/liboptc_python.so PYTHONPATH=python "$python" -m unittest discover -s python/tests -t python
 OPTC_LIBRARY=$target/release/liboptc_python.so "$python" -m pip install --quiet .
 (cd "$target" && "$python" -c 'import optc; assert optc.compile("fn f(x: float) = 2 * x").f(2.0) == 4')
 step "all passed${llvm[*]:+, with LLVM}"

@@ -10,6 +10,7 @@ pub mod kernel_interp;
 pub mod kernel_verify;
 pub mod lanes;
 pub mod lanes64;
+pub mod launches;
 pub mod native;
 pub mod scalar;
 pub mod text;

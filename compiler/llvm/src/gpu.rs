@@ -22,7 +22,7 @@ const EMULATED_BLOCKS: i64 = 12;
 
 /// What the function of a kernel's threads is.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Role {
+pub(crate) enum Role {
     /// All that an entry does: it looks at the status first, and blocks share the range of units.
     Entry,
     /// What a block does with an item: the range is its own.
@@ -30,7 +30,7 @@ enum Role {
 }
 
 /// Fills in the function of a kernel's threads, which has been begun.
-fn threads(e: Emit, kernel: &Kernel, facts: &Facts, function: V, shared: Option<V>, role: Role) -> Emit {
+pub(crate) fn threads(e: Emit, kernel: &Kernel, facts: &Facts, function: V, shared: Option<V>, role: Role) -> Emit {
     // What a group's other threads write lies beyond what LLVM sees of one thread: it would carry values of such memory over barriers, which it takes for nobody else's.
     let shape = shape(kernel, facts);
     let own = |b: usize| shape.group == 1 || kernel.buffers[b].access == Access::Read;

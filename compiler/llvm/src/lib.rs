@@ -19,6 +19,7 @@ mod gpu;
 mod host;
 mod ins;
 mod jit;
+mod leaves;
 mod machine;
 mod math;
 mod math64;
@@ -34,6 +35,7 @@ mod unit;
 mod compile;
 pub use compile::{Cache, Compiled, Config, Form, Ptx, compile, module, ptx};
 pub use device::{Emulated, device_code, device_code_cut};
+pub use leaves::{LeafEntry, LeafForm, LeafSteps, leaf_steps};
 pub use simt::Launch;
 pub use unit::{GPUS, gpu_for};
 

@@ -78,14 +78,14 @@ impl Action {
     }
 
     /// Whether it touches nothing but scalars.
-    fn on_scalars(&self) -> bool {
+    pub(super) fn on_scalars(&self) -> bool {
         let mut all = true;
         self.walk(&mut |a| all &= matches!(a, Action::Scalars { .. } | Action::CopyScalar { .. } | Action::Cond { .. }));
         all
     }
 
     /// Places it reads or writes.
-    fn places(&self) -> Vec<&At> {
+    pub(super) fn places(&self) -> Vec<&At> {
         match self {
             Action::Scalars { buffers, .. } | Action::Pass { buffers, .. } => buffers.iter().collect(),
             Action::CopyScalar { from, to, .. } => vec![from, to],
@@ -116,7 +116,7 @@ impl Action {
     }
 
     /// Scalars on the stack that it writes.
-    fn writes(&self, kernels: &[Kernel]) -> Vec<i64> {
+    pub(super) fn writes(&self, kernels: &[Kernel]) -> Vec<i64> {
         let mut found = Vec::new();
         self.walk(&mut |a| match a {
             Action::Scalars { kernel, buffers } | Action::Pass { kernel, buffers } => {

@@ -8,6 +8,7 @@ mod cpu;
 mod fixed;
 mod flat;
 mod function;
+mod launches;
 mod product;
 mod spare;
 mod staged;

@@ -30,6 +30,8 @@ pub struct Fold {
     /// Where a leaf's part is kept among the scalars.
     pub(super) part: i64,
     pub(super) size: usize,
+    pub(super) op: ScalarOp,
+    pub(super) dtype: DType,
     /// The kernel that combines a part into it.
     pub(super) combine: usize,
 }
@@ -121,7 +123,7 @@ impl Staged {
         }
         for &(op, dtype) in &self.folds {
             kernels.push(fold(op, dtype));
-            layout.folds.push(Fold { part: scalar(), size: dtype.size(), combine: kernels.len() - 1 });
+            layout.folds.push(Fold { part: scalar(), size: dtype.size(), op, dtype, combine: kernels.len() - 1 });
         }
         for &(array, dtype) in &self.shared {
             layout.shared.push(Shared { array, size: dtype.size(), old: scalar(), new: scalar() });
@@ -195,6 +197,18 @@ fn finish(op: ReduceOp, dtype: DType) -> Kernel {
         Stmt::Store { buffer: 1, index: Index::default(), value: 2 },
     ];
     kernel(&[(dtype, Access::Read), (dtype, Access::Write)], 0, 3, Some((op, dtype)), body)
+}
+
+/// Any number of partial results, as the size says, to the result.
+pub(super) fn whole(op: ReduceOp, dtype: DType) -> Kernel {
+    let mut few = finish(op, dtype);
+    few.sizes = 1;
+    for stmt in &mut few.body {
+        if let Stmt::For { extent, .. } = stmt {
+            *extent = Extent::Size(0);
+        }
+    }
+    few
 }
 
 /// A leaf's part into what the leaves before it have contributed.

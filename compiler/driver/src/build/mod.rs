@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod executable;
 pub mod fixed;
+mod gpu;
 pub mod header;
 mod jax;
 mod leafwise;
@@ -35,7 +36,7 @@ pub enum Emit {
     Staticlib,
     /// A shared library (needs the system's C compiler as a linker).
     Cdylib,
-    /// A Python module with a `torch.optim.Optimizer`, and the shared library that it calls.
+    /// A Python module with a `torch.optim.Optimizer`, the shared library that it calls, and in builds with the feature `llvm` the kernels that it launches on NVIDIA GPUs (`--gpu` and newer).
     Torch,
     /// A Python module with an Optax transformation, and the shared library that it calls.
     Jax,
@@ -110,13 +111,21 @@ pub fn build(request: &Request<'_>, messages: &Messages) -> Result<Vec<PathBuf>,
                 let framework = if *emit == Emit::Torch { "torch" } else { "optax" };
                 let names = names::names(&built, &built.doc, framework);
                 let summary = built.summary();
-                let module =
-                    if *emit == Emit::Torch { torch::module(&built, &names, &summary) } else { jax::module(&built, &names, &summary) };
+                let kernels = if *emit == Emit::Torch { gpu::files(&built, request.gpu) } else { Err(String::new()) };
+                let module = match emit {
+                    Emit::Torch => torch::module(&built, &names, &summary, kernels.as_ref().map_err(String::as_str)),
+                    _ => jax::module(&built, &names, &summary),
+                };
                 let unknown =
                     |what: String| messages.error("R0130", &format!("`{}` has no form in Python: {what}", request.optimizer), None);
                 let module = module.map_err(unknown).map_err(|()| Failed)?;
                 if !request.emit.contains(&Emit::Cdylib) && !files.iter().any(|f: &PathBuf| f.extension().is_some_and(|e| e == "so")) {
                     files.push(shared(request, name, &code()?, messages)?);
+                }
+                if let Ok(kernels) = kernels {
+                    for (name, text) in [kernels.ptx, kernels.module] {
+                        files.push(write(name, text.as_bytes())?);
+                    }
                 }
                 write(format!("{name}_{framework}.py"), module.as_bytes())?
             }

@@ -1,5 +1,6 @@
 //! A module with a `torch.optim.Optimizer` around a shared library.
 
+use super::gpu::Files;
 use super::names::{Names, class_name};
 use super::rule::{Built, HyperDecl};
 use super::source::{self, Dialect, truth, tuple};
@@ -10,8 +11,21 @@ use std::fmt::Write;
 /// The module; `@TOKEN@`s are filled in.
 const TEMPLATE: &str = include_str!("torch_template.py");
 
+/// The part of it that launches kernels on GPUs, if there are some.
+const GPU_TEMPLATE: &str = include_str!("torch_gpu_template.py");
+
 /// What the class says where leaves are combined.
 const ALL_LEAVES: &str = "    Numbers that the rule combines over all leaves (a norm of all gradients) are combined over all parameters with gradients, of all groups.\n\n";
+
+/// Instead of it, if there are none.
+const NO_GPU: &str = "def _gpu(device):
+    \"\"\"This module has no kernels for GPUs.\"\"\"
+    return None
+
+
+_DevicePlan = None
+
+";
 
 /// `torch.float32`
 fn dtype(d: DType) -> String {
@@ -40,11 +54,11 @@ pub(super) fn arguments(hyper: &[HyperDecl]) -> Vec<Argument> {
         .collect()
 }
 
-/// The module's text.
+/// The module's text; `kernels` are those for GPUs, or why there are none.
 ///
 /// # Errors
 /// An operation of the rule that torch has no form for.
-pub fn module(built: &Built, names: &Names, summary: &str) -> Result<String, String> {
+pub fn module(built: &Built, names: &Names, summary: &str, kernels: Result<&Files, &str>) -> Result<String, String> {
     let name = &built.library.name;
     let Some(first) = built.variants.first() else { return Err("no element types".to_string()) };
     let passed = arguments(&built.hyper);
@@ -120,7 +134,25 @@ pub fn module(built: &Built, names: &Names, summary: &str) -> Result<String, Str
         .collect();
     let lead = |items: &[String]| items.iter().map(|i| format!(", {i}")).collect::<String>();
     let doc = format!("{summary}\n\nMade by optc {} from `{}`.", env!("CARGO_PKG_VERSION"), built.expression);
+    let cuda = match kernels {
+        Ok(files) => format!(", CUDA tensors of these types by the kernels in {}", files.ptx.0),
+        Err(why) => format!(" (there are no kernels for GPUs: {why})"),
+    };
+    let capturable = match kernels {
+        Ok(_) => {
+            "accepted; on GPUs all steps can be recorded in graphs after the first, and read a learning rate that is a CUDA tensor there."
+        }
+        Err(_) => "accepted for CUDA tensors, where the step's number stays on the device's host.",
+    };
+    let with = |text: &str, without: &str| if kernels.is_ok() { text.to_string() } else { without.to_string() };
     let tokens: &[(&str, String)] = &[
+        ("GPU_IMPORTS_TOO", with("import os\n", "")),
+        ("GPU_IMPORTS_LAST", with("import warnings\n", "")),
+        ("GPU_IMPORTS", with("import importlib.util\n", "")),
+        ("GPU_PLANS", with(GPU_TEMPLATE, NO_GPU)),
+        ("GPU_MODULE", kernels.map(|f| f.module.0.clone()).unwrap_or_default()),
+        ("CAPTURABLE", capturable.to_string()),
+        ("CUDA", cuda),
         ("DOC", doc),
         ("CLASS_DOC", summary.to_string()),
         ("CLASS", class_name(name)),

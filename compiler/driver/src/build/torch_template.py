@@ -1,15 +1,15 @@
 """@DOC@
 
 `@CLASS@` is a `torch.optim.Optimizer`: parameter groups, schedulers, `state_dict`, closures, `GradScaler` and hooks work as with those of torch.
-CPU tensors of @DTYPES@ are updated in one pass by @LIBRARY@, which lies beside this file; others (CUDA, strided, other
+CPU tensors of @DTYPES@ are updated in one pass by @LIBRARY@, which lies beside this file@CUDA@; others (strided, other
 types) by the same rule written out below in torch's own operations. Generated: change the spec, not this file.
 """
 
 import ctypes
-import math  # noqa: F401 (the rule may use it)
+@GPU_IMPORTS@import math  # noqa: F401 (the rule may use it)
 import operator  # noqa: F401 (the rule may use it)
-import pathlib
-from array import array
+@GPU_IMPORTS_TOO@import pathlib
+@GPU_IMPORTS_LAST@from array import array
 from concurrent.futures import ThreadPoolExecutor
 from operator import is_
 
@@ -118,18 +118,34 @@ def _initial(w):
     return states
 
 
-def _layout(x):
-    """How the elements of a CPU tensor lie one after the other; nothing where they do not."""
-    if x.device.type != "cpu" or x.layout is not torch.strided:
+def _lying(x):
+    """How the elements of a tensor lie one after the other; nothing where they do not."""
+    if x.layout is not torch.strided:
         return None
     if x.is_contiguous():
         return torch.contiguous_format
     return torch.channels_last if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) else None
 
 
+def _layout(x):
+    """The same for CPU tensors; nothing for others."""
+    return _lying(x) if x.device.type == "cpu" else None
+
+
 def _dense(x):
     """Whether the elements of a CPU tensor lie one after the other, in whatever order of its axes."""
     return _layout(x) is not None
+
+
+def _fitting(gradients, layout):
+    """These gradients, lying as weights of this layout do."""
+    if layout is torch.contiguous_format:
+        fit = all([g.is_contiguous() for g in gradients])
+    else:
+        fit = all([g.is_contiguous(memory_format=layout) for g in gradients])
+    if not fit or any([g.is_neg() for g in gradients]):
+        gradients = [g.resolve_neg().contiguous(memory_format=layout) for g in gradients]
+    return gradients
 
 
 class _Share:
@@ -150,6 +166,9 @@ class _Share:
 
 class _Plan:
     """Leaves of one type and layout that are at the same step, with the addresses of all that stays where it is."""
+
+    #: It is the CPU's, and in no recorded graph.
+    device, captured = None, False
 
     def __init__(self, dtype, layout, leaves, states, t, threads):
         self.dtype, self.layout, self.t, self.leaves = dtype, layout, t, leaves
@@ -177,18 +196,27 @@ class _Plan:
 
     def aimed(self, gradients):
         """These gradients, lying as the weights do; their addresses are in the lists."""
-        if self.layout is torch.contiguous_format:
-            fit = all([g.is_contiguous() for g in gradients])
-        else:
-            fit = all([g.is_contiguous(memory_format=self.layout) for g in gradients])
-        if not fit or any([g.is_neg() for g in gradients]):
-            gradients = [g.resolve_neg().contiguous(memory_format=self.layout) for g in gradients]
+        gradients = _fitting(gradients, self.layout)
         pointers = [g.data_ptr() for g in gradients]
         for share in self.shares:
             share.aim(pointers)
         return gradients
 
-    def round(self, number, hyper, folds):
+    def moved_on(self):
+        """Steps were counted leaf by leaf."""
+        self.t += 1
+
+    def still(self):
+        return True
+
+    def prepared(self, values):
+        """Hyperparameters as the library takes them."""
+        return _Hyper(ctypes.sizeof(_Hyper), _ABI, *(float(x) for x in values))
+
+    def folds(self):
+        return (ctypes.c_double * _FOLDS)()
+
+    def round(self, number, hyper, folds, found):
         """One of several rounds; what leaves have in common is in `folds`. Weights and states are written in the last."""
         for share in self.shares:
             _check(_ROUND[self.dtype](len(share.gradients), share.table.buffer_info()[0], self.t + 1, ctypes.addressof(hyper), number, ctypes.addressof(folds)))
@@ -196,8 +224,9 @@ class _Plan:
             torch.autograd.graph.increment_version(self.leaves)
             self.t += 1
 
-    def run(self, gradients, hyper):
+    def run(self, gradients, values, found):
         """The next step; where something is wrong, nothing has been done."""
+        hyper = self.prepared(values)
         gradients = self.aimed(gradients)
         step, at, t = _STEP[self.dtype], ctypes.addressof(hyper), self.t + 1
 
@@ -214,6 +243,7 @@ class _Plan:
         self.t = t
 
 
+@GPU_PLANS@
 class _Known:
     """What was found in a group's last step: parameters with gradients, where they and their states lie, and the plans made of that."""
 
@@ -237,7 +267,7 @@ class _Known:
     def moved_on(self):
         """Steps were counted leaf by leaf, not by the plans."""
         for plan, _ in self.plans:
-            plan.t += 1
+            plan.moved_on()
         if self.steps is not None:
             self.version = self.steps._version
 
@@ -246,6 +276,8 @@ class _Known:
         if len(params) != len(self.params) or not all(map(is_, params, self.params)) or torch.get_num_threads() != self.threads:
             return False
         if [g.dtype for g in gradients] != self.kinds or [p.data_ptr() for p in params] != self.pointers:
+            return False
+        if not all([plan.still() for plan, _ in self.plans]):
             return False
         everything = list(state.values())
         if len(everything) != len(self.all) or not all(map(is_, everything, self.all)):
@@ -261,24 +293,26 @@ class @CLASS@(Optimizer):
         params: parameters, named parameters or groups of them.
 @ARGS@        maximize (bool): ascend instead of descend.
         foreach, fused: accepted and ignored, the update is one pass over each tensor anyway.
-        capturable (bool): accepted for CUDA tensors, where the step's number stays on the device's host.
+        capturable (bool): @CAPTURABLE@
         differentiable (bool): not supported.
+        native (bool): False has all tensors updated in torch's operations.
     """
 
     _step_supports_amp_scaling = True
 
-    def __init__(self, params@INIT_ARGS@, *, maximize=False, foreach=None, capturable=False, differentiable=False, fused=None):
+    def __init__(self, params@INIT_ARGS@, *, maximize=False, foreach=None, capturable=False, differentiable=False, fused=None, native=True):
 @CHECKS@        if differentiable:
             raise RuntimeError("@CLASS@ does not support `differentiable`")
         defaults = dict(@DEFAULTS@, maximize=maximize, foreach=foreach, capturable=capturable, differentiable=differentiable, fused=fused@EXTRA@)
         super().__init__(params, defaults)
-        self._plans = {}
+        #: By groups, what was found in the last step; what recorded graphs use of earlier ones.
+        self._plans, self._captured, self._native = {}, [], native
         #: Keys that the optimizer of this name in torch has, and the only values of them that this one knows.
         self._fixed = dict(differentiable=False@EXTRA@)
 
     def __setstate__(self, state):
         super().__setstate__(state)
-        self._plans = {}
+        self._forget()
         for group in self.param_groups:
             for name, value in self.defaults.items():
                 group.setdefault(name, value)
@@ -288,7 +322,14 @@ class @CLASS@(Optimizer):
                     kept["step"] = torch.tensor(float(kept["step"]), dtype=torch.float32)
 
     def __getstate__(self):
-        return super().__getstate__() | {"_fixed": self._fixed, "_plans": {}}
+        return super().__getstate__() | {"_fixed": self._fixed, "_native": self._native, "_plans": {}, "_captured": []}
+
+    def _forget(self, *groups):
+        """Has these groups, or all, looked at anew."""
+        self.__dict__.setdefault("_captured", [])
+        gone = [self._plans.pop(k) for k in groups or list(self.__dict__.setdefault("_plans", {})) if k in self._plans]
+        # What a recorded graph uses stays.
+        self._captured += [known for known in gone if any([plan.captured for plan, _ in known.plans])]
 
     def load_state_dict(self, state_dict):
         """As torch's, but states are copied, and keep the element type that they are declared with."""
@@ -298,7 +339,7 @@ class @CLASS@(Optimizer):
             super().load_state_dict(state_dict)
         finally:
             last.remove()
-        self._plans = {}
+        self._forget()
         saved = given[-1]
         numbers = [k for group in saved["param_groups"] for k in group["params"]]
         own = [p for group in self.param_groups for p in group["params"]]
@@ -311,12 +352,12 @@ class @CLASS@(Optimizer):
                     here = self.state[p][name]
                     self.state[p][name] = x.detach().to(dtype=kinds.get(name, here.dtype), device=here.device, copy=True)
 
-    def _hyper(self, group):
-        """The group's hyperparameters as the library takes them."""
+    def _values(self, group):
+        """The group's hyperparameters in the order of the rule."""
         for name, value in self._fixed.items():
             if group[name] != value:
                 raise ValueError(f"@CLASS@ was built with {name}={value}, but a parameter group says {name}={group[name]}")
-@UNPACK@        return _Hyper(ctypes.sizeof(_Hyper), _ABI, *(float(x) for x in values)), values
+@UNPACK@        return values
 
     def _kept(self, p):
         """The states of a parameter, made when it first has a gradient."""
@@ -345,9 +386,9 @@ class @CLASS@(Optimizer):
     @torch.compiler.disable
     def _update(self):
         scale, found = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
-        if found is not None and float(found):
+        if found is not None and found.is_cpu and float(found):
             return
-        all_groups = []
+        groups = []
         for number, group in enumerate(self.param_groups):
             params = group["params"]
             gradients = [p.grad for p in params]
@@ -358,44 +399,63 @@ class @CLASS@(Optimizer):
                 continue
             if any([g.is_sparse for g in gradients]):
                 raise RuntimeError("@CLASS@ does not support sparse gradients")
-            hyper, values = self._hyper(group)
-            if scale is not None:
-                # The reciprocal that GradScaler takes.
-                torch._foreach_mul_(gradients, float(scale.double().reciprocal().float()))
-            if group["maximize"]:
-                gradients = torch._foreach_neg(gradients)
+            values = self._values(group)
             known = self._plans.get(number)
             if known is None or not known.still(self.state, params, gradients):
+                self._forget(number)
                 known = self._plans[number] = self._planned(params, gradients)
+            groups.append((known, params, gradients, values, group["maximize"]))
+        # Whether all is done by kernels of GPUs, which look for themselves whether the step is made.
+        kernels = not any([known.others or any([plan.device is None for plan, _ in known.plans]) for known, *_ in groups])
+        if _ROUNDS > 1 and not self._alike(groups):
+            kernels = False
+        if found is not None and not found.is_cpu and not kernels and float(found):
+            return
+        found = found if kernels else None
+        together = []
+        for known, params, gradients, values, maximize in groups:
+            if scale is not None:
+                # The reciprocal that GradScaler takes.
+                inverse = scale.double().reciprocal().float()
+                for plan, where in known.plans if kernels else ():
+                    torch._foreach_mul_(gradients if where is None else [gradients[k] for k in where], inverse.to(plan.device))
+                if not kernels:
+                    torch._foreach_mul_(gradients, float(inverse))
+            if maximize:
+                gradients = torch._foreach_neg(gradients)
             if _ROUNDS > 1:
-                all_groups.append((known, params, gradients, hyper, values))
+                together.append((known, params, gradients, values))
                 continue
             for plan, where in known.plans:
-                plan.run(gradients if where is None else [gradients[k] for k in where], hyper)
+                plan.run(gradients if where is None else [gradients[k] for k in where], values, found)
             known.counted()
             _written_out([self._slow(params[k], gradients[k], values) for k in known.others])
-        if all_groups:
-            self._together(all_groups)
+        if together:
+            self._together(together, found)
 
-    def _together(self, groups):
-        """A step in which leaves of all groups have numbers in common: by the library, if it takes all of them."""
-        kinds = {plan.dtype for known, *_ in groups for plan, _ in known.plans}
-        if len(kinds) != 1 or any([known.others for known, *_ in groups]):
+    def _alike(self, groups):
+        """Whether all leaves are of one type and in one place, and none is to be updated in torch's operations."""
+        kinds = {(plan.dtype, plan.device) for known, *_ in groups for plan, _ in known.plans}
+        return len(kinds) == 1 and not any([known.others for known, *_ in groups])
+
+    def _together(self, groups, found):
+        """A step in which leaves of all groups have numbers in common: by the library or the kernels, if these take all of them."""
+        if not self._alike(groups):
             leaves = []
-            for known, params, gradients, _, values in groups:
+            for known, params, gradients, values in groups:
                 leaves += [self._slow(p, g, values) for p, g in zip(params, gradients)]
                 known.moved_on()
             _written_out(leaves)
             return
         plans, alive = [], []
-        for known, _, gradients, hyper, _ in groups:
+        for known, _, gradients, values in groups:
             for plan, where in known.plans:
+                plans.append((plan, plan.prepared(values)))
                 alive.append(plan.aimed(gradients if where is None else [gradients[k] for k in where]))
-                plans.append((plan, hyper))
-        folds = (ctypes.c_double * _FOLDS)()
+        folds = plans[0][0].folds()
         for number in range(_ROUNDS):
             for plan, hyper in plans:
-                plan.round(number, hyper, folds)
+                plan.round(number, hyper, folds, found)
         for known, *_ in groups:
             known.counted()
 
@@ -410,32 +470,52 @@ class @CLASS@(Optimizer):
 
     def _planned(self, params, gradients):
         """Plans for these parameters: more than one if their steps, types or layouts differ."""
-        alike, others = {}, []
+        alike, others, layouts = {}, [], {}
         for k, (p, g) in enumerate(zip(params, gradients)):
             if p.is_complex():
                 raise RuntimeError("@CLASS@ does not support complex parameters")
             self._kept(p)
-            layout = _layout(p) if p.dtype in _STEP and g.dtype is p.dtype and g.device.type == "cpu" and g.layout is torch.strided else None
+            fits = self._native and p.dtype in _STEP and g.dtype is p.dtype and g.device == p.device and g.layout is torch.strided
+            layout = _lying(p) if fits and (p.is_cpu or p.is_cuda and _gpu(p.device) is not None) else None
             if layout is None:
                 others.append(k)
             else:
-                t = int(self.state[p]["step"]) if _COUNTS_STEPS else 0
-                alike.setdefault((p.dtype, layout, t), []).append(k)
-        taken = [k for where in alike.values() for k in where]
+                layouts[k] = layout
+        for k, t in self._counts(params, list(layouts)):
+            p = params[k]
+            alike.setdefault((p.dtype, layouts[k], t, None if p.is_cpu else p.device), []).append(k)
+        taken = [k for (*_, device), where in alike.items() for k in where if device is None]
         steps = None
         if _COUNTS_STEPS and taken:
             steps = torch.tensor([float(self.state[params[k]]["step"]) for k in taken])
             for place, k in enumerate(taken):
                 self.state[params[k]]["step"] = steps[place]
         plans = []
-        for (dtype, layout, t), where in alike.items():
+        for (dtype, layout, t, device), where in alike.items():
             leaves = [params[k] for k in where]
-            plan = _Plan(dtype, layout, leaves, [self._settled(p) for p in leaves], t, torch.get_num_threads() if _ROUNDS == 1 else 1)
+            states = [self._settled(p) for p in leaves]
+            if device is None:
+                plan = _Plan(dtype, layout, leaves, states, t, torch.get_num_threads() if _ROUNDS == 1 else 1)
+            else:
+                plan = _DevicePlan(_gpu(device), dtype, layout, leaves, states, t)
+                for place, p in enumerate(leaves if _COUNTS_STEPS else ()):
+                    self.state[p]["step"] = plan.steps[place]
             plans.append((plan, None if len(where) == len(params) else where))
         known = _Known(self.state, params, gradients)
         known.plans, known.others, known.steps = plans, others, steps
         known.version = None if steps is None else steps._version
         return known
+
+    def _counts(self, params, which):
+        """Of these parameters how many steps each has made; what is on a GPU is asked for once."""
+        if not _COUNTS_STEPS:
+            return [(k, 0) for k in which]
+        counts = {k: self.state[params[k]]["step"] for k in which}
+        made = {k: int(x) for k, x in counts.items() if x.is_cpu}
+        for device in {x.device for x in counts.values() if not x.is_cpu}:
+            there = [k for k, x in counts.items() if x.device == device]
+            made.update(zip(there, map(int, torch.stack([counts[k].to(torch.float32) for k in there]).tolist())))
+        return [(k, made[k]) for k in which]
 
     def _settled(self, p):
         """States that lie as the weight does and have the types that are declared."""
@@ -444,8 +524,8 @@ class @CLASS@(Optimizer):
             s = states[k]
             if s.shape != (() if single else p.shape):
                 raise ValueError(f"state `{name}` has the shape {list(s.shape)}, not {[] if single else list(p.shape)}")
-            if s.dtype != kind or (not single and _layout(s) is not _layout(p)) or s.device != p.device:
-                fresh = torch.empty((), dtype=kind) if single else torch.empty_like(p, dtype=kind, memory_format=torch.preserve_format)
+            if s.dtype != kind or (not single and _lying(s) is not _lying(p)) or s.device != p.device:
+                fresh = torch.empty((), dtype=kind, device=p.device) if single else torch.empty_like(p, dtype=kind, memory_format=torch.preserve_format)
                 states[k] = self.state[p][name] = fresh.copy_(s)
         return states
 

@@ -25,6 +25,9 @@ fn outcome(expression: &str) -> Result<String, Refused> {
     };
     let made = attempt(&request, Stored::F32)?;
     let flat = &made.step.flat;
+    // What has a form for leaves of any length has one for GPUs too.
+    let launches = flat.launches(2 + made.states.len(), made.hyper.len());
+    assert!(launches.is_ok_and(|l| !l.rounds.is_empty()), "{expression}");
     Ok(match (flat.rounds(), flat.reduces()) {
         (1, false) => "elementwise",
         (1, true) => "combines elements of a leaf",
