@@ -161,6 +161,7 @@ fn describe(plan: &Plan, kernels: &[NamedKernel], instr: &Instr) -> (String, f64
                 LibOp::RandomFold { .. } => "random key".to_string(),
                 LibOp::SwapOut { bytes, .. } => format!("swap out {bytes} bytes"),
                 LibOp::SwapIn { bytes, .. } => format!("swap in {bytes} bytes"),
+                LibOp::AllReduce { len } => format!("sums over devices {len}"),
                 LibOp::Callback { function } => format!("callback {function}"),
                 LibOp::Call { call, dims } => format!("{} {} of {}x{}", call.name(), dims.batch, dims.m, dims.n),
             };

@@ -314,6 +314,9 @@ pub enum Op {
         /// What it gives.
         results: Arc<[Ty]>,
     },
+    /// Sums over all devices that run the program, element by element: of every operand the one that each of them has computed. Yields a tuple of the operands'
+    /// types, the same on all devices. Integers wrap.
+    AllReduce,
     /// A counted loop.
     Loop(LoopOp),
     /// Operands: bool scalar, arguments. Both graphs take the arguments and give results of the same types.
@@ -477,7 +480,7 @@ impl PartialEq for Op {
             (Const(a), Const(b)) => a == b,
             (Iota { axis: a }, Iota { axis: b }) => a == b,
             (Map(a), Map(b)) => a == b,
-            (Cast, Cast) | (Bitcast, Bitcast) | (Reshape, Reshape) | (StopGradient, StopGradient) | (Swap, Swap) => true,
+            (Cast, Cast) | (Bitcast, Bitcast) | (Reshape, Reshape) | (StopGradient, StopGradient) | (Swap, Swap) | (AllReduce, AllReduce) => true,
             (RandomBits { start: a }, RandomBits { start: b }) => a == b,
             (Reduce { kind: a, axes: b }, Reduce { kind: c, axes: d }) => a == c && b == d,
             (ArgReduce { max: a, axis: b }, ArgReduce { max: c, axis: d }) => a == c && b == d,
@@ -528,7 +531,7 @@ impl Hash for Op {
             Const(t) => t.hash(state),
             Iota { axis } | Concat { axis } | Gather { axis } => axis.hash(state),
             Map(op) => op.hash(state),
-            Cast | Bitcast | Reshape | StopGradient | Swap => {}
+            Cast | Bitcast | Reshape | StopGradient | Swap | AllReduce => {}
             RandomBits { start } => start.hash(state),
             Reduce { kind, axes } => (kind, axes).hash(state),
             ArgReduce { max, axis } => (max, axis).hash(state),

@@ -68,6 +68,10 @@ pub fn infer(op: &Op, operands: &[&NodeTy], claimed: Option<&NodeTy>) -> Result<
         }
         Op::Lib(call) => lib_type(*call, &arrays),
         Op::Callback { results, .. } => Ok(NodeTy::Tuple(results.to_vec())),
+        Op::AllReduce => {
+            need(arrays.iter().all(|t| t.dtype != DType::Bool), || format!("sums over devices of {arrays:?}"))?;
+            Ok(NodeTy::Tuple(arrays.into_iter().cloned().collect()))
+        }
         _ => array_type(op, &arrays, claimed).map(NodeTy::Array),
     }
 }
@@ -295,7 +299,7 @@ fn array_type(op: &Op, x: &[&Ty], claimed: Option<&NodeTy>) -> Result<Ty, String
             count(1)?;
             Ok(x[0].clone())
         }
-        Op::Lib(_) | Op::Callback { .. } | Op::Loop(_) | Op::Cond { .. } | Op::Call(_) | Op::Result { .. } => {
+        Op::Lib(_) | Op::Callback { .. } | Op::AllReduce | Op::Loop(_) | Op::Cond { .. } | Op::Call(_) | Op::Result { .. } => {
             Err("a tuple operation".into())
         }
     }

@@ -111,6 +111,7 @@ fn demands(net: &Net, class: &mut [Class], stored: &mut [bool]) {
             | Op::ArgSort { .. }
             | Op::Lib(_)
             | Op::Callback { .. }
+            | Op::AllReduce
             | Op::Loop(_)
             | Op::Cond { .. } => operands.into_iter().for_each(|o| need(class, o)),
             Op::Scatter { .. } => {

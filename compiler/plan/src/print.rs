@@ -108,6 +108,7 @@ fn code(out: &mut String, planned: &Planned, list: &[Instr], depth: usize) {
                     LibOp::SwapOut { slot, bytes } => format!("swap_out {slot} of {bytes} bytes"),
                     LibOp::SwapIn { slot, bytes } => format!("swap_in {slot} of {bytes} bytes"),
                     LibOp::Callback { function } => format!("callback {function}"),
+                    LibOp::AllReduce { len } => format!("all_reduce {dtype} {len}"),
                     LibOp::Call { call, dims } => {
                         let flags: String = call.flags().into_iter().map(|(name, value)| format!(" {name} {value}")).collect();
                         format!("{} {dtype} {}x{} batch {}{flags}", call.name(), dims.m, dims.n, dims.batch)

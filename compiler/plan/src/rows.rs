@@ -43,6 +43,7 @@ pub(crate) fn class(net: &Net, n: N) -> Class {
         | ArgSort { .. }
         | Lib(_)
         | Callback { .. }
+        | AllReduce
         | Loop(_)
         | Cond { .. }
         | Swap

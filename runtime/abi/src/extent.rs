@@ -90,6 +90,7 @@ fn of_lib<'a>(op: &LibOp, dtype: DType, buffers: &'a [BufRef]) -> Option<Vec<Spa
         LibOp::SwapOut { bytes, .. } => (1, vec![(*bytes, DType::U8), (1, DType::U8)]),
         LibOp::SwapIn { bytes, .. } => (1, vec![(1, DType::U8), (*bytes, DType::U8)]),
         LibOp::Callback { .. } => return None,
+        LibOp::AllReduce { len } => (0, vec![(*len, dtype)]),
         LibOp::Call { call, dims } => of_call(*call, *dims, dtype),
     };
     let spans = buffers.iter().zip(lengths).enumerate();

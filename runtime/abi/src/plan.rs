@@ -241,6 +241,11 @@ pub enum LibOp {
         /// Which, as the plan's owner numbers them.
         function: u32,
     },
+    /// The sums over all devices that run the plan, element by element, in the place of what this one has: one array, operand and result.
+    AllReduce {
+        /// Its elements.
+        len: usize,
+    },
     /// A numerical call: operands as [`LibCall`] lists them (the matrix of [`LibCall::LuSolve`] left out), then results.
     Call {
         /// Which.
@@ -364,6 +369,8 @@ pub mod status {
     pub const CALLBACK: i32 = 5;
     /// A device could not go on.
     pub const DEVICE: i32 = 6;
+    /// Another of the devices that run the plan together has failed: its status says how.
+    pub const PEER: i32 = 7;
 }
 
 /// What kernels report as [`Status::origin`] when a watched output they have written is not finite: no place of the text.

@@ -28,6 +28,7 @@ pub unsafe fn run(pool: &Pool, op: &LibOp, dtype: DType, buffers: *const *mut u8
             });
         }
         LibOp::SwapOut { .. } | LibOp::SwapIn { .. } => panic!("compiler bug: arrays that leave memory are the program's"),
+        LibOp::AllReduce { .. } => panic!("compiler bug: sums over devices on a processor"),
         LibOp::Callback { .. } => panic!("compiler bug: what is called back is the program's"),
         LibOp::RandomFold { place, number } => {
             // SAFETY: a key of two words, a number of one unless it is known, and a result of two words.

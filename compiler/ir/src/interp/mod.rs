@@ -188,6 +188,7 @@ fn step<W: Watch>(
             Ok(Slot::Many(run(branch, &values[1..], rounding, watch)?))
         }
         Op::Call(c) => Ok(Slot::Many(run(&c.body, &operands(), rounding, watch)?)),
+        Op::AllReduce => Err("sums over devices are for whoever runs the program".to_string().into()),
         Op::Callback { function, .. } => Err(format!("callback {function} is for whoever runs the program").into()),
         Op::Lib(call) => {
             let operands = operands();
@@ -281,7 +282,7 @@ fn array(op: &Op, x: &[Rc<Value>], ty: &Ty, rounding: Rounding) -> Result<Value,
         Op::RandomFold { place } => element::random_fold(&x[0], &x[1], *place, ty),
         Op::Dot(dims) => linear::dot(&x[0], &x[1], dims, ty),
         Op::Conv { kind, dims } => linear::conv(*kind, dims, &x[0], &x[1], ty),
-        Op::Input { .. } | Op::Lib(_) | Op::Callback { .. } | Op::Loop(_) | Op::Cond { .. } | Op::Call(_) | Op::Result { .. } => {
+        Op::Input { .. } | Op::Lib(_) | Op::Callback { .. } | Op::AllReduce | Op::Loop(_) | Op::Cond { .. } | Op::Call(_) | Op::Result { .. } => {
             panic!("compiler bug: {op:?} is no array operation")
         }
     };

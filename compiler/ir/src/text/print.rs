@@ -151,6 +151,7 @@ fn head(graph: &Graph, op: &Op, options: PrintOptions, out: &mut String) {
             out.push_str(call.name());
             call.flags().into_iter().try_for_each(|(name, value)| write!(out, " {name}={value}"))
         }
+        Op::AllReduce => write!(out, "all_reduce"),
         Op::Callback { function, .. } => write!(out, "callback function={function}"),
         Op::Loop(l) => {
             out.push_str("loop");

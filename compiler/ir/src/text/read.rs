@@ -482,6 +482,7 @@ fn build(name: &str, p: &mut Parts, ty: &NodeTy) -> Result<Op, String> {
         "window" => Op::Window { axis: p.int("axis")?, size: p.int("size")?, stride: p.int("stride")?, dilation: p.int("dilation")? },
         "gather" => Op::Gather { axis: p.int("axis")? },
         "scatter" => Op::Scatter { axis: p.int("axis")?, mode: p.choice("mode", &[("add", ScatterMode::Add), ("set", ScatterMode::Set)])? },
+        "all_reduce" => Op::AllReduce,
         "callback" => Op::Callback {
             function: u32::try_from(p.int("function")?).map_err(|e| e.to_string())?,
             results: match ty {

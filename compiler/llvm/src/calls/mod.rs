@@ -25,7 +25,7 @@ pub(crate) fn call(mut d: Entries, known: &mut Known, op: &LibOp, dtype: DType) 
         LibOp::RandomFold { place, number } => random::fold(d, &name, *place, *number),
         LibOp::ArgSort { rows, n, descending } => sort::order(d, &name, *rows as i64, *n as i64, *descending, dtype),
         // Arrays of files and functions of the program are the host's; factorizations have no entries yet.
-        LibOp::SwapOut { .. } | LibOp::SwapIn { .. } | LibOp::Callback { .. } | LibOp::Call { .. } => (d, None),
+        LibOp::SwapOut { .. } | LibOp::SwapIn { .. } | LibOp::Callback { .. } | LibOp::AllReduce { .. } | LibOp::Call { .. } => (d, None),
     };
     known.insert(key, work.clone());
     (d, work)

@@ -105,6 +105,7 @@ impl Batcher {
                 let new = self.g.op(node.op.clone(), &x.iter().map(|v| v.node).collect::<Vec<_>>(), origin);
                 (0..results.len()).map(|k| Val { node: self.g.result(new, k, origin), batched: false }).collect()
             }
+            Op::AllReduce => panic!("compiler bug: devices come after batches"),
             Op::Callback { .. } => self.by_loop(node, &x, origin).into(),
             op if x.iter().all(|v| !v.batched) => {
                 let mut ids: Vec<NodeId> = x.iter().map(|v| v.node).collect();

@@ -48,6 +48,7 @@ impl Batcher {
             | Op::RandomFold { .. }
             | Op::Lib(_)
             | Op::Callback { .. }
+            | Op::AllReduce
             | Op::Loop(_)
             | Op::Cond { .. }
             | Op::Call(_)

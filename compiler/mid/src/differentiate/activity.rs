@@ -64,7 +64,7 @@ pub fn active(f: &Graph, inputs: &[bool]) -> Vec<Flags> {
                         a.iter().zip(&b).map(|(a, b)| *a || *b).collect()
                     }
                     Op::Call(c) if c.vjp.is_none() => active_outputs(&c.body, &operands).into(),
-                    Op::Call(_) | Op::Callback { .. } => float_results(node),
+                    Op::Call(_) | Op::Callback { .. } | Op::AllReduce => float_results(node),
                     op @ Op::Lib(call) => {
                         let flowing = operands.iter().enumerate().any(|(i, &a)| a && flows(op, i));
                         (0..float_results(node).len()).map(|k| flowing && !(*call == LibCall::Lu && k == LU_SIGN)).collect()

@@ -88,11 +88,11 @@ impl Linearizer {
         let t: Vec<Option<NodeId>> = node.operands.iter().map(|o| self.tangents[o.index()][0]).collect();
         let quiet = !wanted.contains(&true) || t.iter().all(Option::is_none);
         let (values, tangents) = match &node.op {
-            Op::Callback { .. } if !quiet => {
+            Op::Callback { .. } | Op::AllReduce if !quiet => {
                 let message = "what is asked of a function outside of the program has no derivative".to_string();
                 return Err(DiffError { code: Code("E0720"), message, origin });
             }
-            Op::Loop(_) | Op::Cond { .. } | Op::Call(_) | Op::Callback { .. } if quiet => {
+            Op::Loop(_) | Op::Cond { .. } | Op::Call(_) | Op::Callback { .. } | Op::AllReduce if quiet => {
                 let results = self.copy_tuple(node, &x, origin);
                 let none = vec![None; results.len()];
                 (results, none)
@@ -192,7 +192,7 @@ impl Linearizer {
             | Op::RandomBits { .. }
             | Op::RandomFold { .. }
             | Op::StopGradient => None,
-            Op::Lib(_) | Op::Callback { .. } | Op::Loop(_) | Op::Cond { .. } | Op::Call(_) | Op::Result { .. } => {
+            Op::Lib(_) | Op::Callback { .. } | Op::AllReduce | Op::Loop(_) | Op::Cond { .. } | Op::Call(_) | Op::Result { .. } => {
                 panic!("compiler bug: {:?} has a rule of its own", node.op)
             }
         }

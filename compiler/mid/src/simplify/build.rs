@@ -142,6 +142,7 @@ impl<'a> Builder<'a> {
             | Op::Conv { .. }
             | Op::Lib(_)
             | Op::Callback { .. }
+            | Op::AllReduce
             | Op::Result { .. }
             | Op::Loop(_)
             | Op::Cond { .. }
@@ -237,7 +238,7 @@ impl<'a> Builder<'a> {
         match (op, ty) {
             (Op::Const(t), _) => Mapped::One(self.constant(t.clone(), origin)),
             (op, NodeTy::Array(ty)) => Mapped::One(self.make(op.clone(), operands, ty.clone(), origin)),
-            (Op::Lib(_) | Op::Callback { .. }, NodeTy::Tuple(types)) => {
+            (Op::Lib(_) | Op::Callback { .. } | Op::AllReduce, NodeTy::Tuple(types)) => {
                 let tuple = self.out.push(op.clone(), operands.iter().copied(), ty.clone(), origin);
                 Mapped::Many((0..types.len()).map(|k| Some(self.out.result(tuple, k, origin))).collect())
             }
