@@ -20,6 +20,8 @@ TORCH = os.path.join(ROOT, "bench", "gpu_torch.py")
 RULES = [("adamw", "adamw", 28), ("lion", "lion", 20), ("clip+adamw", "clip_adamw", 32)]
 TENSORS = (1, 1000)
 TRAINS = ("digits", "mlp784", "cnn", "gpt")
+# Trains whose steps several GPUs share out.
+SHARED = ("mlp784", "gpt")
 
 
 def run(command, **more):
@@ -122,6 +124,42 @@ def training(optc, turns, seconds, torch):
     return rows
 
 
+def gpus():
+    """How many GPUs the driver shows."""
+    try:
+        return len([line for line in run(["nvidia-smi", "-L"])[0].stdout.splitlines() if line.startswith("GPU ")])
+    except OSError:
+        return 0
+
+
+def scaling(optc, count, turns, seconds):
+    """Steps per second on 1, 2, 4, … GPUs that share out the same batch, and what they add up."""
+    if count < 2:
+        return {"skipped": f"there is {count or 'no'} GPU: several are needed to see how steps scale"}
+    rows = []
+    numbers = [n for n in (1, 2, 4, 8, 16) if n <= count]
+    for name in SHARED:
+        spec = os.path.join(ROOT, "bench", "specs", f"{name}.opt")
+        for n in numbers:
+            device = "cuda:0" if n == 1 else f"cuda:0-{n - 1}"
+            row = {"train": name, "gpus": n, "steps_per_second": [], "meetings": 0, "bytes": 0, "trouble": []}
+            told = run([optc, "--device", device, "explain", spec])[0].stdout
+            found = re.search(r"arrays of (\d+) bytes added up in (\d+) meetings?", told)
+            if found:
+                row["bytes"], row["meetings"] = int(found.group(1)), int(found.group(2))
+            for _ in range(turns):
+                ours = report([optc, "--device", device, "bench", spec, "--seconds", str(seconds), "--json"])
+                if "failed" in ours:
+                    row["trouble"].append(ours["failed"])
+                    break
+                row["steps_per_second"].append(ours.get("trains", [ours])[0].get("steps_per_second", {}).get("median"))
+            rate = median([x for x in row["steps_per_second"] if x])
+            row["gb_per_second"] = row["bytes"] * rate / 1e9 if rate else None
+            rows.append(row)
+            print(f"{name} on {n} GPUs: {row}", file=sys.stderr)
+    return {"gpus": count, "rows": rows}
+
+
 def shown(value, digits=3):
     return "" if value is None else f"{value:.{digits}g}"
 
@@ -145,6 +183,17 @@ def table(found):
             theirs = ", ".join(f"{form} {shown(median(rates), 4)}" for form, rates in r["torch"].items())
             lines.append(f"| {r['train']} | {shown(median([x for x in r['optc'] if x]), 4)} | {theirs} |")
         lines.append("")
+    if "skipped" in found.get("scaling", {}):
+        lines += [f"scaling: {found['scaling']['skipped']}", ""]
+    elif "scaling" in found:
+        lines += ["| train | GPUs | optc, steps/s | of one GPU's | added up in a step, bytes | in meetings | GB/s |", "|---|---|---|---|---|---|---|"]
+        alone = {}
+        for r in found["scaling"]["rows"]:
+            rate = median([x for x in r["steps_per_second"] if x])
+            alone.setdefault(r["train"], rate)
+            times = rate / alone[r["train"]] if rate and alone[r["train"]] else None
+            lines.append(f"| {r['train']} | {r['gpus']} | {shown(rate, 4)} | {shown(times)} | {r['bytes']} | {r['meetings']} | {shown(r['gb_per_second'])} |")
+        lines.append("")
     return "\n".join(lines)
 
 
@@ -156,6 +205,7 @@ def main():
     parser.add_argument("--turns", type=int, required=True)
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--only", required=True)
+    parser.add_argument("--gpus", type=int, help="how many GPUs to share steps out to, instead of what nvidia-smi counts")
     options = parser.parse_args()
     optc = os.path.abspath(options.optc)
     parts = options.only.split(",")
@@ -178,6 +228,10 @@ def main():
         keep()
     if "training" in parts:
         found["training"] = training(optc, options.turns, options.seconds, torch)
+        keep()
+    if "scaling" in parts:
+        count = gpus() if options.gpus is None else options.gpus
+        found["scaling"] = scaling(optc, count, options.turns, options.seconds)
     keep()
     print(table(found))
     return 1 if found.get("cases", {}).get("status") else 0

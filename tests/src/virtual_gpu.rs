@@ -34,6 +34,12 @@ impl VirtualGpu {
         self
     }
 
+    /// The name under which the virtual GPU is also the library of sums over devices.
+    pub fn with_sums(self) -> Self {
+        std::os::unix::fs::symlink(library(), self.folder.path().join("libnccl.so.2")).expect("a link");
+        self
+    }
+
     /// A command that finds the virtual GPU in place of a driver, and nothing of the machine's own settings.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new(program.as_ref());

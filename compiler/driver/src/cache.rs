@@ -68,7 +68,11 @@ impl Compiler {
     pub fn program(&mut self, graph: &Graph, options: &CompileOptions) -> Result<Program, CompileError> {
         // What runs once is not worth the way to a device and the time of a slow compiler.
         let at_home = options.once && !self.thorough;
-        let place = if at_home { Place::Processor } else { self.place.clone() };
+        let place = match (at_home, options.split.is_empty()) {
+            (true, _) => Place::Processor,
+            (_, true) => self.place.main(),
+            _ => self.place.clone(),
+        };
         let key = fingerprint(graph, options, place.number());
         let known = self.known.get(&key);
         let compiled = match known {
@@ -93,7 +97,8 @@ fn fingerprint(graph: &Graph, options: &CompileOptions, place: u64) -> u128 {
     let half = |salt: u64| {
         let mut hasher = DefaultHasher::new();
         (salt, place).hash(&mut hasher);
-        (&options.alias, &options.guards, &options.watch, &options.offload, options.swap, options.updates).hash(&mut hasher);
+        (&options.alias, &options.guards, &options.watch, &options.offload, options.swap, options.updates, &options.split)
+            .hash(&mut hasher);
         hash_graph(graph, &mut hasher);
         u128::from(hasher.finish())
     };

@@ -27,7 +27,8 @@ pub struct Cli {
     /// Who makes machine code: by default Cranelift, or what OPTC_BACKEND names.
     #[arg(long, global = true, value_enum, value_name = "NAME")]
     pub backend: Option<crate::backend::Backend>,
-    /// Where trains run, whatever they say themselves: `cpu`, `cuda` or `cuda:1`; by default what OPTC_DEVICE names. With `test`, everything else runs there too.
+    /// Where trains run, whatever they say themselves: `cpu`, `cuda`, `cuda:1`, or several GPUs that share out batches: `cuda:0,1`, `cuda:0-3`, `cuda:*`. By default what
+    /// OPTC_DEVICE names. With `test`, everything else runs there too.
     #[arg(long, global = true, value_name = "NAME")]
     pub device: Option<String>,
     /// What to do.

@@ -41,6 +41,9 @@ pub enum Place {
     /// A GPU.
     #[cfg(feature = "llvm")]
     Gpu(Arc<optc_device::Gpu>),
+    /// Several GPUs, which share out batches; what has none runs on the first.
+    #[cfg(feature = "llvm")]
+    Gpus(Arc<optc_device::Team>),
 }
 
 /// What is in the way of a device, as an error with a code.
@@ -62,8 +65,15 @@ pub fn open(target: Target) -> Result<Place, TrainError> {
         Target::Cpu => Ok(Place::Processor),
         #[cfg(feature = "llvm")]
         Target::Cuda(ordinal) => optc_device::Gpu::open(ordinal).map(Place::Gpu).map_err(trouble),
+        #[cfg(feature = "llvm")]
+        Target::Several(numbers) => optc_device::Team::open(&numbers.list()).map(Place::Gpus).map_err(trouble),
+        #[cfg(feature = "llvm")]
+        Target::AllCuda => match optc_device::count().map_err(trouble)? {
+            0 | 1 => open(Target::Cuda(0)),
+            count => optc_device::Team::open(&(0..count).collect::<Vec<_>>()).map(Place::Gpus).map_err(trouble),
+        },
         #[cfg(not(feature = "llvm"))]
-        Target::Cuda(_) => Err(crate::backend::without_llvm()),
+        _ => Err(crate::backend::without_llvm()),
     }
 }
 
@@ -74,6 +84,26 @@ impl Place {
             Place::Processor => 0,
             #[cfg(feature = "llvm")]
             Place::Gpu(gpu) => 1 + u64::from(gpu.ordinal()),
+            #[cfg(feature = "llvm")]
+            Place::Gpus(team) => team.gpus().iter().fold(1 << 63, |all, gpu| all | 1 << (gpu.ordinal() % 63)),
+        }
+    }
+
+    /// How many devices share out a batch.
+    pub fn devices(&self) -> usize {
+        match self {
+            #[cfg(feature = "llvm")]
+            Place::Gpus(team) => team.gpus().len(),
+            _ => 1,
+        }
+    }
+
+    /// Where what is not shared out runs.
+    pub fn main(&self) -> Place {
+        match self {
+            #[cfg(feature = "llvm")]
+            Place::Gpus(team) => Place::Gpu(team.gpus()[0].clone()),
+            other => other.clone(),
         }
     }
 
@@ -91,6 +121,9 @@ pub enum Made {
     /// Code on a GPU.
     #[cfg(feature = "llvm")]
     Device(Arc<optc_device::Code>),
+    /// Code on several GPUs, and the inputs of which each has a part, with the axis along which these are cut.
+    #[cfg(feature = "llvm")]
+    Devices(Arc<optc_device::Team>, Vec<Arc<optc_device::Code>>, Vec<(usize, usize)>),
 }
 
 /// Makes a GPU's code of a plan.
@@ -103,9 +136,34 @@ pub(crate) fn compile(
     kernels: &[optc_ir::kernel::Kernel],
     plan: &optc_abi::plan::Plan,
 ) -> Result<Made, CompileError> {
-    let (major, minor) = gpu.properties().capability;
-    let code = optc_llvm::device_code(kernels, plan, optc_llvm::gpu_for(major, minor)?).map_err(|e| e.to_string())?;
+    let code = text_for(gpu, kernels, plan)?;
     Ok(Made::Device(Arc::new(optc_device::Code::load(gpu, &code).map_err(trouble)?)))
+}
+
+#[cfg(feature = "llvm")]
+fn text_for(
+    gpu: &optc_device::Gpu,
+    kernels: &[optc_ir::kernel::Kernel],
+    plan: &optc_abi::plan::Plan,
+) -> Result<optc_abi::device::DeviceCode, CompileError> {
+    let (major, minor) = gpu.properties().capability;
+    Ok(optc_llvm::device_code(kernels, plan, optc_llvm::gpu_for(major, minor)?).map_err(|e| e.to_string())?)
+}
+
+/// Makes the code of several GPUs, which are alike, of a plan that was made for each of them.
+///
+/// # Errors
+/// As [`compile`].
+#[cfg(feature = "llvm")]
+pub(crate) fn compile_for_all(
+    team: &Arc<optc_device::Team>,
+    kernels: &[optc_ir::kernel::Kernel],
+    plan: &optc_abi::plan::Plan,
+    split: &[(usize, usize)],
+) -> Result<Made, CompileError> {
+    let code = text_for(&team.gpus()[0], kernels, plan)?;
+    let loaded = team.gpus().iter().map(|gpu| Ok(Arc::new(optc_device::Code::load(gpu, &code).map_err(trouble)?)));
+    Ok(Made::Devices(team.clone(), loaded.collect::<Result<_, CompileError>>()?, split.to_vec()))
 }
 
 /// A program with memory of its own.
@@ -120,6 +178,11 @@ pub(crate) fn program(compiled: &Compiled, pool: &Arc<Pool>) -> Result<Program, 
             let device = optc_device::DevicePlan::new(compiled.plan.clone(), code.clone(), pool).map_err(trouble)?;
             Ok(Program::remote(compiled.plan.clone(), Box::new(device), pool.clone()))
         }
+        #[cfg(feature = "llvm")]
+        Made::Devices(team, codes, split) => {
+            let devices = optc_device::TeamPlan::new(&compiled.plan, codes, team, split, pool).map_err(trouble)?;
+            Ok(Program::remote(compiled.plan.clone(), Box::new(devices), pool.clone()))
+        }
     }
 }
 
@@ -128,6 +191,9 @@ pub(crate) fn program(compiled: &Compiled, pool: &Arc<Pool>) -> Result<Program, 
 pub struct Mirrors {
     #[cfg(feature = "llvm")]
     all: Vec<(usize, optc_device::Mirror)>,
+    /// On other GPUs, where the same is computed.
+    #[cfg(feature = "llvm")]
+    _others: Vec<optc_device::Mirror>,
 }
 
 impl Mirrors {
@@ -142,15 +208,27 @@ impl Mirrors {
                 Ok(Mirrors::default())
             }
             #[cfg(feature = "llvm")]
-            Place::Gpu(gpu) => {
-                let mut all = Vec::new();
-                for (k, tensor) in arrays.into_iter().enumerate().filter(|(_, t)| !t.bytes().is_empty()) {
-                    // SAFETY: the tensor is alive and, as the caller has it, stays in place.
-                    all.push((k, unsafe { gpu.mirror(tensor.as_ptr(), tensor.bytes().len()) }.map_err(trouble)?));
+            Place::Gpu(gpu) => Mirrors::on(std::slice::from_ref(gpu), arrays),
+            #[cfg(feature = "llvm")]
+            Place::Gpus(team) => Mirrors::on(team.gpus(), arrays),
+        }
+    }
+
+    #[cfg(feature = "llvm")]
+    fn on<'t>(gpus: &[Arc<optc_device::Gpu>], arrays: impl IntoIterator<Item = &'t Tensor>) -> Result<Mirrors, TrainError> {
+        let (mut all, mut others) = (Vec::new(), Vec::new());
+        for (k, tensor) in arrays.into_iter().enumerate().filter(|(_, t)| !t.bytes().is_empty()) {
+            for (rank, gpu) in gpus.iter().enumerate() {
+                // SAFETY: the tensor is alive and, as the caller has it, stays in place.
+                let mirror = unsafe { gpu.mirror(tensor.as_ptr(), tensor.bytes().len()) }.map_err(trouble)?;
+                if rank == 0 {
+                    all.push((k, mirror));
+                } else {
+                    others.push(mirror);
                 }
-                Ok(Mirrors { all })
             }
         }
+        Ok(Mirrors { all, _others: others })
     }
 
     /// Brings the arrays, the same as were given to [`Mirrors::new`], up to date with the device.

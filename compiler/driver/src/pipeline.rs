@@ -6,6 +6,7 @@ use crate::device::{Made, Place};
 use optc_abi::plan::Plan;
 use optc_exec::Pool;
 use optc_ir::Graph;
+use optc_mid::partition::{Partitioned, partition};
 use optc_train::TrainError;
 use std::fmt;
 use std::sync::Arc;
@@ -32,6 +33,8 @@ pub struct CompileOptions {
     pub partials: Vec<usize>,
     /// Small kernels stay apart.
     pub apart: bool,
+    /// Inputs that hold a batch, and the axis of its examples: where there are several devices, each gets a part. Programs without such inputs run on the first one.
+    pub split: Vec<(usize, usize)>,
 }
 
 impl CompileOptions {
@@ -134,6 +137,14 @@ pub fn plan(graph: Graph, options: &CompileOptions, timings: &mut Timings) -> St
     Stages { simplified, planned }
 }
 
+/// The graph for each of several devices, which share out the inputs that [`CompileOptions::split`] names.
+pub fn for_each_device(graph: Graph, options: &CompileOptions, devices: usize) -> Partitioned {
+    let graph = optc_mid::simplify::simplify(graph, &optc_mid::simplify::Config::default());
+    let axis = |k: usize| options.split.iter().find(|s| s.0 == k).map(|s| s.1);
+    let axes: Vec<Option<usize>> = (0..graph.inputs.len()).map(axis).collect();
+    partition(&graph, &axes, devices)
+}
+
 /// Compiles a graph for a place. On the processor it becomes machine code that runs on a pool; with `profile` it reports how long each instruction takes.
 ///
 /// # Errors
@@ -148,6 +159,7 @@ pub fn compile(
 ) -> Result<(Compiled, Timings), CompileError> {
     let mut timings = Timings::default();
     let options = CompileOptions { apart: options.apart || !place.is_processor(), ..options.clone() };
+    let graph = if place.devices() > 1 { for_each_device(graph, &options, place.devices()).graph } else { graph };
     let stages = plan(graph, &options, &mut timings);
     let start = Instant::now();
     let optc_plan::Planned { plan, kernels } = stages.planned;
@@ -161,6 +173,8 @@ pub fn compile(
         }
         #[cfg(feature = "llvm")]
         Place::Gpu(gpu) => crate::device::compile(gpu, &kernels, &plan)?,
+        #[cfg(feature = "llvm")]
+        Place::Gpus(team) => crate::device::compile_for_all(team, &kernels, &plan, &options.split)?,
     };
     timings.codegen = start.elapsed();
     Ok((Compiled { plan, made, once: options.once }, timings))

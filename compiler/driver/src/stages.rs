@@ -10,7 +10,9 @@ use optc_elab::program::SlotKind;
 use optc_front::ast::{File, Item, ItemKind};
 use optc_front::{Def, ItemRef};
 use optc_ir::Graph;
+use optc_ir::graph::Op;
 use optc_ir::kernel::Kernel;
+use optc_mid::partition::Partitioned;
 use optc_train::TrainError;
 use std::fmt::Write;
 
@@ -32,12 +34,71 @@ pub fn plan_step(program: &TrainProgram) -> Stages {
     pipeline::plan(program.step.graph.clone(), &step_options(program), &mut Timings::default())
 }
 
-/// A stage from the graph on of the step of a train; `gpu` is what PTX is for.
+/// A stage from the graph on of the step of a train; `gpu` is what PTX is for. Where several devices are named, behind [`Stage::Graph`] that of each of them.
 ///
 /// # Errors
-/// A stage that this build or the chosen back end has not.
+/// A stage that this build or the chosen back end has not; a batch that several devices cannot share out.
 pub fn step(program: &TrainProgram, stage: Stage, gpu: &str) -> Result<String, TrainError> {
-    compiled(&program.step.graph, &step_options(program), stage, gpu)
+    match for_each_device(program)? {
+        Some((each, _)) if stage != Stage::Graph => compiled(&each.graph, &step_options(program), stage, gpu),
+        _ => compiled(&program.step.graph, &step_options(program), stage, gpu),
+    }
+}
+
+/// The step of each device, and how many there are, if the train or the command line names several.
+fn for_each_device(program: &TrainProgram) -> Result<Option<(Partitioned, usize)>, TrainError> {
+    let devices = crate::device::chosen().unwrap_or(program.device).devices();
+    let split = crate::stepper::shared_out(program, devices)?;
+    if split.is_empty() {
+        return Ok(None);
+    }
+    let options = CompileOptions { split, ..step_options(program) };
+    Ok(Some((pipeline::for_each_device(program.step.graph.clone(), &options, devices), devices)))
+}
+
+/// How several devices share out a step: what they add up, and which arrays they put together because all of them need the whole. Nothing for one device.
+///
+/// # Errors
+/// As [`step`].
+pub fn sharing(program: &TrainProgram, sources: &SourceMap) -> Result<String, TrainError> {
+    let Some((each, devices)) = for_each_device(program)? else { return Ok(String::new()) };
+    let graph = optc_mid::simplify::simplify(each.graph, &optc_mid::simplify::Config::default());
+    let Sums { meetings, arrays, bytes } = sums(&graph, 1);
+    let (share, plural) = (program.batch / devices, if meetings == 1 { "" } else { "s" });
+    let mut out =
+        format!("  on {devices} devices: {share} examples each, {arrays} arrays of {bytes} bytes added up in {meetings} meeting{plural}\n");
+    for gathered in &each.gathered {
+        let _ = writeln!(out, "    whole on each: {} bytes, for {}", gathered.bytes, place(sources, gathered.origin.span));
+    }
+    Ok(out)
+}
+
+/// What devices add up in a step.
+#[derive(Default)]
+struct Sums {
+    meetings: usize,
+    arrays: usize,
+    bytes: usize,
+}
+
+fn sums(graph: &Graph, times: usize) -> Sums {
+    let mut all = Sums::default();
+    for id in graph.ids() {
+        let node = graph.node(id);
+        let inside = match &node.op {
+            Op::AllReduce => {
+                let bytes = node.operands.iter().map(|&o| graph.ty(o).len() * graph.ty(o).dtype.size()).sum::<usize>();
+                vec![Sums { meetings: times, arrays: times * node.operands.len(), bytes: times * bytes }]
+            }
+            Op::Loop(l) => vec![sums(&l.body, times * l.trip.unwrap_or(1))],
+            Op::Cond { then, otherwise } => vec![sums(then, times), sums(otherwise, times)],
+            _ => continue,
+        };
+        for s in inside {
+            all = Sums { meetings: all.meetings + s.meetings, arrays: all.arrays + s.arrays, bytes: all.bytes + s.bytes };
+        }
+    }
+    all
 }
 
 /// A stage from the graph on.

@@ -2,6 +2,7 @@
 
 use crate::cache::Compiler;
 use crate::offload::{self, Files};
+use crate::pipeline::CompileOptions;
 use crate::trainer::{backend_error, file_error, run_key};
 use indexmap::IndexMap;
 use optc_abi::Tensor;
@@ -9,7 +10,7 @@ use optc_base::Diagnostic;
 use optc_elab::program::{DataUse, TrainProgram};
 use optc_elab::value::Series;
 use optc_exec::{Program, RunError};
-use optc_train::Batches;
+use optc_train::{Batches, TrainError};
 use std::sync::Arc;
 
 /// A data set cut into batch buffers.
@@ -45,6 +46,28 @@ impl Feed {
     }
 }
 
+/// The inputs of a step that hold its batch, and the axis of the examples, for several devices; none for one, or without data.
+///
+/// # Errors
+/// A batch without as many equal parts.
+pub(crate) fn shared_out(program: &TrainProgram, devices: usize) -> Result<Vec<(usize, usize)>, TrainError> {
+    let (Some(data), true) = (&program.data, devices > 1) else { return Ok(Vec::new()) };
+    let batch = program.batch;
+    if !batch.is_multiple_of(devices) {
+        let fitting = match batch / devices * devices {
+            0 => format!("{devices}"),
+            below => format!("{below} or {}", below + devices),
+        };
+        let fewer = (1..devices).rev().find(|n| batch.is_multiple_of(*n)).unwrap_or(1);
+        let devices_word = if fewer == 1 { "1 GPU".to_string() } else { format!("{fewer} GPUs") };
+        let message = format!("a batch of {batch} examples has no {devices} equal parts for as many GPUs");
+        return Err(TrainError::new("R0147", message).help(format!("take `batch = {fitting}`, or {devices_word}")));
+    }
+    let axis = usize::from(program.accumulate > 1);
+    let first = program.slots.len();
+    Ok((0..data.fields.len()).map(|k| (first + k, axis)).collect())
+}
+
 /// The compiled step with its memory bound.
 pub struct Stepper {
     pub(crate) program: Program,
@@ -66,8 +89,9 @@ impl Stepper {
     /// # Errors
     /// What the back end cannot do; a batch that does not fit the data.
     pub fn new(program: &TrainProgram, slots: &[Tensor], files: &Files, compiler: &mut Compiler) -> Result<Stepper, Diagnostic> {
-        let mut compiled =
-            compiler.program(&program.step.graph, &crate::stages::step_options(program)).map_err(|e| backend_error(&e, program.span))?;
+        let split = shared_out(program, compiler.place.devices()).map_err(|e| file_error(&e, program.span))?;
+        let options = CompileOptions { split, ..crate::stages::step_options(program) };
+        let mut compiled = compiler.program(&program.step.graph, &options).map_err(|e| backend_error(&e, program.span))?;
         if !files.is_empty() {
             let opened = compiled.offload(files.stored(), &offload::options(program));
             opened.map_err(|e| offload::failed(&e, "before the first step", program.span))?;

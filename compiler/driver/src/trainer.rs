@@ -227,6 +227,8 @@ impl Run<'_> {
 /// A loss that is not finite (unless the program says otherwise), an index out of range, trouble with files or a device.
 pub fn train(program: &TrainProgram, around: &mut Surroundings<'_>) -> Result<RunResult, Diagnostic> {
     let place = device::open(device::chosen().unwrap_or(program.device)).map_err(|e| file_error(&e, program.span))?;
+    // Without a batch there is nothing that several devices could share out.
+    let place = if program.data.is_some() { place } else { place.main() };
     let before = std::mem::replace(&mut around.compiler.place, place);
     let result = train_there(program, around);
     around.compiler.place = before;
@@ -437,7 +439,7 @@ impl Evaluation {
         let Some(graph) = &program.eval else { return Ok(Evaluation { program: None, outputs: None, mirrors: Mirrors::default() }) };
         let compiled = compiler.program(graph, &CompileOptions::default())?;
         let outputs: Vec<Tensor> = compiled.plan().outputs.iter().map(|s| Tensor::zeros(s.dtype, &s.shape)).collect();
-        let mirrors = Mirrors::new(&compiler.place, &outputs)?;
+        let mirrors = Mirrors::new(&compiler.place.main(), &outputs)?;
         Ok(Evaluation { program: Some(compiled), outputs: Some(outputs), mirrors })
     }
 

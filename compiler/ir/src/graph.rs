@@ -480,7 +480,12 @@ impl PartialEq for Op {
             (Const(a), Const(b)) => a == b,
             (Iota { axis: a }, Iota { axis: b }) => a == b,
             (Map(a), Map(b)) => a == b,
-            (Cast, Cast) | (Bitcast, Bitcast) | (Reshape, Reshape) | (StopGradient, StopGradient) | (Swap, Swap) | (AllReduce, AllReduce) => true,
+            (Cast, Cast)
+            | (Bitcast, Bitcast)
+            | (Reshape, Reshape)
+            | (StopGradient, StopGradient)
+            | (Swap, Swap)
+            | (AllReduce, AllReduce) => true,
             (RandomBits { start: a }, RandomBits { start: b }) => a == b,
             (Reduce { kind: a, axes: b }, Reduce { kind: c, axes: d }) => a == c && b == d,
             (ArgReduce { max: a, axis: b }, ArgReduce { max: c, axis: d }) => a == c && b == d,

@@ -2,9 +2,10 @@
 //!
 //! The stages: `net` (the planner's node list), `positions` (patterns that each reader computes), `rows`, `group` and `by_rows` (which nodes share a kernel), `stage`, `keep`, `loops`, `emit` and `build` (kernels),
 //! `remat` and `peak` (what is computed again instead of kept), `symmetric` and `dot` (matrix products: which are symmetric; on memory as it lies),
-//! `carry` (arrays that states take over as they are), `block` and `schedule` (instructions and their order, who writes where),
+//! `carry` (arrays that states take over as they are), `block`, `all_reduce` and `schedule` (instructions and their order, who writes where),
 //! `seq` (small kernels become one), `memory` (the arena).
 
+mod all_reduce;
 mod block;
 mod branch;
 mod build;

@@ -181,7 +181,9 @@ impl Machine<'_> {
                 self.memory[to.start..to.start + bytes].copy_from_slice(&kept);
                 Ok(())
             }
-            Instr::Lib { op: LibOp::AllReduce { .. }, .. } => Err(Fault::Broken("sums over devices, of which the reference is one".to_string())),
+            Instr::Lib { op: LibOp::AllReduce { .. }, .. } => {
+                Err(Fault::Broken("sums over devices, of which the reference is one".to_string()))
+            }
             Instr::Lib { op: LibOp::Callback { function }, .. } => {
                 Err(Fault::Broken(format!("function {function} is called back, but the reference has none")))
             }

@@ -76,22 +76,95 @@ pub enum Target {
     Cpu,
     /// The NVIDIA GPU with this number.
     Cuda(u32),
+    /// Several NVIDIA GPUs, each with its part of a batch.
+    Several(Numbers),
+    /// All NVIDIA GPUs that there are.
+    AllCuda,
+}
+
+/// Numbers of GPUs below [`Numbers::MOST`], at least two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Numbers(u64);
+
+impl Numbers {
+    /// Numbers are smaller.
+    pub const MOST: u32 = 64;
+
+    /// `0,1,4-7`: numbers and ranges of them, none twice.
+    fn parse(text: &str) -> Option<Vec<u32>> {
+        let number = |word: &str| -> Option<u32> {
+            let plain = !word.is_empty() && word.bytes().all(|b| b.is_ascii_digit());
+            word.parse().ok().filter(|_| plain)
+        };
+        let mut all: Vec<u32> = Vec::new();
+        for word in text.split(',') {
+            let (first, last) = match word.split_once('-') {
+                Some((a, b)) => (number(a)?, number(b)?),
+                None => (number(word)?, number(word)?),
+            };
+            if last < first || (first != last && last >= Numbers::MOST) || (first..=last).any(|n| all.contains(&n)) {
+                return None;
+            }
+            all.extend(first..=last);
+        }
+        all.sort_unstable();
+        Some(all)
+    }
+
+    /// Them, ascending.
+    pub fn list(self) -> Vec<u32> {
+        (0..Numbers::MOST).filter(|n| self.0 >> n & 1 == 1).collect()
+    }
 }
 
 impl Target {
     /// What [`Target::parse`] takes, for messages.
-    pub const FORMS: &str = "`cpu`, `cuda` or `cuda:1`";
+    pub const FORMS: &str = "`cpu`, `cuda` or `cuda:1` (one GPU), or `cuda:0,1`, `cuda:0-3` or `cuda:*` (several)";
 
-    /// `cpu`, `cuda` (the first GPU) or `cuda:N`; `None` for anything else.
+    /// `cpu`, `cuda` (the first GPU), `cuda:N`, several numbers and ranges of them (`cuda:0,2-3`), or `cuda:*` (all GPUs); `None` for anything else.
     pub fn parse(text: &str) -> Option<Target> {
         match text {
             "cpu" => Some(Target::Cpu),
             "cuda" => Some(Target::Cuda(0)),
-            _ => {
-                let number = text.strip_prefix("cuda:")?;
-                let plain = number.bytes().all(|b| b.is_ascii_digit());
-                number.parse().ok().filter(|_| plain).map(Target::Cuda)
-            }
+            "cuda:*" => Some(Target::AllCuda),
+            _ => match &Numbers::parse(text.strip_prefix("cuda:")?)?[..] {
+                [one] => Some(Target::Cuda(*one)),
+                several if several.iter().all(|&n| n < Numbers::MOST) => {
+                    Some(Target::Several(Numbers(several.iter().fold(0, |mask, n| mask | 1 << n))))
+                }
+                _ => None,
+            },
+        }
+    }
+
+    /// How many devices share out a batch, as far as the name says.
+    pub fn devices(self) -> usize {
+        match self {
+            Target::Several(numbers) => numbers.list().len(),
+            _ => 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_have_names() {
+        let several = |text: &str| match Target::parse(text) {
+            Some(Target::Several(numbers)) => numbers.list(),
+            other => panic!("{text}: {other:?}"),
+        };
+        assert_eq!(Target::parse("cuda:12"), Some(Target::Cuda(12)));
+        assert_eq!(Target::parse("cuda:3-3"), Some(Target::Cuda(3)));
+        assert_eq!(Target::parse("cuda:*"), Some(Target::AllCuda));
+        assert_eq!(several("cuda:1,0"), [0, 1]);
+        assert_eq!(several("cuda:0-2,5"), [0, 1, 2, 5]);
+        for none in
+            ["cuda:", "cuda:-1", "cuda:1-", "cuda:2-1", "cuda:0,0", "cuda:0-2,1", "cuda:0,64", "cuda:+1", "cuda:0,", "gpu", "cuda:0, 1"]
+        {
+            assert_eq!(Target::parse(none), None, "{none}");
         }
     }
 }

@@ -57,6 +57,8 @@ pub struct Code {
     pub(crate) copy: Entry,
     pub(crate) gate: Entry,
     pub(crate) join: Entry,
+    pub(crate) raise: Entry,
+    pub(crate) adopt: Entry,
     guards: Vec<(DType, Entry)>,
     _modules: [Module; 2],
 }
@@ -96,6 +98,8 @@ impl Code {
             copy: utilities.entry(utilities::COPY, 0)?,
             gate: utilities.entry(utilities::GATE, 0)?,
             join: utilities.entry(utilities::JOIN, 0)?,
+            raise: utilities.entry(utilities::RAISE, 0)?,
+            adopt: utilities.entry(utilities::ADOPT, 0)?,
             guards: guards.collect::<Result<_>>()?,
             _modules: [module, utilities],
         })

@@ -5,14 +5,12 @@ use crate::error::{DeviceError, Result};
 use crate::gpu::Gpu;
 use crate::memory::{Memory, Pinned};
 use crate::ring::{Layout, Returned, Ring};
-use crate::steps::{Branch, Detour, Part, Preparing, Step, is_closed, run_job};
-use crate::stream::{Entry, Event, Graph, Stream};
+use crate::steps::{Preparing, Step, is_closed};
+use crate::stream::{Event, Graph, Stream};
 use crate::tables::{Table, table};
-use crate::utilities::COPY_THREADS;
-use optc_abi::device::Argument;
-use optc_abi::plan::{BufRef, KernelCall, Place, Plan, Status, Trip};
+use crate::walk::{self, Env};
+use optc_abi::plan::{BufRef, Place, Plan, Status};
 use optc_exec::{Pool, Remote};
-use std::ffi::c_void;
 use std::sync::Arc;
 
 /// Threads that a multiprocessor holds, and blocks.
@@ -35,6 +33,28 @@ struct Slot {
     /// What was sent last.
     last: Vec<u8>,
     ahead: Option<Ahead>,
+    /// Of the caller's array only this goes to the GPU.
+    part: Option<Part>,
+}
+
+/// A part of an array: `count` pieces of `bytes` bytes, the first one `skip` bytes from the start, and `stride` bytes from one to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Part {
+    count: usize,
+    bytes: usize,
+    skip: usize,
+    stride: usize,
+}
+
+/// What one of several GPUs has of a run.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Share {
+    /// Its number.
+    pub(crate) rank: usize,
+    /// How many there are.
+    pub(crate) parts: usize,
+    /// Inputs of which each has a part, with the axis along which the caller's array is split.
+    pub(crate) split: Vec<(usize, usize)>,
 }
 
 /// Memory for what is sent ahead, used in turn.
@@ -56,44 +76,40 @@ impl Slot {
 
 /// A plan on a GPU.
 pub struct DevicePlan {
-    gpu: Arc<Gpu>,
+    pub(crate) gpu: Arc<Gpu>,
     plan: Arc<Plan>,
-    code: Arc<Code>,
-    steps: Vec<Step>,
+    pub(crate) code: Arc<Code>,
+    pub(crate) steps: Vec<Step>,
     /// Nobody has to wait within a run, so that it can be recorded.
-    flows: bool,
+    pub(crate) flows: bool,
     arena: Memory,
     constants: Vec<Memory>,
     inputs: Vec<Slot>,
     outputs: Vec<Slot>,
     /// Status and, behind it, where words are read from.
-    status: Memory,
-    tables: Vec<Option<(Memory, Table)>>,
-    swapped: Vec<Pinned>,
-    word: Pinned,
-    ring: Ring,
-    graph: Option<Graph>,
+    pub(crate) status: Memory,
+    pub(crate) tables: Vec<Option<(Memory, Table)>>,
+    pub(crate) swapped: Vec<Pinned>,
+    pub(crate) word: Pinned,
+    pub(crate) ring: Ring,
+    pub(crate) graph: Option<Graph>,
     /// Runs since the addresses changed.
-    runs: u64,
+    pub(crate) runs: u64,
     bound: Vec<*mut u8>,
     generation: u64,
     /// An error stands in the status and has been reported.
-    failed: bool,
+    pub(crate) failed: bool,
+    /// On one of several GPUs: a word that says whether any of them has failed.
+    pub(crate) raised: Option<Memory>,
+    /// Whether results come from here; other GPUs have the same.
+    is_first: bool,
     /// Dropped last: dropping waits for the work.
-    stream: Stream,
+    pub(crate) stream: Stream,
     sending: Stream,
 }
 
 // SAFETY: the addresses of the caller are used only in `submit` and `collect`, under their promises; the others belong to this value.
 unsafe impl Send for DevicePlan {}
-
-/// Where in the plan something is queued.
-struct Env {
-    /// Positions of the loops that are running.
-    loops: Vec<(usize, i64)>,
-    /// The status of the run, or of the innermost branch.
-    status: u64,
-}
 
 impl DevicePlan {
     /// Prepares a plan for running: memory, and what each instruction becomes. What has no code on the GPU runs on `pool`.
@@ -101,6 +117,11 @@ impl DevicePlan {
     /// # Errors
     /// Not enough memory on the GPU; an instruction that needs the caller.
     pub fn new(plan: Arc<Plan>, code: Arc<Code>, pool: &Arc<Pool>) -> Result<DevicePlan> {
+        DevicePlan::shared(plan, code, pool, None)
+    }
+
+    /// As [`DevicePlan::new`], for one of several GPUs.
+    pub(crate) fn shared(plan: Arc<Plan>, code: Arc<Code>, pool: &Arc<Pool>, share: Option<&Share>) -> Result<DevicePlan> {
         let gpu = code.gpu.clone();
         let (stream, sending) = (gpu.stream()?, gpu.stream()?);
         if !plan.offload.is_empty() {
@@ -123,7 +144,7 @@ impl DevicePlan {
         let mut layout = Layout::default();
         let size = |slot: &optc_abi::plan::SlotDecl| slot.shape.iter().product::<usize>() * slot.dtype.size();
         let overwritten = |k: usize| plan.outputs.iter().any(|o| o.alias == Some(k));
-        let slot = |bytes| Slot { bytes, own: None, mirror: None, sent: None, returned: None, last: Vec::new(), ahead: None };
+        let slot = |bytes| Slot { bytes, own: None, mirror: None, sent: None, returned: None, last: Vec::new(), ahead: None, part: None };
         let inputs = plan.inputs.iter().enumerate().map(|(k, decl)| {
             let bytes = size(decl);
             let returned = overwritten(k).then_some(0);
@@ -132,6 +153,12 @@ impl DevicePlan {
         let mut inputs: Vec<Slot> = inputs.collect();
         let mut outputs: Vec<Slot> =
             plan.outputs.iter().map(|decl| Slot { returned: decl.alias.is_none().then_some(0), ..slot(size(decl)) }).collect();
+        for &(k, axis) in share.iter().flat_map(|s| &s.split) {
+            let decl = &plan.inputs[k];
+            let (rank, parts) = share.map_or((0, 1), |s| (s.rank, s.parts));
+            let bytes = decl.shape[axis..].iter().product::<usize>() * decl.dtype.size();
+            inputs[k].part = Some(Part { count: decl.shape[..axis].iter().product(), bytes, skip: rank * bytes, stride: parts * bytes });
+        }
         // Mirrors are known when the plan is bound; until then places in the ring are only for what is small, which is cheap to have.
         let small = |s: &&mut Slot| s.bytes <= COMPARED;
         for s in inputs.iter_mut().chain(&mut outputs).filter(small) {
@@ -140,6 +167,7 @@ impl DevicePlan {
         }
         let status = Memory::new(&gpu, size_of::<Status>())?;
         let word = Pinned::new(&gpu, 2 * size_of::<Status>())?;
+        let raised = share.map(|_| Memory::new(&gpu, size_of::<u32>())).transpose()?;
         let ring = Ring::new(&gpu, layout)?;
         let mut made = DevicePlan {
             gpu,
@@ -161,6 +189,8 @@ impl DevicePlan {
             bound: Vec::new(),
             generation: 0,
             failed: false,
+            raised,
+            is_first: share.is_none_or(|s| s.rank == 0),
             stream,
             sending,
         };
@@ -274,16 +304,16 @@ impl DevicePlan {
     }
 
     /// Blocks of so many threads that the GPU holds at a time.
-    fn at_once(&self, threads: u32) -> u32 {
+    pub(crate) fn at_once(&self, threads: u32) -> u32 {
         self.gpu.properties().processors * (THREADS_HELD / threads.max(1)).clamp(1, BLOCKS_HELD)
     }
 
     /// Outside of all loops and branches.
-    fn outside(&self) -> Env {
+    pub(crate) fn outside(&self) -> Env {
         Env { loops: Vec::new(), status: self.status.address() }
     }
 
-    fn address(&self, place: &BufRef, env: &Env) -> u64 {
+    pub(crate) fn address(&self, place: &BufRef, env: &Env) -> u64 {
         let buffer = &self.plan.buffers[place.buffer];
         let base = match buffer.place {
             Place::Arena(offset) => self.arena.address() + offset as u64,
@@ -295,162 +325,6 @@ impl DevicePlan {
         base.wrapping_add_signed(place.offset + steps)
     }
 
-    /// Queues all steps.
-    fn walk(&self, steps: &[Step], env: &mut Env) -> Result<()> {
-        steps.iter().try_for_each(|step| self.queue(step, env))
-    }
-
-    fn queue(&self, step: &Step, env: &mut Env) -> Result<()> {
-        let status = env.status;
-        match step {
-            Step::Kernel { kernel, table: Some(t), .. } => {
-                let kernel = &self.code.kernels[*kernel];
-                let (Some(entry), Some((memory, table))) = (&kernel.many, &self.tables[*t]) else {
-                    return Err(DeviceError::refused("compiler bug: a launch without its table"));
-                };
-                let mut parameters = [memory.address(), memory.address() + table.items as u64, table.count as u64, status];
-                // SAFETY: the parameters are those of the entry, over memory of this plan.
-                unsafe { self.stream.launch(entry, [table.blocks, 1, 1], kernel.threads, 0, &mut parameters) }
-            }
-            Step::Kernel { kernel, calls, table: None } => calls.iter().try_for_each(|call| self.launch(*kernel, call, env)),
-            Step::Work { work, places, scratch, detours } => self.around(detours, places, env, |places| {
-                work.launches.iter().try_for_each(|l| {
-                    let parameter = |a: &Argument| match *a {
-                        Argument::Buffer(b) => places[b],
-                        Argument::Scratch(offset) => scratch.as_ref().map_or(0, Memory::address) + offset as u64,
-                        Argument::Number(n) => n as u64,
-                        Argument::Status => status,
-                    };
-                    let mut parameters: Vec<u64> = l.arguments.iter().map(parameter).collect();
-                    // SAFETY: whoever made the work has stated its parameters.
-                    unsafe { self.stream.launch(&l.entry, l.blocks, l.threads, l.shared, &mut parameters) }
-                })
-            }),
-            Step::Product { product, places, detours } => self.around(detours, places, env, |places| {
-                // SAFETY: the places are those of the instruction that the product was made of.
-                unsafe { product.queue(&self.stream, [places[0], places[1], places[2]]) }
-            }),
-            Step::Host { job, parts, detours } => {
-                let places: Vec<BufRef> = parts.iter().map(|p| p.place.clone()).collect();
-                self.around(detours, &places, env, |places| {
-                    // SAFETY: the job's memory holds all parts, and lives as long as this plan.
-                    unsafe {
-                        for (Part { at, bytes, .. }, from) in parts.iter().zip(places).filter(|(p, _)| p.read) {
-                            self.stream.fetch(*at, *from, *bytes)?;
-                        }
-                        self.stream.fetch(job.status(), status, size_of::<Status>())?;
-                        self.stream.call(run_job, std::ptr::from_ref(&**job).cast_mut().cast::<c_void>())?;
-                        parts.iter().zip(places).filter(|(p, _)| p.write).try_for_each(|(p, to)| self.stream.send(*to, p.at, p.bytes))
-                    }
-                })
-            }
-            Step::Copy { from, to, bytes } => self.copy(self.address(to, env), self.address(from, env), *bytes, status),
-            Step::Swap { place, slot, bytes, out } => {
-                let (there, here) = (self.address(place, env), self.swapped[*slot].at(0));
-                // SAFETY: both have that many bytes.
-                unsafe { if *out { self.stream.fetch(here, there, *bytes) } else { self.stream.send(there, here, *bytes) } }
-            }
-            Step::Loop { id, trip, reverse, counter, body } => self.repeat(*id, trip, *reverse, counter, body, env),
-            Step::Cond { pred, then, otherwise } => {
-                let mut parameters = [self.address(pred, env), status, then.status.address(), otherwise.status.address()];
-                // SAFETY: a flag and three statuses.
-                unsafe { self.stream.launch(&self.code.gate, [1; 3], 1, 0, &mut parameters)? };
-                [then, otherwise].into_iter().try_for_each(|branch| self.branch(branch, env))
-            }
-            Step::Guard { value, dtype } => {
-                let mut parameters = [self.address(value, env), status];
-                // SAFETY: a scalar of the type, and the status.
-                unsafe { self.stream.launch(&self.code.guard(*dtype), [1; 3], 1, 0, &mut parameters) }
-            }
-        }
-    }
-
-    fn branch(&self, branch: &Branch, env: &mut Env) -> Result<()> {
-        let outer = std::mem::replace(&mut env.status, branch.status.address());
-        let done = self.walk(&branch.body, env);
-        env.status = outer;
-        done?;
-        let mut parameters = [branch.status.address(), outer];
-        // SAFETY: two statuses.
-        unsafe { self.stream.launch(&self.code.join, [1; 3], 1, 0, &mut parameters) }
-    }
-
-    fn launch(&self, kernel: usize, call: &KernelCall, env: &Env) -> Result<()> {
-        let kernel = &self.code.kernels[kernel];
-        let range = call.range.max(0);
-        if range == 0 {
-            return Ok(());
-        }
-        let mut parameters: Vec<u64> = call.buffers.iter().map(|b| self.address(b, env)).collect();
-        parameters.extend(call.sizes.iter().map(|&s| s as u64));
-        parameters.extend([0, range as u64, env.status]);
-        let blocks = ((range * kernel.pieces) as u64).div_ceil(kernel.units as u64).min(u64::from(self.at_once(kernel.threads))) as u32;
-        // SAFETY: the parameters are those of the kernel, over memory of this plan.
-        unsafe { self.stream.launch(&kernel.one, [blocks, 1, 1], kernel.threads, 0, &mut parameters) }
-    }
-
-    /// Copies unless the run has failed, or the branch is not taken.
-    fn copy(&self, to: u64, from: u64, bytes: usize, status: u64) -> Result<()> {
-        if bytes == 0 {
-            return Ok(());
-        }
-        let mut parameters = [to, from, bytes as u64, status];
-        let pieces = bytes.div_ceil(16 * COPY_THREADS as usize).min(self.at_once(COPY_THREADS) as usize) as u32;
-        let entry: &Entry = &self.code.copy;
-        // SAFETY: both stretches have that many bytes.
-        unsafe { self.stream.launch(entry, [pieces.max(1), 1, 1], COPY_THREADS, 0, &mut parameters) }
-    }
-
-    /// Queues work on the addresses of places, of which some may be other arrays first.
-    fn around(&self, detours: &[Detour], places: &[BufRef], env: &Env, work: impl FnOnce(&[u64]) -> Result<()>) -> Result<()> {
-        let mut addresses: Vec<u64> = places.iter().map(|p| self.address(p, env)).collect();
-        for d in detours {
-            let place = std::mem::replace(&mut addresses[d.which], d.memory.address());
-            if d.read {
-                self.copy(d.memory.address(), place, d.bytes, env.status)?;
-            }
-        }
-        work(&addresses)?;
-        detours.iter().try_for_each(|d| self.copy(self.address(&places[d.which], env), d.memory.address(), d.bytes, env.status))
-    }
-
-    fn repeat(&self, id: usize, trip: &Trip, reverse: bool, counter: &BufRef, body: &[Step], env: &mut Env) -> Result<()> {
-        let most = match trip {
-            Trip::Const(n) => Some(*n as i64),
-            Trip::Run(n) => self.read::<i32>(self.address(n, env), env.status)?.map(|n| i64::from(n).max(0)),
-            Trip::While { most, .. } => self.read::<i32>(self.address(most, env), env.status)?.map(|n| i64::from(n).max(0)),
-        };
-        // Nothing that follows a failure matters.
-        let Some(n) = most else { return Ok(()) };
-        for pass in 0..n {
-            if let Trip::While { go, .. } = trip
-                && self.read::<u8>(self.address(go, env), env.status)?.is_none_or(|go| go == 0)
-            {
-                break;
-            }
-            let at = if reverse { n - 1 - pass } else { pass };
-            // SAFETY: a counter is a word in the arena.
-            unsafe { self.stream.set(self.address(counter, env), at as i32 as u32)? };
-            env.loops.push((id, at));
-            let done = self.walk(body, env);
-            env.loops.pop();
-            done?;
-        }
-        Ok(())
-    }
-
-    /// Waits for a value; `None` if the run has failed, or the branch is not taken.
-    fn read<T: Copy>(&self, at: u64, status: u64) -> Result<Option<T>> {
-        // SAFETY: room for a status and a value; the copies are waited for.
-        unsafe {
-            self.stream.fetch(self.word.at(0), status, size_of::<Status>())?;
-            self.stream.fetch(self.word.at(size_of::<Status>()), at, size_of::<T>())?;
-            self.stream.wait()?;
-            let found = self.word.at(0).cast::<Status>().read();
-            Ok((!is_closed(&found)).then(|| self.word.at(size_of::<Status>()).cast::<T>().read_unaligned()))
-        }
-    }
-
     /// Sends the caller's inputs that have changed.
     ///
     /// # Safety
@@ -458,20 +332,24 @@ impl DevicePlan {
     unsafe fn send(&mut self, bases: &[*mut u8]) -> Result<()> {
         for (k, slot) in self.inputs.iter_mut().enumerate() {
             let (Some(offset), true) = (slot.sent, slot.is_own() && slot.bytes > 0) else { continue };
+            let part = slot.part.unwrap_or(Part { count: 1, bytes: slot.bytes, skip: 0, stride: 0 });
             // SAFETY: as the caller promises.
-            let bytes = unsafe { std::slice::from_raw_parts(bases[1 + k].cast_const(), slot.bytes) };
+            let piece = |n: usize| unsafe { std::slice::from_raw_parts(bases[1 + k].add(part.skip + n * part.stride), part.bytes) };
             let kept = slot.bytes <= COMPARED && slot.returned.is_none();
-            if kept && slot.last == bytes {
+            let same = slot.last.len() == slot.bytes && slot.last.chunks(part.bytes).enumerate().all(|(n, last)| last == piece(n));
+            if kept && same {
                 continue;
             }
             if kept {
-                slot.last = bytes.to_vec();
+                slot.last = (0..part.count).flat_map(piece).copied().collect();
             }
             let at = self.ring.at(offset);
             let to = slot.own.as_ref().map_or(0, Memory::address);
             // SAFETY: the place in the ring has room, and is used by no run in flight.
             unsafe {
-                std::ptr::copy_nonoverlapping(bytes.as_ptr(), at, bytes.len());
+                for n in 0..part.count {
+                    std::ptr::copy_nonoverlapping(piece(n).as_ptr(), at.add(n * part.bytes), part.bytes);
+                }
                 match &mut slot.ahead {
                     None => self.stream.send(to, at, slot.bytes)?,
                     Some(ahead) => {
@@ -490,36 +368,28 @@ impl DevicePlan {
         Ok(())
     }
 
-    fn run(&mut self) -> Result<()> {
-        let all = |plan: &DevicePlan| {
-            let mut status = [plan.status.address()];
-            // SAFETY: the entry takes the status.
-            unsafe { plan.stream.launch(&plan.code.begin, [1; 3], 1, 0, &mut status)? };
-            plan.walk(&plan.steps, &mut plan.outside())
-        };
-        if self.flows && self.runs > 0 && self.graph.is_none() {
-            self.graph = Some(self.stream.captured(|| all(self))?);
-        }
-        self.runs += 1;
-        match &self.graph {
-            Some(graph) => self.stream.replay(graph),
-            None => all(self),
-        }
-    }
-
+    /// What comes before a run: memory, and what the caller gives.
+    ///
     /// # Safety
     /// As [`Remote::submit`].
-    unsafe fn queue_run(&mut self, bases: &[*mut u8]) -> Result<()> {
+    pub(crate) unsafe fn before(&mut self, bases: &[*mut u8]) -> Result<()> {
         self.gpu.enter()?;
         self.bind(bases)?;
         if self.failed && self.ring.in_flight() == 0 {
             self.clear_status()?;
         }
         // SAFETY: as the caller promises.
-        unsafe { self.send(bases)? };
-        self.run()?;
+        unsafe { self.send(bases) }
+    }
+
+    /// What comes after it: results and status on their way back.
+    ///
+    /// # Safety
+    /// As [`Remote::submit`].
+    pub(crate) unsafe fn after(&mut self, bases: &[*mut u8]) -> Result<()> {
+        self.gpu.enter()?;
         let mut results = Vec::new();
-        for (k, slot) in self.inputs.iter().chain(&self.outputs).enumerate() {
+        for (k, slot) in self.inputs.iter().chain(&self.outputs).enumerate().filter(|_| self.is_first) {
             let (Some(offset), true) = (slot.returned, slot.is_own() && slot.bytes > 0) else { continue };
             // SAFETY: the place in the ring has room, and is used by no run in flight.
             unsafe { self.stream.fetch(self.ring.at(offset), slot.address(), slot.bytes)? };
@@ -536,7 +406,10 @@ impl DevicePlan {
 impl Remote for DevicePlan {
     unsafe fn submit(&mut self, bases: &[*mut u8]) -> std::result::Result<(), String> {
         // SAFETY: as the caller promises.
-        unsafe { self.queue_run(bases) }.map_err(|e| e.to_string())
+        unsafe { self.before(bases) }.map_err(|e| e.to_string())?;
+        walk::run(&mut [self], None).map_err(|e| e.to_string())?;
+        // SAFETY: as above.
+        unsafe { self.after(bases) }.map_err(|e| e.to_string())
     }
 
     fn collect(&mut self) -> std::result::Result<Status, String> {

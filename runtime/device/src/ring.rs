@@ -109,6 +109,11 @@ impl Ring {
         Ok(unsafe { slot.memory.at(self.status).cast::<Status>().read() })
     }
 
+    /// Whether the oldest run is done.
+    pub(crate) fn is_done(&self) -> Result<bool> {
+        self.queue.front().map_or(Ok(true), |&slot| self.slots[slot].done.is_reached())
+    }
+
     /// Forgets all runs, which the GPU will not finish.
     pub(crate) fn clear(&mut self) {
         self.queue.clear();

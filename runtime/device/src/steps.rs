@@ -4,12 +4,13 @@ use crate::blas::Product;
 use crate::code::{Code, Ready};
 use crate::error::{DeviceError, Result};
 use crate::memory::{Memory, Pinned};
+use crate::team::Sum;
 use optc_abi::DType;
 use optc_abi::extent::spans;
 use optc_abi::plan::{BufRef, Instr, KernelCall, LibOp, LoopId, Place, Plan, Status, Trip, WRITTEN_ORIGIN, status};
 use optc_exec::{HostCall, Pool};
 use std::ffi::c_void;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A prepared instruction.
 pub(crate) enum Step {
@@ -66,6 +67,10 @@ pub(crate) enum Step {
     Guard {
         value: BufRef,
         dtype: DType,
+    },
+    /// Arrays in place of which comes their sum over all GPUs, together.
+    AllReduce {
+        sums: Vec<Sum>,
     },
 }
 
@@ -127,6 +132,9 @@ pub(crate) unsafe extern "C" fn run_job(data: *mut c_void) {
     if is_closed(&unsafe { job.status().cast::<Status>().read() }) {
         return;
     }
+    // Streams of several GPUs may come to jobs at the same time; the pool takes one after the other.
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     // SAFETY: the addresses lie in the job's own memory.
     let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| unsafe { job.call.run(&job.pool, &job.addresses) }));
     if done.is_err() {
@@ -160,7 +168,16 @@ impl<'a> Preparing<'a> {
     }
 
     pub(crate) fn steps(&mut self, code: &[Instr]) -> Result<Vec<Step>> {
-        code.iter().map(|instr| self.step(instr)).filter_map(Result::transpose).collect()
+        let mut steps: Vec<Step> = Vec::new();
+        for instr in code {
+            let Some(step) = self.step(instr)? else { continue };
+            match (steps.last_mut(), step) {
+                // Neighbors are one meeting of the GPUs.
+                (Some(Step::AllReduce { sums }), Step::AllReduce { sums: more }) => sums.extend(more),
+                (_, step) => steps.push(step),
+            }
+        }
+        Ok(steps)
     }
 
     fn branch(&mut self, body: &[Instr]) -> Result<Branch> {
@@ -179,7 +196,7 @@ impl<'a> Preparing<'a> {
             }
             Instr::Gemm(_) => self.instruction(instr, 0)?,
             Instr::Conv(_) => self.instruction(instr, 1)?,
-            Instr::Lib { op, buffers, .. } => {
+            Instr::Lib { op, buffers, dtype } => {
                 let count = self.counts[2];
                 match op {
                     LibOp::SwapOut { slot, bytes } | LibOp::SwapIn { slot, bytes } => {
@@ -188,6 +205,10 @@ impl<'a> Preparing<'a> {
                         self.swapped.resize(self.swapped.len().max(slot + 1), 0);
                         self.swapped[*slot] = self.swapped[*slot].max(*bytes);
                         Step::Swap { place: buffers[usize::from(!out)].clone(), slot: *slot, bytes: *bytes, out }
+                    }
+                    LibOp::AllReduce { len } => {
+                        self.counts[2] = count + 1;
+                        Step::AllReduce { sums: vec![Sum { place: buffers[0].clone(), dtype: *dtype, len: *len }] }
                     }
                     _ => self.instruction(instr, 2)?,
                 }

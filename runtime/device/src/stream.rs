@@ -133,16 +133,17 @@ impl Stream {
             .when("ordering two streams")
     }
 
-    /// Records what `work` queues here instead of running it.
-    pub(crate) fn captured(&self, work: impl FnOnce() -> Result<()>) -> Result<Graph> {
-        // SAFETY: alive; ended below.
+    /// From now on what is queued here is recorded instead.
+    pub(crate) fn begin_recording(&self) -> Result<()> {
+        // SAFETY: alive; whoever begins ends it.
         unsafe { result::stream::begin_capture(self.stream, sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL) }
-            .when("recording a plan")?;
-        let done = work();
-        // SAFETY: begun above.
-        let graph = unsafe { result::stream::end_capture(self.stream) }.when("recording a plan");
-        done?;
-        let graph = graph?;
+            .when("recording a plan")
+    }
+
+    /// What was recorded.
+    pub(crate) fn end_recording(&self) -> Result<Graph> {
+        // SAFETY: begun before.
+        let graph = unsafe { result::stream::end_capture(self.stream) }.when("recording a plan")?;
         if graph.is_null() {
             return Err(DeviceError::refused("the GPU's driver has recorded nothing of a plan"));
         }
@@ -202,6 +203,17 @@ impl Event {
     }
 }
 
+impl Event {
+    /// Whether the stream has come to the mark.
+    pub(crate) fn is_reached(&self) -> Result<bool> {
+        // SAFETY: alive.
+        match unsafe { result::event::query(self.event) } {
+            Err(e) if e.0 == sys::CUresult::CUDA_ERROR_NOT_READY => Ok(false),
+            other => other.when("running a plan").map(|()| true),
+        }
+    }
+}
+
 impl Drop for Event {
     fn drop(&mut self) {
         if self.gpu.enter().is_ok() {
@@ -223,7 +235,7 @@ unsafe impl Send for Graph {}
 impl Drop for Graph {
     fn drop(&mut self) {
         if self.gpu.enter().is_ok() {
-            // SAFETY: made by `captured`; owners wait for it before they drop it.
+            // SAFETY: made by `end_recording`; owners wait for it before they drop it.
             let _ = unsafe { result::graph::exec_destroy(self.executable) };
         }
     }

@@ -12,6 +12,10 @@ pub(crate) const COPY: &str = "optc_copy";
 pub(crate) const GATE: &str = "optc_gate";
 /// After a branch: what went wrong in it has gone wrong. Parameters: the branch's status, the status.
 pub(crate) const JOIN: &str = "optc_join";
+/// Says in a word whether the run has failed. Parameters: the status, the word.
+pub(crate) const RAISE: &str = "optc_raise";
+/// Fails the run if the word says that one has. Parameters: the word, the status.
+pub(crate) const ADOPT: &str = "optc_adopt";
 /// The code of a branch that is not taken.
 pub(crate) const NOT_TAKEN: i32 = -1;
 /// Threads of a block of [`COPY`].
@@ -93,6 +97,29 @@ fn join() -> String {
     )
 }
 
+fn raise() -> String {
+    let (code, origin) = (offset_of!(Status, code), offset_of!(Status, origin));
+    format!(
+        "{}{}    ld.global.u32 %r1, [%rd1+{code}];\n    ld.global.u32 %r2, [%rd1+{origin}];\n    setp.ne.u32 %p1, %r1, {};\n    \
+         setp.ne.and.u32 %p1, %r2, {WRITTEN_ORIGIN}, %p1;\n    selp.b32 %r3, 1, 0, %p1;\n    st.global.u32 [%rd2], %r3;\n",
+        address(RAISE, 0, "%rd1"),
+        address(RAISE, 1, "%rd2"),
+        status::OK
+    )
+}
+
+fn adopt() -> String {
+    let (code, origin) = (offset_of!(Status, code), offset_of!(Status, origin));
+    format!(
+        "{}{}{}    ld.global.u32 %r3, [%rd2];\n    setp.eq.u32 %p2, %r3, 0;\n    @%p2 ret;\n    mov.u32 %r4, {};\n    \
+         st.global.u32 [%rd1+{code}], %r4;\n    mov.u32 %r4, -1;\n    st.global.u32 [%rd1+{origin}], %r4;\n",
+        address(ADOPT, 1, "%rd1"),
+        leave_if_failed(),
+        address(ADOPT, 0, "%rd2"),
+        status::PEER
+    )
+}
+
 /// The text of the module.
 pub(crate) fn text() -> String {
     let (code, origin) = (offset_of!(Status, code), offset_of!(Status, origin));
@@ -122,6 +149,8 @@ pub(crate) fn text() -> String {
     }
     all += &entry(GATE, 4, &gate());
     all += &entry(JOIN, 2, &join());
+    all += &entry(RAISE, 2, &raise());
+    all += &entry(ADOPT, 2, &adopt());
     let head = format!(
         "{}{}{}{}    ld.param.u64 %rd4, [{COPY}_2];\n    mov.u32 %r3, %ctaid.x;\n    mov.u32 %r4, %ntid.x;\n    mov.u32 %r5, %tid.x;\n    mul.wide.u32 %rd5, %r3, %r4;\n    \
          cvt.u64.u32 %rd6, %r5;\n    add.u64 %rd5, %rd5, %rd6;\n    mov.u32 %r6, %nctaid.x;\n    mul.wide.u32 %rd11, %r6, %r4;\n    or.b64 %rd6, %rd2, %rd3;\n    or.b64 %rd6, %rd6, %rd4;\n    \

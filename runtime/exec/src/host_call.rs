@@ -21,7 +21,9 @@ impl HostCall {
         Some(HostCall(match instr {
             Instr::Gemm(g) => What::Gemm(Box::new(PreparedGemm::new(g))),
             Instr::Conv(c) => What::Conv(Box::new(c.clone())),
-            Instr::Lib { op: LibOp::SwapOut { .. } | LibOp::SwapIn { .. } | LibOp::Callback { .. } | LibOp::AllReduce { .. }, .. } => return None,
+            Instr::Lib { op: LibOp::SwapOut { .. } | LibOp::SwapIn { .. } | LibOp::Callback { .. } | LibOp::AllReduce { .. }, .. } => {
+                return None;
+            }
             Instr::Lib { op, dtype, .. } => What::Lib(op.clone(), *dtype),
             _ => return None,
         }))

@@ -69,6 +69,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("R0139", "a GPU cannot go on"),
     ("R0145", "an optimizer is no program of the search"),
     ("R0146", "a search cannot begin, go on or be looked at"),
+    ("R0147", "a batch does not split evenly among several GPUs"),
 ];
 
 impl TrainError {

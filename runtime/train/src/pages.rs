@@ -213,13 +213,16 @@ const PAGES: &[(&str, &str)] = &[
         "`--backend`, or the environment variable OPTC_BACKEND, names who makes machine code of kernels: `cranelift` (the default, fast to compile),\n\
          `llvm` (fast code), `simt` (GPU kernels, emulated) or `interpreter` (no machine code of kernels at all: their meaning, step by step).\n\
          Not each of them can do everything: only Cranelift and LLVM have machine code to show (`optc explain --stage asm`), and LLVM makes code\n\
-         for the processor that optc runs on. `--device`, or OPTC_DEVICE, names where trains run: `cpu`, `cuda` or `cuda:1`.",
+         for the processor that optc runs on. `--device`, or OPTC_DEVICE, names where trains run: `cpu`, `cuda` or `cuda:1` (one GPU), `cuda:0,1`,\n\
+         `cuda:0-3` or `cuda:*` (several).",
     ),
     (
         "R0138",
         "`device \"cuda:0\"` in a train, or `--device cuda`, runs it on an NVIDIA GPU. That takes the driver (the library libcuda.so.1, which comes with it) and\n\
          a GPU; the number after `cuda:` counts those that the driver shows, from 0. CUDA itself, its compilers and libraries, is not needed. Without `device` everything runs\n\
-         on the processor, with the same results up to the rounding of sums.",
+         on the processor, with the same results up to the rounding of sums.\n\n\
+         Several GPUs (`cuda:0,1`) must be alike, since each of them makes the optimizer's step by itself and all have to come to the same bits, and they need NVIDIA's\n\
+         library NCCL (libnccl.so.2) to add up gradients.",
     ),
     (
         "R0139",
@@ -239,6 +242,12 @@ const PAGES: &[(&str, &str)] = &[
         "A search needs a spec with a `search` block whose starts are programs and whose tasks are trains of the same file, and a path for its archive\n\
          where there is none yet. To go on, `optc search resume ARCHIVE` needs the spec as it was: a changed one is another search.\n\
          Programs of an archive are named by the first digits of their hashes, which `optc search top ARCHIVE` lists.",
+    ),
+    (
+        "R0147",
+        "Where several GPUs train (`device \"cuda:0,1\"`, `--device cuda:0-3`), each takes an equal part of every batch, so the `batch` of the data must be a multiple of\n\
+         their number. With `accumulate` that holds for each of the batches of a step. The number of GPUs changes nothing else: losses, draws and checkpoints are\n\
+         those of one GPU, up to the order of sums.",
     ),
 ];
 

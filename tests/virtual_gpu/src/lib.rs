@@ -40,6 +40,11 @@
 //! The same file is the library of matrix products for programs that find it as `libcublasLt.so`: products of f32, f64, f16 and bf16 with transposes,
 //! batches, `alpha` and `beta`, queued in streams and recorded in graphs like kernels. It has one way of doing them, which leaves its workspace spoiled.
 //!
+//! # Sums over devices
+//! It is also the library of sums over devices (NCCL) for programs that find it as `libnccl.so.2`: communicators of all devices of a process, groups, sums
+//! and largest values of all types, in streams and recorded in graphs. A sum is made when the streams of all devices have come to it, in the order of the
+//! ranks, each addition rounded to the type; a program that waits for one to which not all of its devices come is told so (a GPU would hang).
+//!
 //! # What it does not model
 //! Time (events have the host's), caches, the memory's weak order between threads and blocks (fences do nothing), races within a block (the emulator of
 //! the LLVM back end finds them), register pressure and occupancy by registers. No textures, surfaces, managed memory, clusters, `wgmma`, bulk copies,

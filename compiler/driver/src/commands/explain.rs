@@ -145,7 +145,16 @@ fn stage(session: &Session, request: &Request<'_>, messages: &Messages) -> Resul
                     say(&signature.line());
                 }
                 if session.trains().contains(&item) && !session.needs_arguments(item) {
-                    say(stages::slots(&lower(session, item, 1, messages)?).trim_end());
+                    let program = lower(session, item, 1, messages)?;
+                    say(stages::slots(&program).trim_end());
+                    match stages::sharing(&program, &session.program.sources) {
+                        Ok(text) if text.is_empty() => {}
+                        Ok(text) => say(text.trim_end()),
+                        Err(e) => {
+                            messages.trouble(&e);
+                            return Err(Failed);
+                        }
+                    }
                 }
             }
         }

@@ -282,7 +282,14 @@ fn array(op: &Op, x: &[Rc<Value>], ty: &Ty, rounding: Rounding) -> Result<Value,
         Op::RandomFold { place } => element::random_fold(&x[0], &x[1], *place, ty),
         Op::Dot(dims) => linear::dot(&x[0], &x[1], dims, ty),
         Op::Conv { kind, dims } => linear::conv(*kind, dims, &x[0], &x[1], ty),
-        Op::Input { .. } | Op::Lib(_) | Op::Callback { .. } | Op::AllReduce | Op::Loop(_) | Op::Cond { .. } | Op::Call(_) | Op::Result { .. } => {
+        Op::Input { .. }
+        | Op::Lib(_)
+        | Op::Callback { .. }
+        | Op::AllReduce
+        | Op::Loop(_)
+        | Op::Cond { .. }
+        | Op::Call(_)
+        | Op::Result { .. } => {
             panic!("compiler bug: {op:?} is no array operation")
         }
     };

@@ -94,7 +94,7 @@ pub(super) fn same_place(to: &Ty, from: &Ty, axis: usize, parts: usize) -> Optio
     }
     let extent = *to.shape.get(at)?;
     // A part is a run of rows of both.
-    (extent.is_multiple_of(parts) && from.shape[axis].is_multiple_of(parts) && to.len() > 0 && {
+    (extent.is_multiple_of(parts) && from.shape[axis].is_multiple_of(parts) && !to.is_empty() && {
         let after_from: usize = from.shape[axis..].iter().product();
         let after_to: usize = to.shape[at..].iter().product();
         after_from == after_to

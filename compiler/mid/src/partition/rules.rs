@@ -93,9 +93,7 @@ impl Partitioner {
             }
             (Op::Window { axis: along, .. }, Some(axis)) if *along != axis => one(axis, axis + usize::from(*along < axis)),
             (Op::Pad { lo, hi, interior }, Some(_)) => match x[0].layout {
-                Split(axis) if lo[axis] == 0 && hi[axis] == 0 && interior[axis] == 0 => {
-                    Some((vec![Split(axis), Replicated], Split(axis)))
-                }
+                Split(axis) if lo[axis] == 0 && hi[axis] == 0 && interior[axis] == 0 => Some((vec![Split(axis), Replicated], Split(axis))),
                 _ => None,
             },
             (Op::Pad { .. }, None) if self.is_zero(x[1]) => Some((vec![Partial, Replicated], Partial)),

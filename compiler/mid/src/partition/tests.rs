@@ -76,9 +76,7 @@ fn all_devices(g: &Graph, inputs: &[Vec<Tensor>], meetings: &mut usize) -> Vec<V
                 let branch = if takes[0] { then } else { otherwise };
                 all_devices(branch, &args.into_iter().map(|mut a| a.split_off(1)).collect::<Vec<_>>(), meetings)
             }
-            Op::Lib(call) => {
-                (0..parts).map(|k| library_call(*call, &of(k).iter().collect::<Vec<_>>(), &node.ty)).collect()
-            }
+            Op::Lib(call) => (0..parts).map(|k| library_call(*call, &of(k).iter().collect::<Vec<_>>(), &node.ty)).collect(),
             op => {
                 let NodeTy::Array(ty) = &node.ty else { panic!("{op:?}") };
                 (0..parts).map(|k| vec![evaluate(op, &of(k).iter().collect::<Vec<_>>(), ty).unwrap()]).collect()

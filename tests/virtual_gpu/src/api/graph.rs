@@ -3,6 +3,7 @@
 use super::launch::{Shape, kernel};
 use super::{give, here, offer};
 use crate::device::code::{Answer, Code};
+use crate::device::collective;
 use crate::device::drain::enqueue;
 use crate::device::state::{Exec, Held, Kind, Node};
 use crate::device::work::Work;
@@ -83,7 +84,12 @@ pub extern "C" fn cuGraphLaunch(exec: *mut c_void, stream: *mut c_void) -> i32 {
         let stream = state.stream(stream as u64, device)?;
         let found = of(state, exec, device)?;
         let (nodes, last) = (found.nodes.clone(), found.last);
-        let id = enqueue(state, stream, Work::Graph(nodes), last.as_slice())?;
+        let meets = nodes.iter().any(|n| matches!(n.work, Work::Meet(_)));
+        let id = if meets {
+            collective::launch(state, stream, &nodes, last.as_slice())?
+        } else {
+            enqueue(state, stream, Work::Graph(nodes), last.as_slice())?
+        };
         if id.is_some() {
             state.log.graph_launches += 1;
         }

@@ -1,6 +1,7 @@
 //! The driver interface, by its names in C.
 
 pub mod attribute;
+pub mod collectives;
 pub mod context;
 pub mod event;
 pub mod graph;

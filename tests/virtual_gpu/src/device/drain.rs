@@ -78,13 +78,19 @@ fn run(state: &mut Held, id: OpId) {
 
 /// Does work until all of these are done, and what they wait for, and nothing else.
 pub fn wait_for(state: &mut Held, targets: &[OpId]) {
-    // What they wait for, each after what it waits for itself.
+    // What they wait for, each after what it waits for itself; not what waits for a device that has not come.
     let mut order = Vec::new();
+    let mut held_up = std::collections::HashSet::new();
     let mut seen = std::collections::HashSet::new();
     let mut stack: Vec<(OpId, bool)> = targets.iter().map(|t| (*t, false)).collect();
     while let Some((id, left)) = stack.pop() {
         if left {
-            order.push(id);
+            let Some(op) = state.ops.get(&id) else { continue };
+            if matches!(op.work, Work::Absent) || op.deps.iter().any(|d| held_up.contains(d)) {
+                held_up.insert(id);
+            } else {
+                order.push(id);
+            }
         } else if seen.insert(id)
             && let Some(op) = state.ops.get(&id)
         {
@@ -118,7 +124,10 @@ pub fn progress(state: &mut Held, target: Option<OpId>) {
         }
     }
     let ready = |(id, op): &(&OpId, &Op)| {
-        !op.running && (target.is_none() || needed.contains(id)) && !op.deps.iter().any(|d| state.ops.contains_key(d))
+        !op.running
+            && !matches!(op.work, Work::Absent)
+            && (target.is_none() || needed.contains(id))
+            && !op.deps.iter().any(|d| state.ops.contains_key(d))
     };
     let ready: Vec<OpId> = state.ops.iter().filter(ready).map(|(id, _)| *id).collect();
     if ready.is_empty() {
@@ -129,6 +138,11 @@ pub fn progress(state: &mut Held, target: Option<OpId>) {
         None => 0,
     };
     run(state, ready[n]);
+}
+
+/// All that is queued.
+pub fn everything(state: &Held) -> Vec<OpId> {
+    state.ops.keys().copied().collect()
 }
 
 /// All that is queued for a device.
@@ -154,5 +168,25 @@ pub fn block_on(state: &mut Held, call: &'static str, device: usize, targets: &[
     let pending = targets.iter().any(|t| state.ops.contains_key(t));
     state.log.waited(call, pending);
     wait_for(state, targets);
+    let mut left = targets.iter().copied().filter(|t| state.ops.get(t).is_some_and(|op| !op.running));
+    if let Some(id) = left.find(|&id| is_held_up(state, id)) {
+        eprintln!("virtual GPU: {call} waits for work {id} of device {device}, which waits for a device that never comes to add up");
+        state.devices[device].sticky.get_or_insert(Code::LAUNCH_TIMEOUT);
+        state.log.faults += 1;
+    }
     state.devices[device].sticky.map_or(Ok(()), Err)
+}
+
+/// Whether work waits for a device that has not come to where others wait for it.
+fn is_held_up(state: &Held, id: OpId) -> bool {
+    let mut seen = std::collections::HashSet::new();
+    let mut stack = vec![id];
+    while let Some(id) = stack.pop() {
+        let Some(op) = state.ops.get(&id).filter(|_| seen.insert(id)) else { continue };
+        if matches!(op.work, Work::Absent) {
+            return true;
+        }
+        stack.extend(&op.deps);
+    }
+    false
 }

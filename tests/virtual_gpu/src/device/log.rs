@@ -19,6 +19,8 @@ pub struct Log {
     /// Calls that wait, by name, and how often there was something to wait for.
     waits: BTreeMap<&'static str, (u64, u64)>,
     pub host_functions: u64,
+    /// How often devices have met to add up, arrays that were added up, and bytes of one device's.
+    meetings: [u64; 3],
     pub allocations: u64,
     pub frees: u64,
     pub peak_bytes: u64,
@@ -41,6 +43,13 @@ impl Log {
         let entry = self.copies.entry(format!("{from}_to_{to}")).or_default();
         entry.0 += 1;
         entry.1 += bytes;
+    }
+    /// Devices meet.
+    pub fn added_up(&mut self, meets: &[std::sync::Arc<super::collective::Meet>]) {
+        let parts = &meets[0].parts;
+        self.meetings[0] += 1;
+        self.meetings[1] += parts.len() as u64;
+        self.meetings[2] += parts.iter().map(|p| p.count * p.element.bytes()).sum::<u64>();
     }
     /// Memory is set.
     pub fn set(&mut self, bytes: u64) {
@@ -72,6 +81,8 @@ impl Log {
             self.copies.iter().map(|(k, (n, bytes))| format!("\"{k}\": {{\"count\": {n}, \"bytes\": {bytes}}}")).collect();
         _ = writeln!(out, "  \"copies\": {{{}}},", copies.join(", "));
         _ = writeln!(out, "  \"memsets\": {{\"count\": {}, \"bytes\": {}}},", self.sets.0, self.sets.1);
+        let [meetings, arrays, bytes] = self.meetings;
+        _ = writeln!(out, "  \"all_reduce\": {{\"count\": {meetings}, \"arrays\": {arrays}, \"bytes\": {bytes}}},");
         let waits: Vec<String> =
             self.waits.iter().map(|(k, (n, pending))| format!("\"{k}\": {{\"calls\": {n}, \"blocked\": {pending}}}")).collect();
         _ = writeln!(out, "  \"waits\": {{{}}},", waits.join(", "));

@@ -2,6 +2,7 @@
 
 pub mod capture;
 pub mod code;
+pub mod collective;
 pub mod drain;
 pub mod log;
 pub mod memory;

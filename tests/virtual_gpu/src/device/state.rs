@@ -92,6 +92,10 @@ pub struct State {
     /// What the library of matrix products knows.
     pub described: HashMap<u64, crate::api::products::Described>,
     pub captures: HashMap<u64, Capture>,
+    /// Devices that add up together, by the number of the group.
+    pub cliques: HashMap<u64, super::collective::Clique>,
+    /// What communicators stand for: the group, and the rank in it.
+    pub communicators: HashMap<u64, (u64, usize)>,
     pub ops: BTreeMap<OpId, Op>,
     pub next_op: OpId,
     pub next_handle: u64,
@@ -159,6 +163,7 @@ pub enum Kind {
     Exec,
     Node,
     Product,
+    Communicator,
 }
 
 /// The handle of a device's context.

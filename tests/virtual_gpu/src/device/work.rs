@@ -1,6 +1,7 @@
 //! Pieces of work, and how they are done.
 
 use super::code::{Answer, Code};
+use super::collective::{self, Meet};
 use super::memory::{View, host_of};
 use super::product::Product;
 use super::state::{Held, Node};
@@ -73,6 +74,11 @@ pub enum Work {
     Record(u64),
     Graph(Arc<Vec<Node>>),
     Product(Arc<Product>),
+    /// A device's part in sums over devices: in a graph, where it comes to them; and, of all together, the sums.
+    Meet(Arc<Meet>),
+    AddUp(Arc<Vec<Arc<Meet>>>),
+    /// A device that has not yet come to where others wait for it.
+    Absent,
     /// Memory of a stream begins or ends to be.
     Open(u64),
     Free(u64),
@@ -96,6 +102,12 @@ pub fn perform(state: &mut Held, work: &Work, device: usize) -> Answer {
     let devices = state.reach(device);
     match work {
         Work::Nothing => Ok(()),
+        Work::Meet(_) | Work::Absent => Err(Code::LAUNCH_FAILED),
+        Work::AddUp(meets) => {
+            let meets = meets.clone();
+            state.log.added_up(&meets);
+            state.released(|| collective::add_up(&meets))
+        }
         Work::Record(event) => {
             if let Some(event) = state.events.get_mut(event) {
                 event.time = Some(std::time::Instant::now());
@@ -193,7 +205,7 @@ pub fn perform(state: &mut Held, work: &Work, device: usize) -> Answer {
 }
 
 /// An order in which nodes may be done: as they were captured, by chance, or, when lazy, others as long as possible before the first ones.
-fn order(state: &mut Held, nodes: &[Node]) -> Vec<usize> {
+pub fn order(state: &mut Held, nodes: &[Node]) -> Vec<usize> {
     let order = options().order;
     if order == Order::Eager {
         return (0..nodes.len()).collect();
