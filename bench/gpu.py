@@ -160,6 +160,28 @@ def scaling(optc, count, turns, seconds):
     return {"gpus": count, "rows": rows}
 
 
+def exports(folder, parameters, turns, seconds):
+    """The optimizers for torch on CUDA tensors. Their modules are made where there is a linker; nothing is built here."""
+    rows = []
+    for rule in ("adamw", "lion"):
+        if not os.path.exists(os.path.join(folder, f"{rule}_torch.py")):
+            rows.append({"rule": rule, "trouble": [f"there is no {folder}/{rule}_torch.py: optc build --optimizer {rule} --emit torch -o {folder}"]})
+            continue
+        for tensors in TENSORS:
+            row = {"rule": rule, "tensors": tensors, "ms": {}, "agreement": None, "native": None, "trouble": []}
+            for _ in range(turns):
+                found = report([sys.executable, TORCH, "export", folder, rule, str(parameters), str(tensors), str(seconds)])
+                if "failed" in found:
+                    row["trouble"].append(found["failed"])
+                    break
+                row["agreement"], row["native"] = found["agreement"], found["native"]
+                for form, ms in found["ms"].items():
+                    row["ms"].setdefault(form, []).append(ms)
+            rows.append(row)
+            print(f"{rule}, {tensors} tensors: {row}", file=sys.stderr)
+    return rows
+
+
 def shown(value, digits=3):
     return "" if value is None else f"{value:.{digits}g}"
 
@@ -194,6 +216,16 @@ def table(found):
             times = rate / alone[r["train"]] if rate and alone[r["train"]] else None
             lines.append(f"| {r['train']} | {r['gpus']} | {shown(rate, 4)} | {shown(times)} | {r['bytes']} | {r['meetings']} | {shown(r['gb_per_second'])} |")
         lines.append("")
+    if "exports" in found:
+        lines += ["| optimizer for torch | tensors | kernels | from the processor's | from torch's | ms |", "|---|---|---|---|---|---|"]
+        for r in found["exports"]:
+            if not r.get("agreement"):
+                lines.append(f"| {r['rule']} | {r.get('tensors', '')} | | | | {(r['trouble'] or [''])[-1].splitlines()[-1]} |")
+                continue
+            ms = ", ".join(f"{form} {shown(median(times), 4)}" for form, times in r["ms"].items())
+            apart = r["agreement"]
+            lines.append(f"| {r['rule']} | {r['tensors']} | {'yes' if r['native'] else 'no'} | {shown(apart['from_the_library'])} | {shown(apart['from_torch'])} | {ms} |")
+        lines.append("")
     return "\n".join(lines)
 
 
@@ -206,6 +238,7 @@ def main():
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--only", required=True)
     parser.add_argument("--gpus", type=int, help="how many GPUs to share steps out to, instead of what nvidia-smi counts")
+    parser.add_argument("--exports", help="folder with the optimizers for torch (default: optimizers in that of --out)")
     options = parser.parse_args()
     optc = os.path.abspath(options.optc)
     parts = options.only.split(",")
@@ -232,6 +265,9 @@ def main():
     if "scaling" in parts:
         count = gpus() if options.gpus is None else options.gpus
         found["scaling"] = scaling(optc, count, options.turns, options.seconds)
+        keep()
+    if "exports" in parts and torch:
+        found["exports"] = exports(options.exports or os.path.join(options.out, "optimizers"), options.parameters, options.turns, options.seconds)
     keep()
     print(table(found))
     return 1 if found.get("cases", {}).get("status") else 0

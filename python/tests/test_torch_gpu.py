@@ -321,6 +321,28 @@ class OnVirtualGpu(unittest.TestCase):
         # What the graph uses outlives another plan.
         other.load_state_dict(other.state_dict())
         self.assertEqual(len(other._captured), 1)
+        self.capturing = True
+        with self.assertRaisesRegex(RuntimeError, "AdamW meets parameters for the first time.* make a step before"):
+            other.step()
+        self.capturing = False
+
+    def test_tensors_of_other_classes(self):
+        class Other(OnGpu):
+            """Its elements may be anywhere."""
+
+            @classmethod
+            def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+                return func(*args, **(kwargs or {}))
+
+        AdamW = self.module("adamw").AdamW
+        here, there = self.leaves([5, 6])
+        there[1] = Other(here[1].detach().clone()).requires_grad_()
+        one, other = AdamW(here, lr=0.1), AdamW(there, lr=0.1)
+        for turn in range(3):
+            self.gradients(here, there, turn)
+            one.step(), other.step()
+            self.assertEqual(len([e for e in self.taken() if e != "adamw_words"]), 2)
+        self.assertLess(self.apart(here, there), 1e-6)
 
     def test_norms_over_groups(self):
         module = self.module("clipped")

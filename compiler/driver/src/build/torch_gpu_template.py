@@ -17,6 +17,8 @@ def _gpu(device):
             except _kernels.Unavailable as why:
                 warnings.warn(f"@CLASS@ takes torch's operations for tensors on {device}: {why}", stacklevel=2)
         _gpus[device.index] = found
+    if _gpus[device.index] is not None and _capturing():
+        raise RuntimeError("@CLASS@ meets parameters for the first time, or others than in its last step, while a graph is recorded: make a step before")
     return _gpus[device.index]
 
 

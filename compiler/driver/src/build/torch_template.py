@@ -118,6 +118,11 @@ def _initial(w):
     return states
 
 
+def _plain(x):
+    """Whether a tensor has elements of its own; those of classes that stand for other tensors (distributed ones) have not."""
+    return type(x).__torch_dispatch__ is torch.Tensor.__torch_dispatch__
+
+
 def _lying(x):
     """How the elements of a tensor lie one after the other; nothing where they do not."""
     if x.layout is not torch.strided:
@@ -418,7 +423,11 @@ class @CLASS@(Optimizer):
                 # The reciprocal that GradScaler takes.
                 inverse = scale.double().reciprocal().float()
                 for plan, where in known.plans if kernels else ():
-                    torch._foreach_mul_(gradients if where is None else [gradients[k] for k in where], inverse.to(plan.device))
+                    torch._amp_foreach_non_finite_check_and_unscale_(
+                        gradients if where is None else [gradients[k] for k in where],
+                        torch.zeros(1, device=plan.device),
+                        inverse.to(plan.device).reshape(1),
+                    )
                 if not kernels:
                     torch._foreach_mul_(gradients, float(inverse))
             if maximize:
@@ -474,9 +483,10 @@ class @CLASS@(Optimizer):
         for k, (p, g) in enumerate(zip(params, gradients)):
             if p.is_complex():
                 raise RuntimeError("@CLASS@ does not support complex parameters")
-            self._kept(p)
             fits = self._native and p.dtype in _STEP and g.dtype is p.dtype and g.device == p.device and g.layout is torch.strided
+            fits = fits and _plain(p) and _plain(g)
             layout = _lying(p) if fits and (p.is_cpu or p.is_cuda and _gpu(p.device) is not None) else None
+            self._kept(p)
             if layout is None:
                 others.append(k)
             else:
