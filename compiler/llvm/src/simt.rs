@@ -366,6 +366,18 @@ impl Body<'_> {
         true
     }
 
+    /// Whether some access of a loop can be of several neighbors at once; where none can, neighbors are better left to threads beside each other.
+    fn any_wide(&self, axis: AxisId, body: &[Stmt]) -> bool {
+        body.iter().any(|stmt| {
+            let (buffer, index) = match stmt {
+                Stmt::Let { expr: Expr::Load { buffer, index, .. }, .. } | Stmt::Store { buffer, index, .. } => (*buffer, index),
+                _ => return false,
+            };
+            let size = self.kernel.dtype(buffer).size() as u32;
+            index.axes.iter().any(|(a, _)| *a == axis) && self.aligned.get(buffer).is_none_or(|&bytes| bytes > size)
+        })
+    }
+
     /// A vector loop: passes dealt out to the threads of the group.
     pub(crate) fn shared_loop(&mut self, axis: AxisId, extent: Extent, n: V, body: &[Stmt]) {
         let group = self.simt().shape.group;
@@ -381,7 +393,7 @@ impl Body<'_> {
         let parts: Vec<V> = accs.iter().map(|&acc| self.part(acc, 1)).collect();
         let lane = self.simt().lane;
         let mut from = lane;
-        if neighbors(axis, extent, group, body) {
+        if neighbors(axis, extent, group, body) && self.any_wide(axis, body) {
             let wide: Vec<V> = accs.iter().map(|&acc| self.part(acc, NEIGHBORS as usize)).collect();
             self.lane_accs = accs.iter().copied().zip(wide.iter().copied()).collect();
             let to = self.e.i.and(n, self.e.i.i64(-NEIGHBORS));

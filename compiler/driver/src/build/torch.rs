@@ -24,7 +24,6 @@ const NO_GPU: &str = "def _gpu(device):
 
 
 _DevicePlan = None
-
 ";
 
 /// `torch.float32`

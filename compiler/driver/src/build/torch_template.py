@@ -249,6 +249,7 @@ class _Plan:
 
 
 @GPU_PLANS@
+
 class _Known:
     """What was found in a group's last step: parameters with gradients, where they and their states lie, and the plans made of that."""
 
@@ -318,6 +319,7 @@ class @CLASS@(Optimizer):
     def __setstate__(self, state):
         super().__setstate__(state)
         self._forget()
+        self.__dict__.setdefault("_native", True)
         for group in self.param_groups:
             for name, value in self.defaults.items():
                 group.setdefault(name, value)
