@@ -7,6 +7,7 @@ use memmap2::MmapMut;
 use std::alloc::{self, Layout};
 use std::fmt;
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Alignment of every buffer in bytes: a cache line and the widest vector.
@@ -30,8 +31,8 @@ fn stagger() -> usize {
 pub struct AlignedBytes {
     ptr: NonNull<u8>,
     len: usize,
-    /// The pages of a large or mapped buffer; `ptr` points into them.
-    pages: Option<MmapMut>,
+    /// The pages of a large or mapped buffer, or of one that lies in a row; `ptr` points into them. Buffers of a row share nothing but the pages.
+    pages: Option<Arc<MmapMut>>,
 }
 
 // SAFETY: the buffer is owned and has no interior mutability.
@@ -58,10 +59,22 @@ impl AlignedBytes {
     }
     /// Fresh pages, which the system hands out zeroed when they are first touched.
     fn large(len: usize) -> Option<Self> {
-        let mut pages = MmapMut::map_anon(len.next_multiple_of(ALIGN).checked_add(LARGE_PAGE + SMALL_PAGE)?).ok()?;
+        Self::row(&[len])?.pop()
+    }
+    /// Buffers that lie one behind the other in fresh pages of their own.
+    fn row(lengths: &[usize]) -> Option<Vec<Self>> {
+        let len = lengths.iter().try_fold(0usize, |sum, len| sum.checked_add(len.checked_next_multiple_of(ALIGN)?))?;
+        let mut pages = MmapMut::map_anon(len.checked_add(LARGE_PAGE + SMALL_PAGE)?).ok()?;
         let skip = pages.as_ptr().align_offset(LARGE_PAGE) + stagger();
-        let ptr = NonNull::new(pages.as_mut_ptr().wrapping_add(skip))?;
-        Some(AlignedBytes { ptr, len, pages: Some(pages) })
+        let mut next = NonNull::new(pages.as_mut_ptr().wrapping_add(skip))?;
+        let pages = Arc::new(pages);
+        let mut buffers = Vec::new();
+        for &len in lengths {
+            buffers.push(AlignedBytes { ptr: next, len, pages: Some(pages.clone()) });
+            // SAFETY: the pages have room for all of them.
+            next = unsafe { next.add(len.next_multiple_of(ALIGN)) };
+        }
+        Some(buffers)
     }
     /// `len` bytes from `offset` on of mapped pages; none if they are not all there or not aligned to [`MAPPED_ALIGN`].
     fn mapped(mut pages: MmapMut, offset: usize, len: usize) -> Option<Self> {
@@ -69,7 +82,7 @@ impl AlignedBytes {
             return None;
         }
         let ptr = NonNull::new(pages.as_mut_ptr().wrapping_add(offset))?;
-        Some(AlignedBytes { ptr, len, pages: Some(pages) })
+        Some(AlignedBytes { ptr, len, pages: Some(Arc::new(pages)) })
     }
     /// The bytes.
     pub fn as_slice(&self) -> &[u8] {
@@ -129,6 +142,20 @@ impl Tensor {
     pub fn zeros(dtype: DType, shape: &[usize]) -> Self {
         let len: usize = shape.iter().product();
         Tensor { dtype, shape: shape.to_vec(), bytes: AlignedBytes::zeroed(len * dtype.size()) }
+    }
+    /// Arrays of zeros that lie one behind the other, if they are small and many: then a loop over all of them goes on in memory from one to the next, as the processor
+    /// foresees. Where the next array lies elsewhere, each costs it the time of some accesses.
+    pub fn zeros_in_a_row<'t>(types: impl IntoIterator<Item = (DType, &'t [usize])>) -> Vec<Self> {
+        let types: Vec<(DType, &[usize])> = types.into_iter().collect();
+        let bytes = |t: &(DType, &[usize])| t.1.iter().product::<usize>() * t.0.size();
+        let small: Vec<usize> = types.iter().map(bytes).filter(|&len| len < LARGE).collect();
+        let row = if small.len() > 1 && small.iter().sum::<usize>() >= LARGE { AlignedBytes::row(&small) } else { None };
+        let mut row = row.unwrap_or_default().into_iter();
+        let of = |t: &(DType, &[usize])| {
+            let placed = if bytes(t) < LARGE { row.next() } else { None };
+            Tensor { dtype: t.0, shape: t.1.to_vec(), bytes: placed.unwrap_or_else(|| AlignedBytes::zeroed(bytes(t))) }
+        };
+        types.iter().map(of).collect()
     }
     /// The little-endian row-major elements that begin `offset` bytes into these pages of a file, which are read when they are touched; changes stay in memory if
     /// the pages are private. None if the elements are not all there or not aligned to [`MAPPED_ALIGN`].
@@ -282,6 +309,26 @@ mod tests {
         let b = a.clone();
         drop(a);
         assert_eq!(b.as_slice()[LARGE + 1..], [0, 7]);
+    }
+
+    #[test]
+    fn small_arrays_lie_in_a_row_and_outlive_each_other() {
+        let shapes: Vec<Vec<usize>> = (0..600).map(|k| vec![2, 1000 + k % 7]).chain([vec![LARGE], vec![0], vec![]]).collect();
+        let mut all = Tensor::zeros_in_a_row(shapes.iter().map(|s| (DType::F32, &s[..])));
+        assert!(all.iter().zip(&shapes).all(|(t, s)| t.shape == *s && t.bytes().iter().all(|b| *b == 0)));
+        for pair in all[..600].windows(2) {
+            let end = pair[0].as_ptr().addr() + pair[0].bytes().len();
+            assert_eq!(pair[1].as_ptr().addr(), end.next_multiple_of(ALIGN));
+        }
+        for (k, t) in all.iter_mut().enumerate() {
+            t.bytes_mut().fill(k as u8);
+        }
+        let last = all.swap_remove(599);
+        let kept = all[3].clone();
+        drop(all);
+        assert!(last.bytes().iter().all(|b| *b == 599usize as u8) && kept.bytes().iter().all(|b| *b == 3));
+        // Few bytes are no row.
+        assert_eq!(Tensor::zeros_in_a_row([(DType::F64, &[3][..]), (DType::U8, &[2])]).iter().map(Tensor::len).collect::<Vec<_>>(), [3, 2]);
     }
 
     #[test]

@@ -417,8 +417,10 @@ pub fn optimizer(file: &Path, expression: &str, shapes: &[Vec<usize>], settings:
     })?;
     let timings = compiler.timings;
     // Inputs in the order of the step: slots, gradients, key, hyperparameters, watched values.
-    let gradients: Vec<&Tensor> = program.data.iter().flat_map(|d| d.fields.iter().map(|f| &*d.table.fields[f])).collect();
+    let given: Vec<&Tensor> = program.data.iter().flat_map(|d| d.fields.iter().map(|f| &*d.table.fields[f])).collect();
     // In a training step they lie in the arena.
+    let mut gradients = Tensor::zeros_in_a_row(given.iter().map(|g| (g.dtype, &g.shape[..])));
+    gradients.iter_mut().zip(given).for_each(|(to, from)| to.bytes_mut().copy_from_slice(from.bytes()));
     optc_abi::pages::prefer_large_together(gradients.iter().map(|g| (g.as_ptr().cast_const(), g.bytes().len())));
     let key = run_key(program.seed);
     let scalars: Vec<Tensor> = program
@@ -428,7 +430,7 @@ pub fn optimizer(file: &Path, expression: &str, shapes: &[Vec<usize>], settings:
         .map(|(_, v)| Tensor::scalar(*v))
         .chain(program.step.watched.iter().map(|_| Tensor::scalar(0f64)))
         .collect();
-    let inputs: Vec<&Tensor> = slots.iter().chain(gradients.iter().copied()).chain([&key]).chain(&scalars).collect();
+    let inputs: Vec<&Tensor> = slots.iter().chain(&gradients).chain([&key]).chain(&scalars).collect();
     let _mirrors = Mirrors::new(&compiler.place, inputs.iter().copied()).map_err(|e| fail(trainer::file_error(&e, program.span)))?;
     for (k, tensor) in inputs.iter().enumerate() {
         // SAFETY: the tensors have the types of the graph's inputs and live until the last step; only slots are written, and nobody reads them meanwhile.
