@@ -2,6 +2,7 @@
 
 use crate::Error;
 use crate::effort::Effort;
+use crate::wide::Vectors;
 use cranelift_codegen::isa::{OwnedTargetIsa, TargetFrontendConfig};
 use cranelift_codegen::settings::{self, Configurable};
 use std::sync::OnceLock;
@@ -17,8 +18,8 @@ pub(crate) struct Features {
     pub(crate) sse41: bool,
     /// Fused multiply-add.
     pub(crate) fma: bool,
-    /// 256-bit registers for whole passes of vector loops.
-    pub(crate) wide: bool,
+    /// Registers for whole passes of vector loops.
+    pub(crate) vectors: Vectors,
     /// Functions are called by name, not by address: the code goes to an object file.
     pub(crate) object: bool,
 }
@@ -71,7 +72,8 @@ fn isa(effort: Effort) -> Result<OwnedTargetIsa, Error> {
     builder.finish(flags(effort, false)?).map_err(|e| Error(format!("Cranelift does not support this machine: {e}")))
 }
 
-/// The targets that an object file for this triple is made for, the plainest first: x86-64 as of 2008 (v2), with AVX2 and FMA (v3); any 64-bit ARM.
+/// The targets that an object file for this triple is made for, the plainest first: x86-64 as of 2008 (v2), with AVX2 and FMA (v3), with
+/// AVX-512 (v4; see [`Vectors::Bits512`]); any 64-bit ARM.
 /// Without a triple: this machine's architecture and system.
 ///
 /// # Errors
@@ -89,9 +91,11 @@ pub(crate) fn of_triple(triple: Option<&str>) -> Result<Vec<Target>, Error> {
     }
     let v2 = ["has_cmpxchg16b", "has_sse3", "has_ssse3", "has_sse41", "has_sse42", "has_popcnt"];
     let v3 = ["has_avx", "has_avx2", "has_fma", "has_bmi1", "has_bmi2", "has_lzcnt"];
-    let levels: &[Vec<&str>] = if x86 { &[v2.to_vec(), [v2.as_slice(), &v3].concat()] } else { &[Vec::new()] };
+    let v3 = [v2.as_slice(), &v3].concat();
+    let x86_levels = [(v2.to_vec(), Vectors::Bits128), (v3.clone(), Vectors::Bits256), (v3, Vectors::Bits512)];
+    let levels: &[(Vec<&str>, Vectors)] = if x86 { &x86_levels } else { &[(Vec::new(), Vectors::Bits128)] };
     let mut targets = Vec::new();
-    for (level, settings) in levels.iter().enumerate() {
+    for (settings, vectors) in levels {
         let make = |effort| {
             let mut builder = lookup(triple.clone()).map_err(|e| Error(format!("no code can be made for {triple}: {e}")))?;
             for name in settings {
@@ -104,8 +108,8 @@ pub(crate) fn of_triple(triple: Option<&str>) -> Result<Vec<Target>, Error> {
             frontend: loops.frontend_config(),
             x86,
             sse41: true,
-            fma: !x86 || level == 1,
-            wide: x86 && level == 1,
+            fma: !x86 || *vectors > Vectors::Bits128,
+            vectors: *vectors,
             object: true,
         };
         targets.push(Target { once, around, loops, features });
@@ -122,7 +126,7 @@ fn detect() -> Result<Target, Error> {
         x86,
         sse41: !x86 || has("has_sse41") && has("has_ssse3"),
         fma: !x86 || has("has_fma") && has("has_avx"),
-        wide: crate::wide::available(),
+        vectors: crate::wide::available(),
         object: false,
     };
     if !features.sse41 {

@@ -106,7 +106,7 @@ pub(crate) fn build(kernel: &Kernel, features: Features, func: &mut ir::Function
     let params = b.block_params(entry).to_vec();
     let Hoisted { body, dtypes } = hoist(kernel);
     let mut constants = wide::Constants::default();
-    if features.wide {
+    if features.vectors.lanes().is_some() {
         wide::constants(&kernel.body, &mut constants);
     }
     let mut e = Emit::new(b, features);
@@ -387,13 +387,15 @@ impl Builder<'_, '_> {
 
     /// The program of a vector loop that is worth a wide loop.
     fn wide_program(&self, axis: AxisId, extent: Extent, body: &[Node]) -> Option<wide::Program> {
-        if !self.e.features.wide || matches!(extent, Extent::Const(n) if n < LANES as i64) {
+        let lanes = self.e.features.vectors.lanes()?;
+        if matches!(extent, Extent::Const(n) if n < LANES as i64) {
             return None;
         }
         let leaves: Vec<&Stmt> =
             body.iter().map(|node| if let Node::Leaf(stmt) = node { Some(stmt) } else { None }).collect::<Option<_>>()?;
-        let program = wide::select(self.kernel, &self.dtypes, &self.constants, axis, self.row_ahead(extent), &leaves).ok()?;
-        let work = program.invariant.iter().filter(|i| !**i).count() as i64;
+        let program = wide::select(lanes, self.kernel, &self.dtypes, &self.constants, axis, self.row_ahead(extent), &leaves).ok()?;
+        // Of instructions on 256 bits, whatever the registers.
+        let work = (program.invariant.iter().filter(|i| !**i).count() * 2 / program.groups()) as i64;
         let pays = !matches!(extent, Extent::Const(n) if n / LANES as i64 * work < WIDE_WORK);
         (pays && wide::fits(&program)).then_some(program)
     }

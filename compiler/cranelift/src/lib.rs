@@ -48,16 +48,18 @@ pub struct Config {
     pub profile: bool,
     /// The plan runs once, so that making good code may cost more than it saves.
     pub once: bool,
-    /// Whether vector loops may use 256-bit registers where the processor has them; results are the same bits, NaN for NaN.
-    pub wide: bool,
+    /// The widest registers that vector loops may use where the processor has them.
+    pub vectors: Vectors,
 }
 
 impl Default for Config {
     fn default() -> Self {
         let compile_threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(8));
-        Config { threads: 1, compile_threads, profile: false, once: false, wide: true }
+        Config { threads: 1, compile_threads, profile: false, once: false, vectors: Vectors::Bits512 }
     }
 }
+
+pub use wide::Vectors;
 
 /// Why no code was made: a machine without the needed instructions, or a compiler bug.
 #[derive(Clone, Debug)]
@@ -178,7 +180,7 @@ fn compile_kernels(
 /// If Cranelift does not support this machine.
 pub fn compile(kernels: &[Kernel], plan: &Arc<Plan>, config: &Config) -> Result<Compiled, Error> {
     let mut target = isa::target()?;
-    target.features.wide &= config.wide;
+    target.features.vectors = target.features.vectors.min(config.vectors);
     let call_conv = target.isa(Effort::Around).default_call_conv();
     let efforts = Efforts::new(kernels, plan, config.once);
     let codes = compile_kernels(kernels, &efforts, &target, call_conv, config.compile_threads)?;

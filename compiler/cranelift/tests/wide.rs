@@ -4,7 +4,7 @@ mod common;
 
 use common::{at, bind, check, lit, load, plan_of, read, run_compiled_as, same, write};
 use optc_abi::{DType, Tensor};
-use optc_cranelift::Config;
+use optc_cranelift::{Config, Vectors};
 use optc_ir::kernel::{BufferParam, Expr, Extent, Kernel, LoopKind, Stmt};
 use optc_ir::scalar::ScalarOp;
 
@@ -137,12 +137,15 @@ fn fused_multiply_add_whichever_operand_lives_on() {
         body.push(Stmt::Store { buffer: 3, index: at(&[(0, 1)]), value: sum });
         let tensors = [column(0), column(1), column(2), Tensor::zeros(DType::F32, &[N])];
         let k = kernel(vec![read(DType::F32), read(DType::F32), read(DType::F32), write(DType::F32)], values, body, &tensors);
-        let run = |wide: bool| {
+        let run = |vectors: Vectors| {
             let mut t = tensors.to_vec();
-            run_compiled_as(&k, &mut t, &[], &Config { threads: 1, wide, ..Config::default() }).expect("runs");
+            run_compiled_as(&k, &mut t, &[], &Config { threads: 1, vectors, ..Config::default() }).expect("runs");
             t.pop().expect("a result")
         };
-        assert!(same(&run(true), &run(false)), "operands {kinds:?}");
+        let plain = run(Vectors::Bits128);
+        for vectors in [Vectors::Bits256, Vectors::Bits512] {
+            assert!(same(&run(vectors), &plain), "operands {kinds:?}, {vectors:?}");
+        }
     }
 }
 

@@ -197,14 +197,14 @@ impl Object {
     /// Calls the one of these functions that is for the processor's level, and gives the code that it returns.
     pub(super) fn by_level(&mut self, c: &mut Code<'_>, level: Option<Level>, works: &[FuncId], arguments: &[Value]) -> Value {
         let works: Vec<FuncRef> = works.iter().map(|&w| self.module.declare_func_in_func(w, c.b.func)).collect();
-        let (Some(level), [plain_work, wide_work]) = (level, &*works) else {
+        let (Some(level), [plain_work, better @ ..]) = (level, &*works) else {
             let call = c.b.ins().call(works[0], arguments);
             return c.b.inst_results(call)[0];
         };
         let known = self.module.declare_data_in_func(level.known, c.b.func);
         let known = c.b.ins().symbol_value(types::I64, known);
         let find = self.module.declare_func_in_func(level.find, c.b.func);
-        let (ask, go, wide, narrow, done) = (c.block(), c.block(), c.block(), c.block(), c.block());
+        let (ask, go, done) = (c.block(), c.block(), c.block());
         c.b.append_block_param(go, types::I32);
         c.b.append_block_param(done, types::I32);
         let found = c.b.ins().load(types::I32, plain(), known, 0);
@@ -216,14 +216,21 @@ impl Object {
         c.b.ins().jump(go, &[BlockArg::Value(found)]);
         c.enter(go);
         let found = c.b.block_params(go)[0];
-        let better = c.b.ins().icmp_imm_s(IntCC::Equal, found, 2);
-        c.b.ins().brif(better, wide, &[], narrow, &[]);
-        for (block, work) in [(wide, wide_work), (narrow, plain_work)] {
-            c.enter(block);
-            let call = c.b.ins().call(*work, arguments);
+        let run = |c: &mut Code<'_>, work: FuncRef| {
+            let call = c.b.ins().call(work, arguments);
             let result = c.b.inst_results(call)[0];
             c.b.ins().jump(done, &[BlockArg::Value(result)]);
+        };
+        // Levels count from 1; the best one first.
+        for (k, work) in better.iter().enumerate().rev() {
+            let (this, next) = (c.block(), c.block());
+            let enough = c.b.ins().icmp_imm_s(IntCC::SignedGreaterThanOrEqual, found, k as i64 + 2);
+            c.b.ins().brif(enough, this, &[], next, &[]);
+            c.enter(this);
+            run(c, *work);
+            c.enter(next);
         }
+        run(c, *plain_work);
         c.enter(done);
         c.b.block_params(done)[0]
     }

@@ -1,7 +1,8 @@
-//! An assembler for what wide loops need: VEX-encoded vector instructions on 256-bit registers and a handful of integer instructions.
+//! An assembler for what wide loops need: vector instructions on 256-bit registers (VEX) or 512-bit ones (EVEX), and a handful of integer instructions.
 //!
-//! Encodings after the Intel 64 manual, volume 2 (section 2.3, VEX; opcode tables of each instruction).
+//! Encodings after the Intel 64 manual, volume 2 (section 2.3, VEX; 2.7, EVEX; opcode tables of each instruction).
 
+use optc_ir::kernel::LANES;
 use std::fmt::Write;
 
 /// General registers by their number.
@@ -25,7 +26,21 @@ impl Gpr {
 }
 
 /// A vector register.
-pub(crate) type Ymm = u8;
+pub(crate) type Vector = u8;
+
+/// A register of masks, one bit for each lane; 1 to 7 may stand as the mask of an instruction.
+pub(crate) type Mask = u8;
+
+/// What an instruction on 512-bit registers does with the lanes whose bit in the mask is not set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lanes {
+    /// There is no mask.
+    All,
+    /// They keep what was there; of a blend, the first operand.
+    Keep(Mask),
+    /// They become 0.
+    Zero(Mask),
+}
 
 /// A place in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +56,7 @@ pub(crate) enum Mem {
 /// A register or a place in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operand {
-    Reg(Ymm),
+    Reg(Vector),
     Mem(Mem),
 }
 
@@ -119,6 +134,34 @@ opcodes! {
     FMS132 "vfmsub132ps" 1 2 0x9A;
     FMS213 "vfmsub213ps" 1 2 0xAA;
     FMS231 "vfmsub231ps" 1 2 0xBA;
+    BLEND_MASK "vblendmps" 1 2 0x65;
+    TO_MASK "vpmovd2m" 2 2 0x39;
+    OF_MASK "vpmovm2d" 2 2 0x38;
+    STORE_HALVES "vpmovdw" 2 2 0x33;
+    STORE_BYTES "vpmovdb" 2 2 0x31;
+    STORE_SATURATED "vpmovusdb" 2 2 0x11;
+    MASK_AND "kandw" 0 1 0x41;
+    MASK_NOT "knotw" 0 1 0x44;
+    MASK_OR "korw" 0 1 0x45;
+    MASK_XOR "kxorw" 0 1 0x47;
+    MASK_MOVE "kmovw" 0 1 0x92;
+}
+
+impl Opcode {
+    /// Whether the form for 512-bit registers says that lanes have 64 bits.
+    fn long_lanes(self) -> bool {
+        matches!(self, MUL_EVEN | SHIFT_LONG)
+    }
+
+    /// Bytes in memory that the form for 512-bit registers reads or writes; short displacements count them.
+    fn bytes(self) -> i32 {
+        match self {
+            BROADCAST => 4,
+            WIDEN_BYTES | WIDEN_SIGNED | STORE_BYTES | STORE_SATURATED => 16,
+            WIDEN_HALVES | OF_HALF | TO_HALF | STORE_HALVES => 32,
+            _ => 64,
+        }
+    }
 }
 
 /// Digits of the /digit forms of shifts by a constant.
@@ -132,6 +175,8 @@ pub(crate) struct Label(usize);
 
 /// Code under construction.
 pub(crate) struct Assembler {
+    /// Vector registers have 512 bits, otherwise 256.
+    long: bool,
     bytes: Vec<u8>,
     pool: Vec<u8>,
     /// Displacements to the pool: where they stand, where their instruction ends, the offset in the pool.
@@ -141,36 +186,43 @@ pub(crate) struct Assembler {
 }
 
 impl Assembler {
-    pub(crate) fn new(listing: bool) -> Self {
-        Assembler { bytes: Vec::new(), pool: Vec::new(), fixes: Vec::new(), listing: listing.then(String::new) }
+    pub(crate) fn new(long: bool, listing: bool) -> Self {
+        Assembler { long, bytes: Vec::new(), pool: Vec::new(), fixes: Vec::new(), listing: listing.then(String::new) }
     }
 
-    /// Puts eight copies of these 32 bits into the pool, or finds them there.
+    /// Bytes of a vector register.
+    fn width(&self) -> usize {
+        if self.long { 64 } else { 32 }
+    }
+
+    /// Puts a vector of these 32 bits in every lane into the pool, or finds it there.
     pub(crate) fn constant(&mut self, bits: u32) -> Mem {
-        self.vector([bits; 8])
+        self.vector(&[bits; LANES])
     }
 
-    /// Puts a vector into the pool, or finds it there.
-    pub(crate) fn vector(&mut self, lanes: [u32; 8]) -> Mem {
-        let bytes: Vec<u8> = lanes.iter().flat_map(|x| x.to_le_bytes()).collect();
-        let found = self.pool.chunks(32).position(|c| c == bytes);
+    /// Puts a vector into the pool, or finds it there; of the lanes, as many as a register has.
+    pub(crate) fn vector(&mut self, lanes: &[u32]) -> Mem {
+        let width = self.width();
+        let bytes: Vec<u8> = lanes[..width / 4].iter().flat_map(|x| x.to_le_bytes()).collect();
+        let found = self.pool.chunks(width).position(|c| c == bytes);
         Mem::Pool(found.map_or_else(
             || {
                 self.pool.extend_from_slice(&bytes);
-                self.pool.len() - 32
+                self.pool.len() - width
             },
-            |i| 32 * i,
+            |i| width * i,
         ))
     }
 
-    fn say(&mut self, text: impl FnOnce() -> String) {
-        if let Some(listing) = &mut self.listing {
-            let _ = writeln!(listing, "  {}", text());
+    fn say(&mut self, text: impl FnOnce(&Self) -> String) {
+        if let Some(mut listing) = self.listing.take() {
+            let _ = writeln!(listing, "  {}", text(self));
+            self.listing = Some(listing);
         }
     }
 
-    /// ModRM, SIB and displacement; `after` bytes follow them in the instruction.
-    fn address(&mut self, reg: u8, rm: Operand, after: usize) {
+    /// ModRM, SIB and displacement; `after` bytes follow them in the instruction. Short displacements count this many bytes.
+    fn address(&mut self, reg: u8, rm: Operand, after: usize, unit: i32) {
         let reg = (reg & 7) << 3;
         match rm {
             Operand::Reg(r) => self.bytes.push(0xC0 | reg | (r & 7)),
@@ -182,7 +234,7 @@ impl Assembler {
             }
             Operand::Mem(Mem::At(base, disp)) => {
                 let needs_sib = base.0 & 7 == 4;
-                let short = i8::try_from(disp).ok();
+                let short = i8::try_from(disp / unit).ok().filter(|_| disp % unit == 0);
                 self.bytes.push(if short.is_some() { 0x40 } else { 0x80 } | reg | if needs_sib { 4 } else { base.0 & 7 });
                 if needs_sib {
                     self.bytes.push(0x24);
@@ -190,7 +242,7 @@ impl Assembler {
                 self.displacement(disp, short);
             }
             Operand::Mem(Mem::Indexed(base, index, scale, disp)) => {
-                let short = i8::try_from(disp).ok();
+                let short = i8::try_from(disp / unit).ok().filter(|_| disp % unit == 0);
                 self.bytes.push(if short.is_some() { 0x40 } else { 0x80 } | reg | 4);
                 self.bytes.push(scale << 6 | (index.0 & 7) << 3 | (base.0 & 7));
                 self.displacement(disp, short);
@@ -224,25 +276,62 @@ impl Assembler {
             self.bytes.extend_from_slice(&[0xC4, u8::from(!r) << 7 | u8::from(!x) << 6 | u8::from(!b) << 5 | op.map, last]);
         }
         self.bytes.push(op.byte);
-        self.address(reg, rm, immediate.iter().len());
+        self.address(reg, rm, immediate.iter().len(), 1);
         self.bytes.extend(immediate);
     }
 
-    fn show(rm: Operand) -> String {
+    fn evex(&mut self, op: Opcode, reg: u8, second: u8, rm: Operand, immediate: Option<u8>, lanes: Lanes) {
+        let (x, b) = match rm {
+            Operand::Reg(r) => (r >= 16, r & 8 != 0),
+            mem => Self::extension_bits(mem),
+        };
+        let clear = |bit: bool, at: u8| u8::from(!bit) << at;
+        let (zero, mask) = match lanes {
+            Lanes::All => (false, 0),
+            Lanes::Keep(k) => (false, k),
+            Lanes::Zero(k) => (true, k),
+        };
+        self.bytes.extend_from_slice(&[
+            0x62,
+            clear(reg & 8 != 0, 7) | clear(x, 6) | clear(b, 5) | clear(reg >= 16, 4) | op.map,
+            u8::from(op.long_lanes()) << 7 | (!second & 15) << 3 | 4 | op.prefix,
+            u8::from(zero) << 7 | 2 << 5 | clear(second >= 16, 3) | mask,
+        ]);
+        self.bytes.push(op.byte);
+        self.address(reg, rm, immediate.iter().len(), op.bytes());
+        self.bytes.extend(immediate);
+    }
+
+    /// An instruction on whole registers.
+    fn vector_op(&mut self, op: Opcode, reg: u8, second: u8, rm: Operand, immediate: Option<u8>) {
+        if self.long {
+            self.evex(op, reg, second, rm, immediate, Lanes::All);
+        } else {
+            self.vex(op, true, reg, second, rm, immediate);
+        }
+    }
+
+    fn name(&self, r: Vector) -> String {
+        format!("{}mm{r}", if self.long { 'z' } else { 'y' })
+    }
+
+    fn show(&self, rm: Operand) -> String {
         match rm {
-            Operand::Reg(r) => format!("ymm{r}"),
+            Operand::Reg(r) => self.name(r),
             Operand::Mem(Mem::At(base, disp)) => format!("[{}{disp:+}]", base.name()),
             Operand::Mem(Mem::Indexed(base, index, scale, disp)) => format!("[{} + {}*{}{disp:+}]", base.name(), 1 << scale, index.name()),
             Operand::Mem(Mem::Pool(offset)) => format!("[pool + {offset}]"),
         }
     }
 
+    fn show_immediate(immediate: Option<u8>) -> String {
+        immediate.map_or_else(String::new, |i| format!(", {i}"))
+    }
+
     /// dest = op(a, b).
-    pub(crate) fn three(&mut self, op: Opcode, dest: Ymm, a: Ymm, b: Operand, immediate: Option<u8>) {
-        self.vex(op, true, dest, a, b, immediate);
-        self.say(|| {
-            format!("{} ymm{dest}, ymm{a}, {}{}", op.name, Self::show(b), immediate.map_or_else(String::new, |i| format!(", {i}")))
-        });
+    pub(crate) fn three(&mut self, op: Opcode, dest: Vector, a: Vector, b: Operand, immediate: Option<u8>) {
+        self.vector_op(op, dest, a, b, immediate);
+        self.say(|s| format!("{} {}, {}, {}{}", op.name, s.name(dest), s.name(a), s.show(b), Self::show_immediate(immediate)));
     }
 
     /// dest += a * b in lanes of 64 bits, which VEX.W says.
@@ -254,93 +343,145 @@ impl Assembler {
     }
 
     /// dest = op(source).
-    pub(crate) fn two(&mut self, op: Opcode, dest: Ymm, source: Operand, immediate: Option<u8>) {
-        self.vex(op, true, dest, 0, source, immediate);
-        self.say(|| format!("{} ymm{dest}, {}{}", op.name, Self::show(source), immediate.map_or_else(String::new, |i| format!(", {i}"))));
+    pub(crate) fn two(&mut self, op: Opcode, dest: Vector, source: Operand, immediate: Option<u8>) {
+        self.vector_op(op, dest, 0, source, immediate);
+        self.say(|s| format!("{} {}, {}{}", op.name, s.name(dest), s.show(source), Self::show_immediate(immediate)));
+    }
+
+    /// dest = op(a, b) on 512-bit registers, where the mask is set; `a` is the register 0 of instructions with one operand.
+    pub(crate) fn masked(&mut self, op: Opcode, dest: Vector, a: Vector, b: Operand, lanes: Lanes) {
+        self.evex(op, dest, a, b, None, lanes);
+        self.say(|s| {
+            let (k, zero) = match lanes {
+                Lanes::All => (0, ""),
+                Lanes::Keep(k) => (k, ""),
+                Lanes::Zero(k) => (k, "{z}"),
+            };
+            format!("{} {}{{k{k}}}{zero}, {}, {}", op.name, s.name(dest), s.name(a), s.show(b))
+        });
+    }
+
+    /// mask = op(a, b) on 512-bit registers: a comparison.
+    pub(crate) fn compare_lanes(&mut self, op: Opcode, mask: Mask, a: Vector, b: Operand, immediate: Option<u8>) {
+        self.evex(op, mask, a, b, immediate, Lanes::All);
+        self.say(|s| format!("{} k{mask}, {}, {}{}", op.name, s.name(a), s.show(b), Self::show_immediate(immediate)));
+    }
+
+    /// The sign bits of a vector's lanes.
+    pub(crate) fn to_mask(&mut self, mask: Mask, source: Vector) {
+        self.evex(TO_MASK, mask, 0, Operand::Reg(source), None, Lanes::All);
+        self.say(|s| format!("{} k{mask}, {}", TO_MASK.name, s.name(source)));
+    }
+
+    /// Lanes of ones where the mask is set, of zeros elsewhere.
+    pub(crate) fn of_mask(&mut self, dest: Vector, mask: Mask) {
+        self.evex(OF_MASK, dest, 0, Operand::Reg(mask), None, Lanes::All);
+        self.say(|s| format!("{} {}, k{mask}", OF_MASK.name, s.name(dest)));
+    }
+
+    /// dest = op(a, b) of masks; [`MASK_NOT`] takes `b` alone.
+    pub(crate) fn masks(&mut self, op: Opcode, dest: Mask, a: Mask, b: Mask) {
+        let (long, second) = if op == MASK_NOT { (false, 0) } else { (true, a) };
+        self.vex(op, long, dest, second, Operand::Reg(b), None);
+        self.say(|_| format!("{} k{dest}, k{a}, k{b}", op.name));
+    }
+
+    /// A constant mask; the general register is overwritten.
+    pub(crate) fn constant_mask(&mut self, dest: Mask, bits: u16, through: Gpr) {
+        self.clear(through);
+        self.add(through, i32::from(bits));
+        self.vex(MASK_MOVE, false, dest, 0, Operand::Reg(through.0), None);
+        self.say(|_| format!("{} k{dest}, {}", MASK_MOVE.name, through.name()));
     }
 
     /// An instruction on the lower 128 bits: dest = op(a, b).
-    pub(crate) fn three_low(&mut self, op: Opcode, dest: Ymm, a: Ymm, b: Ymm) {
+    pub(crate) fn three_low(&mut self, op: Opcode, dest: Vector, a: Vector, b: Vector) {
         self.vex(op, false, dest, a, Operand::Reg(b), None);
-        self.say(|| format!("{} xmm{dest}, xmm{a}, xmm{b}", op.name));
+        self.say(|_| format!("{} xmm{dest}, xmm{a}, xmm{b}", op.name));
     }
 
     /// An instruction on the lower 128 bits: dest = op(source).
-    pub(crate) fn two_low(&mut self, op: Opcode, dest: Ymm, source: Ymm, immediate: u8) {
+    pub(crate) fn two_low(&mut self, op: Opcode, dest: Vector, source: Vector, immediate: u8) {
         self.vex(op, false, dest, 0, Operand::Reg(source), Some(immediate));
-        self.say(|| format!("{} xmm{dest}, xmm{source}, {immediate}", op.name));
+        self.say(|_| format!("{} xmm{dest}, xmm{source}, {immediate}", op.name));
     }
 
-    /// Stores a register, or its lower part, by an instruction whose register field is the source.
-    pub(crate) fn store(&mut self, op: Opcode, long: bool, to: Operand, source: Ymm, immediate: Option<u8>) {
-        self.vex(op, long, source, 0, to, immediate);
-        self.say(|| format!("{} {}, {}mm{source}", op.name, Self::show(to), if long { 'y' } else { 'x' }));
+    /// Stores a register, or what the instruction makes of it, by an instruction whose register field is the source.
+    pub(crate) fn store(&mut self, op: Opcode, to: Operand, source: Vector, immediate: Option<u8>) {
+        self.vector_op(op, source, 0, to, immediate);
+        self.say(|s| format!("{} {}, {}", op.name, s.show(to), s.name(source)));
+    }
+
+    /// Stores the lower 128 bits, or some of them.
+    pub(crate) fn store_low(&mut self, op: Opcode, to: Operand, source: Vector) {
+        self.vex(op, false, source, 0, to, None);
+        self.say(|s| format!("{} {}, xmm{source}", op.name, s.show(to)));
     }
 
     /// Shifts each lane by a constant; `digit` says how.
-    pub(crate) fn shift(&mut self, op: Opcode, digit: u8, dest: Ymm, source: Ymm, bits: u8) {
-        self.vex(op, true, digit, dest, Operand::Reg(source), Some(bits));
-        self.say(|| format!("{}/{digit} ymm{dest}, ymm{source}, {bits}", op.name));
+    pub(crate) fn shift(&mut self, op: Opcode, digit: u8, dest: Vector, source: Vector, bits: u8) {
+        self.vector_op(op, digit, dest, Operand::Reg(source), Some(bits));
+        self.say(|s| format!("{}/{digit} {}, {}, {bits}", op.name, s.name(dest), s.name(source)));
     }
 
     /// Asks for a line of memory in the second cache.
     pub(crate) fn prefetch(&mut self, from: Mem) {
         let (x, b) = Self::extension_bits(Operand::Mem(from));
         self.bytes.extend_from_slice(&[0x40 | u8::from(x) << 1 | u8::from(b), 0x0F, 0x18]);
-        self.address(2, Operand::Mem(from), 0);
-        self.say(|| format!("prefetcht1 {}", Self::show(Operand::Mem(from))));
+        self.address(2, Operand::Mem(from), 0, 1);
+        self.say(|s| format!("prefetcht1 {}", s.show(Operand::Mem(from))));
     }
 
     pub(crate) fn zero_upper(&mut self) {
         self.bytes.extend_from_slice(&[0xC5, 0xF8, 0x77]);
-        self.say(|| "vzeroupper".to_string());
+        self.say(|_| "vzeroupper".to_string());
     }
 
     /// A 64-bit integer instruction with ModRM.
     fn integer(&mut self, opcode: u8, reg: u8, rm: Operand) {
         let (x, b) = Self::extension_bits(rm);
         self.bytes.extend_from_slice(&[0x48 | u8::from(reg >= 8) << 2 | u8::from(x) << 1 | u8::from(b), opcode]);
-        self.address(reg, rm, 0);
+        self.address(reg, rm, 0, 1);
     }
 
     pub(crate) fn load_gpr(&mut self, dest: Gpr, from: Mem) {
         self.integer(0x8B, dest.0, Operand::Mem(from));
-        self.say(|| format!("mov {}, {}", dest.name(), Self::show(Operand::Mem(from))));
+        self.say(|s| format!("mov {}, {}", dest.name(), s.show(Operand::Mem(from))));
     }
 
     pub(crate) fn move_gpr(&mut self, dest: Gpr, from: Gpr) {
         self.integer(0x8B, dest.0, Operand::Reg(from.0));
-        self.say(|| format!("mov {}, {}", dest.name(), from.name()));
+        self.say(|_| format!("mov {}, {}", dest.name(), from.name()));
     }
 
     pub(crate) fn lea(&mut self, dest: Gpr, from: Mem) {
         self.integer(0x8D, dest.0, Operand::Mem(from));
-        self.say(|| format!("lea {}, {}", dest.name(), Self::show(Operand::Mem(from))));
+        self.say(|s| format!("lea {}, {}", dest.name(), s.show(Operand::Mem(from))));
     }
 
     /// dest = 0.
     pub(crate) fn clear(&mut self, dest: Gpr) {
         self.integer(0x31, dest.0, Operand::Reg(dest.0));
-        self.say(|| format!("xor {0}, {0}", dest.name()));
+        self.say(|_| format!("xor {0}, {0}", dest.name()));
     }
 
     pub(crate) fn add(&mut self, dest: Gpr, by: i32) {
         self.integer(0x81, 0, Operand::Reg(dest.0));
         self.bytes.extend_from_slice(&by.to_le_bytes());
-        self.say(|| format!("add {}, {by}", dest.name()));
+        self.say(|_| format!("add {}, {by}", dest.name()));
     }
 
     /// dest &= mask (sign-extended).
     pub(crate) fn and(&mut self, dest: Gpr, mask: i8) {
         self.integer(0x83, 4, Operand::Reg(dest.0));
         self.bytes.push(mask as u8);
-        self.say(|| format!("and {}, {mask}", dest.name()));
+        self.say(|_| format!("and {}, {mask}", dest.name()));
     }
 
     /// Compares for a following jump.
     pub(crate) fn compare(&mut self, a: Gpr, b: Gpr) {
         self.integer(0x3B, a.0, Operand::Reg(b.0));
-        self.say(|| format!("cmp {}, {}", a.name(), b.name()));
+        self.say(|_| format!("cmp {}, {}", a.name(), b.name()));
     }
 
     pub(crate) fn push(&mut self, r: Gpr) {
@@ -348,7 +489,7 @@ impl Assembler {
             self.bytes.push(0x41);
         }
         self.bytes.push(0x50 | (r.0 & 7));
-        self.say(|| format!("push {}", r.name()));
+        self.say(|_| format!("push {}", r.name()));
     }
 
     pub(crate) fn pop(&mut self, r: Gpr) {
@@ -356,7 +497,7 @@ impl Assembler {
             self.bytes.push(0x41);
         }
         self.bytes.push(0x58 | (r.0 & 7));
-        self.say(|| format!("pop {}", r.name()));
+        self.say(|_| format!("pop {}", r.name()));
     }
 
     /// The top of a loop, on a line of the instruction cache.
@@ -378,7 +519,7 @@ impl Assembler {
             self.bytes.extend_from_slice(NOPS[n - 1]);
             missing -= n;
         }
-        self.say(|| "loop:".to_string());
+        self.say(|_| "loop:".to_string());
         Label(self.bytes.len())
     }
 
@@ -387,12 +528,12 @@ impl Assembler {
         self.bytes.extend_from_slice(&[0x0F, 0x8C]);
         let distance = to.0 as i64 - (self.bytes.len() as i64 + 4);
         self.bytes.extend_from_slice(&(distance as i32).to_le_bytes());
-        self.say(|| "jl loop".to_string());
+        self.say(|_| "jl loop".to_string());
     }
 
     pub(crate) fn ret(&mut self) {
         self.bytes.push(0xC3);
-        self.say(|| "ret".to_string());
+        self.say(|_| "ret".to_string());
     }
 
     /// The bytes, to be placed on a multiple of 64, and the text if it was wanted.

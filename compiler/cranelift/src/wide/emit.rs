@@ -3,8 +3,9 @@
 //! The code is a function with the C calling convention of System V that takes the address of its arguments: the number of elements (a multiple of
 //! [`LANES`]), the pointers, the addresses for the accumulators' lanes, which start at the identity, and the uniform values, eight bytes each.
 
-use super::asm::{self, Assembler, Gpr, Mem, Opcode, Operand, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, Ymm};
-use super::program::{Inst, Kind, Pack, Place, Program, V, WIDTH, commutes};
+use super::asm::{self, Assembler, Gpr, Lanes, Mask, Mem, Opcode, Operand, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, Vector};
+use super::masks::Masks;
+use super::program::{Inst, Kind, Place, Program, V, commutes};
 use optc_ir::kernel::LANES;
 
 /// Registers that hold pointers; all but the first six belong to the caller.
@@ -12,11 +13,14 @@ const POINTERS: [Gpr; 11] = [RCX, RSI, Gpr(8), Gpr(9), Gpr(10), Gpr(11), RBX, Gp
 const SCRATCH: usize = 6;
 /// Accumulators up to this number stay in registers.
 const ACCS_IN_REGISTERS: usize = 3;
-const REGISTERS: usize = 16;
-const BYTES: usize = 4 * WIDTH;
-const GROUPS: usize = LANES / WIDTH;
+/// Vector registers of 512 bits; there are half as many of 256.
+const MOST_REGISTERS: usize = 32;
+/// Groups of a pass, of 256-bit registers.
+const MOST_GROUPS: usize = 2;
+/// Registers that no invariant is kept in.
+const WORKING: usize = 4;
 /// No further use.
-const NEVER: usize = usize::MAX;
+pub(super) const NEVER: usize = usize::MAX;
 
 /// Whether the program fits the registers for pointers.
 pub(crate) fn fits(program: &Program) -> bool {
@@ -44,13 +48,18 @@ impl Arguments {
 
 /// Machine code of the program, and its text if wanted. Numbers of invariants to keep in registers are tried, and the one with the cheapest loop is taken.
 pub(crate) fn emit(program: &Program, listing: bool) -> (Vec<u8>, String) {
-    let most = invariants_by_use(program).len().min(REGISTERS - 4);
-    let trials = [most, 10, 8, 6, 4, 2, 0].into_iter().filter(|&n| n <= most).map(|n| {
+    let most = invariants_by_use(program).len().min(registers(program) - WORKING);
+    let trials = [most, 20, 15, 10, 8, 6, 4, 2, 0].into_iter().filter(|&n| n <= most).map(|n| {
         let trial = Emitter::new(program, n, program.insts.len(), false).run();
         (trial.cost, n, trial.slots)
     });
     let (_, pinned, slots) = trials.min().unwrap_or((0, 0, program.insts.len()));
     Emitter::new(program, pinned, slots, listing).run().asm.finish()
+}
+
+/// Registers there are.
+fn registers(program: &Program) -> usize {
+    if program.width == LANES { MOST_REGISTERS } else { MOST_REGISTERS / 2 }
 }
 
 /// Invariants that the loop uses, most used first.
@@ -68,10 +77,12 @@ fn invariants_by_use(program: &Program) -> Vec<V> {
 
 /// What is known of a value while code is emitted.
 #[derive(Clone, Default)]
-struct State {
-    register: Option<Ymm>,
+pub(super) struct State {
+    pub(super) register: Option<Vector>,
+    /// The register of masks that holds it, of 512-bit code: lanes of ones and zeros, or of signs.
+    pub(super) mask: Option<Mask>,
     /// Memory that holds the value, as whole lanes.
-    home: Option<Mem>,
+    pub(super) home: Option<Mem>,
     /// The home is a buffer's elements, good until something is stored.
     buffer: bool,
     /// Instructions of the present part that use it, and how many of them are done.
@@ -79,35 +90,40 @@ struct State {
     done: usize,
 }
 
-struct Emitter<'p> {
-    program: &'p Program,
-    asm: Assembler,
-    states: Vec<State>,
-    holds: [Option<V>; REGISTERS],
+pub(super) struct Emitter<'p> {
+    pub(super) program: &'p Program,
+    pub(super) asm: Assembler,
+    pub(super) states: Vec<State>,
+    /// Registers there are.
+    registers: usize,
+    holds: [Option<V>; MOST_REGISTERS],
+    pub(super) masks: Masks,
     /// Registers not given out: pinned invariants and accumulators.
-    reserved: u16,
+    reserved: u32,
     /// Registers the instruction under way reads.
-    locked: u16,
+    pub(super) locked: u32,
     pinned: usize,
     /// Registers of accumulators by group; memory if there are too many.
-    accs: Vec<[Option<Ymm>; GROUPS]>,
-    acc_slots: Vec<[Mem; GROUPS]>,
+    accs: Vec<[Option<Vector>; MOST_GROUPS]>,
+    acc_slots: Vec<[Mem; MOST_GROUPS]>,
     slots: usize,
     /// Positions counted along: the instruction, its place, and what it grows by.
     counters: Vec<(usize, Operand, u32)>,
     /// Slots of the frame.
     frame: usize,
     /// Instructions of the loop so far, in quarters; memory operands count one.
-    cost: usize,
+    pub(super) cost: usize,
 }
 
 impl<'p> Emitter<'p> {
     fn new(program: &'p Program, pinned: usize, frame: usize, listing: bool) -> Self {
         Emitter {
             program,
-            asm: Assembler::new(listing),
+            asm: Assembler::new(program.width == LANES, listing),
             states: vec![State::default(); program.insts.len()],
-            holds: [None; REGISTERS],
+            registers: registers(program),
+            holds: [None; MOST_REGISTERS],
+            masks: Masks::new(program),
             reserved: 0,
             locked: 0,
             pinned,
@@ -120,10 +136,15 @@ impl<'p> Emitter<'p> {
         }
     }
 
+    /// Bytes of a register.
+    fn bytes(&self) -> usize {
+        4 * self.program.width
+    }
+
     fn slot(&mut self) -> Mem {
         self.slots += 1;
         // Below the saved registers and aligned: addressed from the stack pointer.
-        Mem::At(RSP, (BYTES * (self.slots - 1)) as i32)
+        Mem::At(RSP, (self.bytes() * (self.slots - 1)) as i32)
     }
 
     /// The whole function.
@@ -132,8 +153,9 @@ impl<'p> Emitter<'p> {
         self.asm.push(RBP);
         self.asm.move_gpr(RBP, RSP);
         saved.iter().for_each(|&r| self.asm.push(r));
-        self.asm.add(RSP, -((BYTES * (self.frame + 1)) as i32));
-        self.asm.and(RSP, -(BYTES as i8));
+        self.asm.add(RSP, -((self.bytes() * (self.frame + 1)) as i32));
+        self.asm.and(RSP, -(self.bytes() as i8));
+        self.open_masks();
         self.open_accs();
         self.open_counters();
         self.invariants();
@@ -168,18 +190,19 @@ impl<'p> Emitter<'p> {
     fn open_accs(&mut self) {
         let count = self.program.accs.len();
         for i in 0..count {
-            let mut registers = [None; GROUPS];
-            let slots = [(); GROUPS].map(|()| self.slot());
+            let mut registers = [None; MOST_GROUPS];
+            let groups = self.program.groups();
+            let slots = [(); MOST_GROUPS].map(|()| self.slot());
             let from = Operand::Mem(self.asm.constant(self.program.starts[i]));
-            for group in 0..GROUPS {
+            for group in 0..groups {
                 if count <= ACCS_IN_REGISTERS {
-                    let r = (REGISTERS - 1 - (GROUPS * i + group)) as Ymm;
+                    let r = (self.registers - 1 - (groups * i + group)) as Vector;
                     self.reserved |= 1 << r;
                     self.asm.two(asm::LOAD, r, from, None);
                     registers[group] = Some(r);
                 } else {
                     self.asm.two(asm::LOAD, 0, from, None);
-                    self.asm.store(asm::STORE, true, Operand::Mem(slots[group]), 0, None);
+                    self.asm.store(asm::STORE, Operand::Mem(slots[group]), 0, None);
                 }
             }
             self.accs.push(registers);
@@ -192,7 +215,7 @@ impl<'p> Emitter<'p> {
             if let Inst::Start(by) = *inst {
                 let step = by.wrapping_mul(LANES as u32);
                 // One stays in a register: in memory it would take longer than a short pass.
-                let free = (0..REGISTERS as Ymm).rev().find(|&r| !self.is_reserved(r)).filter(|_| self.counters.is_empty());
+                let free = (0..self.registers as Vector).rev().find(|&r| !self.is_reserved(r)).filter(|_| self.counters.is_empty());
                 let r = free.unwrap_or(0);
                 self.asm.three(asm::XOR, r, r, Operand::Reg(r), None);
                 let place = match free {
@@ -202,7 +225,7 @@ impl<'p> Emitter<'p> {
                     }
                     None => {
                         let slot = self.slot();
-                        self.asm.store(asm::STORE, true, Operand::Mem(slot), r, None);
+                        self.asm.store(asm::STORE, Operand::Mem(slot), r, None);
                         Operand::Mem(slot)
                     }
                 };
@@ -222,7 +245,7 @@ impl<'p> Emitter<'p> {
                     let r = self.take();
                     self.asm.two(asm::LOAD, r, place, None);
                     self.asm.three(asm::IADD, r, r, Operand::Mem(step), None);
-                    self.asm.store(asm::STORE, true, place, r, None);
+                    self.asm.store(asm::STORE, place, r, None);
                     self.locked &= !(1 << r);
                 }
             }
@@ -232,12 +255,12 @@ impl<'p> Emitter<'p> {
     fn close_accs(&mut self) {
         for i in 0..self.program.accs.len() {
             self.asm.load_gpr(RCX, Mem::At(RDI, Arguments::acc(self.program, i)));
-            for group in 0..GROUPS {
+            for group in 0..self.program.groups() {
                 let r = self.accs[i][group].unwrap_or_else(|| {
                     self.asm.two(asm::LOAD, 0, Operand::Mem(self.acc_slots[i][group]), None);
                     0
                 });
-                self.asm.store(asm::STORE, true, Operand::Mem(Mem::At(RCX, (BYTES * group) as i32)), r, None);
+                self.asm.store(asm::STORE, Operand::Mem(Mem::At(RCX, (self.bytes() * group) as i32)), r, None);
             }
         }
     }
@@ -249,15 +272,18 @@ impl<'p> Emitter<'p> {
             if self.program.invariant[i] {
                 self.inst(i);
                 if self.states[i].home.is_none() {
+                    self.locked = 0;
+                    self.in_register(i as V);
                     self.spill(i);
                 }
+                self.release_mask(i as V);
             }
         }
-        for r in 0..REGISTERS {
-            self.release(r as Ymm);
+        for r in 0..self.registers {
+            self.release(r as Vector);
         }
         let order = invariants_by_use(self.program);
-        let room = REGISTERS - 4 - self.reserved.count_ones() as usize;
+        let room = self.registers - WORKING - self.reserved.count_ones() as usize;
         for &v in order.iter().take(self.pinned.min(room)) {
             self.locked = 0;
             let r = self.in_register(v);
@@ -278,17 +304,17 @@ impl<'p> Emitter<'p> {
         }
     }
 
-    fn next_use(&self, v: V) -> usize {
+    pub(super) fn next_use(&self, v: V) -> usize {
         let s = &self.states[v as usize];
         s.uses.get(s.done).copied().unwrap_or(NEVER)
     }
 
-    fn is_reserved(&self, r: Ymm) -> bool {
+    fn is_reserved(&self, r: Vector) -> bool {
         self.reserved >> r & 1 == 1
     }
 
     /// Forgets what a register holds.
-    fn release(&mut self, r: Ymm) {
+    fn release(&mut self, r: Vector) {
         if self.is_reserved(r) {
             return;
         }
@@ -301,29 +327,30 @@ impl<'p> Emitter<'p> {
         let Some(r) = self.states[v].register else { return };
         let slot = self.slot();
         self.cost += 5;
-        self.asm.store(asm::STORE, true, Operand::Mem(slot), r, None);
+        self.asm.store(asm::STORE, Operand::Mem(slot), r, None);
         self.states[v].home = Some(slot);
         self.states[v].buffer = false;
     }
 
     /// A free register; the value that is needed last makes room if there is none.
-    fn take(&mut self) -> Ymm {
+    pub(super) fn take(&mut self) -> Vector {
         let usable = |e: &Self, r: usize| (e.reserved | e.locked) >> r & 1 == 0;
-        let r = (0..REGISTERS).find(|&r| usable(self, r) && self.holds[r].is_none()).unwrap_or_else(|| {
-            let last = (0..REGISTERS).filter(|&r| usable(self, r)).max_by_key(|&r| self.holds[r].map_or(NEVER, |v| self.next_use(v)));
-            last.unwrap_or_else(|| panic!("compiler bug: an instruction needs more than {REGISTERS} registers"))
+        let r = (0..self.registers).find(|&r| usable(self, r) && self.holds[r].is_none()).unwrap_or_else(|| {
+            let last = (0..self.registers).filter(|&r| usable(self, r)).max_by_key(|&r| self.holds[r].map_or(NEVER, |v| self.next_use(v)));
+            last.unwrap_or_else(|| panic!("compiler bug: an instruction needs more than {} registers", self.registers))
         });
         if let Some(v) = self.holds[r] {
-            if self.states[v as usize].home.is_none() && self.next_use(v) != NEVER {
+            let elsewhere = self.states[v as usize].home.is_some() || self.states[v as usize].mask.is_some() && self.is_mask(v);
+            if !elsewhere && self.next_use(v) != NEVER {
                 self.spill(v as usize);
             }
-            self.release(r as Ymm);
+            self.release(r as Vector);
         }
         self.locked |= 1 << r;
-        r as Ymm
+        r as Vector
     }
 
-    fn give(&mut self, r: Ymm, v: V) {
+    fn give(&mut self, r: Vector, v: V) {
         if !self.is_reserved(r) {
             self.holds[usize::from(r)] = Some(v);
         }
@@ -331,12 +358,18 @@ impl<'p> Emitter<'p> {
     }
 
     /// The value in a register.
-    fn in_register(&mut self, v: V) -> Ymm {
+    pub(super) fn in_register(&mut self, v: V) -> Vector {
         if let Some(r) = self.states[v as usize].register {
             self.locked |= 1 << r;
             return r;
         }
         let r = self.take();
+        if let Some(k) = self.states[v as usize].mask.filter(|_| self.is_mask(v)) {
+            self.cost += 4;
+            self.asm.of_mask(r, k);
+            self.give(r, v);
+            return r;
+        }
         let home = self.states[v as usize].home.unwrap_or_else(|| panic!("compiler bug: value {v} of a wide loop is lost"));
         self.cost += 5;
         self.asm.two(asm::LOAD, r, Operand::Mem(home), None);
@@ -345,7 +378,7 @@ impl<'p> Emitter<'p> {
     }
 
     /// The value where it is best read: a register, or memory if this is its last use or it never changes.
-    fn operand(&mut self, v: V) -> Operand {
+    pub(super) fn operand(&mut self, v: V) -> Operand {
         let s = &self.states[v as usize];
         if s.register.is_none()
             && let Some(home) = s.home
@@ -358,12 +391,12 @@ impl<'p> Emitter<'p> {
     }
 
     /// Marks the instruction's uses done; registers of values without further use become free.
-    fn finish_uses(&mut self, i: usize) {
+    pub(super) fn finish_uses(&mut self, i: usize) {
         self.finish(i, self.program.insts[i].operands());
     }
 
     /// The same for some of its operands.
-    fn finish(&mut self, i: usize, operands: impl Iterator<Item = V> + Clone) {
+    pub(super) fn finish(&mut self, i: usize, operands: impl Iterator<Item = V> + Clone) {
         for v in operands.clone() {
             let s = &mut self.states[v as usize];
             if s.uses.get(s.done) == Some(&i) {
@@ -371,6 +404,9 @@ impl<'p> Emitter<'p> {
             }
         }
         for v in operands {
+            if self.next_use(v) == NEVER {
+                self.release_mask(v);
+            }
             if self.next_use(v) == NEVER
                 && let Some(r) = self.states[v as usize].register
                 && !self.is_reserved(r)
@@ -382,7 +418,7 @@ impl<'p> Emitter<'p> {
     }
 
     /// The accumulator's register if the value only goes there and the old lanes are not needed any more.
-    fn acc_register(&self, v: usize) -> Option<Ymm> {
+    fn acc_register(&self, v: usize) -> Option<Vector> {
         let [only] = self.states[v].uses[..] else { return None };
         let Inst::AccOut(acc, group, _) = self.program.insts[only] else { return None };
         let r = self.accs[acc][group]?;
@@ -392,20 +428,20 @@ impl<'p> Emitter<'p> {
     }
 
     /// The register of an instruction's result; operands have been read.
-    fn result(&mut self, i: usize) -> Ymm {
+    pub(super) fn result(&mut self, i: usize) -> Vector {
         let r = self.acc_register(i).unwrap_or_else(|| self.take());
         self.give(r, i as V);
         r
     }
 
-    fn mem(&self, place: Place) -> Mem {
+    pub(super) fn mem(&self, place: Place) -> Mem {
         let base = POINTERS[place.pointer];
         let disp = place.offset << place.kind.scale();
         if place.moves { Mem::Indexed(base, RAX, place.kind.scale(), disp) } else { Mem::At(base, disp) }
     }
 
     /// Values that lie in buffers come into registers before something is stored.
-    fn before_store(&mut self) {
+    pub(super) fn before_store(&mut self) {
         for v in 0..self.states.len() {
             if !self.states[v].buffer {
                 continue;
@@ -427,7 +463,7 @@ impl<'p> Emitter<'p> {
         self.cost += 4;
         match inst {
             Inst::Const(bits) => self.states[i].home = Some(self.asm.constant(bits)),
-            Inst::Lanes(lanes) => self.states[i].home = Some(self.asm.vector(lanes)),
+            Inst::Lanes(lanes) => self.states[i].home = Some(self.asm.vector(&lanes)),
             Inst::Uniform(at) => {
                 let r = self.take();
                 self.asm.two(asm::BROADCAST, r, Operand::Mem(Mem::At(RDI, Arguments::uniform(self.program, at))), None);
@@ -442,6 +478,13 @@ impl<'p> Emitter<'p> {
                 }
             }
             Inst::Load(place) => self.load(i, place),
+            Inst::MaskLoad(mask, place) if self.long() => {
+                let k = self.in_mask(mask);
+                let mem = self.mem(place);
+                self.finish_uses(i);
+                let r = self.result(i);
+                self.asm.masked(asm::LOAD, r, 0, Operand::Mem(mem), Lanes::Zero(k));
+            }
             Inst::MaskLoad(mask, place) => {
                 let m = self.in_register(mask);
                 self.finish_uses(i);
@@ -454,6 +497,7 @@ impl<'p> Emitter<'p> {
                 let r = self.result(i);
                 self.asm.two(op, r, a, immediate);
             }
+            Inst::Binary(op, a, b, immediate) if self.long() && self.with_masks(i, op, a, b, immediate) => {}
             Inst::Binary(op, mut a, mut b, immediate) => {
                 if commutes(op) && self.states[a as usize].register.is_none() && self.states[b as usize].register.is_some() {
                     (a, b) = (b, a);
@@ -472,6 +516,14 @@ impl<'p> Emitter<'p> {
             }
             Inst::Fma(a, b, c) => self.fma(i, a, b, c, [asm::FMA132, asm::FMA213, asm::FMA231]),
             Inst::Fms(a, b, c) => self.fma(i, a, b, c, [asm::FMS132, asm::FMS213, asm::FMS231]),
+            Inst::Blend(mask, a, b) if self.long() => {
+                let k = self.in_mask(mask);
+                let b = self.in_register(b);
+                let a = self.operand(a);
+                self.finish_uses(i);
+                let r = self.result(i);
+                self.asm.masked(asm::BLEND_MASK, r, b, a, Lanes::Keep(k));
+            }
             Inst::Blend(mask, a, b) => {
                 let m = self.in_register(mask);
                 let b = self.in_register(b);
@@ -489,22 +541,23 @@ impl<'p> Emitter<'p> {
                 match self.accs[acc][group] {
                     Some(r) if r == x => {}
                     Some(r) => self.asm.two(asm::MOVE, r, Operand::Reg(x), None),
-                    None => self.asm.store(asm::STORE, true, Operand::Mem(self.acc_slots[acc][group]), x, None),
+                    None => self.asm.store(asm::STORE, Operand::Mem(self.acc_slots[acc][group]), x, None),
                 }
                 self.finish_uses(i);
             }
             Inst::Ahead(place) => self.asm.prefetch(self.mem(place)),
             Inst::Store(place, x) => self.store(i, place, x),
             Inst::Halves(place, parts) => self.halves(i, place, parts),
-            Inst::Bytes(place, parts, pack) => self.bytes(i, &[(place, parts, pack)]),
-            Inst::TwoBytes(places, parts, packs) => self.bytes(i, &[0, 1].map(|k| (places[k], parts[k], packs[k]))),
+            Inst::Bytes(place, parts, pack) => self.pack(i, &[(place, parts, pack)]),
+            Inst::TwoBytes(places, parts, packs) => self.pack(i, &[0, 1].map(|k| (places[k], parts[k], packs[k]))),
+            Inst::Saturated(place, x) => self.narrow(i, asm::STORE_SATURATED, place, x),
         }
         // Results nobody uses (they exist where a selection was simplified) free their registers at once.
-        if self.next_use(v) == NEVER
-            && !self.program.invariant[i]
-            && let Some(r) = self.states[i].register
-        {
-            self.release(r);
+        if self.next_use(v) == NEVER && !self.program.invariant[i] {
+            self.release_mask(v);
+            if let Some(r) = self.states[i].register {
+                self.release(r);
+            }
         }
     }
 
@@ -527,83 +580,6 @@ impl<'p> Emitter<'p> {
         };
         self.asm.two(op, r, Operand::Mem(mem), None);
         self.give(r, i as V);
-    }
-
-    fn store(&mut self, i: usize, place: Place, x: V) {
-        self.before_store();
-        let x = self.in_register(x);
-        let to = Operand::Mem(self.mem(place));
-        match place.kind {
-            Kind::Word => self.asm.store(asm::STORE, true, to, x, None),
-            Kind::Half => self.asm.store(asm::TO_HALF, true, to, x, Some(0)),
-            Kind::Halves | Kind::Byte | Kind::SignedByte => {
-                let t = self.take();
-                self.asm.store(asm::UPPER, true, Operand::Reg(t), x, Some(1));
-                self.asm.three_low(asm::PACK_UNSIGNED, t, x, t);
-                if place.kind == Kind::Halves {
-                    self.asm.store(asm::STORE, false, to, t, None);
-                } else {
-                    self.asm.three_low(asm::PACK_BYTES, t, t, t);
-                    self.asm.store(asm::STORE_LOW, false, to, t, None);
-                }
-            }
-        }
-        self.finish_uses(i);
-    }
-
-    /// Packs the values of both groups into halves and stores them.
-    fn halves(&mut self, i: usize, place: Place, [a, b]: [V; 2]) {
-        self.before_store();
-        let (ra, rb) = (self.in_register(a), self.operand(b));
-        self.finish_uses(i);
-        let t = self.take();
-        self.asm.three(asm::PACK_UNSIGNED, t, ra, rb, None);
-        // The pieces of 64 bits lie crosswise.
-        let order = self.asm.vector([0, 1, 4, 5, 2, 3, 6, 7]);
-        let u = self.take();
-        self.asm.two(asm::LOAD, u, Operand::Mem(order), None);
-        self.asm.three(asm::PERMUTE, t, u, Operand::Reg(t), None);
-        self.asm.store(asm::STORE, true, Operand::Mem(self.mem(place)), t, None);
-    }
-
-    /// Packs the values of both groups into bytes and stores them.
-    fn bytes(&mut self, i: usize, stores: &[(Place, [V; 2], Pack)]) {
-        self.before_store();
-        let mut words = Vec::new();
-        for &(_, [a, b], pack) in stores {
-            let (ra, rb) = (self.in_register(a), self.operand(b));
-            self.finish(i, [a, b].into_iter());
-            let t = self.take();
-            self.cost += 4;
-            self.asm.three(asm::PACK_SIGNED, t, ra, rb, None);
-            if pack == Pack::Last {
-                self.cost += 4;
-                let last = self.asm.constant(0x00FF_00FF);
-                self.asm.three(asm::AND, t, t, Operand::Mem(last), None);
-            }
-            words.push(t);
-            self.locked = words.iter().map(|w| 1 << w).sum();
-        }
-        let to = |e: &Self, k: usize| Operand::Mem(e.mem(stores[k].0));
-        match words[..] {
-            [t] => {
-                let u = self.take();
-                self.asm.store(asm::UPPER, true, Operand::Reg(u), t, Some(1));
-                self.asm.three_low(asm::PACK_BYTES, t, t, u);
-                self.asm.two_low(asm::SHUFFLE, t, t, 0xD8);
-                self.asm.store(asm::STORE, false, to(self, 0), t, None);
-            }
-            [t, u] => {
-                // In 32-bit pieces: the first groups of both, then the second ones, each half before the other.
-                self.asm.three(asm::PACK_BYTES, t, t, Operand::Reg(u), None);
-                let order = self.asm.vector([0, 4, 1, 5, 2, 6, 3, 7]);
-                self.asm.two(asm::LOAD, u, Operand::Mem(order), None);
-                self.asm.three(asm::PERMUTE, t, u, Operand::Reg(t), None);
-                self.asm.store(asm::STORE, false, to(self, 0), t, None);
-                self.asm.store(asm::UPPER, true, to(self, 1), t, Some(1));
-            }
-            _ => panic!("compiler bug: {} stores of bytes at once", words.len()),
-        }
     }
 
     /// a * b + c, or less c, in the form that overwrites an operand no longer needed.
@@ -668,7 +644,7 @@ impl<'p> Emitter<'p> {
     }
 
     /// Gives the register of an operand that dies in this instruction to its result.
-    fn overwrite(&mut self, i: usize, r: Ymm) {
+    fn overwrite(&mut self, i: usize, r: Vector) {
         self.finish_uses(i);
         self.release(r);
         self.give(r, i as V);

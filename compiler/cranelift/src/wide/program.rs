@@ -1,11 +1,8 @@
 //! The straight-line program of one pass of a wide loop, in single-assignment form.
 
 use super::asm::{self, Opcode};
-use optc_ir::kernel::{AccId, BufferId, Index, ValueId};
+use optc_ir::kernel::{AccId, BufferId, Index, LANES, ValueId};
 use rustc_hash::FxHashMap;
-
-/// Lanes of one register.
-pub(crate) const WIDTH: usize = 8;
 
 /// A vector value: the instruction that defines it.
 pub(crate) type V = u32;
@@ -54,8 +51,8 @@ pub(crate) struct Place {
 pub(crate) enum Inst {
     /// The same bits in every lane.
     Const(u32),
-    /// Constant lanes.
-    Lanes([u32; WIDTH]),
+    /// Constant lanes; a register of eight has the first half, which the other repeats.
+    Lanes([u32; LANES]),
     /// A value that is the same for the whole loop; position in [`Program::uniforms`].
     Uniform(usize),
     /// The pass's first position times this, in every lane.
@@ -82,12 +79,14 @@ pub(crate) enum Inst {
     AccOut(usize, usize, V),
     /// Stores to a buffer.
     Store(Place, V),
-    /// Stores both groups' values of 16 bits.
+    /// Stores both groups' values of 16 bits (of 256-bit registers, which hold half a pass).
     Halves(Place, [V; 2]),
     /// Stores both groups' bytes: of values in the range of 16 bits the last eight, or (saturated) the nearest number a byte holds.
     Bytes(Place, [V; 2], Pack),
     /// Such stores to two buffers.
     TwoBytes([Place; 2], [[V; 2]; 2], [Pack; 2]),
+    /// Stores the bytes of values that are not negative, 255 for those above (512-bit registers).
+    Saturated(Place, V),
     /// Asks for elements that a later loop of the same kind reads.
     Ahead(Place),
 }
@@ -106,9 +105,12 @@ impl Inst {
             Inst::Const(_) | Inst::Lanes(_) | Inst::Uniform(_) | Inst::Start(_) | Inst::Load(_) | Inst::AccIn(..) | Inst::Ahead(_) => {
                 [None; 4]
             }
-            Inst::Unary(_, a, _) | Inst::Shift(_, _, a, _) | Inst::MaskLoad(a, _) | Inst::AccOut(_, _, a) | Inst::Store(_, a) => {
-                [Some(a), None, None, None]
-            }
+            Inst::Unary(_, a, _)
+            | Inst::Shift(_, _, a, _)
+            | Inst::MaskLoad(a, _)
+            | Inst::AccOut(_, _, a)
+            | Inst::Store(_, a)
+            | Inst::Saturated(_, a) => [Some(a), None, None, None],
             Inst::Binary(_, a, b, _) | Inst::Bytes(_, [a, b], _) | Inst::Halves(_, [a, b]) => [Some(a), Some(b), None, None],
             Inst::Fma(a, b, c) | Inst::Fms(a, b, c) | Inst::Blend(a, b, c) => [Some(a), Some(b), Some(c), None],
             Inst::TwoBytes(_, [[a, b], [c, d]], _) => [Some(a), Some(b), Some(c), Some(d)],
@@ -123,7 +125,16 @@ impl Inst {
 
     /// Whether it changes memory or an accumulator.
     fn acts(&self) -> bool {
-        matches!(self, Inst::AccOut(..) | Inst::Store(..) | Inst::Halves(..) | Inst::Bytes(..) | Inst::TwoBytes(..) | Inst::Ahead(_))
+        matches!(
+            self,
+            Inst::AccOut(..)
+                | Inst::Store(..)
+                | Inst::Halves(..)
+                | Inst::Bytes(..)
+                | Inst::TwoBytes(..)
+                | Inst::Saturated(..)
+                | Inst::Ahead(_)
+        )
     }
 
     /// Replaces the values it needs.
@@ -131,7 +142,12 @@ impl Inst {
         let new = |v: &mut V| *v = name[*v as usize];
         match self {
             Inst::Const(_) | Inst::Lanes(_) | Inst::Uniform(_) | Inst::Start(_) | Inst::Load(_) | Inst::AccIn(..) | Inst::Ahead(_) => {}
-            Inst::Unary(_, a, _) | Inst::Shift(_, _, a, _) | Inst::MaskLoad(a, _) | Inst::AccOut(_, _, a) | Inst::Store(_, a) => new(a),
+            Inst::Unary(_, a, _)
+            | Inst::Shift(_, _, a, _)
+            | Inst::MaskLoad(a, _)
+            | Inst::AccOut(_, _, a)
+            | Inst::Store(_, a)
+            | Inst::Saturated(_, a) => new(a),
             Inst::Binary(_, a, b, _) => [a, b].into_iter().for_each(new),
             Inst::Bytes(_, parts, _) | Inst::Halves(_, parts) => parts.iter_mut().for_each(new),
             Inst::Fma(a, b, c) | Inst::Fms(a, b, c) | Inst::Blend(a, b, c) => [a, b, c].into_iter().for_each(new),
@@ -170,8 +186,10 @@ pub(crate) enum Source {
 }
 
 /// What a wide loop does in one pass, and what it needs from its surroundings.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Program {
+    /// Lanes of a register: 8, and a pass has two groups of them, or 16.
+    pub(crate) width: usize,
     pub(crate) insts: Vec<Inst>,
     /// Whether a value is the same in every pass.
     pub(crate) invariant: Vec<bool>,
@@ -185,6 +203,24 @@ pub(crate) struct Program {
 }
 
 impl Program {
+    pub(crate) fn new(width: usize) -> Self {
+        Program {
+            width,
+            insts: Vec::new(),
+            invariant: Vec::new(),
+            pointers: Vec::new(),
+            uniforms: Vec::new(),
+            accs: Vec::new(),
+            starts: Vec::new(),
+            known: FxHashMap::default(),
+        }
+    }
+
+    /// Groups of lanes of a pass.
+    pub(crate) fn groups(&self) -> usize {
+        LANES / self.width
+    }
+
     /// Adds an instruction, or finds the value where the same one gives it already.
     pub(crate) fn push(&mut self, inst: Inst) -> V {
         if let Some(&v) = self.known.get(&inst) {
@@ -237,6 +273,21 @@ impl Program {
             Inst::Binary(asm::AND, a, b, _) => constant(b).or_else(|| constant(a)).filter(|m| *m >= 0).map(|m| (0, m)),
             Inst::Binary(asm::IADD, a, b, _) => both(a, b).and_then(|(a, b)| inside(a.0 + b.0, a.1 + b.1)),
             Inst::Binary(asm::ISUB, a, b, _) => both(a, b).and_then(|(a, b)| inside(a.0 - b.1, a.1 - b.0)),
+            Inst::Binary(asm::IMUL, a, b, _) => both(a, b).and_then(|(a, b)| {
+                let products = [a.0 * b.0, a.0 * b.1, a.1 * b.0, a.1 * b.1];
+                inside(products.into_iter().min().unwrap_or(0), products.into_iter().max().unwrap_or(0))
+            }),
+            // One bound is enough: a value between constants may be anything before.
+            Inst::Binary(asm::SMIN, a, b, _) if constant(b).is_some() || constant(a).is_some() => {
+                let any = (i64::from(i32::MIN), i64::from(i32::MAX));
+                let (a, b) = (self.range(a).unwrap_or(any), self.range(b).unwrap_or(any));
+                Some((a.0.min(b.0), a.1.min(b.1)))
+            }
+            Inst::Binary(asm::SMAX, a, b, _) if constant(b).is_some() || constant(a).is_some() => {
+                let any = (i64::from(i32::MIN), i64::from(i32::MAX));
+                let (a, b) = (self.range(a).unwrap_or(any), self.range(b).unwrap_or(any));
+                Some((a.0.max(b.0), a.1.max(b.1)))
+            }
             Inst::Binary(asm::SMIN, a, b, _) => both(a, b).map(|(a, b)| (a.0.min(b.0), a.1.min(b.1))),
             Inst::Binary(asm::SMAX, a, b, _) => both(a, b).map(|(a, b)| (a.0.max(b.0), a.1.max(b.1))),
             Inst::Binary(asm::GIVE_SIGN, a, _, _) => self.range(a).map(|(low, high)| (low.min(-high), high.max(-low))),
@@ -267,9 +318,9 @@ impl Program {
     }
 
     /// Constant lanes, and whether they are all the same.
-    pub(crate) fn lanes(&self, v: V) -> Option<[u32; WIDTH]> {
+    pub(crate) fn lanes(&self, v: V) -> Option<[u32; LANES]> {
         match self.insts[v as usize] {
-            Inst::Const(bits) => Some([bits; WIDTH]),
+            Inst::Const(bits) => Some([bits; LANES]),
             Inst::Lanes(lanes) => Some(lanes),
             _ => None,
         }

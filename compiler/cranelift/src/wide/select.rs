@@ -1,7 +1,7 @@
 //! From a vector loop of the kernel IR to the program of a wide loop, where all of it has wide instructions.
 
 use super::asm::{self, Opcode};
-use super::program::{Inst, Kind, Pack, Place, Program, Source, V, WIDTH};
+use super::program::{Inst, Kind, Pack, Place, Program, Source, V};
 use optc_abi::DType;
 use optc_ir::kernel::{
     Acc, AccId, AccOp, AxisId, BufferId, Expr, Index, Kernel, LANES, LOCAL, Literal, Stmt, ValueId, combine_op, identity,
@@ -59,8 +59,9 @@ struct Selector<'k> {
     failed: bool,
 }
 
-/// The program of a vector loop with this body, which holds plain statements only.
+/// The program of a vector loop with this body, which holds plain statements only, on registers of this many lanes.
 pub(crate) fn select<'k>(
+    width: usize,
     kernel: &'k Kernel,
     dtypes: &'k [DType],
     constants: &'k Constants,
@@ -74,7 +75,7 @@ pub(crate) fn select<'k>(
         constants,
         axis,
         row,
-        program: Program::default(),
+        program: Program::new(width),
         values: FxHashMap::default(),
         accs: FxHashMap::default(),
         group: 0,
@@ -91,7 +92,7 @@ pub(crate) fn select<'k>(
             s.program.starts.push(literal_bits(*dtype, identity(*op, *dtype)));
         }
     }
-    for group in 0..LANES / WIDTH {
+    for group in 0..s.program.groups() {
         s.group = group;
         s.values.clear();
         s.accs.clear();
@@ -146,9 +147,12 @@ impl Selector<'_> {
                     _ => x,
                 };
                 if matches!(place.kind, Kind::Byte | Kind::Halves) {
-                    match self.bytes.iter_mut().find(|(p, xs)| {
-                        p.pointer == place.pointer && xs.len() == self.group && p.offset + (WIDTH * self.group) as i32 == place.offset
-                    }) {
+                    let before = (self.program.width * self.group) as i32;
+                    match self
+                        .bytes
+                        .iter_mut()
+                        .find(|(p, xs)| p.pointer == place.pointer && xs.len() == self.group && p.offset + before == place.offset)
+                    {
                         Some((_, values)) if self.group > 0 => values.push(x),
                         _ if self.group == 0 => self.bytes.push((place, vec![x])),
                         _ => return Err(Narrow),
@@ -166,6 +170,10 @@ impl Selector<'_> {
     fn store_bytes(&mut self) {
         let mut waiting: Vec<(Place, [V; 2], Pack)> = Vec::new();
         for (place, values) in std::mem::take(&mut self.bytes) {
+            if let [x] = values[..] {
+                self.store_whole(place, x);
+                continue;
+            }
             if let ([a, b], Kind::Halves) = (&values[..], place.kind) {
                 self.program.push(Inst::Halves(place, [*a, *b]));
                 continue;
@@ -175,7 +183,7 @@ impl Selector<'_> {
                 [Some((a, pack)), Some((b, other))] if pack == other => waiting.push((place, [a, b], pack)),
                 _ => {
                     for (group, &x) in values.iter().enumerate() {
-                        let place = Place { offset: place.offset + (WIDTH * group) as i32, ..place };
+                        let place = Place { offset: place.offset + (self.program.width * group) as i32, ..place };
                         self.program.push(Inst::Store(place, x));
                     }
                 }
@@ -188,6 +196,25 @@ impl Selector<'_> {
                 [] => return,
             });
         }
+    }
+
+    /// Stores the bytes or halves of a pass that is one register: the last bits of each lane.
+    fn store_whole(&mut self, place: Place, x: V) {
+        let inst = match self.packable(x).filter(|_| place.kind == Kind::Byte) {
+            Some((y, Pack::Last)) => Inst::Store(place, y),
+            Some((y, Pack::Saturated)) if self.program.range(y).is_some_and(|r| r.0 >= 0 && r.1 <= 255) => Inst::Store(place, y),
+            Some((y, Pack::Saturated)) => {
+                let zero = self.i(0);
+                Inst::Saturated(place, self.binary(asm::SMAX, y, zero))
+            }
+            None => match self.program.insts[x as usize] {
+                Inst::Binary(asm::AND, y, bits, _) if place.kind == Kind::Byte && self.program.bits(bits) == Some(0xFF) => {
+                    Inst::Store(place, y)
+                }
+                _ => Inst::Store(place, x),
+            },
+        };
+        self.program.push(inst);
     }
 
     /// The value whose packing into a byte gives the byte to be stored, if it has 16 bits.
@@ -256,7 +283,7 @@ impl Selector<'_> {
             self.program.pointers.len() - 1
         });
         let moves = stride == 1;
-        let offset = index.offset + if moves { (self.group * WIDTH) as i64 } else { 0 };
+        let offset = index.offset + if moves { (self.group * self.program.width) as i64 } else { 0 };
         // The displacement in bytes has 32 bits.
         let offset = i32::try_from(offset).ok().filter(|o| o.abs() < 1 << 28).ok_or(Narrow)?;
         Ok(Place { pointer, offset, kind, moves })
@@ -270,8 +297,9 @@ impl Selector<'_> {
             Expr::Const(literal) => self.program.push(Inst::Const(literal_bits(dtype, *literal))),
             Expr::Axis(axis) if *axis == self.axis => {
                 let start = self.program.push(Inst::Start(1));
-                let first = (self.group * WIDTH) as u32;
-                let lanes = self.program.push(Inst::Lanes(std::array::from_fn(|lane| first + lane as u32)));
+                let width = self.program.width;
+                let first = self.group * width;
+                let lanes = self.program.push(Inst::Lanes(std::array::from_fn(|lane| (first + lane % width) as u32)));
                 let at = self.iadd(start, lanes);
                 match dtype {
                     DType::F32 => self.float_of_int(at),
@@ -340,7 +368,7 @@ impl Selector<'_> {
     }
 
     /// Constant lanes as one value.
-    fn constant(&mut self, lanes: [u32; WIDTH]) -> V {
+    fn constant(&mut self, lanes: [u32; LANES]) -> V {
         let same = lanes.iter().all(|x| *x == lanes[0]);
         self.program.push(if same { Inst::Const(lanes[0]) } else { Inst::Lanes(lanes) })
     }
@@ -362,19 +390,19 @@ impl Selector<'_> {
         let (a, y) = if let Some(y) = right { (a, y) } else { (b, left?) };
         let low = LANES as u32 - 1;
         match (op, self.program.insts[a as usize]) {
-            (asm::IADD, _) if y == [0; WIDTH] => Some(a),
-            (asm::IMUL, Inst::Start(by)) if y == [y[0]; WIDTH] => Some(self.program.push(Inst::Start(by.wrapping_mul(y[0])))),
+            (asm::IADD, _) if y == [0; LANES] => Some(a),
+            (asm::IMUL, Inst::Start(by)) if y == [y[0]; LANES] => Some(self.program.push(Inst::Start(by.wrapping_mul(y[0])))),
             (asm::AND, Inst::Start(_)) if y.iter().all(|m| m | low == u32::MAX) => Some(a),
-            (asm::AND, Inst::Start(_)) if y.iter().all(|m| m & !low == 0) => Some(self.constant([0; WIDTH])),
+            (asm::AND, Inst::Start(_)) if y.iter().all(|m| m & !low == 0) => Some(self.constant([0; LANES])),
             // The position's last bits are 0, so those of the lane stand there alone.
             (asm::AND, Inst::Binary(asm::IADD, start, lane, _)) if matches!(self.program.insts[start as usize], Inst::Start(1)) => {
                 let lane = self.program.lanes(lane).filter(|l| l.iter().all(|x| *x <= low))?;
                 let (high, rest) = (y.map(|m| m & !low), y.map(|m| m & low));
-                if high != [0; WIDTH] && high != [!low; WIDTH] {
+                if high != [0; LANES] && high != [!low; LANES] {
                     return None;
                 }
                 let rest = self.constant(std::array::from_fn(|i| lane[i] & rest[i]));
-                Some(if high == [0; WIDTH] { rest } else { self.iadd(start, rest) })
+                Some(if high == [0; LANES] { rest } else { self.iadd(start, rest) })
             }
             _ => None,
         }
@@ -495,6 +523,8 @@ impl Selector<'_> {
             Add => self.iadd(x[0], x[1]),
             Sub => self.isub(x[0], x[1]),
             // A number times the sign of another is one instruction, and so is a sign.
+            // 512-bit registers have no such instruction.
+            Mul if self.program.width == LANES => self.binary(asm::IMUL, x[0], x[1]),
             Mul => match [(x[0], x[1]), (x[1], x[0])].map(|(a, b)| (a, self.program.insts[b as usize])) {
                 [(a, Inst::Binary(asm::GIVE_SIGN, one, of, _)), _] | [_, (a, Inst::Binary(asm::GIVE_SIGN, one, of, _))]
                     if self.program.bits(one) == Some(1) =>
@@ -503,6 +533,11 @@ impl Selector<'_> {
                 }
                 _ => self.binary(asm::IMUL, x[0], x[1]),
             },
+            Sign if signed && self.program.width == LANES => {
+                let (one, less) = (self.i(1), self.i(-1));
+                let most = self.binary(asm::SMIN, x[0], one);
+                self.binary(asm::SMAX, most, less)
+            }
             Sign if signed => {
                 let one = self.i(1);
                 self.binary(asm::GIVE_SIGN, one, x[0])

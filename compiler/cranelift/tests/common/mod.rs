@@ -3,7 +3,7 @@
 
 use optc_abi::plan::{BufRef, BufferDecl, Instr, KernelCall, Place, Plan, PlanFn, SlotDecl};
 use optc_abi::{DType, Tensor};
-use optc_cranelift::Config;
+use optc_cranelift::{Config, Vectors};
 use optc_exec::{Pool, Program};
 use optc_ir::kernel::{Acc, AccOp, Access, BufferParam, Expr, Extent, Index, Kernel, Literal, LoopKind, Stmt};
 use optc_ir::kernel_interp::run_kernel_on;
@@ -120,20 +120,22 @@ pub fn same(a: &Tensor, b: &Tensor) -> bool {
             })
 }
 
-/// Runs a kernel compiled, with 1, 2 and 3 threads and without wide loops, and interpreted; everything must agree bit for bit.
+/// Runs a kernel compiled, with 1, 2 and 3 threads and loops of every width, and interpreted; everything must agree bit for bit.
 pub fn check(kernel: &Kernel, tensors: &[Tensor], sizes: &[i64]) {
     let mut want = tensors.to_vec();
     let status = run_kernel_on(kernel, &mut want, sizes).unwrap_or_else(|e| panic!("interpreter: {e}\n{kernel:#?}"));
-    for (threads, wide) in [(1, true), (1, false), (2, true), (3, true)] {
+    for (threads, vectors) in
+        [(1, Vectors::Bits512), (1, Vectors::Bits256), (1, Vectors::Bits128), (2, Vectors::Bits512), (3, Vectors::Bits256)]
+    {
         let mut got = tensors.to_vec();
-        let result = run_compiled_as(kernel, &mut got, sizes, &Config { threads, wide, ..Config::default() });
+        let result = run_compiled_as(kernel, &mut got, sizes, &Config { threads, vectors, ..Config::default() });
         let code = result.err().map_or(0, |e| e.status.code);
         assert_eq!(code, status.code, "status of {kernel:#?}");
         for (i, (a, b)) in got.iter().zip(&want).enumerate() {
             if !same(a, b) {
                 let at = (0..a.len()).find(|&j| a.get_f64(j).to_bits() != b.get_f64(j).to_bits());
                 let text = optc_ir::text::print_kernel("k", kernel);
-                panic!("buffer {i}, element {at:?}: compiled (wide: {wide})\n{:?}\ninterpreted\n{:?}\n{text}", a.to_f64(), b.to_f64());
+                panic!("buffer {i}, element {at:?}: compiled ({vectors:?})\n{:?}\ninterpreted\n{:?}\n{text}", a.to_f64(), b.to_f64());
             }
         }
     }
