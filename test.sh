@@ -39,6 +39,28 @@ else
   echo "SKIPPED: the back ends llvm and simt: there is no LLVM 22 in $LLVM_SYS_221_PREFIX, and no package llvm-22-dev"
 fi
 
+# Packages of Python come while the compiler works. NVIDIA's assembler takes the code for GPUs on any machine; tests of JAX, Optax and torch are skipped where these cannot be had, those of torch too
+# where there is no room for its 6 GB.
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+python=$target/python/bin/python
+if ! python3 -c 'import venv, ensurepip' 2>/dev/null; then debian python3 python3-venv; fi
+mkdir -p "$target"
+assembler=
+if ((${#llvm[@]})) && [[ -z ${OPTC_PTXAS:-} ]] && ! command -v ptxas >/dev/null; then assembler=nvidia-cuda-nvcc==13.5.37; fi
+packages() {
+  python3 -m venv "$target/python"
+  local pip=("$python" -m pip install --quiet)
+  "${pip[@]}" "$(grep ^numpy bench/peers/requirements.txt)"
+  if [[ -n $assembler ]]; then "${pip[@]}" "$assembler" || true; fi
+  touch "$target/python/assembler-asked"
+  "${pip[@]}" $(grep -e ^jax -e ^optax bench/peers/requirements.txt) || true
+  if (($(df --output=avail -BG "$target" | tail -1 | tr -dc 0-9) >= 12)); then "${pip[@]}" "$(grep ^torch bench/peers/requirements-torch.txt)" || true; fi
+}
+rm -f "$target/python/assembler-asked"
+packages >"$target/python-packages.log" 2>&1 &
+packages=$!
+trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
+
 step "format"
 cargo fmt --all --check
 
@@ -47,12 +69,8 @@ deny=()
 if [[ $(rustc --version) == "rustc $rust."* ]]; then deny=(-- -D warnings); fi
 cargo clippy --workspace --all-targets --locked "${llvm[@]}" "${deny[@]}"
 
-# NVIDIA's assembler, which takes the code for GPUs on any machine; tests that want it say so where it cannot be had.
-if ((${#llvm[@]})) && [[ -z ${OPTC_PTXAS:-} ]] && ! command -v ptxas >/dev/null; then
-  target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
-  if ! python3 -c 'import venv, ensurepip' 2>/dev/null; then debian python3 python3-venv; fi
-  python3 -m venv "$target/python"
-  "$target/python/bin/python" -m pip install --quiet nvidia-cuda-nvcc==13.5.37 || true
+if [[ -n $assembler ]]; then
+  while [[ ! -e $target/python/assembler-asked ]] && kill -0 "$packages" 2>/dev/null; do sleep 1; done
   ptxas=$(find "$target/python" -name ptxas -type f -print -quit)
   if [[ -n $ptxas ]]; then
     chmod +x "$ptxas"
@@ -68,10 +86,24 @@ cargo test --doc --workspace --locked "${llvm[@]}" --quiet
 
 step "specs"
 cargo build --release --locked -p optc -p optc-python
-optc=./target/release/optc
-if [[ -n ${CARGO_TARGET_DIR:-} ]]; then optc=$CARGO_TARGET_DIR/release/optc; fi
+optc=$target/release/optc
 "$optc" fmt --check examples stdlib bench/specs
 "$optc" check examples stdlib bench/specs
+step "python, beside the specs"
+if ! wait "$packages"; then
+  cat "$target/python-packages.log"
+  exit 1
+fi
+in_python() {
+  export OPTC_LIBRARY=$target/release/liboptc_python.so
+  # Optimizers for torch on the virtual GPU, which the tests above have built.
+  if ((${#llvm[@]})); then export OPTC_LLVM=$target/debug/optc OPTC_VIRTUAL_GPU=$target/debug/deps/libvirtual_cuda.so; fi
+  OPTC=$(realpath "$optc") PYTHONPATH=python "$python" -m unittest discover -s python/tests -t python
+  "$python" -m pip install --quiet .
+  cd "$target" && "$python" -c 'import optc; assert optc.compile("fn f(x: float) = 2 * x").f(2.0) == 4'
+}
+in_python >"$target/python-tests.log" 2>&1 &
+python_tests=$!
 step "parity with JAX and Optax"
 "$optc" test tests/parity --quiet
 for spec in examples/*.opt examples/systems/*/*.opt; do
@@ -79,18 +111,8 @@ for spec in examples/*.opt examples/systems/*/*.opt; do
   "$optc" test "$spec"
 done
 step "python"
-target=$(realpath "${CARGO_TARGET_DIR:-target}")
-if ! python3 -c 'import venv, ensurepip' 2>/dev/null; then debian python3 python3-venv; fi
-python3 -m venv "$target/python"
-python=$target/python/bin/python
-# Tests of JAX and Optax are skipped where these cannot be had, those of torch too, which takes 6 GB.
-"$python" -m pip install --quiet "$(grep ^numpy bench/peers/requirements.txt)"
-"$python" -m pip install --quiet $(grep -e ^jax -e ^optax bench/peers/requirements.txt) || true
-if (($(df --output=avail -BG "$target" | tail -1 | tr -dc 0-9) >= 12)); then "$python" -m pip install --quiet "$(grep ^torch bench/peers/requirements-torch.txt)" || true; fi
-# Optimizers for torch on the virtual GPU, which the tests above have built.
-gpu=()
-if ((${#llvm[@]})); then gpu=(OPTC_LLVM="$target/debug/optc" OPTC_VIRTUAL_GPU="$target/debug/deps/libvirtual_cuda.so"); fi
-env "${gpu[@]}" OPTC=$(realpath "$optc") OPTC_LIBRARY=$target/release/liboptc_python.so PYTHONPATH=python "$python" -m unittest discover -s python/tests -t python
-OPTC_LIBRARY=$target/release/liboptc_python.so "$python" -m pip install --quiet .
-(cd "$target" && "$python" -c 'import optc; assert optc.compile("fn f(x: float) = 2 * x").f(2.0) == 4')
+passed=0
+wait "$python_tests" || passed=$?
+cat "$target/python-tests.log"
+if ((passed)); then exit 1; fi
 step "all passed${llvm[*]:+, with LLVM}"

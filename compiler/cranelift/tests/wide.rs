@@ -1,8 +1,8 @@
-//! Wide loops where random kernels seldom go: constants as operands of extrema, conversions at their ends, every form of fused multiply-add.
+//! Wide loops where random kernels seldom go: constants as operands of extrema, conversions at their ends, every form of fused multiply-add, more masks and values than registers.
 
 mod common;
 
-use common::{at, bind, check, lit, load, plan_of, read, run_compiled_as, same, write};
+use common::{at, bind, check, int, lit, load, plan_of, read, run_compiled_as, same, write};
 use optc_abi::{DType, Tensor};
 use optc_cranelift::{Config, Vectors};
 use optc_ir::kernel::{BufferParam, Expr, Extent, Kernel, LoopKind, Stmt};
@@ -167,5 +167,66 @@ fn angles_of_random_words_need_no_slow_path() {
         let tensors = [Tensor::from_f64(DType::U32, &[N], &words), Tensor::zeros(DType::F32, &[N])];
         let k = kernel(vec![read(DType::U32), write(DType::F32)], 8, body, &tensors);
         check(&k, &tensors, &[]);
+    }
+}
+
+#[test]
+fn more_masks_and_values_than_registers() {
+    const MANY: usize = 12;
+    for (values_between, random) in [(0, false), (45, false), (0, true), (45, true)] {
+        let mut body = vec![bind(0, DType::F32, load(0, at(&[(0, 1)])))];
+        let mut values = 1;
+        let mut push = |body: &mut Vec<Stmt>, dtype: DType, expr: Expr| {
+            body.push(bind(values, dtype, expr));
+            values += 1;
+            values - 1
+        };
+        let word = random.then(|| {
+            let position = push(&mut body, DType::U32, Expr::Axis(0));
+            let key = push(&mut body, DType::U32, int(7));
+            push(&mut body, DType::U32, Expr::Philox { key: [key, key], counter: [position, key, position, key], word: 2 })
+        });
+        let bounds: Vec<usize> = (0..MANY).map(|i| push(&mut body, DType::F32, lit(i as f64 - 5.5))).collect();
+        let mut masks: Vec<usize> = bounds.iter().map(|&b| push(&mut body, DType::Bool, Expr::Map(ScalarOp::Lt, vec![0, b]))).collect();
+        if let Some(word) = word {
+            let half = push(&mut body, DType::U32, int(1 << 31));
+            masks.push(push(&mut body, DType::Bool, Expr::Map(ScalarOp::Lt, vec![word, half])));
+        }
+        let between: Vec<usize> =
+            (0..values_between).map(|i| push(&mut body, DType::F32, Expr::Map(ScalarOp::Mul, vec![0, bounds[i % MANY]]))).collect();
+        // Logic of masks with masks, the last first; a selection by each; each as a number.
+        let mut all = masks[0];
+        for (i, &m) in masks.iter().enumerate().rev() {
+            let op = [ScalarOp::And, ScalarOp::Or, ScalarOp::Xor][i % 3];
+            all = push(&mut body, DType::Bool, Expr::Map(op, vec![all, m]));
+            if i % 4 == 0 {
+                all = push(&mut body, DType::Bool, Expr::Map(ScalarOp::Not, vec![all]));
+            }
+        }
+        let mut sum = push(&mut body, DType::F32, Expr::Cast(all));
+        for (i, &m) in masks.iter().enumerate() {
+            let chosen = push(&mut body, DType::F32, Expr::Map(ScalarOp::Select, vec![m, sum, bounds[i % MANY]]));
+            let number = push(&mut body, DType::F32, Expr::Cast(m));
+            sum = push(&mut body, DType::F32, Expr::Map(ScalarOp::Add, vec![chosen, number]));
+        }
+        for &x in between.iter().rev() {
+            sum = push(&mut body, DType::F32, Expr::Map(ScalarOp::Sub, vec![sum, x]));
+        }
+        body.push(Stmt::Store { buffer: 1, index: at(&[(0, 1)]), value: sum });
+        body.push(Stmt::Store { buffer: 2, index: at(&[(0, 1)]), value: all });
+        if let Some(word) = word {
+            body.push(Stmt::Store { buffer: 3, index: at(&[(0, 1)]), value: word });
+        }
+        let x: Vec<f64> = (0..N).map(|i| (i * 37 % 29) as f64 / 2.0 - 7.0).collect();
+        let tensors = [
+            Tensor::from_f64(DType::F32, &[N], &x),
+            Tensor::zeros(DType::F32, &[N]),
+            Tensor::zeros(DType::Bool, &[N]),
+            Tensor::zeros(DType::U32, &[N]),
+        ];
+        let buffers = vec![read(DType::F32), write(DType::F32), write(DType::Bool), write(DType::U32)];
+        let count = if random { 4 } else { 3 };
+        let k = kernel(buffers[..count].to_vec(), values, body, &tensors[..count]);
+        check(&k, &tensors[..count], &[]);
     }
 }
