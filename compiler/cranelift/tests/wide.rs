@@ -224,7 +224,7 @@ fn more_masks_and_values_than_registers() {
             Tensor::zeros(DType::Bool, &[N]),
             Tensor::zeros(DType::U32, &[N]),
         ];
-        let buffers = vec![read(DType::F32), write(DType::F32), write(DType::Bool), write(DType::U32)];
+        let buffers = [read(DType::F32), write(DType::F32), write(DType::Bool), write(DType::U32)];
         let count = if random { 4 } else { 3 };
         let k = kernel(buffers[..count].to_vec(), values, body, &tensors[..count]);
         check(&k, &tensors[..count], &[]);

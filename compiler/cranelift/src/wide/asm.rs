@@ -368,13 +368,13 @@ impl Assembler {
     }
 
     /// The sign bits of a vector's lanes.
-    pub(crate) fn to_mask(&mut self, mask: Mask, source: Vector) {
+    pub(crate) fn signs(&mut self, mask: Mask, source: Vector) {
         self.evex(TO_MASK, mask, 0, Operand::Reg(source), None, Lanes::All);
         self.say(|s| format!("{} k{mask}, {}", TO_MASK.name, s.name(source)));
     }
 
     /// Lanes of ones where the mask is set, of zeros elsewhere.
-    pub(crate) fn of_mask(&mut self, dest: Vector, mask: Mask) {
+    pub(crate) fn spread(&mut self, dest: Vector, mask: Mask) {
         self.evex(OF_MASK, dest, 0, Operand::Reg(mask), None, Lanes::All);
         self.say(|s| format!("{} {}, k{mask}", OF_MASK.name, s.name(dest)));
     }

@@ -366,7 +366,7 @@ impl<'p> Emitter<'p> {
         let r = self.take();
         if let Some(k) = self.states[v as usize].mask.filter(|_| self.is_mask(v)) {
             self.cost += 4;
-            self.asm.of_mask(r, k);
+            self.asm.spread(r, k);
             self.give(r, v);
             return r;
         }

@@ -96,7 +96,7 @@ impl Emitter<'_> {
         let r = self.in_register(v);
         let k = self.take_mask();
         self.cost += 4;
-        self.asm.to_mask(k, r);
+        self.asm.signs(k, r);
         self.give_mask(k, v);
         k
     }

@@ -6,6 +6,8 @@
 mod asm;
 mod emit;
 mod masks;
+mod ops;
+mod packing;
 mod program;
 mod select;
 mod stores;
