@@ -335,11 +335,11 @@ impl Assembler {
     }
 
     /// dest += a * b in lanes of 64 bits, which VEX.W says.
-    pub(crate) fn fused_doubles(&mut self, dest: Ymm, a: Ymm, b: Ymm) {
+    pub(crate) fn fused_doubles(&mut self, dest: Vector, a: Vector, b: Vector) {
         let at = self.bytes.len();
         self.vex(FMA231, true, dest, a, Operand::Reg(b), None);
         self.bytes[at + 2] |= 0x80;
-        self.say(|| format!("vfmadd231pd ymm{dest}, ymm{a}, ymm{b}"));
+        self.say(|_| format!("vfmadd231pd ymm{dest}, ymm{a}, ymm{b}"));
     }
 
     /// dest = op(source).

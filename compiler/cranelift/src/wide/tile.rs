@@ -21,7 +21,7 @@ pub(crate) fn tile(doubles: bool, add: bool) -> Vec<u8> {
     const LEFT: [u8; 2] = [14, 15];
     let size = if doubles { 8 } else { 4 };
     let sum = |row: usize, v: usize| (VECTORS * row + v) as u8;
-    let mut code = Assembler::new(false);
+    let mut code = Assembler::new(false, false);
     code.lea(THRICE, Mem::Indexed(RCX, RCX, 1, 0));
     code.lea(FIVEFOLD, Mem::Indexed(RCX, RCX, 2, 0));
     let place = |row: usize, v: usize| {
@@ -69,7 +69,7 @@ pub(crate) fn tile(doubles: bool, add: bool) -> Vec<u8> {
             if add {
                 code.three(if doubles { asm::ADD_DOUBLES } else { asm::ADD }, k, k, to, None);
             }
-            code.store(asm::STORE, true, to, k, None);
+            code.store(asm::STORE, to, k, None);
         }
     }
     code.zero_upper();

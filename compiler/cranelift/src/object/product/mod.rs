@@ -74,7 +74,7 @@ impl Tile {
         Tile { rows, cols: row_bytes / size }
     }
     fn of(features: Features, size: usize) -> Tile {
-        let which = if features.wide { 0 } else { 1 + usize::from(!features.x86) };
+        let which = if features.vectors.lanes().is_some() { 0 } else { 1 + usize::from(!features.x86) };
         Tile::new(Tile::ALL[which], size)
     }
 }
@@ -282,7 +282,7 @@ impl Object {
         }
         let features = self.levels[level].features;
         let id = match routine {
-            Routine::Tile { sum, add } if features.wide => {
+            Routine::Tile { sum, add } if features.vectors.lanes().is_some() => {
                 let mut signature = ir::Signature::new(cranelift_codegen::isa::CallConv::SystemV);
                 signature.params.extend(vec![AbiParam::new(types::I64); 5]);
                 let id = self.module.declare_anonymous_function(&signature).map_err(trouble)?;
