@@ -121,6 +121,45 @@ fn steps_are_one_graph_each_and_wait_for_nothing() {
     assert_eq!(cells(&there), cells(&table(&here)));
 }
 
+/// A step of AdamW is a scalar kernel, one for all leaves and the one that begins a step, however many leaves there are.
+#[test]
+fn all_leaves_are_one_launch() {
+    let (gpu, folder) = (VirtualGpu::default(), spec("import std.optim.{adamw, lion}\n"));
+    for optimizer in ["adamw", "lion"] {
+        let output = gpu
+            .command(OPTC)
+            .args([
+                "bench",
+                "spec.opt",
+                "--optimizer",
+                optimizer,
+                "--size",
+                "600",
+                "--tensors",
+                "60",
+                "--seconds",
+                "0.02",
+                "--device",
+                "cuda",
+            ])
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", words(&output));
+        let log: Value = serde_json::from_str(&gpu.counts()).unwrap();
+        let steps = count(&log, &["graph_launches"]);
+        assert!(steps > 0 && count(&log, &["graph_nodes"]) == 3 * steps, "{log}");
+        let many: Vec<u64> = log["graph_kernels"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .filter(|(n, _)| n.ends_with("_many"))
+            .filter_map(|(_, n)| n.as_u64())
+            .collect();
+        assert_eq!(many, [steps], "{log}");
+    }
+}
+
 #[test]
 fn every_order_of_queued_work_gives_the_same() {
     let folder = spec(SPEC);
