@@ -292,8 +292,8 @@ pub enum Op {
         /// Largest first.
         descending: bool,
     },
-    /// Operand: key `u32[2]`. Result u32 of any shape: element i is word `j % 4` of Philox4x32-10 with that key and counter `[j / 4 low, j / 4 high, 0, 0]`,
-    /// where `j = start + i`.
+    /// Operands: key `u32[2]` and, if words are skipped, how many (`u32` scalar). Result u32 of any shape: element i is word `j % 4` of Philox4x32-10 with that key and
+    /// counter `[j / 4 low, j / 4 high, 0, 0]`, where `j = start + skipped + i`.
     RandomBits {
         /// Words of the key's sequence before the first one.
         start: u64,

@@ -286,7 +286,8 @@ fn array_type(op: &Op, x: &[&Ty], claimed: Option<&NodeTy>) -> Result<Ty, String
             Ok(x[0].with_dtype(DType::I32))
         }
         Op::RandomBits { .. } => {
-            need(x.len() == 1 && *x[0] == Ty::new(DType::U32, [2]), || "a draw without a key".into())?;
+            need(matches!(x.len(), 1 | 2) && *x[0] == Ty::new(DType::U32, [2]), || "a draw without a key".into())?;
+            need(x.get(1).is_none_or(|t| **t == Ty::scalar(DType::U32)), || format!("a draw that skips {x:?}"))?;
             let ty = claim()?;
             need(ty.dtype == DType::U32, || format!("random bits of type {ty}"))?;
             Ok(ty.clone())

@@ -126,7 +126,8 @@ impl Block<'_> {
                 Op::Conv { .. } => self.convolution(n),
                 Op::ArgSort { axis, descending } => self.sort(n, *axis, *descending),
                 Op::RandomBits { start } => {
-                    self.library(n, LibOp::RandomBits { start: *start, len: net.len_of(n) }, &net.nodes[n].operands[..1])
+                    let operands = &net.nodes[n].operands;
+                    self.library(n, LibOp::RandomBits { start: *start, len: net.len_of(n), skips: operands.len() > 1 }, operands)
                 }
                 Op::RandomFold { place } => {
                     let number = rows::known_number(net, n);

@@ -102,7 +102,8 @@ fn code(out: &mut String, planned: &Planned, list: &[Instr], depth: usize) {
             Instr::Lib { op, dtype, buffers } => {
                 let what = match op {
                     LibOp::ArgSort { rows, n, descending } => format!("argsort {dtype} {rows}x{n} descending {descending}"),
-                    LibOp::RandomBits { start, len } => format!("random_bits {len} from {start}"),
+                    LibOp::RandomBits { start, len, skips: false } => format!("random_bits {len} from {start}"),
+                    LibOp::RandomBits { start, len, skips: true } => format!("random_bits {len} from {start} behind others"),
                     LibOp::RandomFold { place, number: Some(number) } => format!("random_fold place {place} number {number}"),
                     LibOp::RandomFold { place, number: None } => format!("random_fold place {place}"),
                     LibOp::SwapOut { slot, bytes } => format!("swap_out {slot} of {bytes} bytes"),

@@ -154,10 +154,12 @@ impl Machine<'_> {
                 let result = evaluate(&op, &[&x], &Ty::new(DType::I32, [*rows, *n])).map_err(Fault::Broken)?;
                 self.put(&buffers[1], &result)
             }
-            Instr::Lib { op: LibOp::RandomBits { start, len }, buffers, .. } => {
+            Instr::Lib { op: LibOp::RandomBits { start, len, skips }, buffers, .. } => {
                 let key = self.tensor(&buffers[0], DType::U32, &[2])?;
-                let result = evaluate(&Op::RandomBits { start: *start }, &[&key], &Ty::new(DType::U32, [*len])).map_err(Fault::Broken)?;
-                self.put(&buffers[1], &result)
+                let skipped = if *skips { self.tensor(&buffers[1], DType::U32, &[])?.get_f64(0) as u64 } else { 0 };
+                let op = Op::RandomBits { start: *start + skipped };
+                let result = evaluate(&op, &[&key], &Ty::new(DType::U32, [*len])).map_err(Fault::Broken)?;
+                self.put(&buffers[1 + usize::from(*skips)], &result)
             }
             Instr::Lib { op: LibOp::RandomFold { place, number }, buffers, .. } => {
                 let key = self.tensor(&buffers[0], DType::U32, &[2])?;

@@ -84,7 +84,8 @@ fn of_call(call: LibCall, d: LibDims, dtype: DType) -> (usize, Vec<(usize, DType
 fn of_lib<'a>(op: &LibOp, dtype: DType, buffers: &'a [BufRef]) -> Option<Vec<Span<'a>>> {
     let (operands, lengths) = match op {
         LibOp::ArgSort { rows, n, .. } => (1, vec![(rows * n, dtype), (rows * n, DType::I32)]),
-        LibOp::RandomBits { len, .. } => (1, vec![(2, DType::U32), (*len, DType::U32)]),
+        LibOp::RandomBits { len, skips: false, .. } => (1, vec![(2, DType::U32), (*len, DType::U32)]),
+        LibOp::RandomBits { len, skips: true, .. } => (2, vec![(2, DType::U32), (1, DType::U32), (*len, DType::U32)]),
         LibOp::RandomFold { number: Some(_), .. } => (1, vec![(2, DType::U32), (2, DType::U32)]),
         LibOp::RandomFold { number: None, .. } => (2, vec![(2, DType::U32), (1, DType::U32), (2, DType::U32)]),
         LibOp::SwapOut { bytes, .. } => (1, vec![(*bytes, DType::U8), (1, DType::U8)]),

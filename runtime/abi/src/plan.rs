@@ -208,12 +208,15 @@ pub enum LibOp {
         /// Largest first; NaN is the largest value, ties keep their order.
         descending: bool,
     },
-    /// Random words: operand key `u32[2]`, result `u32[len]`, element `i` being [`crate::philox::bits_at`] of the key and `start + i`.
+    /// Random words: operands key `u32[2]` and, if words are skipped, their number `u32`; result `u32[len]`, element `i` being [`crate::philox::bits_at`] of the key and
+    /// `start + skipped + i`.
     RandomBits {
         /// Words of the key's sequence before the first one.
         start: u64,
         /// How many.
         len: usize,
+        /// Whether others are skipped before them.
+        skips: bool,
     },
     /// A key made from a key, [`crate::philox::fold`]: operands key `u32[2]` and, unless it is known, number `u32`; result `u32[2]`.
     RandomFold {

@@ -17,9 +17,13 @@ pub unsafe fn run(pool: &Pool, op: &LibOp, dtype: DType, buffers: *const *mut u8
             let operands = unsafe { optc_linalg::Operands::new(*call, *dims, dtype, buffers) };
             pool.run(operands.units(), &|unit| operands.run(unit));
         }
-        LibOp::RandomBits { start, len } => {
-            // SAFETY: a key of two words and a result of `len`.
-            let (key, out) = unsafe { ((*buffers).cast::<[u32; 2]>().read(), Address((*buffers.add(1)).cast::<u32>())) };
+        LibOp::RandomBits { start, len, skips } => {
+            // SAFETY: a key of two words, a number of one if words are skipped, and a result of `len`.
+            let (key, start, out) = unsafe {
+                let skipped = if *skips { (*buffers.add(1)).cast::<u32>().read() } else { 0 };
+                let out = *buffers.add(1 + usize::from(*skips));
+                ((*buffers).cast::<[u32; 2]>().read(), start + u64::from(skipped), Address(out.cast::<u32>()))
+            };
             pool.run(len.div_ceil(UNIT_WORDS), &|unit| {
                 let (begin, end) = (unit * UNIT_WORDS, ((unit + 1) * UNIT_WORDS).min(*len));
                 // SAFETY: units write disjoint parts of the result.
@@ -241,13 +245,18 @@ mod tests {
         let mut out = vec![0u32; len];
         let buffers = [key.as_ptr().cast_mut().cast::<u8>(), out.as_mut_ptr().cast::<u8>()];
         // SAFETY: a key of two words and a result of `len`.
-        unsafe { run(&Pool::new(2), &LibOp::RandomBits { start: 0, len }, DType::U32, buffers.as_ptr()) };
+        unsafe { run(&Pool::new(2), &LibOp::RandomBits { start: 0, len, skips: false }, DType::U32, buffers.as_ptr()) };
         assert!(out.iter().enumerate().all(|(i, &w)| w == philox::bits_at(key, i as u64)));
         for (start, len) in [(1, UNIT_WORDS + 5), (2, 1), (7, 40), (9, 3), (1 << 34, 6)] {
             // SAFETY: `out` holds at least `len` words.
-            unsafe { run(&Pool::new(2), &LibOp::RandomBits { start, len }, DType::U32, buffers.as_ptr()) };
+            unsafe { run(&Pool::new(2), &LibOp::RandomBits { start, len, skips: false }, DType::U32, buffers.as_ptr()) };
             assert!(out[..len].iter().zip(start..).all(|(&w, i)| w == philox::bits_at(key, i)), "{start} {len}");
         }
+        let skipped = (1u32 << 31) + 3;
+        let buffers = [buffers[0], (&raw const skipped).cast_mut().cast(), buffers[1]];
+        // SAFETY: key, number and result lie at these addresses.
+        unsafe { run(&Pool::new(2), &LibOp::RandomBits { start: 2, len: 9, skips: true }, DType::U32, buffers.as_ptr()) };
+        assert!(out[..9].iter().zip(5 + (1u64 << 31)..).all(|(&w, i)| w == philox::bits_at(key, i)));
     }
 
     #[test]

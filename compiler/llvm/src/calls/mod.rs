@@ -21,7 +21,7 @@ pub(crate) fn call(mut d: Entries, known: &mut Known, op: &LibOp, dtype: DType) 
     let name = format!("call_{}", known.len());
     let work;
     (d, work) = match op {
-        LibOp::RandomBits { start, len } => random::bits(d, &name, *start, *len),
+        LibOp::RandomBits { start, len, skips } => random::bits(d, &name, *start, *len, *skips),
         LibOp::RandomFold { place, number } => random::fold(d, &name, *place, *number),
         LibOp::ArgSort { rows, n, descending } => sort::order(d, &name, *rows as i64, *n as i64, *descending, dtype),
         // Arrays of files and functions of the program are the host's; factorizations have no entries yet.

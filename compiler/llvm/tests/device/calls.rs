@@ -43,7 +43,7 @@ fn calls_spill_nothing() {
     let tensors = |n: usize, dtype| [Tensor::zeros(dtype, &[2, n]), Tensor::zeros(DType::I32, &[2, n])];
     let sort = |n, dtype| (LibOp::ArgSort { rows: 2, n, descending: true }, dtype, tensors(n, dtype));
     let key = Tensor::zeros(DType::U32, &[2]);
-    let draw = (LibOp::RandomBits { start: 3, len: 1000 }, DType::U32, [key, Tensor::zeros(DType::U32, &[1000])]);
+    let draw = (LibOp::RandomBits { start: 3, len: 1000, skips: false }, DType::U32, [key, Tensor::zeros(DType::U32, &[1000])]);
     for (op, dtype, tensors) in [sort(300, DType::F32), sort(9000, DType::BF16), sort(9000, DType::F64), draw] {
         let plan = plan_of(op.clone(), dtype, &tensors);
         for gpu in ["sm_80", "sm_90"] {
@@ -60,7 +60,11 @@ fn random_words_are_those_of_the_generator() {
     let _alone = alone();
     let key = Tensor::from_slice(&[2], &[0xDEAD_BEEFu32, 17]);
     for (start, len) in [(0, 1), (0, 4096), (3, 2), (5, 1003), ((1 << 34) - 6, 700), (2, 300_000)] {
-        check(LibOp::RandomBits { start, len }, DType::U32, &[key.clone(), Tensor::zeros(DType::U32, &[len])]);
+        check(LibOp::RandomBits { start, len, skips: false }, DType::U32, &[key.clone(), Tensor::zeros(DType::U32, &[len])]);
+    }
+    for (skipped, start, len) in [(0u32, 0, 1), (u32::MAX, 3, 1001), (6, 4, 4096), (13, 0, 300)] {
+        let number = Tensor::from_slice(&[1], &[skipped]);
+        check(LibOp::RandomBits { start, len, skips: true }, DType::U32, &[key.clone(), number, Tensor::zeros(DType::U32, &[len])]);
     }
     let result = Tensor::zeros(DType::U32, &[2]);
     check(LibOp::RandomFold { place: 9, number: Some(u32::MAX) }, DType::U32, &[key.clone(), result.clone()]);

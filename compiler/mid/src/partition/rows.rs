@@ -46,6 +46,17 @@ impl Partitioner {
                 let rows: Vec<NodeId> = x.iter().map(|&operand| self.own_rows(operand, axis, o)).collect();
                 Some(self.g.push(source.op.clone(), rows, NodeTy::Array(own), o))
             }
+            // Words are counted through the whole array; rows in front of which there are no other axes are a run of them.
+            Op::RandomBits { .. } if ty.shape[..axis].iter().all(|&n| n == 1) && ty.len() <= i32::MAX as usize => {
+                let first = self.first(own.len(), o);
+                let first = self.g.cast(first, DType::U32, o);
+                let skipped = match x.get(1) {
+                    Some(&before) => self.g.map(ScalarOp::Add, &[before, first], o),
+                    None => first,
+                };
+                let key = x[0];
+                Some(self.g.op_as(source.op.clone(), &[key, skipped], own, o))
+            }
             Op::Permute { perm } => {
                 let rows = self.own_rows(x[0], perm[axis], o);
                 Some(self.g.permute(rows, perm, o))

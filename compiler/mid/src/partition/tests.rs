@@ -419,6 +419,15 @@ fn draws_are_those_of_the_whole_batch() {
   return %8
 }"#;
     assert_eq!(check(text, &[(0, 0)]), (1, 0));
+    // Each device makes the words of its rows.
+    let each = simplify(partition(&read(text).unwrap(), &[Some(0), None], 2).graph, &Config::default());
+    let draws = each.ids().filter(|id| matches!(each.node(*id).op, Op::RandomBits { .. })).map(|id| each.ty(id).len());
+    assert_eq!(draws.collect::<Vec<_>>(), [8]);
+    // Along another axis rows are no run of words.
+    let turned = text
+        .replace("u32[8, 2]", "u32[2, 8]")
+        .replace("  %3 = cast %2 : f64[8, 2]", "  %9 = permute perm=[1, 0] %2 : u32[8, 2]\n  %3 = cast %9 : f64[8, 2]");
+    assert_eq!(check(&turned, &[(0, 0)]), (1, 0));
 }
 
 #[test]
