@@ -107,8 +107,9 @@ impl Evaluator<'_> {
             })
             .collect();
         let key = Array { dtype: DType::U32, shape: vec![Dim::from(2i64)], weak: false, node: None };
-        let mut scope = self.checked_scope(setup, &labeled, setup.checked.as_ref(), &rows)?;
         let (mut auxiliary, leaves) = self.initialize(key, false, |ev| {
+            // What is drawn in each step may call models too: these calls say what leaves there are.
+            let mut scope = ev.checked_scope(setup, &labeled, setup.checked.as_ref(), &rows)?;
             let mut auxiliary: Vec<(Arc<str>, usize)> = Vec::new();
             for (k, player) in setup.players.iter().enumerate() {
                 let value = ev.expr(&mut scope, &player.loss)?;
