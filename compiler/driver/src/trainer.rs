@@ -74,6 +74,13 @@ fn key_words(seed: u64) -> [u32; 2] {
     [seed as u32, (seed >> 32) as u32]
 }
 
+/// The words of the keys of a metric after `step` steps, from 1: that of the last of them, then those of the parts of the examples.
+pub fn metric_keys(seed: u64, step: u64, parts: usize) -> Vec<u32> {
+    let step_key = philox::fold(key_words(seed), (step - 1) as u32, FOLD_STEP);
+    let part_keys = (0..parts).map(|k| philox::fold(step_key, k as u32, FOLD_BATCH));
+    std::iter::once(step_key).chain(part_keys).flatten().collect()
+}
+
 /// An error around files as a diagnostic.
 pub fn file_error(error: &TrainError, span: Span) -> Diagnostic {
     let d = Diagnostic::error(Code(error.code), span, error.to_string());

@@ -18,6 +18,10 @@ pub enum Given {
     Field(usize),
     /// The run's key.
     Key,
+    /// The key of the last step, for a metric.
+    StepKey,
+    /// The key of the part of the examples that a metric is at.
+    PartKey,
     /// The number of steps made before.
     Step,
     /// A scalar of zeros.
@@ -98,8 +102,10 @@ pub mod input {
     pub const KEYS: usize = 3;
     /// f32[steps]: a run ends where its loss is above.
     pub const LIMITS: usize = 4;
+    /// u32[seeds, 1 + chunks, 2]: keys of the metric, that of the last step and those of the chunks.
+    pub const METRIC_KEYS: usize = 5;
     /// The first field.
-    pub const FIELDS: usize = 5;
+    pub const FIELDS: usize = 6;
 }
 
 /// Outputs of the whole plan.
@@ -348,6 +354,8 @@ pub fn whole(task: &Part, metric: Option<&Metric>, extents: &Extents) -> Whole {
     let all_rates = m.input("rates", DType::F64, &[rates]);
     let keys = m.input("keys", DType::U32, &[seeds, 2]);
     let limits = m.input("limits", DType::F32, &[steps]);
+    let chunks = metric.map_or(0, |metric| metric.times + usize::from(metric.rest.is_some()));
+    let metric_keys = m.input("metric_keys", DType::U32, &[seeds, 1 + chunks, 2]);
     let batches: Vec<(BufferId, usize)> = fields
         .iter()
         .enumerate()
@@ -363,7 +371,6 @@ pub fn whole(task: &Part, metric: Option<&Metric>, extents: &Extents) -> Whole {
         buffers.iter().enumerate().map(|(k, (dtype, len))| m.input(&format!("buffer.{k}"), *dtype, &[seeds, *len])).collect();
     let losses = m.output("losses", DType::F32, &[seeds, rates, steps]);
     let last = m.output("last", DType::I32, &[seeds, rates]);
-    let chunks = metric.map_or(0, |metric| metric.times + usize::from(metric.rest.is_some()));
     let sums = metric.map(|_| m.output("metric", DType::F64, &[seeds, rates, chunks, 2]));
     let weights = m.own(DType::F32, padded);
     let gradients = m.own(DType::F32, padded);
@@ -385,6 +392,9 @@ pub fn whole(task: &Part, metric: Option<&Metric>, extents: &Extents) -> Whole {
         Given::Buffer(k) => BufRef::whole(own_buffers[k]),
         Given::Field(k) => fields(k),
         Given::Key => moving(keys, 0, &[(SEED, 8)]),
+        Given::StepKey => moving(metric_keys, 0, &[(SEED, 8 * (1 + chunks))]),
+        // That of the first chunk; the others lie behind it.
+        Given::PartKey => moving(metric_keys, 8, &[(SEED, 8 * (1 + chunks))]),
         Given::Step => BufRef::whole(step_at),
         Given::Zero => BufRef::whole(zero),
     };
@@ -445,14 +455,20 @@ pub fn whole(task: &Part, metric: Option<&Metric>, extents: &Extents) -> Whole {
         };
         let place = |r: &Result, at: &dyn Fn(usize) -> BufRef| at(usize::from(*r == Result::Count));
         let whole_fields = |k: usize| moving(seen[k], 0, &[(CHUNK, metric.chunk_bytes[k])]);
-        let inputs: Vec<BufRef> = metric.whole.given.iter().map(|g| given(*g, &whole_fields)).collect();
+        let mut inputs: Vec<BufRef> = metric.whole.given.iter().map(|g| given(*g, &whole_fields)).collect();
+        for (input, _) in inputs.iter_mut().zip(&metric.whole.given).filter(|(_, g)| **g == Given::PartKey) {
+            input.steps.push((CHUNK, 8));
+        }
         let at = result(&[(CHUNK, 16)], 0);
         let outputs: Vec<BufRef> = metric.whole.results.iter().map(|r| place(r, &at)).collect();
         let body = m.part(&metric.whole, &inputs, &outputs);
         run.push(Instr::Loop { id: CHUNK, trip: Trip::Const(metric.times), reverse: false, counter: BufRef::whole(chunk_at), body });
         if let Some(rest) = &metric.rest {
             let rest_fields = |k: usize| moving(seen[k], metric.times * metric.chunk_bytes[k], &[]);
-            let inputs: Vec<BufRef> = rest.given.iter().map(|g| given(*g, &rest_fields)).collect();
+            let mut inputs: Vec<BufRef> = rest.given.iter().map(|g| given(*g, &rest_fields)).collect();
+            for (input, _) in inputs.iter_mut().zip(&rest.given).filter(|(_, g)| **g == Given::PartKey) {
+                input.offset += 8 * metric.times as i64;
+            }
             let at = result(&[], metric.times * 16);
             let outputs: Vec<BufRef> = rest.results.iter().map(|r| place(r, &at)).collect();
             let code = m.part(rest, &inputs, &outputs);

@@ -131,6 +131,20 @@ pub fn holm(p: &[f64]) -> Vec<f64> {
     out
 }
 
+/// Performance profiles (Dolan and More 2002): for each optimizer and factor, the share of tasks on which its score is within the factor of the best there. `scores` has a row for each task, lower is
+/// better; what is not finite is within no factor, and where the best is not above 0 only the best is.
+pub fn profiles(scores: &[Vec<f64>], factors: &[f64]) -> Vec<Vec<f64>> {
+    let optimizers = scores.first().map_or(0, Vec::len);
+    let within = |k: usize, factor: f64| {
+        let count = scores.iter().filter(|row| {
+            let best = row.iter().copied().filter(|x| x.is_finite()).fold(f64::INFINITY, f64::min);
+            row[k].is_finite() && row[k] <= if best > 0.0 { factor * best } else { best }
+        });
+        count.count() as f64 / scores.len() as f64
+    };
+    (0..optimizers).map(|k| factors.iter().map(|f| within(k, *f)).collect()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,6 +195,14 @@ mod tests {
         let b: Vec<f64> = a.iter().map(|x| x + 0.4 + 0.2 * rng.normal()).collect();
         let seen = paired(&a, &b, &mut rng);
         assert!(seen.apart() && seen.interval.1 < 0.0 && seen.wins > seen.losses, "{seen:?}");
+    }
+
+    #[test]
+    fn profiles_count_tasks_within_a_factor() {
+        let scores = [vec![1.0, 1.5, f64::NAN], vec![4.0, 1.0, 2.0], vec![-1.0, -1.0, 3.0], vec![f64::INFINITY, f64::NAN, f64::NAN]];
+        let seen = profiles(&scores, &[1.0, 2.0, 4.0]);
+        assert_eq!(seen, vec![vec![0.5, 0.5, 0.75], vec![0.5, 0.75, 0.75], vec![0.0, 0.25, 0.25]]);
+        assert!(profiles(&[], &[1.0]).is_empty());
     }
 
     #[test]
