@@ -164,6 +164,7 @@ macro_rules! every_case {
             randomness
             recurrent
             saved_trees
+            search_tasks
             shared_layers
             sources
             stored_players

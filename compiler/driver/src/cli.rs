@@ -362,6 +362,9 @@ pub enum SearchAction {
         /// Seeds on which optimizers are compared.
         #[arg(long, default_value_t = 20)]
         seeds: usize,
+        /// Also say what becomes of the scores, learning rates as chosen, if gradients, batches or the number of steps change.
+        #[arg(long)]
+        audits: bool,
     },
     /// What a search found: its arms beside its first programs.
     Report {

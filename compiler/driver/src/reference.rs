@@ -24,6 +24,7 @@ const FOLDERS: &[(&str, &str)] = &[
     ("std.optim", "optimizers"),
     ("std.schedule", "schedules"),
     ("std.search", "functions of programs that are searched for"),
+    ("std.search.tasks", "trains that optimizers are searched and judged on"),
 ];
 
 /// The pages of optimizers, by what a step needs: name, title, what belongs there. A rule stands in the first that fits.

@@ -153,8 +153,16 @@ fn a_candidates_run_is_the_optimizers_training() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("task.opt");
         std::fs::write(&path, TASK).expect("written");
-        let request =
-            Request { file: &path, train: "net", set: &[], metric: Some("validation"), seeds: &[0, 5], rates: &[0.1, 0.01], states: 2 };
+        let request = Request {
+            file: &path,
+            train: "net",
+            label: "net",
+            set: &[],
+            metric: Some("validation"),
+            seeds: &[0, 5],
+            rates: &[0.1, 0.01],
+            states: 2,
+        };
         let task = task(&request).unwrap_or_else(|r| match r {
             optc::search::task::Refused::Beyond(why) => panic!("{why}"),
             optc::search::task::Refused::Run(d, s) => panic!("{}", d.render(&s.program.sources, false)),
@@ -207,6 +215,59 @@ fn a_candidates_run_is_the_optimizers_training() {
     });
 }
 
+/// Imported trains that draw their instance, their examples and what their metric looks at.
+const IMPORTED: &str = r#"
+import std.optim.adamw
+import std.search.tasks.{axis_quadratic, teacher_student}
+import std.search.tasks as tasks
+"#;
+
+#[test]
+fn an_imported_task_is_the_train_that_runs() {
+    use optc::search::evaluate::Bench;
+    use optc::search::task::{Request, task};
+    with_stack(|| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, run) = (folder.path().join("task.opt"), folder.path().join("run.opt"));
+        std::fs::write(&path, IMPORTED).expect("written");
+        let genome = seed("adamw", None).map_err(refused).expect("a program").genome;
+        let cases = [
+            ("axis_quadratic", ["d=4", "steps=100"], "axis_quadratic"),
+            ("tasks.teacher_student", ["width=6", "activation=silu"], "teacher_student"),
+        ];
+        for (train, set, name) in cases {
+            let set = set.map(String::from);
+            let request = Request {
+                file: &path,
+                train,
+                label: train,
+                set: &set,
+                metric: Some("validation_loss"),
+                seeds: &[3, 8],
+                rates: &[0.02],
+                states: 2,
+            };
+            let Ok(task) = task(&request) else { panic!("{train} is no task") };
+            let mut bench = Bench::new(task).expect("a machine with code");
+            let outcome = bench.run(&genome.dag().expect("a program")).expect("it runs").expect("elementwise");
+            let settings = set.join(", ").replace('=', " = ");
+            let script = format!(
+                "{IMPORTED}\nexperiment e {{\n  let r = [run {name} with {{ {settings}, seed = s, optimizer = adamw(lr = 0.02) }} for s in [3, 8]]\n  save \"out.json\", r.validation_loss.last\n}}\n"
+            );
+            std::fs::write(&run, script).expect("written");
+            let out =
+                std::process::Command::new(env!("CARGO_BIN_EXE_optc")).args(["run", "-q"]).arg(&run).arg("e").output().expect("it runs");
+            assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+            let saved = std::fs::read_to_string(folder.path().join("out.json")).expect("saved");
+            let numbers: Vec<f64> = saved.split(|c: char| !"+-.0123456789e".contains(c)).filter_map(|w| w.parse().ok()).collect();
+            assert!(numbers.len() == 2 && numbers[0] != numbers[1] && numbers.iter().all(|x| *x > 0.0), "{saved}");
+            for (row, expected) in outcome.scores.iter().zip(&numbers) {
+                assert!((row[0] - expected).abs() <= 1e-5 * expected, "{train}: {} and {expected}", row[0]);
+            }
+        }
+    });
+}
+
 #[test]
 fn a_run_that_diverges_ends_early() {
     use optc::search::evaluate::Bench;
@@ -218,6 +279,7 @@ fn a_run_that_diverges_ends_early() {
         let request = Request {
             file: &path,
             train: "net",
+            label: "net",
             set: &["steps=200".to_string()],
             metric: None,
             seeds: &[0],

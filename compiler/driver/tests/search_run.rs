@@ -146,3 +146,80 @@ fn momentum_is_found_from_gradient_descent() {
         db.query_row("SELECT MIN(fitness) FROM child WHERE arm = 'constants_only'", [], |r| r.get(0)).unwrap_or(f64::INFINITY);
     assert!(states == 1 && fitness < 0.5 * numbers, "{fitness} with {states} states, numbers alone {numbers}, degree {degree:?}");
 }
+
+/// Tasks of the library, one of them held out, and all that is owed at the end.
+const OWED: &str = r#"
+import std.optim.{sgd, adamw}
+import std.search.tasks.{axis_quadratic, rotated_quadratic}
+import std.search.tasks as tasks
+
+search better {
+  start    [sgd, adamw]
+  space    { statements <= 32, states <= 2 }
+  task     axis_quadratic { d = 8, steps = 40 }
+  task     axis_quadratic { d = 8, steps = 40, noise = "multiplicative" }
+  fitness  median(validation_loss) over seed in 0..2, lr in [0.03, 0.3]
+  strategy regularized_evolution { islands = 1, population = 30, tournament = 3, round = 60 }
+  funnel   [{ steps = 60, keep = 50% }, { steps = 100, keep = 20%, beat = [sgd] }]
+  held_out [rotated_quadratic(d = 8), tasks.valley(d = 4)]
+  control  { random, a_a = 6 }
+  archive  "out.sqlite"
+  emit     "best.opt"
+}
+"#;
+
+#[test]
+fn what_is_owed_at_the_end_is_measured_and_selects_nothing() {
+    let whole = folder(OWED);
+    let told = ok(optc(whole.path(), &["search", "s.opt", "--children", "120", "-q"]));
+    for part in [
+        "Rung 1 of the funnel, 60 steps",
+        "to beat: `sgd`",
+        "against itself on 6 pairs",
+        "task `rotated_quadratic`",
+        "task `tasks.valley`",
+        "first time",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    // Two tasks of one train are told apart in the archive.
+    let db = Connection::open(whole.path().join("out.sqlite")).expect("an archive");
+    let tasks: i64 = db.query_row("SELECT COUNT(DISTINCT task) FROM eval", [], |r| r.get(0)).expect("a count");
+    assert_eq!(tasks, 2);
+    let rows = |query: &str| db.query_row(query, [], |r| r.get::<_, i64>(0)).expect("a count");
+    assert_eq!(rows("SELECT COUNT(*) FROM a_a"), 6);
+    // Noise is noise: the pairs differ, in both directions.
+    assert!(rows("SELECT COUNT(*) FROM a_a WHERE first < second") > 0 && rows("SELECT COUNT(*) FROM a_a WHERE first > second") > 0);
+    // First programs, the best and the control, on two tasks.
+    assert_eq!(rows("SELECT COUNT(*) FROM held_out"), 8);
+    drop(db);
+    let best = std::fs::read_to_string(whole.path().join("best.opt")).expect("written");
+    assert!(best.contains("Held out `rotated_quadratic`") && best.contains("Rung 2 of the funnel") && best.contains("Noise: `"), "{best}");
+    ok(optc(whole.path(), &["check", "best.opt"]));
+    // A second look is counted, and the report shows the last.
+    assert!(ok(optc(whole.path(), &["search", "resume", "out.sqlite", "--children", "120", "-q"])).contains("2. time"));
+    let report = ok(optc(whole.path(), &["search", "report", "out.sqlite"]));
+    assert!(report.contains("2. time") && report.contains("tasks.valley") && report.contains("6 pairs"), "{report}");
+    // Without all that the search finds the same.
+    let lines: Vec<&str> = OWED.lines().filter(|l| !["funnel", "held_out"].iter().any(|w| l.trim_start().starts_with(w))).collect();
+    let bare = folder(&lines.join("\n").replace(", a_a = 6", ""));
+    ok(optc(bare.path(), &["search", "s.opt", "--children", "120", "-q"]));
+    assert_eq!(contents(&whole.path().join("out.sqlite")), contents(&bare.path().join("out.sqlite")));
+}
+
+#[test]
+fn a_judge_tells_profiles_and_audits() {
+    let spec = folder(OWED);
+    let told = ok(optc(spec.path(), &["search", "judge", "s.opt", "--seeds", "4", "--audits", "--optimizer", "signum"]));
+    assert!(told.contains("performance profiles") && told.contains("x 1.25"), "{told}");
+    // A sign does not see the unit of gradients; gradient descent does.
+    let audit = told.split("audits of `").nth(1).expect("an audit");
+    assert!(audit.contains("gradient x 1000") && audit.contains("400 steps"), "{audit}");
+    let cells = |name: &str| -> Vec<String> {
+        let line = audit.lines().find(|l| l.contains(&format!(" {name} "))).unwrap_or_else(|| panic!("{name}: {audit}"));
+        line.split(['│', '┆']).map(|c| c.trim().to_string()).filter(|c| !c.is_empty()).skip(1).collect()
+    };
+    let (sign, descent) = (cells("signum"), cells("sgd(momentum = 0.9)"));
+    assert_eq!((&sign[0], &sign[0]), (&sign[1], &sign[2]));
+    assert!(descent[0] != descent[1] && descent[0] != descent[2], "{descent:?}");
+}

@@ -32,7 +32,9 @@ pub fn search(action: &SearchAction, messages: &Messages) -> Result<(), Failed> 
         }
         SearchAction::Resume { archive, options } => hunt::resume(archive, options, messages),
         SearchAction::Time { file, name, seconds } => hunt::time(file, name.as_deref(), *seconds, messages),
-        SearchAction::Judge { file, name, optimizers, seeds } => judge::run(file, name.as_deref(), optimizers, *seeds, messages),
+        SearchAction::Judge { file, name, optimizers, seeds, audits } => {
+            judge::run(file, name.as_deref(), &judge::How { optimizers, seeds: *seeds, audits: *audits }, messages)
+        }
         SearchAction::Report { archive } => archive::report(archive, messages),
         SearchAction::Top { archive, n } => archive::top(archive, *n, messages),
         SearchAction::Lineage { archive, hash } => archive::lineage(archive, hash, messages),

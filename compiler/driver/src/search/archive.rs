@@ -1,5 +1,7 @@
 //! The archive of a search: an SQLite database with every program that was run, its scores, where it came from, and the state from which the search goes on.
 
+use super::after::Noise;
+use super::judge::Verdict;
 use optc_search::evolve::{Arm, Counters, Found, Island, Kind, Member, Scores};
 use optc_search::genome::Genome;
 use optc_search::live::without_dead_code;
@@ -57,6 +59,23 @@ pub struct ProgramRow {
     pub states: i64,
 }
 
+/// A program on a task that was held out.
+#[derive(Clone, Debug)]
+pub struct HeldOutRow {
+    /// The task.
+    pub task: String,
+    /// What the program is called.
+    pub program: String,
+    /// The learning rate that was chosen.
+    pub rate: f64,
+    /// The median of its scores.
+    pub median: f64,
+    /// Runs that did not get to their end.
+    pub failed: i64,
+    /// Beside the first of the task: the median of the difference, its interval, and p; nothing for the first itself.
+    pub beside: Option<[f64; 4]>,
+}
+
 /// An open archive.
 pub struct Archive {
     db: Connection,
@@ -77,6 +96,10 @@ CREATE INDEX IF NOT EXISTS child_fitness ON child(fitness);
 CREATE TABLE IF NOT EXISTS eval(
   program BLOB NOT NULL, rung INTEGER NOT NULL, task TEXT NOT NULL, seed INTEGER NOT NULL, lr REAL NOT NULL, score REAL, status TEXT NOT NULL,
   PRIMARY KEY(program, rung, task, seed, lr)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS a_a(n INTEGER PRIMARY KEY, program TEXT NOT NULL, first REAL, second REAL);
+CREATE TABLE IF NOT EXISTS held_out(
+  opened INTEGER NOT NULL, task TEXT NOT NULL, n INTEGER NOT NULL, program TEXT NOT NULL, text TEXT NOT NULL, lr REAL NOT NULL, median REAL, failed INTEGER NOT NULL,
+  difference REAL, low REAL, high REAL, p REAL, PRIMARY KEY(opened, task, n)) WITHOUT ROWID;
 ";
 
 /// What this program writes; another's archive is not gone on with.
@@ -208,6 +231,97 @@ impl Archive {
             tx.execute("UPDATE run SET state = ?1 WHERE id = 1", params![state]).map_err(words)?;
         }
         tx.commit().map_err(words)
+    }
+
+    /// Keeps what a program scored beside itself, in place of what was kept before.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn keep_noise(&mut self, noise: &Noise) -> Done<()> {
+        let tx = self.db.transaction().map_err(words)?;
+        tx.execute("DELETE FROM a_a", []).map_err(words)?;
+        for (n, (first, second)) in noise.pairs.iter().enumerate() {
+            tx.execute("INSERT INTO a_a VALUES(?1, ?2, ?3, ?4)", params![n as i64, noise.name, finite(*first), finite(*second)])
+                .map_err(words)?;
+        }
+        tx.commit().map_err(words)
+    }
+
+    /// What was kept of a program beside itself.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn noise(&self) -> Done<Option<Noise>> {
+        let mut query = self.db.prepare("SELECT program, first, second FROM a_a ORDER BY n").map_err(words)?;
+        let number = |r: &rusqlite::Row<'_>, k| Ok::<f64, rusqlite::Error>(r.get::<_, Option<f64>>(k)?.unwrap_or(f64::INFINITY));
+        let rows = query.query_map([], |r| Ok((r.get::<_, String>(0)?, (number(r, 1)?, number(r, 2)?)))).map_err(words)?;
+        let rows: Vec<(String, (f64, f64))> = rows.collect::<Result<_, _>>().map_err(words)?;
+        let name = rows.first().map(|r| r.0.clone());
+        Ok(name.map(|name| Noise { name, pairs: rows.into_iter().map(|r| r.1).collect() }))
+    }
+
+    /// Keeps what programs scored on tasks that were held out. How often that has been looked at, this time included.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn keep_held_out(&mut self, verdicts: &[Verdict], programs: &[(String, String)]) -> Done<i64> {
+        let tx = self.db.transaction().map_err(words)?;
+        let before: i64 = tx.query_row("SELECT COALESCE(MAX(opened), 0) FROM held_out", [], |r| r.get(0)).map_err(words)?;
+        for v in verdicts {
+            for (n, row) in v.rows.iter().enumerate() {
+                let text = programs.iter().find(|p| p.0 == row.name).map_or("", |p| p.1.as_str());
+                let (of, low, high, p) = match row.beside {
+                    Some(b) => (finite(b.median), finite(b.interval.0), finite(b.interval.1), finite(row.p)),
+                    None => (None, None, None, None),
+                };
+                tx.execute(
+                    "INSERT INTO held_out VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+                    params![
+                        before + 1,
+                        v.task,
+                        n as i64,
+                        row.name,
+                        text,
+                        row.rate,
+                        finite(row.median),
+                        row.failed as i64,
+                        of,
+                        low,
+                        high,
+                        p
+                    ],
+                )
+                .map_err(words)?;
+            }
+        }
+        tx.commit().map_err(words)?;
+        Ok(before + 1)
+    }
+
+    /// What programs scored on tasks that were held out, as it was last looked at, and how often that was.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn held_out(&self) -> Done<(i64, Vec<HeldOutRow>)> {
+        let opened: i64 = self.db.query_row("SELECT COALESCE(MAX(opened), 0) FROM held_out", [], |r| r.get(0)).map_err(words)?;
+        let text = "SELECT task, program, lr, median, failed, difference, low, high, p FROM held_out WHERE opened = ?1 ORDER BY task, n";
+        let mut query = self.db.prepare(text).map_err(words)?;
+        let rows = query
+            .query_map(params![opened], |r| {
+                Ok(HeldOutRow {
+                    task: r.get(0)?,
+                    program: r.get(1)?,
+                    rate: r.get(2)?,
+                    median: r.get::<_, Option<f64>>(3)?.unwrap_or(f64::INFINITY),
+                    failed: r.get(4)?,
+                    beside: match (r.get(5)?, r.get(6)?, r.get(7)?, r.get(8)?) {
+                        (Some(of), Some(low), Some(high), Some(p)) => Some([of, low, high, p]),
+                        _ => None,
+                    },
+                })
+            })
+            .map_err(words)?;
+        Ok((opened, rows.collect::<Result<_, _>>().map_err(words)?))
     }
 
     /// The scores an arm knows.

@@ -1,5 +1,7 @@
 //! The `search` block of a spec, read and checked: what is impossible or not there is an error with its place.
 
+mod tasks;
+
 use crate::session::Session;
 use optc_base::{Code, Diagnostic, Span, nearest};
 use optc_front::ast::{BinaryOp, BlockEntry, BlockItem, BlockKind, Expr, ExprKind, ItemKind, Name, Setting, StrPart, UnaryOp, Unit};
@@ -14,14 +16,27 @@ use std::time::Duration;
 /// A task of a search.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TaskSpec {
-    /// The train.
+    /// The train, as the file names it: `digits`, or `tasks.digits` of an import with another name.
     pub train: String,
+    /// What results call it.
+    pub label: String,
     /// Overrides, `name=value`.
     pub set: Vec<String>,
     /// Its share of the fitness.
     pub weight: f64,
     /// Where it is named.
     pub span: Span,
+}
+
+/// A rung of a funnel.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rung {
+    /// Steps of its runs; `None` for those of the tasks.
+    pub steps: Option<u64>,
+    /// The share of the programs that is kept.
+    pub keep: f64,
+    /// Expressions of optimizers that are to be beaten.
+    pub beat: Vec<(String, Span)>,
 }
 
 /// How the scores of seeds become one.
@@ -59,6 +74,8 @@ pub struct SearchSpec {
     pub space: Space,
     /// Tasks.
     pub tasks: Vec<TaskSpec>,
+    /// Tasks that select nothing; the best is measured on them when the search ends.
+    pub held_out: Vec<TaskSpec>,
     /// The metric that is scored; `None` for the loss.
     pub metric: Option<String>,
     /// How seeds are combined.
@@ -73,6 +90,10 @@ pub struct SearchSpec {
     pub constants_only: bool,
     /// See `constants_only`.
     pub random: bool,
+    /// Rungs behind the search, on each of which a share of the programs is kept.
+    pub funnel: Vec<Rung>,
+    /// How often the best first program is compared with itself when the search ends.
+    pub a_a: usize,
     /// How long.
     pub budget: Budget,
     /// Where everything is kept.
@@ -87,7 +108,7 @@ pub struct SearchSpec {
 const WORDS: &[&str] =
     &["start", "space", "task", "fitness", "strategy", "control", "budget", "archive", "emit", "seed", "funnel", "held_out", "pareto"];
 /// Those that are described and not there yet.
-const NOT_YET: &[&str] = &["funnel", "held_out", "pareto"];
+const NOT_YET: &[&str] = &["pareto"];
 
 type Read<T> = Result<T, Diagnostic>;
 
@@ -154,6 +175,12 @@ fn call(e: &Expr) -> Option<(&str, Vec<&Expr>)> {
     Some((name_of(callee)?, args.iter().map(|a| &a.value).collect()))
 }
 
+/// The texts of a list of expressions, or of one.
+fn expressions(session: &Session, e: &Expr) -> Vec<(String, Span)> {
+    let all: Vec<&Expr> = if let ExprKind::List(items) = &e.kind { items.iter().collect() } else { vec![e] };
+    all.into_iter().map(|e| (session.program.sources.slice(e.span).to_string(), e.span)).collect()
+}
+
 /// The one value of a setting.
 fn only(s: &Setting) -> Read<&Expr> {
     match s.values.as_slice() {
@@ -196,6 +223,7 @@ pub fn read(session: &Session, block: &BlockItem) -> Result<SearchSpec, Vec<Diag
         starts: Vec::new(),
         space: Space { functions: HERO.iter().map(|(_, f)| *f).filter(|f| f.elementwise()).collect(), ..Space::default() },
         tasks: Vec::new(),
+        held_out: Vec::new(),
         metric: None,
         combine: Combine::Median,
         seeds: vec![0],
@@ -203,6 +231,8 @@ pub fn read(session: &Session, block: &BlockItem) -> Result<SearchSpec, Vec<Diag
         strategy: Strategy::default(),
         constants_only: true,
         random: true,
+        funnel: Vec::new(),
+        a_a: 0,
         budget: Budget::Time(Duration::from_secs(600)),
         archive: PathBuf::from(format!("out/{}.sqlite", block.name.text)),
         emit: None,
@@ -248,6 +278,7 @@ pub fn read(session: &Session, block: &BlockItem) -> Result<SearchSpec, Vec<Diag
     if spec.space.functions.is_empty() {
         errors.push(bad(spec.span, "no function is left in the space"));
     }
+    errors.extend(tasks::label(&mut spec).err());
     if errors.is_empty() { Ok(spec) } else { Err(errors) }
 }
 
@@ -257,6 +288,8 @@ impl SearchSpec {
             "start" => self.set_start(session, only(s)?),
             "space" => self.set_space(session, s),
             "task" => self.set_task(session, s),
+            "held_out" => self.set_held_out(session, s),
+            "funnel" => self.set_funnel(session, only(s)?),
             "fitness" => self.set_fitness(s),
             "strategy" => self.set_strategy(only(s)?),
             "control" => self.set_control(s),
@@ -292,11 +325,10 @@ impl SearchSpec {
         if name_of(e) == Some("empty") {
             return Ok(());
         }
-        let all: Vec<&Expr> = if let ExprKind::List(items) = &e.kind { items.iter().collect() } else { vec![e] };
-        if all.is_empty() {
+        self.starts = expressions(session, e);
+        if self.starts.is_empty() {
             return Err(bad(e.span, "a search starts from at least one program").help("`start empty` is the program that does nothing"));
         }
-        self.starts = all.into_iter().map(|e| (session.program.sources.slice(e.span).to_string(), e.span)).collect();
         Ok(())
     }
 
@@ -355,50 +387,6 @@ impl SearchSpec {
             Some("states") => self.space.states = whole(most, 0, MAX_STATES as u64, "the number of states")? as usize,
             _ => return Err(bad(what.span, "`statements` and `states` have limits")),
         }
-        Ok(())
-    }
-
-    fn set_task(&mut self, session: &Session, s: &Setting) -> Read<()> {
-        let e = only(s)?;
-        let (target, overrides) = match &e.kind {
-            ExprKind::Run { target, overrides } => (&**target, overrides.as_deref()),
-            _ => (e, None),
-        };
-        let Some(train) = name_of(target) else {
-            return Err(bad(e.span, "a task is a train of this file").help("`task digits_mlp { steps = 300 }`"));
-        };
-        let trains: Vec<&str> = session.trains().into_iter().map(|t| session.name(t)).collect();
-        if !trains.contains(&train) {
-            let d = bad(target.span, format!("there is no train `{train}` in this file"));
-            return Err(match nearest(train, trains.iter().copied()) {
-                Some(near) => d.help(format!("did you mean `{near}`")),
-                None => d.help("a task is any `train` block of the file; its optimizer is replaced by the candidate"),
-            });
-        }
-        let mut set = Vec::new();
-        if let Some(record) = overrides
-            && let ExprKind::Record(fields) = &record.kind
-        {
-            for (path, value) in fields {
-                let name: Vec<&str> = path.iter().map(|n| &*n.text).collect();
-                let name = name.join(".");
-                if ["optimizer", "seed", "accumulate"].contains(&name.as_str()) {
-                    return Err(bad(value.span, format!("the `{name}` of a task is the search's own")));
-                }
-                set.push(format!("{name}={}", session.program.sources.slice(value.span)));
-            }
-        }
-        let mut weight = 1.0;
-        for (name, value) in &s.options {
-            match &*name.text {
-                "weight" => weight = number(value)?,
-                _ => return Err(unknown(name, "`task`", ["weight"].into_iter())),
-            }
-        }
-        if !(weight > 0.0 && weight.is_finite()) {
-            return Err(bad(s.span, "the weight of a task is above 0"));
-        }
-        self.tasks.push(TaskSpec { train: train.to_string(), set, weight, span: target.span });
         Ok(())
     }
 
@@ -467,15 +455,15 @@ impl SearchSpec {
     }
 
     fn set_control(&mut self, s: &Setting) -> Read<()> {
-        (self.constants_only, self.random) = (false, false);
+        (self.constants_only, self.random, self.a_a) = (false, false, 0);
         for (name, e) in &s.values {
             match (name.as_ref().map(|n| &*n.text), name_of(e)) {
                 (None, Some("constants_only")) => self.constants_only = true,
                 (None, Some("random")) => self.random = true,
                 (None, Some("none")) => {}
-                (Some("a_a"), _) => return Err(Diagnostic::error(Code("E0710"), e.span, "`a_a` of a search is not yet supported")),
+                (Some("a_a"), _) => self.a_a = whole(e, 1, 1000, "the number of comparisons")? as usize,
                 _ if matches!(e.kind, ExprKind::None) => {}
-                _ => return Err(bad(e.span, "controls are `constants_only` and `random`")),
+                _ => return Err(bad(e.span, "controls are `constants_only`, `random` and `a_a = n`")),
             }
         }
         Ok(())

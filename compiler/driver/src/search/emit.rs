@@ -1,6 +1,9 @@
 //! The best program of a search as a spec, simplified as far as its score allows.
 
+use super::after::{After, FOUND, Noise};
+use super::funnel::Passed;
 use super::hunt::Hunt;
+use super::judge::Verdict;
 use super::spec;
 use optc_search::genome::Genome;
 use optc_search::live::without_dead_code;
@@ -26,24 +29,44 @@ pub fn simplest(hunt: &mut Hunt, genome: &Genome, fitness: f64) -> (Genome, f64)
     (without_dead_code(genome), fitness)
 }
 
-/// The best program as a spec, with where it came from and how it scored.
-pub fn emit(hunt: &mut Hunt) -> Option<String> {
+/// The best program of a search, as it is written.
+#[derive(Clone, Debug)]
+pub struct Winner {
+    /// In its simplest form that scores as well.
+    pub genome: Genome,
+    /// Its fitness.
+    pub fitness: f64,
+    /// Its fitness on the last rung of a funnel, on seeds that did not select it.
+    pub again: Option<f64>,
+    /// The identity of the program it was made from.
+    pub key: u128,
+}
+
+/// The best program of the evolution, if one got to the end of its runs.
+pub fn winner(hunt: &mut Hunt) -> Option<Winner> {
     let best = hunt.arms[0].best()?.clone();
     if !best.fitness.is_finite() {
         return None;
     }
     let (genome, fitness) = simplest(hunt, &best.genome, best.fitness);
+    Some(Winner { genome, fitness, again: None, key: best.key })
+}
+
+/// The best program as a spec, with where it came from and how it scored.
+pub fn emit(hunt: &Hunt, after: &After) -> Option<String> {
+    let After { funnel, winner, noise, held_out, opened } = after;
+    let winner = winner.as_ref()?;
     let spec = &hunt.spec;
     let counters = hunt.counters();
     let mut doc = vec![format!("Found by the search `{}`, seed {}.", spec.name, spec.seed), String::new(), "# Source".to_string()];
-    let tasks: Vec<String> = spec.tasks.iter().map(|t| format!("`{}`", t.train)).collect();
+    let tasks: Vec<String> = spec.tasks.iter().map(|t| format!("`{}`", t.label)).collect();
     doc.push(format!(
         "Program {:032x}, one of {} that were run on {}; {} children in all. Fitness {}.",
-        best.key,
+        winner.key,
         counters.evaluated,
         tasks.join(", "),
         counters.children,
-        rounded(fitness)
+        rounded(winner.fitness)
     ));
     for start in &hunt.starts {
         doc.push(format!("First program `{}`: {}.", start.expression, rounded(start.fitness)));
@@ -52,12 +75,67 @@ pub fn emit(hunt: &mut Hunt) -> Option<String> {
         let control = arm.best().map_or(f64::INFINITY, |b| b.fitness);
         doc.push(format!("Control `{}`, {} programs: {}.", arm.kind.name(), arm.counters().evaluated, rounded(control)));
     }
-    doc.push(
-        "These are scores of the search itself, the best of many: measure again on other seeds and tasks before believing them."
-            .to_string(),
-    );
+    doc.extend(funnel.iter().enumerate().map(|(k, rung)| format!("{}.", rung_line(k, rung))));
+    if !funnel.is_empty() && winner.again.is_none() {
+        doc.push("No program passed the funnel; this is the best of the evolution.".to_string());
+    }
+    if let Some(noise) = noise {
+        doc.push(format!("{}.", noise_line(noise, counters.evaluated)));
+    }
+    doc.extend(held_out.iter().filter_map(held_out_line));
+    if *opened > 1 {
+        doc.push(format!("What was held out had been looked at {} times before.", opened - 1));
+    }
+    let owed = "These are scores of the search itself, the best of many: measure again on other seeds and tasks before believing them.";
+    let owed = if held_out.is_empty() {
+        owed
+    } else {
+        "All but those on tasks that were held out are scores of the search itself, the best of many."
+    };
+    doc.push(owed.to_string());
     let lr = spec.rates[spec.rates.len() / 2];
-    Some(spec::of(&genome, &spec::name(&spec.name), &doc, lr))
+    Some(spec::of(&winner.genome, &spec::name(&spec.name), &doc, lr))
+}
+
+/// What the noise of the fitness is, in a line.
+pub fn noise_line(noise: &Noise, programs: u64) -> String {
+    format!(
+        "Noise: `{}` against itself on {} pairs of other seeds differs by less than {} in 95 % of them; the best of {programs} programs that are all as good would look better by up to {}",
+        noise.name,
+        noise.pairs.len(),
+        rounded(noise.floor()),
+        rounded(noise.luck(programs))
+    )
+}
+
+/// What became of a rung of a funnel, in a line.
+pub fn rung_line(number: usize, rung: &Passed) -> String {
+    let steps = rung.steps.map_or(String::new(), |n| format!(", {n} steps"));
+    let beat: Vec<String> = rung.baselines.iter().map(|(name, fitness)| format!("`{name}` {}", rounded(*fitness))).collect();
+    let beat = if beat.is_empty() { String::new() } else { format!("; to beat: {}", beat.join(", ")) };
+    let best = if rung.kept == 0 {
+        String::new()
+    } else {
+        format!(", the best {} and, on further seeds, {}", rounded(rung.best), rounded(rung.again))
+    };
+    format!("Rung {} of the funnel{steps}: {} of {} programs kept{best}{beat}", number + 1, rung.kept, rung.entered)
+}
+
+/// How the best of a search did on a task that was held out.
+fn held_out_line(verdict: &Verdict) -> Option<String> {
+    let (reference, row) = (verdict.rows.first()?, verdict.rows.iter().find(|r| r.name == FOUND)?);
+    let beside = row.beside?;
+    Some(format!(
+        "Held out `{}`: {}, `{}` {}; difference {} ({} to {}), p {}.",
+        verdict.task,
+        rounded(row.median),
+        reference.name,
+        rounded(reference.median),
+        rounded(beside.median),
+        rounded(beside.interval.0),
+        rounded(beside.interval.1),
+        optc_abi::number::shown(row.p, 2)
+    ))
 }
 
 /// A score with five digits.

@@ -60,6 +60,12 @@ impl Bench {
         Ok(Bench { task, program, code, _kernels: kernels, results, compiler: KernelCompiler::default(), candidate: None })
     }
 
+    /// Other learning rates, as many as the task was made with.
+    pub fn set_rates(&mut self, rates: &[f64]) {
+        self.task.inputs[input::RATES].as_mut_slice::<f64>().copy_from_slice(rates);
+        self.task.rates = rates.to_vec();
+    }
+
     /// Runs a candidate. `None` if elements depend on others, or it has more states than the task has room for.
     ///
     /// # Errors

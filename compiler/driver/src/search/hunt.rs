@@ -1,8 +1,9 @@
 //! A search under way: rounds of its arms on one or several threads, archived after each.
 
+use super::after::check_held_out;
 use super::archive::{Archive, EvalRow, arms as arms_of, state};
 use super::block::{Budget, Combine, SearchSpec};
-use super::evaluate::{Bench, Outcome};
+use super::evaluate::Bench;
 use super::seed::{self, seed};
 use super::task::{self, Request, task};
 use crate::trainer::INTERRUPTED;
@@ -72,12 +73,13 @@ fn combined(how: Combine, mut scores: Vec<f64>) -> f64 {
 }
 
 impl Scorer {
-    fn new(spec: &SearchSpec, file: &Path) -> Result<Scorer, Trouble> {
+    pub(super) fn new(spec: &SearchSpec, file: &Path) -> Result<Scorer, Trouble> {
         let mut benches = Vec::new();
         for t in &spec.tasks {
             let request = Request {
                 file,
                 train: &t.train,
+                label: &t.label,
                 set: &t.set,
                 metric: spec.metric.as_deref(),
                 seeds: &spec.seeds,
@@ -98,6 +100,20 @@ impl Scorer {
         })
     }
 
+    /// Divides scores from now on by those of this program, if all are above 0.
+    pub(super) fn refer(&mut self, dag: &Dag) {
+        let references = self.scores(dag);
+        if references.iter().all(|r| r.is_finite() && *r > 0.0) {
+            self.references = references;
+        }
+        self.evals.clear();
+    }
+
+    /// What went wrong at run time, if something did.
+    pub(super) fn trouble(&mut self) -> Option<String> {
+        self.trouble.take()
+    }
+
     /// The score on each task, at the best learning rate.
     pub fn scores(&mut self, dag: &Dag) -> Vec<f64> {
         let program = keys(dag).exact;
@@ -115,7 +131,7 @@ impl Scorer {
                     continue;
                 }
             };
-            all.push(best_rate(&outcome, self.combine));
+            all.push(best_rate(&outcome.scores, self.combine));
             for (row, run_seed) in outcome.scores.iter().zip(&self.seeds) {
                 for (score, rate) in row.iter().zip(&bench.task.rates) {
                     let task = bench.task.name.clone();
@@ -128,9 +144,9 @@ impl Scorer {
 }
 
 /// The best over learning rates of what seeds give together.
-fn best_rate(outcome: &Outcome, how: Combine) -> f64 {
-    let rates = outcome.scores.first().map_or(0, Vec::len);
-    let at = |r: usize| combined(how, outcome.scores.iter().map(|row| row[r]).collect());
+pub(super) fn best_rate(scores: &[Vec<f64>], how: Combine) -> f64 {
+    let rates = scores.first().map_or(0, Vec::len);
+    let at = |r: usize| combined(how, scores.iter().map(|row| row[r]).collect());
     (0..rates).map(at).fold(f64::INFINITY, f64::min)
 }
 
@@ -210,6 +226,7 @@ impl Hunt {
         if starts.is_empty() {
             starts.push(Start { expression: "empty".to_string(), genome: Genome::default(), fitness: f64::INFINITY });
         }
+        check_held_out(&spec, file)?;
         let mut scorers = (0..jobs.max(1)).map(|_| Scorer::new(&spec, file)).collect::<Result<Vec<_>, _>>()?;
         for (k, start) in starts.iter_mut().enumerate() {
             let Ok(dag) = start.genome.dag() else { continue };
@@ -217,10 +234,9 @@ impl Hunt {
                 continue;
             }
             if k == 0 && spec.tasks.len() > 1 {
-                let references = scorers[0].scores(&dag);
-                if references.iter().all(|r| r.is_finite() && *r > 0.0) {
-                    scorers.iter_mut().for_each(|s| s.references.clone_from(&references));
-                }
+                scorers[0].refer(&dag);
+                let references = scorers[0].references.clone();
+                scorers.iter_mut().for_each(|s| s.references.clone_from(&references));
             }
             start.fitness = scorers[0].fitness(&dag);
         }
@@ -319,6 +335,16 @@ impl Hunt {
         self.scores[number].extend(found.iter().map(|f| (f.keys.exact, f.fitness)));
         let text = state(&self.arms);
         self.archive.commit(kind, &found, &evals, &text)
+    }
+
+    /// What scores on each task are divided by.
+    pub(super) fn references(&self) -> &[f64] {
+        &self.scorers[0].references
+    }
+
+    /// Where everything is kept.
+    pub fn archive(&mut self) -> &mut Archive {
+        &mut self.archive
     }
 
     /// The fitness of a program.

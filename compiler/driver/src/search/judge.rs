@@ -2,10 +2,10 @@
 //!
 //! Every optimizer has the same learning rates to choose from. The rate is chosen on seeds of its own; scores are then taken on others, the same for all optimizers, so that they are paired.
 
-use super::block::SearchSpec;
+use super::block::TaskSpec;
 use super::evaluate::Bench;
 use super::hunt::Trouble;
-use super::task::{Request, task};
+use super::task::{Request, overriding, task};
 use optc_search::evolve::admissible;
 use optc_search::genome::{Genome, MAX_STATES};
 use optc_search::rng::Stream;
@@ -45,6 +45,8 @@ pub struct Row {
 pub struct Verdict {
     /// The task.
     pub task: String,
+    /// Seeds on which scores were taken.
+    pub seeds: usize,
     /// Optimizers, the reference first.
     pub rows: Vec<Row>,
     /// The reference against itself on other seeds: what differences of no meaning look like.
@@ -52,28 +54,52 @@ pub struct Verdict {
 }
 
 /// The first seed of the judge, far from those of searches.
-const FIRST_SEED: u64 = 1 << 21;
+pub const FIRST_SEED: u64 = 1 << 21;
 /// Seeds on which rates are chosen.
 const TUNING: usize = 5;
+
+/// On what optimizers are compared.
+#[derive(Clone, Copy, Debug)]
+pub struct Contest<'a> {
+    /// The spec.
+    pub file: &'a Path,
+    /// Tasks.
+    pub tasks: &'a [TaskSpec],
+    /// The metric that scores a run; `None` for its loss.
+    pub metric: Option<&'a str>,
+    /// Learning rates to choose from.
+    pub rates: &'a [f64],
+    /// The first seed.
+    pub first: u64,
+    /// Seeds on which scores are taken.
+    pub seeds: usize,
+}
+
+impl Contest<'_> {
+    /// A task of it, ready to run.
+    pub(super) fn bench(&self, t: &TaskSpec, set: &[String], seeds: &[u64], rates: &[f64]) -> Result<Bench, Trouble> {
+        let set = overriding(&t.set, set);
+        let request =
+            Request { file: self.file, train: &t.train, label: &t.label, set: &set, metric: self.metric, seeds, rates, states: MAX_STATES };
+        Ok(Bench::new(task(&request).map_err(|r| Trouble::Task(t.label.clone(), r))?)?)
+    }
+
+    /// Seeds behind those on which rates are chosen.
+    pub(super) fn scored_on(&self) -> Vec<u64> {
+        (0..self.seeds as u64).map(|k| self.first + TUNING as u64 + k).collect()
+    }
+}
 
 /// Judges optimizers, of which the first is the reference.
 ///
 /// # Errors
 /// A task that cannot be, or fails at run time.
-pub fn judge(spec: &SearchSpec, file: &Path, judged: &[Judged], seeds: usize) -> Result<Vec<Verdict>, Trouble> {
-    let all: Vec<u64> = (0..(TUNING + 2 * seeds) as u64).map(|k| FIRST_SEED + k).collect();
+pub fn judge(contest: &Contest<'_>, judged: &[Judged]) -> Result<Vec<Verdict>, Trouble> {
+    let (seeds, rates) = (contest.seeds, contest.rates);
+    let all: Vec<u64> = (0..(TUNING + 2 * seeds) as u64).map(|k| contest.first + k).collect();
     let mut verdicts = Vec::new();
-    for t in &spec.tasks {
-        let request = Request {
-            file,
-            train: &t.train,
-            set: &t.set,
-            metric: spec.metric.as_deref(),
-            seeds: &all,
-            rates: &spec.rates,
-            states: MAX_STATES,
-        };
-        let mut bench = Bench::new(task(&request).map_err(|r| Trouble::Task(t.train.clone(), r))?)?;
+    for t in contest.tasks {
+        let mut bench = contest.bench(t, &[], &all, rates)?;
         let mut scores = Vec::new();
         for j in judged {
             let dag = j.genome.dag().map_err(|_| format!("`{}` is no program", j.name))?;
@@ -100,8 +126,8 @@ pub fn judge(spec: &SearchSpec, file: &Path, judged: &[Judged], seeds: usize) ->
                 let own = of(k, TUNING);
                 Row {
                     name: j.name.clone(),
-                    rate: spec.rates[chosen[k]],
-                    edge: spec.rates.len() > 1 && (chosen[k] == 0 || chosen[k] + 1 == spec.rates.len()),
+                    rate: rates[chosen[k]],
+                    edge: rates.len() > 1 && (chosen[k] == 0 || chosen[k] + 1 == rates.len()),
                     median: median(&own.iter().map(|x| if x.is_finite() { *x } else { f64::INFINITY }).collect::<Vec<_>>()),
                     failed: own.iter().filter(|x| !x.is_finite()).count(),
                     beside: beside[k],
@@ -109,7 +135,7 @@ pub fn judge(spec: &SearchSpec, file: &Path, judged: &[Judged], seeds: usize) ->
                 }
             })
             .collect();
-        verdicts.push(Verdict { task: t.train.clone(), rows, same });
+        verdicts.push(Verdict { task: t.label.clone(), seeds, rows, same });
     }
     Ok(verdicts)
 }

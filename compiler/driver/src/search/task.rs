@@ -7,7 +7,7 @@ use crate::pipeline::{self, CompileOptions, Timings};
 use crate::session::Session;
 use crate::stepper::Feed;
 use crate::synthetic;
-use crate::trainer::run_key;
+use crate::trainer::{metric_keys, run_key};
 use optc_abi::plan::SlotDecl;
 use optc_abi::{DType, Tensor};
 use optc_base::Diagnostic;
@@ -15,7 +15,7 @@ use optc_elab::TrainProgram;
 use optc_elab::program::{MetricProgram, SlotKind};
 use optc_elab::script;
 use optc_front::ast::{BlockKind, ItemKind};
-use optc_front::{ItemRef, ModuleId};
+use optc_front::{Def, ItemRef, ModuleId, Program};
 use optc_ir::Graph;
 use optc_search::run::{Extents, Given, Metric, Part, Result as Gives, Whole, whole};
 use optc_train::Batches;
@@ -26,8 +26,10 @@ use std::path::Path;
 pub struct Request<'a> {
     /// The spec.
     pub file: &'a Path,
-    /// The train's name.
+    /// The train, as the spec names it.
     pub train: &'a str,
+    /// What results call the task.
+    pub label: &'a str,
     /// Overrides of its settings, `name=value`.
     pub set: &'a [String],
     /// The metric that scores a run; `None` for the loss of its last steps.
@@ -66,6 +68,8 @@ pub struct Task {
     pub rates: Vec<f64>,
     /// Steps of a run.
     pub steps: usize,
+    /// Examples of a batch, where there is data.
+    pub batch: Option<usize>,
     /// Whether a metric scores its runs.
     pub metric: bool,
     /// Whether that is a mean, of which parts give sums and counts.
@@ -151,16 +155,37 @@ pub fn task(request: &Request<'_>) -> Result<Task, Refused> {
     let inputs = inputs(&program, &session, request, &whole, &params, &kept, scored)?;
     let outputs = whole.plan.outputs.clone();
     Ok(Task {
-        name: request.train.to_string(),
+        name: request.label.to_string(),
         whole,
         inputs,
         outputs,
         seeds: request.seeds.len(),
         rates: request.rates.to_vec(),
         steps,
+        batch: program.data.as_ref().map(|_| program.batch),
         metric: scored.is_some(),
         streamed: scored.is_some_and(|m| m.streamed),
     })
+}
+
+/// Overrides with others behind them, which count where both set the same.
+pub fn overriding(set: &[String], others: &[String]) -> Vec<String> {
+    let name = |s: &str| s.split_once('=').map_or("", |(name, _)| name).trim().to_string();
+    let kept = set.iter().filter(|s| !others.iter().any(|o| name(o) == name(s)));
+    kept.chain(others).cloned().collect()
+}
+
+/// The train that a name stands for in a module: one of its own, an imported one, or `l.name` behind an import with another name.
+pub fn train_of(program: &Program, module: ModuleId, path: &str) -> Option<ItemRef> {
+    let def = match path.split_once('.') {
+        None => program.lookup(module, path)?,
+        Some((behind, name)) => match program.lookup(module, behind)? {
+            Def::Module(within) if !name.starts_with('_') => program.lookup(within, name)?,
+            _ => return None,
+        },
+    };
+    let Def::Item(item) = def else { return None };
+    matches!(&program.item(item).kind, ItemKind::Block(b) if b.kind == BlockKind::Train).then_some(item)
 }
 
 /// Lowers the train with its optimizer replaced.
@@ -172,14 +197,9 @@ fn lowered(request: &Request<'_>) -> Result<(TrainProgram, Session), Refused> {
     if session.has_errors() {
         return Err(Refused::Spec(Box::new(session)));
     }
-    let module = 1u32;
-    let items = session.program.modules.get(module as usize).map_or(&[][..], |m| &m.file.items);
-    let found = items.iter().position(|item| match &item.kind {
-        ItemKind::Block(b) => b.kind == BlockKind::Train && &*b.name.text == request.train,
-        _ => false,
-    });
-    let Some(index) = found else { return Err(Refused::Beyond(format!("there is no train `{}`", request.train))) };
-    let item = ItemRef { module: ModuleId(module), index: index as u32 };
+    // The spec is the only file that the one in front of it imports.
+    let found = train_of(&session.program, ModuleId(1), request.train);
+    let Some(item) = found else { return Err(Refused::Beyond(format!("there is no train `{}`", request.train))) };
     session.path = request.file.to_path_buf();
     let mut host = driver(&session, 1, true, false);
     match script::lower_only(&session.program, item, &session.settings, &mut host) {
@@ -255,7 +275,7 @@ fn metric_part(program: &TrainProgram, metric: &MetricProgram, params: &[usize],
             None => Given::Buffer(kept.iter().position(|b| b == k).unwrap_or(0)),
         })
         .chain((0..fields).map(Given::Field))
-        .chain([Given::Key, Given::Key])
+        .chain([Given::StepKey, Given::PartKey])
         .collect();
     let make = |graph: &Graph| part(graph.clone(), &CompileOptions::default(), given.clone(), results.clone());
     let rows = metric.data.table.len();
@@ -300,6 +320,9 @@ fn inputs(
             tensors[input].bytes_mut()[s * bytes.len()..(s + 1) * bytes.len()].copy_from_slice(bytes);
         }
         let key = run_key(*seed);
+        let keys = metric_keys(*seed, program.steps, whole.chunks);
+        let at = s * keys.len();
+        tensors[optc_search::run::input::METRIC_KEYS].as_mut_slice::<u32>()[at..at + keys.len()].copy_from_slice(&keys);
         tensors[optc_search::run::input::KEYS].bytes_mut()[s * 8..s * 8 + 8].copy_from_slice(key.bytes());
         if let (Some(feed), Some(data)) = (&mut feed, &program.data) {
             let shuffle = program.shuffle.then_some(*seed);

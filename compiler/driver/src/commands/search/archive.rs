@@ -1,9 +1,10 @@
 //! `optc search report | top | lineage | explain`: what an archive holds.
 
+use super::hunt::opened;
 use crate::commands::say;
 use crate::messages::Messages;
-use crate::search::archive::{Archive, ProgramRow};
-use crate::search::emit::rounded;
+use crate::search::archive::{Archive, HeldOutRow, ProgramRow};
+use crate::search::emit::{noise_line, rounded};
 use crate::search::{seed, spec};
 use crate::session::Failed;
 use optc_search::evolve::Kind;
@@ -68,7 +69,32 @@ pub fn report(path: &Path, messages: &Messages) -> Result<(), Failed> {
     }
     say(&table.text());
     say("fitness is that of the search, the best of many programs on its own tasks and seeds; controls ran as many");
+    let (run, _) = archive.arm(Kind::Evolution).map_err(no)?;
+    if let Some(noise) = archive.noise().map_err(no)? {
+        say(&noise_line(&noise, run.max(0) as u64));
+    }
+    let (times, rows) = archive.held_out().map_err(no)?;
+    if !rows.is_empty() {
+        say(&held_out(&rows));
+        say(&format!("held out: {}", opened(times)));
+    }
     Ok(())
+}
+
+/// Programs on tasks that were held out.
+fn held_out(rows: &[HeldOutRow]) -> String {
+    let mut table = Table::new(["held out", "program", "lr", "median", "failed", "difference", "95 % interval", "p (Holm)"]);
+    for row in rows {
+        let mut cells = vec![row.task.clone(), row.program.clone(), rounded(row.rate), rounded(row.median), row.failed.to_string()];
+        match row.beside {
+            None => cells.extend(["", "", ""].map(String::from)),
+            Some([of, low, high, p]) => {
+                cells.extend([rounded(of), format!("{} to {}", rounded(low), rounded(high)), optc_abi::number::shown(p, 2)]);
+            }
+        }
+        table.push(cells.into_iter().map(Cell::Text));
+    }
+    table.text()
 }
 
 /// The best programs.

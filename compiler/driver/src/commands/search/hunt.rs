@@ -1,11 +1,12 @@
 //! `optc search FILE`, `optc search resume`.
 
+use super::judge::show;
 use crate::cli::SearchOptions;
 use crate::commands::{catch_interrupt, say};
 use crate::messages::Messages;
 use crate::search::archive::{Archive, RunRow};
 use crate::search::block::{self, Budget, SearchSpec};
-use crate::search::emit::{emit, rounded};
+use crate::search::emit::{emit, noise_line, rounded, rung_line};
 use crate::search::hunt::{Hunt, Trouble};
 use crate::search::{seed, task};
 use crate::session::{Failed, Session, read_text};
@@ -213,7 +214,21 @@ fn go(mut hunt: Hunt, file: &Path, archive: &Path, budget: Budget, options: &Sea
         spent.as_secs_f64(),
         archive.display()
     ));
-    if let (Some(to), Some(text)) = (hunt.spec.emit.clone(), emit(&mut hunt)) {
+    let after = hunt.after(file).map_err(|t| print_trouble(t, messages))?;
+    for (k, rung) in after.funnel.iter().enumerate() {
+        say(&rung_line(k, rung));
+    }
+    if let Some(noise) = &after.noise {
+        say(&noise_line(noise, counters.evaluated));
+    }
+    for verdict in &after.held_out {
+        say("");
+        show(verdict, hunt.spec.rates.len());
+    }
+    if !after.held_out.is_empty() {
+        say(&format!("held out: {}", opened(after.opened)));
+    }
+    if let (Some(to), Some(text)) = (hunt.spec.emit.clone(), emit(&hunt, &after)) {
         let to = crate::host_env::folder_of(file).join(to);
         let written = to.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(&to, text));
         written.map_err(|e| {
@@ -223,6 +238,14 @@ fn go(mut hunt: Hunt, file: &Path, archive: &Path, budget: Budget, options: &Sea
         say(&format!("the best: {}", to.display()));
     }
     Ok(())
+}
+
+/// How often tasks that were held out have been looked at.
+pub(super) fn opened(times: i64) -> String {
+    match times {
+        1 => "measured for the first time; no score of these tasks selected a program".to_string(),
+        n => format!("measured for the {n}. time: what was learnt from them before may have selected what is measured now"),
+    }
 }
 
 /// One line about a search under way.

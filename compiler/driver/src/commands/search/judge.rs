@@ -4,20 +4,32 @@ use super::hunt::{print_trouble, read};
 use super::{Named, of_spec, programs};
 use crate::commands::say;
 use crate::messages::Messages;
+use crate::search::audit::{Audit, audits};
 use crate::search::emit::rounded;
-use crate::search::judge::{Judged, Row, Verdict, judge};
+use crate::search::judge::{Contest, FIRST_SEED, Judged, Row, Verdict, judge};
 use crate::session::{Failed, Session};
+use optc_search::stats::profiles;
 use optc_train::{Cell, Table};
 use std::path::{Path, PathBuf};
 
 /// What everything is compared with, and what else is owed: tuned baselines with the same learning rates.
 const BASELINES: &[&str] = &["adamw", "sgd(momentum = 0.9)", "lion", "adabelief"];
 
+/// How optimizers are judged.
+pub struct How<'a> {
+    /// Expressions and files.
+    pub optimizers: &'a [String],
+    /// Seeds.
+    pub seeds: usize,
+    /// Whether scores are looked at under other conditions.
+    pub audits: bool,
+}
+
 /// Judges optimizers on the tasks of a search.
 ///
 /// # Errors
 /// If that fails; why has been printed.
-pub fn run(file: &Path, name: Option<&str>, optimizers: &[String], seeds: usize, messages: &Messages) -> Result<(), Failed> {
+pub fn run(file: &Path, name: Option<&str>, how: &How<'_>, messages: &Messages) -> Result<(), Failed> {
     let session = Session::open(file, &[], messages)?;
     let spec = read(&session, name, messages)?;
     let mut judged: Vec<Judged> = Vec::new();
@@ -25,7 +37,7 @@ pub fn run(file: &Path, name: Option<&str>, optimizers: &[String], seeds: usize,
     for baseline in BASELINES {
         push(Named { name: (*baseline).to_string(), ..of_spec(baseline, file, messages)? });
     }
-    for text in optimizers {
+    for text in how.optimizers {
         let path = PathBuf::from(text);
         if path.extension().is_some_and(|e| e == "opt" || e == "py") {
             programs(&path, None, messages)?.into_iter().for_each(&mut push);
@@ -33,9 +45,25 @@ pub fn run(file: &Path, name: Option<&str>, optimizers: &[String], seeds: usize,
             push(Named { name: text.clone(), ..of_spec(text, file, messages)? });
         }
     }
-    let verdicts = judge(&spec, file, &judged, seeds.clamp(2, 1000)).map_err(|t| print_trouble(t, messages))?;
+    let contest = Contest {
+        file,
+        tasks: &spec.tasks,
+        metric: spec.metric.as_deref(),
+        rates: &spec.rates,
+        first: FIRST_SEED,
+        seeds: how.seeds.clamp(2, 1000),
+    };
+    let verdicts = judge(&contest, &judged).map_err(|t| print_trouble(t, messages))?;
     for verdict in &verdicts {
-        show(verdict, spec.rates.len(), seeds);
+        show(verdict, spec.rates.len());
+    }
+    if how.audits {
+        for audit in audits(&contest, &judged, &verdicts).map_err(|t| print_trouble(t, messages))? {
+            show_audit(&audit);
+        }
+    }
+    if verdicts.len() > 1 {
+        show_profiles(&verdicts);
     }
     say(
         "differences are medians over paired seeds, with 95 % bootstrap intervals; p is Wilcoxon's signed-rank test, corrected by Holm for the optimizers compared",
@@ -46,11 +74,43 @@ pub fn run(file: &Path, name: Option<&str>, optimizers: &[String], seeds: usize,
     Ok(())
 }
 
-fn show(verdict: &Verdict, rates: usize, seeds: usize) {
+/// Factors of performance profiles.
+const FACTORS: &[f64] = &[1.0, 1.1, 1.25, 1.5, 2.0, 4.0, 10.0];
+
+/// Shares of tasks on which optimizers are within factors of the best.
+fn show_profiles(verdicts: &[Verdict]) {
+    let scores: Vec<Vec<f64>> = verdicts.iter().map(|v| v.rows.iter().map(|r| r.median).collect()).collect();
+    say(&format!(
+        "performance profiles: the share of the {} tasks on which the median is within a factor of the best there",
+        verdicts.len()
+    ));
+    let heads =
+        ["optimizer".to_string()].into_iter().chain(FACTORS.iter().map(|f| if *f == 1.0 { "best".to_string() } else { format!("x {f}") }));
+    let mut table = Table::new(heads);
+    for (row, shares) in verdicts[0].rows.iter().zip(profiles(&scores, FACTORS)) {
+        let cells = [row.name.clone()].into_iter().chain(shares.iter().map(|s| format!("{:.0} %", 100.0 * s)));
+        table.push(cells.map(Cell::Text));
+    }
+    say(&table.text());
+}
+
+fn show_audit(audit: &Audit) {
+    say(&format!("audits of `{}`, not scored: medians over {} seeds with the learning rates chosen above", audit.task, audit.seeds));
+    let mut table = Table::new(["optimizer".to_string()].into_iter().chain(audit.conditions.iter().cloned()));
+    for (name, medians) in &audit.rows {
+        let cells =
+            [name.clone()].into_iter().chain(medians.iter().map(|m| if m.is_finite() { rounded(*m) } else { "failed".to_string() }));
+        table.push(cells.map(Cell::Text));
+    }
+    say(&table.text());
+}
+
+/// Optimizers on a task.
+pub(super) fn show(verdict: &Verdict, rates: usize) {
     let reference = &verdict.rows[0].name;
     say(&format!(
-        "task `{}`: {rates} learning rates each, chosen on seeds of their own; {seeds} seeds, {reference} is the reference",
-        verdict.task
+        "task `{}`: {rates} learning rates each, chosen on seeds of their own; {} seeds, {reference} is the reference",
+        verdict.task, verdict.seeds
     ));
     let mut table = Table::new(["optimizer", "lr", "median", "failed", "difference", "95 % interval", "better / worse", "p (Holm)"]);
     for row in &verdict.rows {
