@@ -21,6 +21,9 @@ const HASHED: usize = 4096;
 /// address.
 const SMALL_PAGE: usize = 4 << 10;
 
+/// Bytes from which small arrays lie in a row, in pages of their own.
+const LEAST_ROW: usize = 16 * SMALL_PAGE;
+
 /// Where in its first page the next large buffer begins: arrays that a loop walks through side by side, as an optimizer does, must not all begin at the same place.
 fn stagger() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
@@ -143,13 +146,13 @@ impl Tensor {
         let len: usize = shape.iter().product();
         Tensor { dtype, shape: shape.to_vec(), bytes: AlignedBytes::zeroed(len * dtype.size()) }
     }
-    /// Arrays of zeros that lie one behind the other, if they are small and many: then a loop over all of them goes on in memory from one to the next, as the processor
-    /// foresees. Where the next array lies elsewhere, each costs it the time of some accesses.
+    /// Arrays of zeros that lie one behind the other, if they are small and not too few: then a loop over all of them goes on in memory from one to the next, as the processor
+    /// foresees. Where the next array lies elsewhere, each costs it the time of some accesses. Rows begin at different places of a page, as large buffers do.
     pub fn zeros_in_a_row<'t>(types: impl IntoIterator<Item = (DType, &'t [usize])>) -> Vec<Self> {
         let types: Vec<(DType, &[usize])> = types.into_iter().collect();
         let bytes = |t: &(DType, &[usize])| t.1.iter().product::<usize>() * t.0.size();
         let small: Vec<usize> = types.iter().map(bytes).filter(|&len| len < LARGE).collect();
-        let row = if small.len() > 1 && small.iter().sum::<usize>() >= LARGE { AlignedBytes::row(&small) } else { None };
+        let row = if small.iter().sum::<usize>() >= LEAST_ROW { AlignedBytes::row(&small) } else { None };
         let mut row = row.unwrap_or_default().into_iter();
         let of = |t: &(DType, &[usize])| {
             let placed = if bytes(t) < LARGE { row.next() } else { None };
