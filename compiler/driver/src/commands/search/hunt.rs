@@ -243,7 +243,7 @@ fn go(mut hunt: Hunt, file: &Path, archive: &Path, budget: Budget, options: &Sea
 /// How often tasks that were held out have been looked at.
 pub(super) fn opened(times: i64) -> String {
     match times {
-        1 => "measured for the first time; no score of these tasks selected a program".to_string(),
+        1 => "measured for the first time in this archive; no score of these tasks selected a program".to_string(),
         n => format!("measured for the {n}. time: what was learnt from them before may have selected what is measured now"),
     }
 }
