@@ -124,6 +124,9 @@ class Runs(unittest.TestCase):
             self.assertTrue(os.path.exists(os.path.join(folder, "out", "e.png")))
 
     def test_ctrl_c_ends_a_run(self):
+        # A shell's background processes begin with Ctrl-C ignored.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        self.addCleanup(signal.signal, signal.SIGINT, before)
         timer = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT))
         start = time.monotonic()
         timer.start()
