@@ -2,7 +2,7 @@
 
 use optc::search::seed::{Refused, seed};
 use optc::search::spec;
-use optc_search::fun::HERO;
+use optc_search::fun::{Fun, HERO};
 use optc_search::genome::Genome;
 use optc_search::hash::keys;
 use optc_search::mutate::{EVEN, Space, mutate, with_states};
@@ -39,14 +39,22 @@ fn through_spec(genome: &Genome) -> (String, Result<Genome, String>) {
 fn every_function_of_hero_prints_as_what_it_means() {
     with_stack(|| {
         let mut faults = Vec::new();
-        for (name, fun) in HERO.iter().filter(|(_, f)| f.elementwise()) {
-            // The value is scaled and shifted, so that numbers alone are updates of leaves too.
-            let args = ["m", "g", "0.25"][..fun.arity()].join(", ");
-            let genome = read(&format!("def train(w, g, m, lr):\n  m = m + g\n  u = {name}({args})\n  update = u * w\n  return update, m"));
-            let (text, back) = through_spec(&genome);
-            match back.map(|b| b.dag()) {
-                Ok(Ok(dag)) if keys(&dag) == keys(&genome.dag().expect("a program")) => {}
-                other => faults.push(format!("{name}:\n{text}\n{other:?}")),
+        let more = ["sum", "total"].map(|name| (name, Fun::named(name).expect("a function")));
+        for (name, fun) in HERO.iter().chain(&more) {
+            // The value is scaled and shifted, so that numbers alone are updates of leaves too. Of arrays, of numbers of each leaf, and of numbers of all.
+            for before in ["", "  m = norm(m)\n  g = sum(g)\n", "  m = lr + 0.5\n  g = lr * 3.0\n"] {
+                if !before.is_empty() && fun.elementwise() {
+                    continue;
+                }
+                let args = ["m", "g", "0.25"][..fun.arity()].join(", ");
+                let genome = read(&format!(
+                    "def train(w, g, m, lr):\n  d = g * lr\n  m = m + g\n{before}  u = {name}({args})\n  update = u * w\n  update = update + d\n  return update, m"
+                ));
+                let (text, back) = through_spec(&genome);
+                match back.map(|b| b.dag()) {
+                    Ok(Ok(dag)) if keys(&dag) == keys(&genome.dag().expect("a program")) => {}
+                    other => faults.push(format!("{name}:\n{text}\n{other:?}")),
+                }
             }
         }
         assert!(faults.is_empty(), "{}", faults.join("\n"));
@@ -56,8 +64,7 @@ fn every_function_of_hero_prints_as_what_it_means() {
 #[test]
 fn mutants_print_as_specs_that_lead_back() {
     with_stack(|| {
-        let functions = HERO.iter().map(|(_, f)| *f).filter(|f| f.elementwise()).collect();
-        let space = Space { functions, statements: 30, states: 3, step_count: true, ..Space::default() };
+        let space = Space { statements: 30, states: 3, step_count: true, ..Space::default() };
         let start = with_states(
             &read(
                 "def train(w, g, m, v, lr):\n  m = interpolate(m, g, 0.1)\n  q = g * g\n  v = interpolate(v, q, 0.01)\n  d = sqrt(v)\n  update = m / d\n  update = update * lr\n  return update, m, v",
@@ -100,6 +107,12 @@ fn optimizers_of_the_library_are_programs_or_say_why_not() {
             ("signum", 1),
             ("adamax", 2),
             ("yogi", 2),
+            ("lamb(weight_decay = 0.1)", 2),
+            ("lars", 1),
+            ("fromage", 0),
+            ("clip_by_global_norm(0.5) |> adamw", 2),
+            ("normalize() |> sgd(momentum = 0.9)", 1),
+            ("scale_by_leaf_norm() |> sgd", 0),
         ] {
             let found = seed(name, None).unwrap_or_else(|r| panic!("{name}: {}", refused(r)));
             let dag = found.genome.dag().expect("a program");
@@ -115,6 +128,8 @@ fn optimizers_of_the_library_are_programs_or_say_why_not() {
             ("sgld", "random"),
             ("sam", "loss again"),
             ("nadam", "one for all leaves"),
+            ("clip_by_leaf_rms(0.5) |> sgd", "how many elements"),
+            ("novograd", "not an array like the leaf"),
         ] {
             let said = seed(name, None).err().map(refused).unwrap_or_default();
             assert!(said.contains(why), "{name}: {said}");
@@ -124,7 +139,7 @@ fn optimizers_of_the_library_are_programs_or_say_why_not() {
 
 /// A spec with a task of digits' size whose data need no file.
 const TASK: &str = r#"
-import std.optim.{sgd, adamw, lion}
+import std.optim.{sgd, adamw, lion, lamb, clip_by_global_norm}
 import std.nn.{linear, relu}
 import std.loss.cross_entropy
 
@@ -171,9 +186,15 @@ fn a_candidates_run_is_the_optimizers_training() {
             }
         });
         let mut bench = Bench::new(task).expect("a machine with code");
-        for (name, expression) in [("sgd", "sgd(lr = 0.1)"), ("adamw", "adamw(lr = 0.1)"), ("lion", "lion(lr = 0.1, weight_decay = 0.3)")] {
+        for (name, expression) in [
+            ("sgd", "sgd(lr = 0.1)"),
+            ("adamw", "adamw(lr = 0.1)"),
+            ("lion", "lion(lr = 0.1, weight_decay = 0.3)"),
+            ("lamb", "lamb(lr = 0.1, weight_decay = 0.1)"),
+            ("clip", "clip_by_global_norm(0.2) |> adamw(lr = 0.1)"),
+        ] {
             let genome = seed(expression, None).map_err(refused).expect("a program").genome;
-            let outcome = bench.run(&genome.dag().expect("a program")).expect("it runs").expect("elementwise");
+            let outcome = bench.run(&genome.dag().expect("a program")).expect("it runs").expect("few states");
             // The same training through the command line.
             for (s, run_seed) in [0, 5].into_iter().enumerate() {
                 for (r, lr) in [0.1, 0.01].into_iter().enumerate() {
@@ -249,7 +270,7 @@ fn an_imported_task_is_the_train_that_runs() {
             };
             let Ok(task) = task(&request) else { panic!("{train} is no task") };
             let mut bench = Bench::new(task).expect("a machine with code");
-            let outcome = bench.run(&genome.dag().expect("a program")).expect("it runs").expect("elementwise");
+            let outcome = bench.run(&genome.dag().expect("a program")).expect("it runs").expect("few states");
             let settings = set.join(", ").replace('=', " = ");
             let script = format!(
                 "{IMPORTED}\nexperiment e {{\n  let r = [run {name} with {{ {settings}, seed = s, optimizer = adamw(lr = 0.02) }} for s in [3, 8]]\n  save \"out.json\", r.validation_loss.last\n}}\n"
@@ -289,11 +310,11 @@ fn a_run_that_diverges_ends_early() {
         let Ok(task) = task(&request) else { panic!("no task") };
         let mut bench = Bench::new(task).expect("a machine with code");
         let dag = read("def train(w, g, lr):\n  update = g * lr\n  return update").dag().expect("a program");
-        let outcome = bench.run(&dag).expect("it runs").expect("elementwise");
+        let outcome = bench.run(&dag).expect("it runs").expect("few states");
         assert!(outcome.scores[0][0].is_finite() && outcome.scores[0][1].is_nan());
         assert!(outcome.steps > 200 && outcome.steps < 210, "{}", outcome.steps);
         // Code of candidates is freed, and one does not disturb the next.
-        let again = bench.run(&dag).expect("it runs").expect("elementwise");
+        let again = bench.run(&dag).expect("it runs").expect("few states");
         assert_eq!(again.scores[0][0].to_bits(), outcome.scores[0][0].to_bits());
     });
 }

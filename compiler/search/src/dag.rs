@@ -109,6 +109,12 @@ impl Builder {
                 }
             }
         }
+        if let (ScalarOp::Select, Node::Map(ScalarOp::Ne, [condition, zero, _])) = (op, self.nodes[x[0].0 as usize])
+            && self.number(zero) == Some(0.0)
+        {
+            // What a selection looks at is whether its condition is 0.
+            return self.map(op, &[condition, x[1], x[2]]);
+        }
         let ty = x.iter().map(|id| self.ty(*id)).max().unwrap_or(Ty::Scalar);
         let mut operands = [x[0]; 3];
         operands[..x.len()].copy_from_slice(x);
@@ -148,9 +154,13 @@ impl Builder {
         if self.ty(x) == Ty::Leaf { self.push(Node::Sum(x), Ty::LeafScalar) } else { x }
     }
 
-    /// Sum over all leaves; a number for all leaves is the sum of itself.
+    /// Sum over all leaves; a number for all leaves is the sum of itself, and the sum of the sums of leaves is that of their elements.
     pub fn total(&mut self, x: NodeId) -> NodeId {
-        if self.ty(x) == Ty::Scalar { x } else { self.push(Node::Total(x), Ty::Scalar) }
+        match self.nodes[x.0 as usize] {
+            _ if self.ty(x) == Ty::Scalar => x,
+            Node::Sum(elements) => self.push(Node::Total(elements), Ty::Scalar),
+            _ => self.push(Node::Total(x), Ty::Scalar),
+        }
     }
 
     pub(crate) fn dot(&mut self, x: NodeId, y: NodeId) -> NodeId {
@@ -298,6 +308,22 @@ impl Dag {
     /// Whether every element depends on nothing of other elements.
     pub fn elementwise(&self) -> bool {
         !self.nodes.iter().any(|n| matches!(n, Node::Sum(_) | Node::Total(_)))
+    }
+
+    /// For each node how many reductions over elements lie one behind another up to it.
+    pub fn levels(&self) -> Vec<usize> {
+        let mut levels: Vec<usize> = Vec::with_capacity(self.nodes.len());
+        for node in &self.nodes {
+            let below = node.operands().iter().map(|x| levels[x.0 as usize]).max().unwrap_or(0);
+            let own = matches!(node, Node::Sum(x) | Node::Total(x) if self.ty(*x) == Ty::Leaf);
+            levels.push(below + usize::from(own));
+        }
+        levels
+    }
+
+    /// Passes over the elements that a step takes: one, and one for each level of reductions.
+    pub fn passes(&self) -> usize {
+        1 + self.levels().into_iter().max().unwrap_or(0)
     }
 
     /// Operations on arrays, by the scalar table's costs, and how many of them are no plain arithmetic.

@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 
 /// What scores programs; lower is better, infinity where a program fails.
 pub trait Evaluator {
-    /// The fitness of a program whose elements do not depend on each other.
+    /// The fitness of a program that reads the gradient.
     fn fitness(&mut self, dag: &Dag) -> f64;
 }
 
@@ -87,7 +87,7 @@ pub struct Member {
 pub struct Counters {
     /// Children.
     pub children: u64,
-    /// That mean nothing, ignore the gradient, or could not be made.
+    /// That mean nothing, ignore the gradient, are not what the space requires, or could not be made.
     pub invalid: u64,
     /// Whose program was known.
     pub known: u64,
@@ -198,9 +198,9 @@ impl<'a> Known<'a> {
     }
 }
 
-/// Whether a program can be an optimizer: it reads the gradient, and no element depends on another.
+/// Whether a program can be an optimizer: it reads the gradient.
 pub fn admissible(dag: &Dag) -> bool {
-    dag.reads(Input::G) && dag.elementwise()
+    dag.reads(Input::G)
 }
 
 impl Arm {
@@ -316,6 +316,9 @@ impl Round<'_> {
                 known
             }
             None => {
+                if !self.plan.space.allows(&dag) {
+                    return None;
+                }
                 island.counters.evaluated += 1;
                 let fitness = evaluator.fitness(&dag);
                 scores.own.insert(keys.exact, fitness);

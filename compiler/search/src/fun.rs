@@ -65,6 +65,8 @@ pub enum Fun {
     ClipByGlobalNorm,
     /// Sum of the elements of each leaf.
     Sum,
+    /// Sum of the elements of all leaves; of one number for each leaf, over leaves.
+    Total,
 }
 
 /// Why a function cannot be applied to values of these types.
@@ -132,6 +134,7 @@ pub const ALIASES: &[(&str, Fun)] = &[
     ("pow", Fun::Power),
     ("copy", Fun::Copy),
     ("sum", Fun::Sum),
+    ("total", Fun::Total),
 ];
 
 /// What stands before the name of a plain operation whose name Hero gives to a protected one.
@@ -142,7 +145,7 @@ impl Fun {
     pub fn all() -> impl Iterator<Item = Fun> {
         let hero = HERO.iter().map(|(_, fun)| *fun);
         let rows = TABLE.iter().map(|row| Fun::Plain(row.op)).filter(|fun| !HERO.iter().any(|(_, h)| h == fun));
-        hero.chain([Fun::Copy, Fun::Sum]).chain(rows.filter(|f| f.is_real()))
+        hero.chain([Fun::Copy, Fun::Sum, Fun::Total]).chain(rows.filter(|f| f.is_real()))
     }
 
     /// Whether it takes and gives floats, or truths as 1 and 0, and has a name in the language.
@@ -171,7 +174,8 @@ impl Fun {
             | Fun::Invert
             | Fun::Norm
             | Fun::GlobalNorm
-            | Fun::Sum => 1,
+            | Fun::Sum
+            | Fun::Total => 1,
             Fun::Div | Fun::Power | Fun::Dot | Fun::CosineSim | Fun::ClipByGlobalNorm => 2,
             Fun::Interpolate => 3,
         }
@@ -185,6 +189,7 @@ impl Fun {
         match self {
             Fun::Copy => "copy".to_string(),
             Fun::Sum => "sum".to_string(),
+            Fun::Total => "total".to_string(),
             Fun::Plain(op) => format!("{RAW}{}", op.name()),
             _ => unreachable!("every other function is in Hero's table"),
         }
@@ -203,7 +208,7 @@ impl Fun {
 
     /// Whether it is elementwise: no element of a leaf depends on another.
     pub fn elementwise(self) -> bool {
-        !matches!(self, Fun::Norm | Fun::GlobalNorm | Fun::Dot | Fun::CosineSim | Fun::ClipByGlobalNorm | Fun::Sum)
+        !matches!(self, Fun::Norm | Fun::GlobalNorm | Fun::Dot | Fun::CosineSim | Fun::ClipByGlobalNorm | Fun::Sum | Fun::Total)
     }
 
     /// The type of its value.
@@ -214,7 +219,7 @@ impl Fun {
         let joined = args.iter().copied().max().unwrap_or(Ty::Scalar);
         Ok(match self {
             Fun::Norm | Fun::Sum => joined.min(Ty::LeafScalar),
-            Fun::GlobalNorm => Ty::Scalar,
+            Fun::GlobalNorm | Fun::Total => Ty::Scalar,
             Fun::Dot | Fun::CosineSim if args[0] != args[1] => return Err(Mismatch::Different),
             Fun::Dot | Fun::CosineSim => Ty::Scalar,
             _ => joined,
@@ -271,6 +276,7 @@ impl Fun {
                 b.map(Add, &[left, right])
             }
             Fun::Sum => b.sum(x[0]),
+            Fun::Total => b.total(x[0]),
             Fun::Norm if b.ty(x[0]) != Ty::Leaf => b.map(Abs, &[x[0]]),
             Fun::Norm => {
                 let square = b.map(Mul, &[x[0], x[0]]);

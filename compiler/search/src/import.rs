@@ -1,8 +1,11 @@
 //! Optimizers of the language as programs: the compiled update of one leaf, statement by statement.
 
+mod leaves;
+
 use crate::fun::Fun;
 use crate::genome::{Arg, Genome, MAX_NAMED, MAX_STATES, Reg, State, Stmt};
 use crate::live::without_dead_code;
+use leaves::{Mirror, Sums, Whole, whole};
 use optc_abi::{DType, Tensor};
 use optc_ir::graph::{NodeId, NodeTy, Op, ReduceOp};
 use optc_ir::{Graph, ScalarOp};
@@ -23,7 +26,9 @@ pub enum Role {
     Rate,
     /// A hyperparameter with this value.
     Number(f64),
-    /// What no program can use: another leaf's, a random key, a metric. In words.
+    /// The same of the second leaf.
+    Other(Box<Role>),
+    /// What no program can use: a random key, a metric. In words.
     Foreign(String),
 }
 
@@ -32,27 +37,43 @@ pub enum Role {
 pub struct StateOf {
     /// Its name.
     pub name: String,
-    /// The output of the update that is its next value.
-    pub next: usize,
+    /// The output of the update that is its next value, and that of the second leaf.
+    pub next: [usize; 2],
     /// The output of the initial graph that is its first value.
     pub first: usize,
 }
 
-/// The update of an optimizer for a leaf with one axis.
+/// The update of an optimizer for two leaves with one axis each; the program is that of the first.
 #[derive(Clone, Debug)]
 pub struct Update<'a> {
     /// Its graph.
     pub graph: &'a Graph,
     /// What each input is.
     pub roles: Vec<Role>,
-    /// The output that is the new weights.
-    pub weight: usize,
+    /// The output that is the new weights, and that of the second leaf.
+    pub weight: [usize; 2],
     /// The leaf's states.
     pub states: Vec<StateOf>,
     /// A graph that gives first values of states.
     pub initial: &'a Graph,
-    /// Elements of the leaf.
+    /// Elements of the first leaf.
     pub len: usize,
+}
+
+impl Update<'_> {
+    /// Whether the second leaf gets what the first does.
+    ///
+    /// # Errors
+    /// In words, that it does not.
+    fn even(&self, sums: &Sums) -> Result<(), String> {
+        let mirror = Mirror { graph: self.graph, roles: &self.roles, sums };
+        let same = |k: &[usize; 2]| mirror.same(self.graph.outputs[k[0]], self.graph.outputs[k[1]]);
+        if same(&self.weight) && self.states.iter().all(|s| same(&s.next)) {
+            Ok(())
+        } else {
+            Err("what it does to a leaf depends on how many elements or which name the leaf has".to_string())
+        }
+    }
 }
 
 /// The program of an update.
@@ -73,9 +94,11 @@ pub fn program(update: &Update<'_>) -> Result<Genome, String> {
         }
         states.push(State { name: name(&state.name, &states), init });
     }
-    let mut walk =
-        Walk { update, held: FxHashMap::default(), last: last_uses(update), free: (0..MAX_NAMED as u8).rev().collect(), body: Vec::new() };
+    let sums = Sums::find(update.graph, &update.roles);
+    let free = (0..MAX_NAMED as u8).rev().collect();
+    let mut walk = Walk { update, sums: &sums, held: FxHashMap::default(), last: last_uses(update), free, body: Vec::new() };
     walk.run()?;
+    update.even(&sums)?;
     Ok(without_dead_code(&Genome { states, body: walk.body }))
 }
 
@@ -115,7 +138,7 @@ fn last_uses(update: &Update<'_>) -> FxHashMap<NodeId, usize> {
             last.insert(*operand, id.index());
         }
     }
-    for output in [update.weight].into_iter().chain(update.states.iter().map(|s| s.next)) {
+    for output in [update.weight[0]].into_iter().chain(update.states.iter().map(|s| s.next[0])) {
         last.insert(graph.outputs[output], usize::MAX);
     }
     last
@@ -123,6 +146,7 @@ fn last_uses(update: &Update<'_>) -> FxHashMap<NodeId, usize> {
 
 struct Walk<'a> {
     update: &'a Update<'a>,
+    sums: &'a Sums,
     held: FxHashMap<NodeId, Arg>,
     last: FxHashMap<NodeId, usize>,
     free: Vec<u8>,
@@ -134,11 +158,11 @@ impl Walk<'_> {
         let graph = self.update.graph;
         let mut wanted = vec![false; graph.len()];
         let roots: Vec<NodeId> =
-            [self.update.weight].into_iter().chain(self.update.states.iter().map(|s| s.next)).map(|k| graph.outputs[k]).collect();
+            [self.update.weight[0]].into_iter().chain(self.update.states.iter().map(|s| s.next[0])).map(|k| graph.outputs[k]).collect();
         let mut open = roots.clone();
         while let Some(id) = open.pop() {
             if !std::mem::replace(&mut wanted[id.index()], true) {
-                open.extend(graph.node(id).operands.iter().copied());
+                open.extend(self.operands(id));
             }
         }
         // The update is the difference of the weights, where that is how they are made.
@@ -154,7 +178,7 @@ impl Walk<'_> {
             let arg = self.node(id)?;
             self.held.insert(id, arg);
             // Registers whose values nobody needs any more are used again.
-            for operand in graph.node(id).operands.clone() {
+            for operand in self.operands(id) {
                 if self.last.get(&operand) == Some(&id.index()) {
                     self.release(operand, id);
                 }
@@ -167,6 +191,16 @@ impl Walk<'_> {
         self.body.push(update);
         self.assign_states(&roots[1..]);
         Ok(())
+    }
+
+    /// What a node is made of here: norms and products are one statement, and of sums over leaves the first leaf's term is enough.
+    fn operands(&self, id: NodeId) -> Vec<NodeId> {
+        match (whole(self.update.graph, self.sums, id), self.sums.term(id)) {
+            (Some(Whole::Norm(x) | Whole::GlobalNorm(x)), _) => vec![x],
+            (Some(Whole::Dot(x, y)), _) => vec![x, y],
+            (None, Some(term)) => vec![term],
+            (None, None) => self.update.graph.node(id).operands.to_vec(),
+        }
     }
 
     /// States are assigned at once: what another one's old value is needed for is kept.
@@ -266,7 +300,14 @@ impl Walk<'_> {
         let graph = self.update.graph;
         let node = graph.node(id);
         let NodeTy::Array(ty) = &node.ty else { return Err(format!("it uses {}", words(&node.op))) };
-        let operands: Vec<Arg> = node.operands.iter().map(|o| self.held[o]).collect();
+        let operands: Vec<Arg> = self.operands(id).iter().map(|o| self.held[o]).collect();
+        match whole(graph, self.sums, id) {
+            Some(Whole::Norm(_)) => return self.push(Fun::Norm, &operands),
+            Some(Whole::GlobalNorm(_)) => return self.push(Fun::GlobalNorm, &operands),
+            Some(Whole::Dot(..)) => return self.push(Fun::Dot, &operands),
+            None if self.sums.term(id).is_some() => return self.push(Fun::Total, &operands),
+            None => {}
+        }
         let operand_ty = |k: usize| graph.ty(node.operands[k]);
         match &node.op {
             Op::Input { index } => match &self.update.roles[*index as usize] {
@@ -276,6 +317,7 @@ impl Walk<'_> {
                 Role::Step => self.push(Fun::Plain(ScalarOp::Sub), &[Arg::Reg(Reg::T), Arg::Const(1.0)]),
                 Role::Rate => Ok(Arg::Reg(Reg::Lr)),
                 Role::Number(x) => Ok(Arg::Const(*x)),
+                Role::Other(_) => Err("it depends on other leaves in other ways than sums over all of them".to_string()),
                 Role::Foreign(what) => Err(format!("it depends on {what}")),
             },
             Op::Const(tensor) => splat(tensor).map(Arg::Const).ok_or_else(|| "it holds an array of numbers".to_string()),

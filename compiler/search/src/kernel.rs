@@ -2,6 +2,10 @@
 //!
 //! Numbers for all leaves are computed in f64 before the loop and rounded to f32 where they meet arrays, as in compiled optimizers; arrays are f32.
 
+mod coupled;
+
+pub use coupled::{Leaves, of};
+
 use crate::dag::{Dag, Input, Node, NodeId};
 use crate::fun::Ty;
 use optc_abi::DType;
@@ -41,7 +45,7 @@ struct Maker<'a> {
     floats: Vec<Option<Made>>,
 }
 
-/// The kernel of a program for arrays of `len` elements, with buffers for `states` states. `None` if elements depend on others.
+/// The kernel of a program for arrays of `len` elements, with buffers for `states` states. `None` if elements depend on others ([`of`] is for those too).
 pub fn kernel(dag: &Dag, len: usize, states: usize) -> Option<Kernel> {
     if !dag.elementwise() || dag.states.len() > states {
         return None;

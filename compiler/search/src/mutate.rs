@@ -3,6 +3,7 @@
 use crate::fun::{Fun, Ty};
 use crate::genome::{Arg, Genome, MAX_NAMED, Reg, Registers, Stmt};
 use crate::live::fresh_temp;
+use crate::require::Require;
 use crate::rng::Stream;
 
 /// The programs that may be reached.
@@ -18,13 +19,15 @@ pub struct Space {
     pub constants: (f64, f64),
     /// Whether a statement may read the number of the step.
     pub step_count: bool,
+    /// What programs must be beyond meaning something.
+    pub require: Vec<Require>,
 }
 
 impl Default for Space {
     /// Hero's functions, 24 statements, two states, numbers from 1e-4 to 1.
     fn default() -> Space {
         let functions = crate::fun::HERO.iter().map(|(_, fun)| *fun).collect();
-        Space { functions, statements: 24, states: 2, constants: (1e-4, 1.0), step_count: false }
+        Space { functions, statements: 24, states: 2, constants: (1e-4, 1.0), step_count: false, require: Vec::new() }
     }
 }
 

@@ -1,7 +1,7 @@
 //! A whole short training run as one plan: for all seeds and learning rates, all steps of a task with the candidate's kernel behind each, and the task's metric at the end.
 //! The plan is compiled once; a candidate is the address of its kernel in it.
 
-use crate::kernel::buffer;
+use crate::kernel::{Leaves, buffer};
 use optc_abi::DType;
 use optc_abi::plan::{BufRef, BufferDecl, BufferId, Instr, KernelCall, LoopId, MatRef, Place, Plan, SlotDecl, Trip};
 use optc_ir::ScalarOp;
@@ -127,10 +127,8 @@ pub struct Whole {
     pub kernels: Vec<Kernel>,
     /// The number of the candidate's kernel.
     pub candidate: usize,
-    /// Elements of the weights, each leaf filled up to whole vectors.
-    pub padded: usize,
-    /// Where each leaf begins among them.
-    pub offsets: Vec<usize>,
+    /// Where each leaf lies among the weights, each filled up to whole vectors.
+    pub leaves: Leaves,
     /// Chunks of the metric.
     pub chunks: usize,
 }
@@ -483,5 +481,6 @@ pub fn whole(task: &Part, metric: Option<&Metric>, extents: &Extents) -> Whole {
     m.plan.code = vec![Instr::Copy { src: BufRef::whole(steps_constant), dst: BufRef::whole(most), bytes: 4 }, all];
     debug_assert!(m.shared <= m.end);
     m.plan.arena_bytes = m.end;
-    Whole { plan: m.plan, kernels: m.kernels, candidate, padded, offsets, chunks }
+    let leaves = Leaves { offsets, lens: leaves.clone(), padded };
+    Whole { plan: m.plan, kernels: m.kernels, candidate, leaves, chunks }
 }

@@ -1,5 +1,6 @@
 //! Programs end to end: text, meaning, identity, mutation, print.
 
+mod coupled;
 mod evolution;
 mod properties;
 

@@ -1,6 +1,6 @@
 //! What a program does to scales and signs of the gradient, found by running it: advisory, since a program is looked at in a few places only.
 
-use crate::dag::Dag;
+use crate::dag::{Dag, Input};
 use crate::trace::Run;
 
 /// What is known of a program's update.
@@ -12,44 +12,94 @@ pub struct Traits {
     pub parity: i8,
 }
 
-/// Steps that are looked at, and elements of the leaf.
+/// Steps that are looked at, and elements of the leaves.
 const STEPS: usize = 4;
-const LEN: usize = 5;
+const LENS: [usize; 2] = [3, 2];
 
-/// Updates at weights 0 for gradients scaled by a factor.
-fn updates(dag: &Dag, factor: f64) -> Vec<f64> {
-    let mut run = Run::new(dag, vec![vec![0.0; LEN]]);
+/// How a program's updates change where its gradients or weights do.
+pub struct Look {
+    base: Vec<f64>,
+    larger: Vec<f64>,
+    negative: Vec<f64>,
+}
+
+/// Updates for gradients and weights scaled by factors. The weights stand still.
+fn updates(dag: &Dag, gradient: f64, weight: f64) -> Vec<f64> {
+    let at = |k: usize| k as f64 * 0.77 + 0.3;
+    let leaves = |of: &dyn Fn(usize) -> f64| -> Vec<Vec<f64>> {
+        let mut number = 0;
+        let mut next = || {
+            number += 1;
+            of(number - 1)
+        };
+        LENS.iter().map(|n| (0..*n).map(|_| next()).collect()).collect()
+    };
+    let weights = leaves(&|i| weight * (at(i) + 1.0).cos());
+    let len: usize = LENS.iter().sum();
+    let mut run = Run::new(dag, weights.clone());
     let mut all = Vec::new();
     for s in 0..STEPS {
-        let g = (0..LEN).map(|i| factor * ((s * LEN + i) as f64 * 0.77 + 0.3).sin()).collect();
-        all.extend(run.step(&[g], 0.01).remove(0));
-        run.weights[0].fill(0.0);
+        let g = leaves(&|i| gradient * at(s * len + i).sin());
+        all.extend(run.step(&g, 0.01).concat());
+        run.weights.clone_from(&weights);
     }
     all
 }
 
+impl Look {
+    /// Runs a program in a few places: with gradients ([`Input::G`]) or weights ([`Input::W`]) as they are, four times as large, and negative. Gradients are looked at with weights of 0, so that decay
+    /// does not count; with others where the updates are then all 0.
+    pub fn at(dag: &Dag, of: Input) -> Look {
+        const FACTOR: f64 = 4.0;
+        let look = |weight: f64| {
+            let at = |c: f64| if of == Input::W { updates(dag, 1.0, c * weight) } else { updates(dag, c, weight) };
+            Look { base: at(1.0), larger: at(FACTOR), negative: at(-1.0) }
+        };
+        if of == Input::W {
+            return look(1.0);
+        }
+        let still = look(0.0);
+        if still.base.iter().all(|x| *x == 0.0) { look(1.0) } else { still }
+    }
+
+    fn plain(&self) -> bool {
+        self.base.iter().all(|x| x.is_finite()) && self.base.iter().any(|x| *x != 0.0)
+    }
+
+    /// d where updates are c^d times as large, to two digits behind the point.
+    pub fn degree(&self) -> Option<f64> {
+        let pairs = || self.base.iter().zip(&self.larger);
+        let (a, b) = pairs().max_by(|a, b| a.0.abs().total_cmp(&b.0.abs())).filter(|_| self.plain())?;
+        let degree = (b / a).abs().log(4.0);
+        let factor = 4f64.powf(degree);
+        let all = degree.is_finite() && pairs().all(|(a, b)| close(a * factor, *b) || a.abs() < 1e-9);
+        all.then(|| (degree * 100.0).round() / 100.0 + 0.0)
+    }
+
+    /// 1 where updates stay, -1 where they change their sign, 0 where they do neither.
+    pub fn parity(&self) -> i8 {
+        let pairs = || self.base.iter().zip(&self.negative);
+        if !self.plain() {
+            0
+        } else if pairs().all(|(a, b)| close(*a, *b)) {
+            1
+        } else if pairs().all(|(a, b)| close(*a, -*b)) {
+            -1
+        } else {
+            0
+        }
+    }
+}
+
+fn close(a: f64, b: f64) -> bool {
+    const NEAR: f64 = 1e-3;
+    (a - b).abs() <= NEAR * (a.abs() + b.abs()).max(1e-300)
+}
+
 /// Looks at a program.
 pub fn traits(dag: &Dag) -> Traits {
-    const NEAR: f64 = 1e-3;
-    let base = updates(dag, 1.0);
-    let (double, negative) = (updates(dag, 4.0), updates(dag, -1.0));
-    let plain = base.iter().all(|x| x.is_finite()) && base.iter().any(|x| *x != 0.0);
-    let close = |a: f64, b: f64| (a - b).abs() <= NEAR * (a.abs() + b.abs()).max(1e-300);
-    let parity = if !plain {
-        0
-    } else if base.iter().zip(&negative).all(|(a, b)| close(*a, *b)) {
-        1
-    } else if base.iter().zip(&negative).all(|(a, b)| close(*a, -*b)) {
-        -1
-    } else {
-        0
-    };
-    let largest = base.iter().zip(&double).max_by(|a, b| a.0.abs().total_cmp(&b.0.abs()));
-    let degree = largest.filter(|_| plain).map(|(a, b)| (b / a).abs().log(4.0)).filter(|d| {
-        let factor = 4f64.powf(*d);
-        d.is_finite() && base.iter().zip(&double).all(|(a, b)| close(a * factor, *b) || a.abs() < 1e-9)
-    });
-    Traits { degree: degree.map(|d| (d * 100.0).round() / 100.0), parity }
+    let look = Look::at(dag, Input::G);
+    Traits { degree: look.degree(), parity: look.parity() }
 }
 
 #[cfg(test)]

@@ -116,7 +116,8 @@ fn of_spec(expression: &str, file: &Path, messages: &Messages) -> Result<Named, 
             Err(Failed)
         }
         Err(Refused::Beyond(why)) => {
-            let help = "programs are straight lines of elementwise functions and sums over the leaf, with states like the leaf";
+            let help =
+                "programs are straight lines of elementwise functions and of sums over a leaf or all leaves, with states like the leaf";
             messages.error("R0145", &format!("`{expression}` is no program of the search: {why}"), Some(help));
             Err(Failed)
         }

@@ -1,14 +1,13 @@
 //! The `search` block of a spec, read and checked: what is impossible or not there is an error with its place.
 
+mod space;
 mod tasks;
 
 use crate::session::Session;
 use optc_base::{Code, Diagnostic, Span, nearest};
-use optc_front::ast::{BinaryOp, BlockEntry, BlockItem, BlockKind, Expr, ExprKind, ItemKind, Name, Setting, StrPart, UnaryOp, Unit};
+use optc_front::ast::{BlockEntry, BlockItem, BlockKind, Expr, ExprKind, ItemKind, Name, Setting, StrPart, UnaryOp, Unit};
 use optc_front::std_lib;
 use optc_search::evolve::Strategy;
-use optc_search::fun::{ALIASES, Fun, HERO};
-use optc_search::genome::MAX_STATES;
 use optc_search::mutate::Space;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -221,7 +220,7 @@ pub fn read(session: &Session, block: &BlockItem) -> Result<SearchSpec, Vec<Diag
         name: block.name.text.to_string(),
         span: block.name.span,
         starts: Vec::new(),
-        space: Space { functions: HERO.iter().map(|(_, f)| *f).filter(|f| f.elementwise()).collect(), ..Space::default() },
+        space: Space::default(),
         tasks: Vec::new(),
         held_out: Vec::new(),
         metric: None,
@@ -275,8 +274,8 @@ pub fn read(session: &Session, block: &BlockItem) -> Result<SearchSpec, Vec<Diag
     if missing("start") {
         errors.push(bad(spec.span, format!("`{}` has no start", spec.name)).help("`start [adamw, lion]`, or `start empty`"));
     }
-    if spec.space.functions.is_empty() {
-        errors.push(bad(spec.span, "no function is left in the space"));
+    if !missing("start") {
+        errors.extend(space::check(&spec).err());
     }
     errors.extend(tasks::label(&mut spec).err());
     if errors.is_empty() { Ok(spec) } else { Err(errors) }
@@ -328,64 +327,6 @@ impl SearchSpec {
         self.starts = expressions(session, e);
         if self.starts.is_empty() {
             return Err(bad(e.span, "a search starts from at least one program").help("`start empty` is the program that does nothing"));
-        }
-        Ok(())
-    }
-
-    fn set_space(&mut self, session: &Session, s: &Setting) -> Read<()> {
-        for (name, e) in &s.values {
-            match name.as_ref().map(|n| &*n.text) {
-                Some("ops") => self.space.functions = functions(session, e)?,
-                Some("constants") => {
-                    let Some(("log", args)) = call(e) else { return Err(bad(e.span, "constants are drawn from `log(low, high)`")) };
-                    let [low, high] = args[..] else { return Err(bad(e.span, "`log(low, high)` takes two numbers here")) };
-                    let (low, high) = (number(low)?, number(high)?);
-                    if !(low > 0.0 && high > low && high.is_finite()) {
-                        return Err(bad(e.span, format!("constants lie between two positive numbers, not {low} and {high}")));
-                    }
-                    self.space.constants = (low, high);
-                }
-                Some("step_count") => match e.kind {
-                    ExprKind::Bool(b) => self.space.step_count = b,
-                    _ => return Err(bad(e.span, "`step_count` is true or false")),
-                },
-                Some(other) => {
-                    let known = ["ops", "constants", "statements", "states", "step_count"];
-                    let name = name.as_ref().expect("it has a name");
-                    let _ = other;
-                    return Err(unknown(name, "`space`", known.into_iter()));
-                }
-                None => self.limit(e)?,
-            }
-        }
-        for clause in &s.clauses {
-            let Some(e) = &clause.value else { continue };
-            match &*clause.word.text {
-                "require" => match name_of(e) {
-                    Some("elementwise") => {}
-                    _ => {
-                        return Err(bad(e.span, "`require` takes `elementwise`")
-                            .help("programs of a search are elementwise; other constraints are not there yet"));
-                    }
-                },
-                _ => {
-                    let gone = functions(session, e)?;
-                    self.space.functions.retain(|f| !gone.contains(f));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// `statements <= 24`, `states <= 2`
-    fn limit(&mut self, e: &Expr) -> Read<()> {
-        let ExprKind::Binary(BinaryOp::Le, what, most) = &e.kind else {
-            return Err(bad(e.span, "a limit is expected here").help("`statements <= 24`, `states <= 2`"));
-        };
-        match name_of(what) {
-            Some("statements") => self.space.statements = whole(most, 1, 500, "the number of statements")? as usize,
-            Some("states") => self.space.states = whole(most, 0, MAX_STATES as u64, "the number of states")? as usize,
-            _ => return Err(bad(what.span, "`statements` and `states` have limits")),
         }
         Ok(())
     }
@@ -467,36 +408,6 @@ impl SearchSpec {
             }
         }
         Ok(())
-    }
-}
-
-/// Functions: a set of the library, or a list of names.
-fn functions(session: &Session, e: &Expr) -> Read<Vec<Fun>> {
-    if let Some(name) = name_of(e) {
-        return match constant(session, name) {
-            Some(list) => functions(session, &list).map_err(|d| bad(e.span, format!("`{name}`: {}", d.message))),
-            None => Err(bad(e.span, format!("there is no set of functions `{name}`"))
-                .help("`std.search.hero_ops`, `std.search.lion_ops`, or a list: `[add, mul, sign]`")),
-        };
-    }
-    let ExprKind::List(items) = &e.kind else { return Err(bad(e.span, "functions are a list of names, or a set of them")) };
-    items.iter().map(function).collect()
-}
-
-/// The function that an entry of a list names, with or without quotation marks.
-fn function(item: &Expr) -> Read<Fun> {
-    let quoted = text(item).unwrap_or_default();
-    let name = name_of(item).unwrap_or(&quoted);
-    match Fun::named(name) {
-        Some(fun) if fun.elementwise() => Ok(fun),
-        Some(_) => Err(bad(item.span, format!("`{name}` combines elements of a leaf; programs that do are not yet searched"))),
-        None => {
-            let d = bad(item.span, format!("there is no function `{}`", if name.is_empty() { "…" } else { name }));
-            Err(match nearest(name, HERO.iter().chain(ALIASES).map(|(n, _)| *n)) {
-                Some(near) => d.help(format!("did you mean `{near}`")),
-                None => d.help("functions have Hero's names: `optc show std.search.hero`"),
-            })
-        }
     }
 }
 

@@ -6,7 +6,7 @@ use optc_abi::Tensor;
 use optc_cranelift::{Compiled, Config, KernelCode, KernelCompiler};
 use optc_exec::{Pool, Program};
 use optc_search::dag::Dag;
-use optc_search::kernel::kernel;
+use optc_search::kernel;
 use optc_search::run::{input, output};
 use std::any::Any;
 use std::sync::Arc;
@@ -66,7 +66,7 @@ impl Bench {
         self.task.rates = rates.to_vec();
     }
 
-    /// Runs a candidate. `None` if elements depend on others, or it has more states than the task has room for.
+    /// Runs a candidate. `None` if it has more states than the task has room for.
     ///
     /// # Errors
     /// If the machine is not supported; an index out of range in the task.
@@ -74,7 +74,7 @@ impl Bench {
         if !self.compile(dag)? {
             return Ok(None);
         }
-        let padded = self.task.whole.padded;
+        let padded = self.task.whole.leaves.padded;
         let first = self.task.inputs[input::STATES].as_mut_slice::<f32>();
         for (state, memory) in dag.states.iter().zip(first.chunks_mut(padded)) {
             memory.fill(state.init as f32);
@@ -94,7 +94,7 @@ impl Bench {
     /// If the machine is not supported.
     pub fn compile(&mut self, dag: &Dag) -> Result<bool, String> {
         let states = self.task.inputs[input::STATES].shape[0];
-        let Some(kernel) = kernel(dag, self.task.whole.padded, states) else { return Ok(false) };
+        let Some(kernel) = kernel::of(dag, &self.task.whole.leaves, states) else { return Ok(false) };
         let code = self.compiler.compile(&kernel).map_err(|e| e.to_string())?;
         // SAFETY: the plan is not running, and the code is kept until another takes its place.
         unsafe { self.code.replace(self.task.whole.candidate, code.function) };

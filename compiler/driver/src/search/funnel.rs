@@ -126,7 +126,7 @@ fn baselines(rung: &Rung, file: &Path, scorer: &mut Scorer) -> Result<Vec<(Strin
         let found = seed(expression, Some(file)).map_err(|r| Trouble::Seed(expression.clone(), r))?;
         let dag = found.genome.dag().map_err(|_| format!("`{expression}` is no program"))?;
         if !admissible(&dag) {
-            return Err(format!("`{expression}` combines elements of leaves; such programs cannot be run yet").into());
+            return Err(format!("`{expression}` does not look at the gradient").into());
         }
         all.push((expression.clone(), scorer.fitness(&dag)));
     }

@@ -204,8 +204,12 @@ impl Hunt {
             let found = seed(expression, Some(file)).map_err(|r| Trouble::Seed(expression.clone(), r))?;
             let dag = found.genome.dag().map_err(|_| Trouble::Words(format!("`{expression}` is no program")))?;
             if !admissible(&dag) {
+                return Err(Trouble::Words(format!("`{expression}` does not look at the gradient")));
+            }
+            if let Some(required) = spec.space.refuses(&dag) {
+                let instead = required.instead(&dag);
                 return Err(Trouble::Words(format!(
-                    "`{expression}` combines elements of leaves, or does not look at the gradient; programs that do are not yet searched"
+                    "`{expression}` {instead} where the space has `require {required}`: a search starts from programs of its space"
                 )));
             }
             if dag.states.len() > spec.space.states {

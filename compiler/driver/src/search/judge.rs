@@ -104,10 +104,7 @@ pub fn judge(contest: &Contest<'_>, judged: &[Judged]) -> Result<Vec<Verdict>, T
         for j in judged {
             let dag = j.genome.dag().map_err(|_| format!("`{}` is no program", j.name))?;
             if !admissible(&dag) {
-                return Err(Trouble::Words(format!(
-                    "`{}` combines elements of leaves, or does not look at the gradient; such programs cannot be run yet",
-                    j.name
-                )));
+                return Err(Trouble::Words(format!("`{}` does not look at the gradient", j.name)));
             }
             let outcome = bench.run(&dag)?.ok_or_else(|| format!("`{}` has more than {MAX_STATES} states", j.name))?;
             scores.push(outcome.scores);

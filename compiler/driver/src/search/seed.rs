@@ -28,7 +28,7 @@ pub enum Refused {
     Beyond(String),
 }
 
-/// Lengths of the leaves it is looked at with: two, so that one that mixes leaves is noticed.
+/// Lengths of the leaves it is looked at with: two that differ, so that what is done with all leaves, or depends on their lengths, is known as such.
 const LENGTHS: [usize; 2] = [7, 5];
 
 /// The program of an optimizer expression.
@@ -59,6 +59,7 @@ fn of_step(program: &TrainProgram) -> Result<(Genome, f64), String> {
     let graph = &program.step.graph;
     let first = |name: &str| name.split('.').any(|part| part == "w0");
     let second = |name: &str| name.split('.').any(|part| part == "w1");
+    let of_first = |name: &str| name.split('.').map(|part| if part == "w1" { "w0" } else { part }).collect::<Vec<_>>().join(".");
     let states: Vec<(usize, String)> = program
         .slots
         .iter()
@@ -88,8 +89,10 @@ fn of_step(program: &TrainProgram) -> Result<(Genome, f64), String> {
             return match slot.kind {
                 SlotKind::Counter => Role::Step,
                 SlotKind::Param if first(&slot.name) => Role::Weight,
-                SlotKind::State => match states.iter().position(|(s, _)| *s == k) {
-                    Some(n) => Role::State(n),
+                SlotKind::Param if second(&slot.name) => Role::Other(Box::new(Role::Weight)),
+                SlotKind::State => match states.iter().position(|(s, _)| *s == k || program.slots[*s].name == of_first(&slot.name)) {
+                    Some(n) if first(&slot.name) => Role::State(n),
+                    Some(n) => Role::Other(Box::new(Role::State(n))),
                     None => Role::Foreign("other leaves".to_string()),
                 },
                 _ => Role::Foreign("other leaves".to_string()),
@@ -97,6 +100,7 @@ fn of_step(program: &TrainProgram) -> Result<(Genome, f64), String> {
         }
         match input.name.as_str() {
             "field.0" => Role::Gradient,
+            "field.1" => Role::Other(Box::new(Role::Gradient)),
             "key" => Role::Foreign("random numbers".to_string()),
             name if name.starts_with("field.") => Role::Foreign("other leaves".to_string()),
             _ => Role::Foreign("the loss or a metric".to_string()),
@@ -106,8 +110,11 @@ fn of_step(program: &TrainProgram) -> Result<(Genome, f64), String> {
     if rates.len() > 1 {
         return Err("it has several learning rates".to_string());
     }
-    let weight = program.slots.iter().position(|s| s.kind == SlotKind::Param && first(&s.name)).ok_or("it has no weights")?;
-    let states = states.iter().map(|(k, name)| StateOf { name: name.clone(), next: *k, first: *k }).collect();
+    let weight =
+        |is: &dyn Fn(&str) -> bool| program.slots.iter().position(|s| s.kind == SlotKind::Param && is(&s.name)).ok_or("it has no weights");
+    let weight = [weight(&first)?, weight(&second)?];
+    let other = |k: usize| program.slots.iter().position(|s| second(&s.name) && of_first(&s.name) == program.slots[k].name).unwrap_or(k);
+    let states = states.iter().map(|(k, name)| StateOf { name: name.clone(), next: [*k, other(*k)], first: *k }).collect();
     let update = Update { graph, roles, weight, states, initial: &program.init, len: LENGTHS[0] };
     let genome = import::program(&update)?;
     Ok((genome, rates.first().copied().unwrap_or(1.0)))

@@ -310,7 +310,7 @@ fn inputs(
         let seeded = TrainProgram { seed: *seed, ..program.clone() };
         let slots = initial_slots(&seeded, &mut host.compiler, &Files::default()).map_err(trouble)?;
         for (leaf, k) in params.iter().enumerate() {
-            let at = (s * whole.padded + whole.offsets[leaf]) * 4;
+            let at = (s * whole.leaves.padded + whole.leaves.offsets[leaf]) * 4;
             let bytes = slots[*k].bytes();
             tensors[optc_search::run::input::WEIGHTS].bytes_mut()[at..at + bytes.len()].copy_from_slice(bytes);
         }

@@ -1,6 +1,6 @@
 //! One function applied to arguments, as an expression of the language.
 
-use crate::fun::Fun;
+use crate::fun::{Fun, Ty};
 use optc_ir::scalar::{Class, ScalarOp};
 
 /// Functions that stand in `std.search`, by their names there.
@@ -72,8 +72,37 @@ fn builtin(op: ScalarOp) -> &'static str {
     }
 }
 
-/// The application of a function; `truths` says which arguments are comparisons.
-pub(super) fn applied(fun: Fun, x: &[Text], truths: &[bool]) -> Text {
+/// What the language calls on numbers for all leaves (or, of sums and norms of a leaf, on numbers for each) where the function of arrays does something else there, as in
+/// [`Fun::expand`].
+fn of_numbers(fun: Fun, x: &[Text]) -> Option<Text> {
+    Some(match fun {
+        Fun::Sum | Fun::Total => x[0].clone(),
+        Fun::Norm | Fun::GlobalNorm => Text::atom(format!("abs({})", x[0].text)),
+        Fun::Dot => Text { text: format!("{} * {}", x[0].within(Tight::Product), x[1].within(Tight::Minus)), tight: Tight::Product },
+        Fun::CosineSim => {
+            let product = format!("{} * {}", x[0].within(Tight::Product), x[1].within(Tight::Minus));
+            Text { text: format!("{product} / (abs({}) * abs({}) + 1e-8)", x[0].text, x[1].text), tight: Tight::Product }
+        }
+        Fun::ClipByGlobalNorm => {
+            let factor = format!("minimum(1, {} / abs({}))", x[1].within(Tight::Minus), x[0].text);
+            Text { text: format!("{factor} * {}", x[0].within(Tight::Minus)), tight: Tight::Product }
+        }
+        _ => return None,
+    })
+}
+
+/// The application of a function to arguments of these types; `truths` says which of them are comparisons.
+pub(super) fn applied(fun: Fun, x: &[Text], types: &[Ty], truths: &[bool]) -> Text {
+    let first = types.first().copied().unwrap_or(Ty::Scalar);
+    if (first == Ty::Scalar || first == Ty::LeafScalar && matches!(fun, Fun::Sum | Fun::Norm))
+        && let Some(text) = of_numbers(fun, x)
+    {
+        return text;
+    }
+    of_any(fun, x, truths, first)
+}
+
+fn of_any(fun: Fun, x: &[Text], truths: &[bool], first: Ty) -> Text {
     use ScalarOp::*;
     let infix = |sign: &str, tight: Tight, left: Tight, right: Tight| Text {
         text: format!("{} {sign} {}", x[0].within(left), x[1].within(right)),
@@ -118,6 +147,8 @@ pub(super) fn applied(fun: Fun, x: &[Text], truths: &[bool]) -> Text {
         Fun::Invert => Text { text: format!("1 - {}", x[0].within(Tight::Product)), tight: Tight::Sum },
         Fun::Norm => call("norm"),
         Fun::Sum => call("sum"),
+        Fun::Total if first == Ty::Leaf => Text::atom(format!("tree.sum(sum({}))", x[0].text)),
+        Fun::Total => call("tree.sum"),
         Fun::GlobalNorm => call("tree.norm"),
         Fun::Dot => call("tree.dot"),
         Fun::ClipByGlobalNorm => {

@@ -1,7 +1,7 @@
 //! The statements of a printed body: what gets a name, and when a state may be overwritten.
 
 use super::expr::{Text, Tight, applied, constant, is_truth};
-use crate::fun::Fun;
+use crate::fun::{Fun, Ty};
 use crate::genome::{Arg, Genome, Reg, Registers};
 use std::fmt::Write;
 
@@ -29,6 +29,21 @@ impl Values {
         }
         self.all.push(value);
         self.all.len() - 1
+    }
+    /// The type of each; operands come before their users.
+    fn types(&self) -> Vec<Ty> {
+        let mut types: Vec<Ty> = Vec::with_capacity(self.all.len());
+        for value in &self.all {
+            types.push(match value {
+                Value::Const(_) | Value::First(Reg::Lr | Reg::T) => Ty::Scalar,
+                Value::First(_) => Ty::Leaf,
+                Value::Applied(fun, x) => {
+                    let of: Vec<Ty> = x.iter().map(|x| types[*x]).collect();
+                    fun.result(&of).unwrap_or(Ty::Leaf)
+                }
+            });
+        }
+        types
     }
     fn operands(&self, k: usize) -> &[usize] {
         match &self.all[k] {
@@ -71,6 +86,7 @@ pub(super) fn body(genome: &Genome) -> String {
 struct Printer<'a> {
     genome: &'a Genome,
     values: Values,
+    types: Vec<Ty>,
     update: usize,
     next: Vec<usize>,
     /// The expression that stands for a value.
@@ -88,7 +104,8 @@ impl<'a> Printer<'a> {
         }
         next.iter().chain([&update]).for_each(|k| uses[*k] += 1);
         let names = vec![None; values.all.len()];
-        Printer { genome, values, update, next, names, uses, out: String::new(), lets: 0 }
+        let types = values.types();
+        Printer { genome, values, types, update, next, names, uses, out: String::new(), lets: 0 }
     }
 
     fn state(&self, k: usize) -> &'a str {
@@ -129,7 +146,8 @@ impl<'a> Printer<'a> {
             Value::Applied(fun, x) => {
                 let args: Vec<Text> = x.iter().map(|x| self.text(*x)).collect();
                 let truths: Vec<bool> = x.iter().map(|x| matches!(self.values.all[*x], Value::Applied(f, _) if is_truth(f))).collect();
-                applied(*fun, &args, &truths)
+                let types: Vec<Ty> = x.iter().map(|x| self.types[*x]).collect();
+                applied(*fun, &args, &types, &truths)
             }
         }
     }
@@ -184,7 +202,8 @@ impl<'a> Printer<'a> {
                     if self.needs_old(self.update, k, s as u8) && !self.reaches(self.update, k) {
                         self.name_with_parts(self.update);
                     }
-                    if self.read_later(k, s as u8) {
+                    // A number that a state takes over is read as a number: its sums are others than those of the state.
+                    if self.read_later(k, s as u8) || self.types[k] != Ty::Leaf && self.uses[k] > 1 {
                         self.name(k);
                     } else {
                         let line = format!("{} <- {}", self.state(s), self.text(k).text);

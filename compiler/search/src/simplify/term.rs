@@ -93,7 +93,7 @@ pub(super) fn price(fun: Fun) -> u64 {
         Fun::Square | Fun::Invert | Fun::Sqrt | Fun::Div => 12,
         Fun::Interpolate => 14,
         Fun::Cube | Fun::Reciprocal => 16,
-        Fun::Norm | Fun::GlobalNorm | Fun::Dot | Fun::CosineSim | Fun::ClipByGlobalNorm | Fun::Sum => 40,
+        Fun::Norm | Fun::GlobalNorm | Fun::Dot | Fun::CosineSim | Fun::ClipByGlobalNorm | Fun::Sum | Fun::Total => 40,
         Fun::Log | Fun::Log10 | Fun::Log2 | Fun::Log1p | Fun::Exp10 | Fun::Power => 30,
     }
 }

@@ -13,11 +13,15 @@ use proptest::prelude::*;
 
 /// A program some mutations away from a known one.
 pub(crate) fn mutant(seed: u32, generations: u32) -> Genome {
-    let space = Space { statements: 40, states: 3, step_count: true, ..Space::default() };
+    mutant_of(&Space { statements: 40, states: 3, step_count: true, ..Space::default() }, seed, generations)
+}
+
+/// In a space of one's own.
+pub(crate) fn mutant_of(space: &Space, seed: u32, generations: u32) -> Genome {
     let start = read(if seed.is_multiple_of(2) { RAW_LION } else { ADAM });
-    let mut genome = with_states(&start, &space);
+    let mut genome = with_states(&start, space);
     for n in 0..generations {
-        if let Some((child, _)) = mutate(&genome, &space, EVEN, &mut Stream::at([seed, 1], 0, u64::from(n))) {
+        if let Some((child, _)) = mutate(&genome, space, EVEN, &mut Stream::at([seed, 1], 0, u64::from(n))) {
             genome = child;
         }
     }
