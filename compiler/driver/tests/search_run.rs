@@ -115,6 +115,12 @@ fn searches_that_cannot_be_are_refused() {
     let muon = folder(&SPEC.replace("{sgd, adamw}", "{sgd, adamw, muon}").replace("[sgd, adamw]", "[sgd, muon]"));
     assert!(stderr(muon.path(), &["search", "s.opt", "--children", "10"]).contains("no program of the search"));
     assert!(!muon.path().join("out.sqlite").exists());
+    // A start outside of the space: by its degree, and by what it combines.
+    let degree = folder(&SPEC.replace("states <= 2", "states <= 2, require scale_degree(g) == 1"));
+    let said = stderr(degree.path(), &["search", "s.opt", "--children", "10"]);
+    assert!(said.contains("`adamw` has degree 0 in g where the space has `require scale_degree(g) == 1`"), "{said}");
+    let coupled = folder(&SPEC.replace("states <= 2", "states <= 2, require not elementwise"));
+    assert!(stderr(coupled.path(), &["search", "s.opt", "--children", "10"]).contains("`sgd` combines no elements"));
     let metric = folder(&SPEC.replace("median(loss)", "median(accuracy)"));
     assert!(stderr(metric.path(), &["search", "s.opt", "--children", "10"]).contains("no metric `accuracy`"));
     // An archive is not overwritten, and does not go on with another spec.
@@ -145,6 +151,26 @@ fn momentum_is_found_from_gradient_descent() {
     let numbers: f64 =
         db.query_row("SELECT MIN(fitness) FROM child WHERE arm = 'constants_only'", [], |r| r.get(0)).unwrap_or(f64::INFINITY);
     assert!(states == 1 && fitness < 0.5 * numbers, "{fitness} with {states} states, numbers alone {numbers}, degree {degree:?}");
+}
+
+/// Norms in the space: starts and finds combine elements, scores are those of the emitted optimizer, and what is required holds for all that was run.
+#[test]
+fn programs_that_combine_elements_are_searched() {
+    let spec = SPEC
+        .replace("{sgd, adamw}", "{sgd, lamb, clip_by_global_norm}")
+        .replace("start    [sgd, adamw]", "start    [clip_by_global_norm(0.5) |> sgd, lamb(weight_decay = 0.1)]")
+        .replace("states <= 2", "states <= 2, ops = std.search.hero_ops, require not elementwise, require state_bytes <= 8")
+        .replace("seed     3", "seed     3\n  control  none");
+    let folder = folder(&spec);
+    let told = ok(optc(folder.path(), &["search", "s.opt", "--children", "360", "-q"]));
+    assert!(told.contains("lamb"), "{told}");
+    let db = Connection::open(folder.path().join("out.sqlite")).expect("an archive");
+    let mut rows = db.prepare("SELECT text FROM program").expect("a query");
+    let texts: Vec<String> = rows.query_map([], |r| r.get(0)).expect("rows").map(|r| r.expect("a row")).collect();
+    let combines = |t: &String| ["norm(", "dot(", "cosine_sim(", "sum(", "total("].iter().any(|f| t.contains(f));
+    assert!(texts.len() > 60 && texts.iter().all(combines), "{} programs", texts.len());
+    ok(optc(folder.path(), &["check", "best.opt"]));
+    assert!(std::fs::read_to_string(folder.path().join("best.opt")).expect("written").contains("norm("));
 }
 
 /// Tasks of the library, one of them held out, and all that is owed at the end.

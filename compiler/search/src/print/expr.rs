@@ -38,7 +38,7 @@ impl Text {
         Text { text: text.into(), tight: Tight::Atom }
     }
     /// As an operand that must hold together at least as tightly as this.
-    fn within(&self, least: Tight) -> String {
+    pub(super) fn within(&self, least: Tight) -> String {
         if self.tight >= least { self.text.clone() } else { format!("({})", self.text) }
     }
 }

@@ -3,6 +3,7 @@
 use super::expr::{Text, Tight, applied, constant, is_truth};
 use crate::fun::{Fun, Ty};
 use crate::genome::{Arg, Genome, Reg, Registers};
+use optc_ir::scalar::ScalarOp;
 use std::fmt::Write;
 
 /// A value of the body.
@@ -144,12 +145,25 @@ impl<'a> Printer<'a> {
             }),
             Value::Const(bits) => constant(f64::from_bits(*bits)),
             Value::Applied(fun, x) => {
-                let args: Vec<Text> = x.iter().map(|x| self.text(*x)).collect();
-                let truths: Vec<bool> = x.iter().map(|x| matches!(self.values.all[*x], Value::Applied(f, _) if is_truth(f))).collect();
+                // A selection looks at a truth; everything else computes with numbers.
+                let looked_at = |k: usize| k == 0 && *fun == Fun::Plain(ScalarOp::Select);
+                let args: Vec<Text> =
+                    x.iter().enumerate().map(|(k, x)| if looked_at(k) { self.text(*x) } else { self.number(*x) }).collect();
+                let truths: Vec<bool> = x.iter().map(|x| self.is_truth(*x)).collect();
                 let types: Vec<Ty> = x.iter().map(|x| self.types[*x]).collect();
                 applied(*fun, &args, &types, &truths)
             }
         }
+    }
+
+    fn is_truth(&self, k: usize) -> bool {
+        matches!(self.values.all[k], Value::Applied(f, _) if is_truth(f))
+    }
+
+    /// As [`Self::text`], a truth as 1 or 0.
+    fn number(&self, k: usize) -> Text {
+        let text = self.text(k);
+        if self.is_truth(k) { Text::atom(format!("({} as float)", text.within(Tight::Atom))) } else { text }
     }
 
     /// Whether a walk from a value to what it is computed from finds one. It does not go on where `stop` says so.
@@ -202,11 +216,12 @@ impl<'a> Printer<'a> {
                     if self.needs_old(self.update, k, s as u8) && !self.reaches(self.update, k) {
                         self.name_with_parts(self.update);
                     }
-                    // A number that a state takes over is read as a number: its sums are others than those of the state.
-                    if self.read_later(k, s as u8) || self.types[k] != Ty::Leaf && self.uses[k] > 1 {
+                    // A number or truth that a state takes over is read as such: sums of a number are others than those of the state.
+                    let other = self.types[k] != Ty::Leaf || self.is_truth(k);
+                    if self.read_later(k, s as u8) || other && self.uses[k] > 1 {
                         self.name(k);
                     } else {
-                        let line = format!("{} <- {}", self.state(s), self.text(k).text);
+                        let line = format!("{} <- {}", self.state(s), self.number(k).text);
                         self.line(&line);
                         self.names[k] = Some(Text::atom(self.state(s)));
                         done[s] = true;
@@ -223,11 +238,11 @@ impl<'a> Printer<'a> {
         }
         for s in 0..self.next.len() {
             if assigned(&self, s) {
-                let line = format!("{} <- {}", self.state(s), self.text(self.next[s]).text);
+                let line = format!("{} <- {}", self.state(s), self.number(self.next[s]).text);
                 self.line(&line);
             }
         }
-        let update = self.text(self.update);
+        let update = self.number(self.update);
         let line = format!("w <- w - {}", if update.tight >= Tight::Product { update.text } else { format!("({})", update.text) });
         self.line(&line);
         self.out
