@@ -51,6 +51,7 @@ fn contents(path: &Path) -> Vec<String> {
         "SELECT quote(hash) || quote(family) || text || n_live || states || coalesce(scale_deg_g, 'none') FROM program ORDER BY 1",
         "SELECT arm || '/' || island || '/' || n || '/' || quote(program) || quote(parent) || bits FROM child ORDER BY 1",
         "SELECT quote(program) || task || seed || '/' || lr || '/' || coalesce(score, 'none') || status FROM eval ORDER BY 1",
+        "SELECT quote(program) || shape || quote(bytes) FROM fp ORDER BY 1",
         "SELECT state FROM run",
     ] {
         let mut rows = db.prepare(query).expect("a query");
@@ -248,4 +249,48 @@ fn a_judge_tells_profiles_and_audits() {
     let (sign, descent) = (cells("signum"), cells("sgd(momentum = 0.9)"));
     assert_eq!((&sign[0], &sign[0]), (&sign[1], &sign[2]));
     assert!(descent[0] != descent[1] && descent[0] != descent[2], "{descent:?}");
+}
+
+/// Elites, tuned numbers and skipped fingerprints are part of what a search goes on from, and nothing depends on threads.
+#[test]
+fn all_of_the_strategy_goes_on_to_the_same_archive() {
+    let strategy =
+        "regularized_evolution { islands = 2, population = 30, tournament = 3, round = 60, novelty = 20%, tune = 15, fingerprint = skip }";
+    let old = "regularized_evolution { islands = 2, population = 40, tournament = 3, round = 60, restart_after = 500 }";
+    let spec = SPEC.replace(old, strategy).replace("[sgd, adamw]", "[sgd(momentum = 0.8), adamw]");
+    assert!(spec.contains(strategy));
+    let (whole, parts) = (folder(&spec), folder(&spec));
+    let told = ok(optc(whole.path(), &["search", "s.opt", "--children", "480", "-q"]));
+    assert!(told.contains("fingerprints: ") && told.contains("they were not run"), "{told}");
+    ok(optc(parts.path(), &["search", "s.opt", "--children", "240", "-q", "--jobs", "2"]));
+    ok(optc(parts.path(), &["search", "resume", "out.sqlite", "--children", "480", "-q", "--jobs", "2"]));
+    let (a, b) = (contents(&whole.path().join("out.sqlite")), contents(&parts.path().join("out.sqlite")));
+    assert_eq!(a.len(), b.len());
+    if let Some((x, y)) = a.iter().zip(&b).find(|(x, y)| x != y) {
+        panic!("{x}\n{y}");
+    }
+    // Every program that was run has its fingerprint, and the numbers of what is emitted have few digits.
+    let db = Connection::open(whole.path().join("out.sqlite")).expect("an archive");
+    let count = |table: &str| db.query_row(&format!("SELECT COUNT(*) FROM {table}"), [], |r| r.get::<_, i64>(0)).expect("a count");
+    assert_eq!(count("fp"), count("program"));
+    let best = std::fs::read_to_string(whole.path().join("best.opt")).expect("written");
+    assert!(best.contains("Numbers rounded to") && told.contains("Numbers rounded to"), "{best}");
+    ok(optc(whole.path(), &["check", "best.opt"]));
+}
+
+/// A search that only makes programs shorter.
+#[test]
+fn simplification_is_a_strategy() {
+    let spec = SPEC.replace("start    [sgd, adamw]", "start    verbose").replace(
+        "regularized_evolution { islands = 2, population = 40, tournament = 3, round = 60, restart_after = 500 }",
+        "simplification { margin = 1%, islands = 1, population = 20, tournament = 3, round = 200 }",
+    );
+    let verbose = "optimizer verbose(lr: float >= 0 = 0.1) {\n  state m = 0\n  state v = 0\n  let a = 1e-9 * g\n  m <- 0.7 * m + 0.3 * (g + a + tanh(a))\n  v <- 0.9 * v + 0.1 * a\n  w <- w - lr * (m + 1e-6 * v - abs(1e-6 * a))\n}\n";
+    let folder = folder(&format!("{spec}\n{verbose}"));
+    let told = ok(optc(folder.path(), &["search", "s.opt", "--children", "1000", "-q"]));
+    // No controls: they look for better programs, not for shorter ones.
+    assert!(!told.contains("constants_only"), "{told}");
+    let best = std::fs::read_to_string(folder.path().join("best.opt")).expect("written");
+    assert!(best.contains("state m") && !best.contains("state v") && !best.contains("tanh") && !best.contains("abs"), "{best}");
+    ok(optc(folder.path(), &["check", "best.opt"]));
 }

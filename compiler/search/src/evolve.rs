@@ -4,12 +4,16 @@
 //! [`Arm`] holds at the end of a round.
 
 use crate::dag::{Dag, Input};
+use crate::fingerprint::{fingerprint, mark};
 use crate::genome::Genome;
 use crate::hash::{Keys, keys};
 use crate::live::without_dead_code;
+pub use crate::memory::{Known, Memory, Scores};
 use crate::mutate::{EVEN, Mix, Space, mutate, mutate_constant, with_states};
+use crate::novelty::{Cell, Elites};
 use crate::rng::Stream;
-use rustc_hash::FxHashMap;
+use crate::shorten::{length, shorten};
+use crate::tune::Numbers;
 use std::collections::VecDeque;
 
 /// What scores programs; lower is better, infinity where a program fails.
@@ -33,11 +37,30 @@ pub struct Strategy {
     pub round: u64,
     /// Kinds of mutation.
     pub mix: Mix,
+    /// The share of parents that are drawn from the elites of the novelty archive; above 0, one of them moves with the best to the next island.
+    pub novelty: f64,
+    /// Programs to run in a round to tune the numbers of an island's best by CMA-ES.
+    pub tune: u64,
+    /// Whether a program is not run where another one with its fingerprint was, whose score it takes.
+    pub skip: bool,
+    /// The fitness up to which programs count as equivalent: then the shortest of them is looked for, by what makes programs shorter alone.
+    pub shorten: Option<f64>,
 }
 
 impl Default for Strategy {
     fn default() -> Strategy {
-        Strategy { islands: 4, population: 200, tournament: 2, restart_after: 50_000, round: 1000, mix: EVEN }
+        Strategy {
+            islands: 4,
+            population: 200,
+            tournament: 2,
+            restart_after: 50_000,
+            round: 1000,
+            mix: EVEN,
+            novelty: 0.0,
+            tune: 0,
+            skip: false,
+            shorten: None,
+        }
     }
 }
 
@@ -78,6 +101,8 @@ pub struct Member {
     pub genome: Genome,
     /// Lower is better.
     pub fitness: f64,
+    /// What selection looks at, lower is better: the fitness, or the length where programs are to become shorter.
+    pub rank: f64,
     /// Its identity.
     pub key: u128,
 }
@@ -93,6 +118,12 @@ pub struct Counters {
     pub known: u64,
     /// That were run.
     pub evaluated: u64,
+    /// Of these, runs for the numbers of an island's best.
+    pub tuned: u64,
+    /// New programs with the fingerprint of another.
+    pub fp_hit: u64,
+    /// Of these, that were run and have another score than it: what the fingerprint would have merged wrongly.
+    pub fp_wrong: u64,
 }
 
 impl Counters {
@@ -102,6 +133,9 @@ impl Counters {
         self.invalid += other.invalid;
         self.known += other.known;
         self.evaluated += other.evaluated;
+        self.tuned += other.tuned;
+        self.fp_hit += other.fp_hit;
+        self.fp_wrong += other.fp_wrong;
     }
 }
 
@@ -118,6 +152,10 @@ pub struct Island {
     pub counters: Counters,
     /// How often it started anew.
     pub restarts: u64,
+    /// Its novelty archive.
+    pub elites: Elites,
+    /// The program whose numbers were tuned last.
+    pub tuned: u128,
 }
 
 /// A program that was run for the first time.
@@ -135,6 +173,8 @@ pub struct Found {
     pub child: u64,
     /// The identity of its parent.
     pub parent: u128,
+    /// Its fingerprint.
+    pub print: Vec<u8>,
 }
 
 /// One arm of a search: evolution, or a control.
@@ -165,6 +205,11 @@ pub struct Plan {
 const RANDOM_MUTATIONS: usize = 12;
 /// A constants-only or random arm makes at most so many times as many children as it may run: most of those it makes are known.
 const PATIENCE: u64 = 50;
+/// Places in the random numbers beside those of children, whose islands are fewer.
+const MIGRATION: u32 = 1 << 28;
+const TUNING: u32 = 1 << 29;
+/// Up to here scores are equal, relatively.
+const EQUAL: f64 = 1e-6;
 
 impl Plan {
     fn key(&self) -> [u32; 2] {
@@ -177,25 +222,9 @@ impl Plan {
     }
 }
 
-/// Scores of programs by identity.
-pub type Scores = FxHashMap<u128, f64>;
-
-/// What an island knows in a round, and does not run again: what all islands of its arm had run before the round, and its own since.
-pub struct Known<'a> {
-    /// Of all islands, before the round.
-    pub shared: &'a Scores,
-    /// Its own in the round.
-    pub own: Scores,
-}
-
-impl<'a> Known<'a> {
-    /// At the start of a round.
-    pub fn new(shared: &'a Scores) -> Known<'a> {
-        Known { shared, own: Scores::default() }
-    }
-    fn get(&self, key: u128) -> Option<f64> {
-        self.own.get(&key).or_else(|| self.shared.get(&key)).copied()
-    }
+/// Whether two scores are the same up to rounding.
+fn equal(a: f64, b: f64) -> bool {
+    a == b || (a - b).abs() <= EQUAL * a.abs().max(b.abs())
 }
 
 /// Whether a program can be an optimizer: it reads the gradient.
@@ -206,7 +235,15 @@ pub fn admissible(dag: &Dag) -> bool {
 impl Arm {
     /// An arm before its first round.
     pub fn new(kind: Kind, islands: usize) -> Arm {
-        let island = Island { population: VecDeque::new(), best: None, best_at: 0, counters: Counters::default(), restarts: 0 };
+        let island = Island {
+            population: VecDeque::new(),
+            best: None,
+            best_at: 0,
+            counters: Counters::default(),
+            restarts: 0,
+            elites: Elites::default(),
+            tuned: 0,
+        };
         Arm { kind, islands: vec![island; islands], rounds: 0 }
     }
 
@@ -219,19 +256,25 @@ impl Arm {
 
     /// The best of all islands.
     pub fn best(&self) -> Option<&Member> {
-        self.islands.iter().filter_map(|i| i.best.as_ref()).min_by(|a, b| a.fitness.total_cmp(&b.fitness).then(a.key.cmp(&b.key)))
+        self.islands
+            .iter()
+            .filter_map(|i| i.best.as_ref())
+            .min_by(|a, b| a.rank.total_cmp(&b.rank).then(a.fitness.total_cmp(&b.fitness)).then(a.key.cmp(&b.key)))
     }
 
-    /// Ends a round: the best of each island moves to the next one.
-    pub fn end_round(&mut self) {
+    /// Ends a round: the best of each island moves to the next one, and one of its elites where there are some.
+    pub fn end_round(&mut self, plan: &Plan) {
         self.rounds += 1;
         let n = self.islands.len();
         if n < 2 || self.kind == Kind::Random {
             return;
         }
-        let best: Vec<Option<Member>> = self.islands.iter().map(|i| i.best.clone()).collect();
+        let place = (self.kind.place() << 16) | MIGRATION;
+        let drawn = |k: usize| Stream::at(plan.key(), place | k as u32, self.rounds).word() as usize;
+        let migrants: Vec<Vec<Member>> =
+            self.islands.iter().enumerate().map(|(k, i)| i.best.iter().chain(i.elites.nth(drawn(k))).cloned().collect()).collect();
         for (k, island) in self.islands.iter_mut().enumerate() {
-            if let Some(member) = &best[(k + n - 1) % n] {
+            for member in &migrants[(k + n - 1) % n] {
                 island.population.push_back(member.clone());
                 island.population.pop_front();
             }
@@ -259,13 +302,15 @@ impl Round<'_> {
             self.populate(island, scores, evaluator, found, false);
         }
         let round = self.plan.strategy.round;
+        let tuning = if self.kind == Kind::Random { 0 } else { self.plan.strategy.tune.min(self.runs.map_or(u64::MAX, |r| r / 2)) };
         loop {
             let (children, evaluated) = (island.counters.children - first.children, island.counters.evaluated - first.evaluated);
             let done = match self.runs {
                 None => children >= round,
-                Some(runs) => evaluated >= runs || children >= PATIENCE * round.max(runs),
+                Some(runs) => evaluated + tuning >= runs || children >= PATIENCE * round.max(runs),
             };
             if done {
+                self.tune(island, tuning, scores, evaluator, found);
                 return;
             }
             self.child(island, scores, evaluator, found);
@@ -288,7 +333,7 @@ impl Round<'_> {
                 (0..starts).filter_map(|k| self.member(island, self.plan.start(k), 0, scores, evaluator, found)).collect()
             }
         };
-        island.best = members.iter().min_by(|a, b| a.fitness.total_cmp(&b.fitness)).cloned();
+        island.best = members.iter().min_by(|a, b| a.rank.total_cmp(&b.rank)).cloned();
         island.best_at = island.counters.children;
         island.population = members.iter().cycle().take(self.plan.strategy.population).cloned().collect();
     }
@@ -307,10 +352,11 @@ impl Round<'_> {
         if !admissible(&dag) {
             // The empty program may be a start.
             let empty = genome.body.is_empty();
-            return empty.then_some(Member { genome, fitness: f64::INFINITY, key: 0 });
+            return empty.then_some(Member { genome, fitness: f64::INFINITY, rank: f64::INFINITY, key: 0 });
         }
         let keys = keys(&dag);
-        let fitness = match scores.get(keys.exact) {
+        let mut fresh = false;
+        let fitness = match scores.score(keys.exact) {
             Some(known) => {
                 island.counters.known += 1;
                 known
@@ -319,15 +365,77 @@ impl Round<'_> {
                 if !self.plan.space.allows(&dag) {
                     return None;
                 }
-                island.counters.evaluated += 1;
-                let fitness = evaluator.fitness(&dag);
-                scores.own.insert(keys.exact, fitness);
-                let bare = without_dead_code(&genome);
-                found.push(Found { genome: bare, keys, fitness, island: self.number, child: island.counters.children, parent });
-                fitness
+                let print = fingerprint(&dag);
+                let mark = mark(&print);
+                let twin = scores.twin(mark);
+                island.counters.fp_hit += u64::from(twin.is_some());
+                match twin.filter(|_| self.plan.strategy.skip) {
+                    Some(score) => {
+                        island.counters.known += 1;
+                        score
+                    }
+                    None => {
+                        fresh = true;
+                        island.counters.evaluated += 1;
+                        let fitness = evaluator.fitness(&dag);
+                        island.counters.fp_wrong += u64::from(twin.is_some_and(|t| !equal(t, fitness)));
+                        scores.own.insert(keys.exact, fitness, mark);
+                        let bare = without_dead_code(&genome);
+                        found.push(Found {
+                            genome: bare,
+                            keys,
+                            fitness,
+                            island: self.number,
+                            child: island.counters.children,
+                            parent,
+                            print,
+                        });
+                        fitness
+                    }
+                }
             }
         };
-        Some(Member { genome, fitness, key: keys.exact })
+        let rank = match self.plan.strategy.shorten {
+            None => fitness,
+            Some(limit) if fitness <= limit => length(&genome),
+            Some(_) => f64::INFINITY,
+        };
+        let member = Member { genome, fitness, rank, key: keys.exact };
+        if fresh && self.plan.strategy.novelty > 0.0 && self.kind == Kind::Evolution {
+            island.elites.offer(Cell::of(&member, &dag), &member);
+        }
+        Some(member)
+    }
+
+    /// Tunes the numbers of the island's best, in at most so many runs; a better program becomes one of its members. Those of one program are tuned once.
+    fn tune(&self, island: &mut Island, runs: u64, scores: &mut Known<'_>, evaluator: &mut dyn Evaluator, found: &mut Vec<Found>) {
+        let Some(best) = island.best.clone().filter(|b| runs > 0 && b.rank.is_finite() && b.key != island.tuned) else { return };
+        island.tuned = best.key;
+        let Some(numbers) = Numbers::of(&best.genome) else { return };
+        let first = island.counters.evaluated;
+        let mut rng = Stream::at(self.plan.key(), (self.kind.place() << 16) | TUNING | self.number as u32, island.counters.children);
+        let mut better = best.clone();
+        numbers.tune(&mut rng, |genome| {
+            if island.counters.evaluated - first >= runs {
+                return None;
+            }
+            let member = self.member(island, with_states(&genome, &self.plan.space), best.key, scores, evaluator, found);
+            let rank = member.as_ref().map_or(f64::INFINITY, |m| m.rank);
+            if let Some(member) = member
+                && rank < better.rank
+            {
+                better = member;
+            }
+            Some(rank)
+        });
+        island.counters.tuned += island.counters.evaluated - first;
+        if better.key != best.key {
+            island.tuned = better.key;
+            island.best = Some(better.clone());
+            island.best_at = island.counters.children;
+            island.population.push_back(better);
+            island.population.pop_front();
+        }
     }
 
     fn child(&self, island: &mut Island, scores: &mut Known<'_>, evaluator: &mut dyn Evaluator, found: &mut Vec<Found>) {
@@ -344,11 +452,14 @@ impl Round<'_> {
                     island.counters.invalid += 1;
                     return;
                 }
+                let elite = strategy.novelty > 0.0 && self.kind == Kind::Evolution && rng.uniform() < strategy.novelty;
+                let elite = if elite { island.elites.nth(rng.word() as usize) } else { None };
                 let drawn = (0..strategy.tournament.max(1)).map(|_| rng.below(n)).collect::<Vec<_>>();
-                let best = drawn.into_iter().min_by(|a, b| island.population[*a].fitness.total_cmp(&island.population[*b].fitness));
-                let parent = &island.population[best.unwrap_or(0)];
+                let best = drawn.into_iter().min_by(|a, b| island.population[*a].rank.total_cmp(&island.population[*b].rank));
+                let parent = elite.unwrap_or(&island.population[best.unwrap_or(0)]);
                 let made = match self.kind {
                     Kind::ConstantsOnly => mutate_constant(&parent.genome, &mut rng),
+                    _ if strategy.shorten.is_some() => shorten(&parent.genome, &plan.space, &mut rng),
                     _ => mutate(&parent.genome, &plan.space, strategy.mix, &mut rng),
                 };
                 (made.map(|m| m.0), parent.key)
@@ -359,7 +470,7 @@ impl Round<'_> {
             island.counters.invalid += 1;
             return;
         };
-        if island.best.as_ref().is_none_or(|b| member.fitness < b.fitness) {
+        if island.best.as_ref().is_none_or(|b| member.rank < b.rank) {
             island.best = Some(member.clone());
             island.best_at = number;
         }
@@ -375,7 +486,7 @@ impl Round<'_> {
             let kept = island.best.clone();
             self.populate(island, scores, evaluator, found, from_best);
             // What was found is not forgotten.
-            if kept.as_ref().is_some_and(|k| island.best.as_ref().is_none_or(|b| k.fitness < b.fitness)) {
+            if kept.as_ref().is_some_and(|k| island.best.as_ref().is_none_or(|b| k.rank < b.rank)) {
                 island.best = kept;
             }
         }

@@ -133,6 +133,11 @@ fn readable(genome: &Genome, space: &Space, types: &Registers<Ty>, temps: u8) ->
     all.into_iter().filter(|r| *r != Reg::T || space.step_count).filter_map(|r| types.get(r).map(|ty| (r, ty))).collect()
 }
 
+/// The registers that a statement at this place may read.
+pub(crate) fn readable_before(genome: &Genome, space: &Space, at: usize) -> Vec<(Reg, Ty)> {
+    readable(genome, space, &types_before(genome, at), fresh_temp(&genome.body))
+}
+
 fn number(space: &Space, rng: &mut Stream) -> f64 {
     let (low, high) = (space.constants.0.ln(), space.constants.1.ln());
     (low + (high - low) * rng.uniform()).exp()

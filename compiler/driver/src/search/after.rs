@@ -10,7 +10,6 @@ use super::seed::seed;
 use super::task::{Request, task};
 use optc_search::evolve::admissible;
 use optc_search::genome::Genome;
-use optc_search::live::without_dead_code;
 use optc_search::text;
 use std::path::Path;
 
@@ -150,10 +149,11 @@ impl Hunt {
         let (funnel, passed) = self.funnel(file)?;
         let winner = match passed {
             Some((genome, again, key)) => {
-                Some(Winner { fitness: self.fitness(&genome), again: Some(again), genome: without_dead_code(&genome), key })
+                Some(Winner { fitness: self.fitness(&genome), again: Some(again), genome, key, notes: Vec::new() })
             }
             None => winner(self),
         };
+        let winner = winner.map(|w| self.polished(file, w)).transpose()?;
         let noise = self.noise(file)?;
         if let Some(noise) = &noise {
             self.archive().keep_noise(noise)?;

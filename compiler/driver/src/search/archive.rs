@@ -2,9 +2,11 @@
 
 use super::after::Noise;
 use super::judge::Verdict;
-use optc_search::evolve::{Arm, Counters, Found, Island, Kind, Member, Scores};
+use optc_search::evolve::{Arm, Counters, Found, Island, Kind, Member, Memory};
+use optc_search::fingerprint::{SHAPE, mark};
 use optc_search::genome::Genome;
 use optc_search::live::without_dead_code;
+use optc_search::novelty::{Cell, Elites};
 use optc_search::{text, traits};
 use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::{Value, json};
@@ -96,6 +98,7 @@ CREATE INDEX IF NOT EXISTS child_fitness ON child(fitness);
 CREATE TABLE IF NOT EXISTS eval(
   program BLOB NOT NULL, rung INTEGER NOT NULL, task TEXT NOT NULL, seed INTEGER NOT NULL, lr REAL NOT NULL, score REAL, status TEXT NOT NULL,
   PRIMARY KEY(program, rung, task, seed, lr)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS fp(program BLOB NOT NULL, shape TEXT NOT NULL, bytes BLOB NOT NULL, PRIMARY KEY(program, shape)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS a_a(n INTEGER PRIMARY KEY, program TEXT NOT NULL, first REAL, second REAL);
 CREATE TABLE IF NOT EXISTS held_out(
   opened INTEGER NOT NULL, task TEXT NOT NULL, n INTEGER NOT NULL, program TEXT NOT NULL, text TEXT NOT NULL, lr REAL NOT NULL, median REAL, failed INTEGER NOT NULL,
@@ -103,7 +106,7 @@ CREATE TABLE IF NOT EXISTS held_out(
 ";
 
 /// What this program writes; another's archive is not gone on with.
-const VERSION: &str = concat!("optc ", env!("CARGO_PKG_VERSION"));
+const VERSION: &str = concat!("optc ", env!("CARGO_PKG_VERSION"), ", archive 2");
 
 type Done<T> = Result<T, String>;
 
@@ -223,6 +226,10 @@ impl Archive {
                     ])
                     .map_err(words)?;
             }
+            let mut fp = tx.prepare_cached("INSERT OR IGNORE INTO fp VALUES(?1, ?2, ?3)").map_err(words)?;
+            for f in found {
+                fp.execute(params![key(f.keys.exact), SHAPE, f.print]).map_err(words)?;
+            }
             let mut eval = tx.prepare_cached("INSERT OR IGNORE INTO eval VALUES(?1, 0, ?2, ?3, ?4, ?5, ?6)").map_err(words)?;
             for e in evals {
                 let status = if e.score.is_finite() { "ok" } else { "nan" };
@@ -324,19 +331,25 @@ impl Archive {
         Ok((opened, rows.collect::<Result<_, _>>().map_err(words)?))
     }
 
-    /// The scores an arm knows.
+    /// What an arm has run.
     ///
     /// # Errors
     /// In words.
-    pub fn scores(&self, kind: Kind) -> Done<Scores> {
-        let mut query = self.db.prepare("SELECT program, bits FROM child WHERE arm = ?1").map_err(words)?;
+    pub fn memory(&self, kind: Kind) -> Done<Memory> {
+        let text = "SELECT c.program, c.bits, f.bytes FROM child c JOIN fp f ON f.program = c.program AND f.shape = ?2 WHERE c.arm = ?1";
+        let mut query = self.db.prepare(text).map_err(words)?;
         let rows = query
-            .query_map(params![kind.name()], |r| {
-                let (hash, bits): (Vec<u8>, i64) = (r.get(0)?, r.get(1)?);
-                Ok((hash_of(&hash), f64::from_bits(bits.cast_unsigned())))
+            .query_map(params![kind.name(), SHAPE], |r| {
+                let (hash, bits, print): (Vec<u8>, i64, Vec<u8>) = (r.get(0)?, r.get(1)?, r.get(2)?);
+                Ok((hash_of(&hash), f64::from_bits(bits.cast_unsigned()), mark(&print)))
             })
             .map_err(words)?;
-        rows.collect::<Result<Scores, _>>().map_err(words)
+        let mut memory = Memory::default();
+        for row in rows {
+            let (hash, fitness, mark) = row.map_err(words)?;
+            memory.insert(hash, fitness, mark);
+        }
+        Ok(memory)
     }
 
     /// The best programs, each once.
@@ -400,7 +413,7 @@ fn program_row(r: &rusqlite::Row<'_>) -> rusqlite::Result<ProgramRow> {
 
 /// The arms of a search as text.
 pub fn state(arms: &[Arm]) -> String {
-    let member = |m: &Member| json!({ "text": text::write(&m.genome), "fitness": format!("{:016x}", m.fitness.to_bits()), "key": format!("{:032x}", m.key) });
+    let member = |m: &Member| json!({ "text": text::write(&m.genome), "fitness": format!("{:016x}", m.fitness.to_bits()), "rank": format!("{:016x}", m.rank.to_bits()), "key": format!("{:032x}", m.key) });
     let island = |i: &Island| {
         let c = &i.counters;
         json!({
@@ -408,7 +421,9 @@ pub fn state(arms: &[Arm]) -> String {
             "best": i.best.as_ref().map(member),
             "best_at": i.best_at,
             "restarts": i.restarts,
-            "counters": [c.children, c.invalid, c.known, c.evaluated],
+            "elites": i.elites.cells.iter().map(|(c, m)| json!([c.states, c.degree, c.length, member(m)])).collect::<Vec<_>>(),
+            "tuned": format!("{:032x}", i.tuned),
+            "counters": [c.children, c.invalid, c.known, c.evaluated, c.tuned, c.fp_hit, c.fp_wrong],
         })
     };
     let arms: Vec<Value> = arms
@@ -426,19 +441,34 @@ pub fn arms(state: &str) -> Done<Vec<Arm>> {
     let broken = || "the state of the search is damaged".to_string();
     let value: Value = serde_json::from_str(state).map_err(|e| format!("the state of the search is damaged: {e}"))?;
     let number = |v: &Value| v.as_u64().ok_or_else(broken);
+    let hash = |v: &Value| u128::from_str_radix(v.as_str().unwrap_or(""), 16).map_err(|_| broken());
     let member = |v: &Value| -> Done<Member> {
         let program = v["text"].as_str().ok_or_else(broken)?;
         let genome: Genome = text::read(Default::default(), program).map_err(|d| d.message)?.genome;
-        let fitness = u64::from_str_radix(v["fitness"].as_str().unwrap_or(""), 16).map_err(|_| broken())?;
-        let key = u128::from_str_radix(v["key"].as_str().unwrap_or(""), 16).map_err(|_| broken())?;
-        Ok(Member { genome, fitness: f64::from_bits(fitness), key })
+        let bits = |name: &str| u64::from_str_radix(v[name].as_str().unwrap_or(""), 16).map(f64::from_bits).map_err(|_| broken());
+        Ok(Member { genome, fitness: bits("fitness")?, rank: bits("rank")?, key: hash(&v["key"])? })
+    };
+    let small = |v: &Value| number(v).and_then(|n| u8::try_from(n).map_err(|_| broken()));
+    let elite = |v: &Value| -> Done<(Cell, Member)> {
+        let degree = if v[1].is_null() { None } else { Some(v[1].as_i64().and_then(|d| i8::try_from(d).ok()).ok_or_else(broken)?) };
+        Ok((Cell { states: small(&v[0])?, degree, length: small(&v[2])? }, member(&v[3])?))
     };
     let island = |v: &Value| -> Done<Island> {
         let c = &v["counters"];
-        let counters = Counters { children: number(&c[0])?, invalid: number(&c[1])?, known: number(&c[2])?, evaluated: number(&c[3])? };
+        let counters = Counters {
+            children: number(&c[0])?,
+            invalid: number(&c[1])?,
+            known: number(&c[2])?,
+            evaluated: number(&c[3])?,
+            tuned: number(&c[4])?,
+            fp_hit: number(&c[5])?,
+            fp_wrong: number(&c[6])?,
+        };
         let population = v["population"].as_array().ok_or_else(broken)?.iter().map(member).collect::<Done<_>>()?;
         let best = if v["best"].is_null() { None } else { Some(member(&v["best"])?) };
-        Ok(Island { population, best, best_at: number(&v["best_at"])?, counters, restarts: number(&v["restarts"])? })
+        let elites = Elites { cells: v["elites"].as_array().ok_or_else(broken)?.iter().map(elite).collect::<Done<_>>()? };
+        let (best_at, restarts) = (number(&v["best_at"])?, number(&v["restarts"])?);
+        Ok(Island { population, best, best_at, counters, restarts, elites, tuned: hash(&v["tuned"])? })
     };
     let kinds = [Kind::Evolution, Kind::ConstantsOnly, Kind::Random];
     value

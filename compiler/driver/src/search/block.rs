@@ -1,6 +1,7 @@
 //! The `search` block of a spec, read and checked: what is impossible or not there is an error with its place.
 
 mod space;
+mod strategy;
 mod tasks;
 
 use crate::session::Session;
@@ -85,6 +86,10 @@ pub struct SearchSpec {
     pub rates: Vec<f64>,
     /// The strategy.
     pub strategy: Strategy,
+    /// Where programs are only simplified: how much worse than the best first program, relatively, they may score.
+    pub margin: Option<f64>,
+    /// Children by which the best is simplified when the search ends.
+    pub simplify: u64,
     /// Whether the controls run.
     pub constants_only: bool,
     /// See `constants_only`.
@@ -228,6 +233,8 @@ pub fn read(session: &Session, block: &BlockItem) -> Result<SearchSpec, Vec<Diag
         seeds: vec![0],
         rates: vec![1e-4, 1e-3, 1e-2, 1e-1],
         strategy: Strategy::default(),
+        margin: None,
+        simplify: 200,
         constants_only: true,
         random: true,
         funnel: Vec::new(),
@@ -276,6 +283,16 @@ pub fn read(session: &Session, block: &BlockItem) -> Result<SearchSpec, Vec<Diag
     }
     if !missing("start") {
         errors.extend(space::check(&spec).err());
+    }
+    if spec.margin.is_some() {
+        if spec.starts.is_empty() && !missing("start") {
+            errors.push(
+                bad(spec.span, "there is nothing to simplify in `empty`")
+                    .help("`start [found]` with an optimizer of the file or of an import"),
+            );
+        }
+        // Controls look for better programs, not for shorter ones.
+        (spec.constants_only, spec.random) = (false, false);
     }
     errors.extend(tasks::label(&mut spec).err());
     if errors.is_empty() { Ok(spec) } else { Err(errors) }
@@ -354,43 +371,6 @@ impl SearchSpec {
                 "lr" => self.rates = rates(value)?,
                 _ => return Err(bad(variable.span, format!("runs differ in `seed` and `lr`, not in `{}`", variable.text))),
             }
-        }
-        Ok(())
-    }
-
-    fn set_strategy(&mut self, e: &Expr) -> Read<()> {
-        let ExprKind::Call { callee, args } = &e.kind else {
-            return match name_of(e) {
-                Some("regularized_evolution") => Ok(()),
-                _ => Err(bad(e.span, "the strategy is `regularized_evolution { … }`")),
-            };
-        };
-        if name_of(callee) != Some("regularized_evolution") {
-            return Err(bad(callee.span, "the strategy is `regularized_evolution { … }`"));
-        }
-        for arg in args {
-            let Some(name) = &arg.name else { return Err(bad(arg.value.span, "settings of a strategy have names")) };
-            let v = &arg.value;
-            match &*name.text {
-                "islands" => self.strategy.islands = whole(v, 1, 1024, "the number of islands")? as usize,
-                "population" => self.strategy.population = whole(v, 1, 100_000, "a population")? as usize,
-                "tournament" => self.strategy.tournament = whole(v, 1, 10_000, "a tournament")? as usize,
-                "restart_after" => self.strategy.restart_after = whole(v, 1, 1 << 40, "a number of children")?,
-                "round" => self.strategy.round = whole(v, 1, 1 << 30, "a number of children")?,
-                _ => {
-                    return Err(unknown(
-                        name,
-                        "`regularized_evolution`",
-                        ["islands", "population", "tournament", "restart_after", "round"].into_iter(),
-                    ));
-                }
-            }
-        }
-        if self.strategy.tournament > self.strategy.population {
-            return Err(bad(
-                e.span,
-                format!("a tournament of {} does not fit a population of {}", self.strategy.tournament, self.strategy.population),
-            ));
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use optc_search::simplify::{Class, simplify};
 use optc_search::text;
 
 /// How much worse a simplified program may score, relatively: rounding that a few hundred steps blow up.
-const MARGIN: f64 = 1e-3;
+pub(super) const MARGIN: f64 = 1e-3;
 
 /// The best program in its simplest form that scores as well, and its fitness.
 pub fn simplest(hunt: &mut Hunt, genome: &Genome, fitness: f64) -> (Genome, f64) {
@@ -32,7 +32,7 @@ pub fn simplest(hunt: &mut Hunt, genome: &Genome, fitness: f64) -> (Genome, f64)
 /// The best program of a search, as it is written.
 #[derive(Clone, Debug)]
 pub struct Winner {
-    /// In its simplest form that scores as well.
+    /// The program, in its simplest form that scores as well once it has been polished.
     pub genome: Genome,
     /// Its fitness.
     pub fitness: f64,
@@ -40,16 +40,17 @@ pub struct Winner {
     pub again: Option<f64>,
     /// The identity of the program it was made from.
     pub key: u128,
+    /// What was done to it, in sentences.
+    pub notes: Vec<String>,
 }
 
-/// The best program of the evolution, if one got to the end of its runs.
-pub fn winner(hunt: &mut Hunt) -> Option<Winner> {
+/// The best program of the evolution as it was found, if one got to the end of its runs.
+pub fn winner(hunt: &Hunt) -> Option<Winner> {
     let best = hunt.arms[0].best()?.clone();
     if !best.fitness.is_finite() {
         return None;
     }
-    let (genome, fitness) = simplest(hunt, &best.genome, best.fitness);
-    Some(Winner { genome, fitness, again: None, key: best.key })
+    Some(Winner { genome: best.genome, fitness: best.fitness, again: None, key: best.key, notes: Vec::new() })
 }
 
 /// The best program as a spec, with where it came from and how it scored.
@@ -75,6 +76,7 @@ pub fn emit(hunt: &Hunt, after: &After) -> Option<String> {
         let control = arm.best().map_or(f64::INFINITY, |b| b.fitness);
         doc.push(format!("Control `{}`, {} programs: {}.", arm.kind.name(), arm.counters().evaluated, rounded(control)));
     }
+    doc.extend(winner.notes.iter().cloned());
     doc.extend(funnel.iter().enumerate().map(|(k, rung)| format!("{}.", rung_line(k, rung))));
     if !funnel.is_empty() && winner.again.is_none() {
         doc.push("No program passed the funnel; this is the best of the evolution.".to_string());

@@ -8,7 +8,8 @@ use super::seed::{self, seed};
 use super::task::{self, Request, task};
 use crate::trainer::INTERRUPTED;
 use optc_search::dag::Dag;
-use optc_search::evolve::{Arm, Counters, Evaluator, Found, Island, Kind, Known, Plan, Round, Scores, admissible};
+use optc_search::evolve::{Arm, Counters, Evaluator, Found, Island, Kind, Known, Memory, Plan, Round, Scores, admissible};
+use optc_search::fingerprint::mark;
 use optc_search::genome::Genome;
 use optc_search::hash::keys;
 use optc_search::mutate::{EVEN, mutate};
@@ -52,7 +53,7 @@ pub struct Scorer {
     references: Vec<f64>,
     combine: Combine,
     seeds: Vec<u64>,
-    evals: Vec<EvalRow>,
+    pub(super) evals: Vec<EvalRow>,
     trouble: Option<String>,
 }
 
@@ -166,10 +167,10 @@ pub struct Hunt {
     pub starts: Vec<Start>,
     /// Its arms, evolution first.
     pub arms: Vec<Arm>,
-    plan: Plan,
-    scorers: Vec<Scorer>,
+    pub(super) plan: Plan,
+    pub(super) scorers: Vec<Scorer>,
     /// What each arm has run.
-    scores: Vec<Scores>,
+    memory: Vec<Memory>,
     archive: Archive,
 }
 
@@ -245,12 +246,15 @@ impl Hunt {
             start.fitness = scorers[0].fitness(&dag);
         }
         scorers[0].evals.clear();
-        let plan = Plan {
-            space: spec.space.clone(),
-            strategy: spec.strategy,
-            starts: starts.iter().map(|s| s.genome.clone()).collect(),
-            seed: spec.seed,
-        };
+        let mut strategy = spec.strategy;
+        if let Some(margin) = spec.margin {
+            let best = starts.iter().map(|s| s.fitness).fold(f64::INFINITY, f64::min);
+            if !best.is_finite() {
+                return Err(Trouble::Words("no first program gets to the end of its runs: there is nothing to simplify".to_string()));
+            }
+            strategy.shorten = Some(best + margin * best.abs());
+        }
+        let plan = Plan { space: spec.space.clone(), strategy, starts: starts.iter().map(|s| s.genome.clone()).collect(), seed: spec.seed };
         let islands = spec.strategy.islands;
         let arms = if held.is_empty() {
             let mut kinds = vec![Kind::Evolution];
@@ -265,8 +269,8 @@ impl Hunt {
         } else {
             arms_of(held)?
         };
-        let scores = arms.iter().map(|arm| archive.scores(arm.kind)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Hunt { spec, starts, arms, plan, scorers, scores, archive })
+        let memory = arms.iter().map(|arm| archive.memory(arm.kind)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Hunt { spec, starts, arms, plan, scorers, memory, archive })
     }
 
     /// Goes on until the budget is spent or somebody stops it. `tell` sees the search after each round of all arms.
@@ -304,7 +308,7 @@ impl Hunt {
         let kind = arm.kind;
         // Controls run as many programs as evolution has.
         let runs = (kind != Kind::Evolution).then(|| target.saturating_sub(arm.counters().evaluated).div_ceil(arm.islands.len() as u64));
-        let (plan, scorers, shared) = (&self.plan, &mut self.scorers, &self.scores[number]);
+        let (plan, scorers, shared) = (&self.plan, &mut self.scorers, &self.memory[number]);
         let jobs = scorers.len();
         let mut lots: Vec<Vec<(usize, &mut Island)>> = (0..jobs).map(|_| Vec::new()).collect();
         for (k, island) in arm.islands.iter_mut().enumerate() {
@@ -333,10 +337,10 @@ impl Hunt {
         if let Some(why) = made.iter().find_map(|m| m.3.clone()) {
             return Err(why);
         }
-        self.arms[number].end_round();
+        self.arms[number].end_round(&self.plan);
         let (found, evals): (Vec<_>, Vec<_>) = made.into_iter().map(|m| (m.1, m.2)).unzip();
         let (found, evals) = (found.concat(), evals.concat());
-        self.scores[number].extend(found.iter().map(|f| (f.keys.exact, f.fitness)));
+        found.iter().for_each(|f| self.memory[number].insert(f.keys.exact, f.fitness, mark(&f.print)));
         let text = state(&self.arms);
         self.archive.commit(kind, &found, &evals, &text)
     }

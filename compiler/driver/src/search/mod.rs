@@ -9,6 +9,7 @@ pub mod evaluate;
 pub mod funnel;
 pub mod hunt;
 pub mod judge;
+pub mod polish;
 pub mod seed;
 pub mod spec;
 pub mod task;

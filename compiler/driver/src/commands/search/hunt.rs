@@ -214,6 +214,17 @@ fn go(mut hunt: Hunt, file: &Path, archive: &Path, budget: Budget, options: &Sea
         spent.as_secs_f64(),
         archive.display()
     ));
+    if counters.fp_hit > 0 {
+        say(&format!(
+            "fingerprints: {} new programs had that of another; {}",
+            counters.fp_hit,
+            if hunt.spec.strategy.skip {
+                "they were not run".to_string()
+            } else {
+                format!("{} of them score otherwise", counters.fp_wrong)
+            }
+        ));
+    }
     let after = hunt.after(file).map_err(|t| print_trouble(t, messages))?;
     for (k, rung) in after.funnel.iter().enumerate() {
         say(&rung_line(k, rung));
@@ -228,6 +239,7 @@ fn go(mut hunt: Hunt, file: &Path, archive: &Path, budget: Budget, options: &Sea
     if !after.held_out.is_empty() {
         say(&format!("held out: {}", opened(after.opened)));
     }
+    after.winner.iter().flat_map(|w| &w.notes).for_each(|note| say(note));
     if let (Some(to), Some(text)) = (hunt.spec.emit.clone(), emit(&hunt, &after)) {
         let to = crate::host_env::folder_of(file).join(to);
         let written = to.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(&to, text));

@@ -1,0 +1,197 @@
+//! What is done to the best program before it is written: statements that do not matter are searched away, the e-graph simplifies what is left, and numbers are rounded to the digits that matter.
+
+use super::emit::{MARGIN, Winner, rounded, simplest};
+use super::evaluate::Bench;
+use super::hunt::{Hunt, Trouble, best_rate};
+use super::task::{Request, task};
+use optc_search::dag::Dag;
+use optc_search::evolve::{Arm, Kind, Known, Memory, Plan, Round, Strategy};
+use optc_search::genome::{Arg, Genome};
+use optc_search::live::without_dead_code;
+use optc_search::shorten::length;
+use std::path::Path;
+
+/// The first seed on which rounding is judged, far from those of all else.
+const FRESH_SEED: u64 = 1 << 25;
+/// Sets of seeds, each as large as that of the fitness, and seeds at one time, at most.
+const SETS: usize = 8;
+const AT_ONCE: usize = 64;
+/// Digits that are tried.
+const DIGITS: std::ops::RangeInclusive<usize> = 1..=6;
+
+impl Hunt {
+    /// The program in its simplest form that scores as well, with its numbers rounded.
+    ///
+    /// # Errors
+    /// A task that cannot be, or fails at run time.
+    pub(super) fn polished(&mut self, file: &Path, winner: Winner) -> Result<Winner, Trouble> {
+        let (mut notes, mut genome, mut fitness) = (winner.notes.clone(), winner.genome.clone(), winner.fitness);
+        if self.spec.simplify > 0 && self.spec.margin.is_none() {
+            let before = without_dead_code(&genome).body.len();
+            (genome, fitness) = self.shortest(&genome, fitness)?;
+            let after = without_dead_code(&genome).body.len();
+            if after < before {
+                notes
+                    .push(format!("Simplified by search: {before} statements became {after}, within {} % of the fitness.", 100.0 * MARGIN));
+            }
+        }
+        let (genome, fitness) = simplest(self, &genome, fitness);
+        let (genome, fitness) = match self.round_numbers(file, &genome)? {
+            Some((rounded, note)) => {
+                notes.push(note);
+                let again = self.fitness(&rounded);
+                (rounded, again)
+            }
+            None => (genome, fitness),
+        };
+        Ok(Winner { genome, fitness, notes, ..winner })
+    }
+
+    /// The shortest program that a search by deletions and merges finds from one, no worse within the margin.
+    fn shortest(&mut self, genome: &Genome, fitness: f64) -> Result<(Genome, f64), Trouble> {
+        let strategy = Strategy {
+            islands: 1,
+            population: 20,
+            tournament: 3,
+            round: self.spec.simplify,
+            restart_after: u64::MAX,
+            shorten: Some(fitness + MARGIN * fitness.abs()),
+            ..Strategy::default()
+        };
+        let plan = Plan { space: self.plan.space.clone(), strategy, starts: vec![genome.clone()], seed: self.spec.seed };
+        let mut arm = Arm::new(Kind::Evolution, 1);
+        let (memory, mut found) = (Memory::default(), Vec::new());
+        let scorer = &mut self.scorers[0];
+        let round = Round { plan: &plan, kind: Kind::Evolution, number: 0, runs: None };
+        round.make(&mut arm.islands[0], &mut Known::new(&memory), scorer, &mut found);
+        scorer.evals.clear();
+        if let Some(why) = scorer.trouble() {
+            return Err(why.into());
+        }
+        let best = arm.best().filter(|b| b.rank.is_finite() && b.rank < length(genome));
+        Ok(best.map_or_else(|| (genome.clone(), fitness), |b| (b.genome.clone(), b.fitness)))
+    }
+
+    /// The program with its numbers rounded to the fewest digits with which its fitness on fresh seeds is not worse beyond the noise: by more than a standard error of the fitness itself. In words, how
+    /// it did. Nothing where no digits can be spared, or the program fails.
+    fn round_numbers(&mut self, file: &Path, genome: &Genome) -> Result<Option<(Genome, String)>, Trouble> {
+        let candidates: Vec<(usize, Genome)> = DIGITS.map(|d| (d, with_digits(genome, d))).filter(|(_, g)| g != genome).collect();
+        let Some(dag) = genome.dag().ok().filter(|_| !candidates.is_empty()) else { return Ok(None) };
+        let mut fresh = self.fresh(file, dag.states.len())?;
+        let own = fresh.fitness(&dag)?;
+        let n = own.len() as f64;
+        let mean = own.iter().sum::<f64>() / n;
+        let error = (own.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0) / n).sqrt();
+        if !mean.is_finite() {
+            return Ok(None);
+        }
+        for (digits, candidate) in candidates {
+            let Ok(dag) = candidate.dag() else { continue };
+            let other = fresh.fitness(&dag)?;
+            let worse = other.iter().zip(&own).map(|(a, b)| a - b).sum::<f64>() / n;
+            if worse <= error {
+                let note = format!(
+                    "Numbers rounded to {digits} digit{}: on {} sets of fresh seeds the mean fitness changes by {}, where its standard error is {}.",
+                    if digits == 1 { "" } else { "s" },
+                    own.len(),
+                    rounded(worse),
+                    rounded(error)
+                );
+                return Ok(Some((candidate, note)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The tasks of the search on sets of fresh seeds.
+    fn fresh(&self, file: &Path, states: usize) -> Result<Fresh, Trouble> {
+        let set = self.spec.seeds.len();
+        let sets = (AT_ONCE / set).clamp(2, SETS);
+        let seeds: Vec<u64> = (0..(sets * set) as u64).map(|k| FRESH_SEED + k).collect();
+        let mut benches = Vec::new();
+        let whole: f64 = self.spec.tasks.iter().map(|t| t.weight).sum();
+        for (t, reference) in self.spec.tasks.iter().zip(self.references()) {
+            let request = Request {
+                file,
+                train: &t.train,
+                label: &t.label,
+                set: &t.set,
+                metric: self.spec.metric.as_deref(),
+                seeds: &seeds,
+                rates: &self.spec.rates,
+                states,
+            };
+            let made = task(&request).map_err(|r| Trouble::Task(t.label.clone(), r))?;
+            benches.push((Bench::new(made)?, t.weight / whole / reference));
+        }
+        Ok(Fresh { benches, set, sets, combine: self.spec.combine })
+    }
+}
+
+/// Tasks on several sets of seeds.
+struct Fresh {
+    /// With the share of each in the fitness.
+    benches: Vec<(Bench, f64)>,
+    set: usize,
+    sets: usize,
+    combine: super::block::Combine,
+}
+
+impl Fresh {
+    /// The fitness on each set.
+    fn fitness(&mut self, dag: &Dag) -> Result<Vec<f64>, Trouble> {
+        let mut all = vec![0.0; self.sets];
+        for (bench, share) in &mut self.benches {
+            let outcome = bench.run(dag)?.ok_or("a program has more states than its task has room for".to_string())?;
+            for (sum, rows) in all.iter_mut().zip(outcome.scores.chunks(self.set)) {
+                *sum += best_rate(rows, self.combine) * *share;
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// The program with its numbers rounded.
+fn with_digits(genome: &Genome, digits: usize) -> Genome {
+    let mut out = genome.clone();
+    let numbers = out.body.iter_mut().flat_map(|s| {
+        let n = s.fun.arity();
+        s.args[..n].iter_mut()
+    });
+    for arg in numbers {
+        if let Arg::Const(x) = arg {
+            *x = to_digits(*x, digits);
+        }
+    }
+    out
+}
+
+/// A number with so many digits; between 1/2 and 1 they are those of its distance to 1 (0.999 has one), as for shares that averages keep.
+fn to_digits(x: f64, digits: usize) -> f64 {
+    if !x.is_finite() || x == 0.0 {
+        return x;
+    }
+    let rest = 1.0 - x.abs();
+    if x.abs() > 0.5 && rest > 1e-12 {
+        let places = digits as i32 - 1 - rest.log10().floor() as i32;
+        return format!("{:.*}", places.max(1) as usize, x).parse().unwrap_or(x);
+    }
+    format!("{:.*e}", digits - 1, x).parse().unwrap_or(x)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::to_digits;
+
+    #[test]
+    fn numbers_have_the_digits_that_matter() {
+        let of = |x: f64| [1, 2, 3].map(|d| to_digits(x, d));
+        assert_eq!(of(0.998_219_678), [0.998, 0.9982, 0.99822]);
+        assert_eq!(of(0.013_579), [0.01, 0.014, 0.0136]);
+        assert_eq!(of(-273.15), [-300.0, -270.0, -273.0]);
+        assert_eq!(of(-0.9123), [-0.91, -0.912, -0.9123]);
+        assert_eq!(of(0.0), [0.0; 3]);
+        assert_eq!(of(1.0), [1.0; 3]);
+        assert!(to_digits(f64::NAN, 2).is_nan() && to_digits(f64::INFINITY, 2).is_infinite());
+    }
+}
