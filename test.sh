@@ -39,6 +39,16 @@ else
   echo "SKIPPED: the back ends llvm and simt: there is no LLVM 22 in $LLVM_SYS_221_PREFIX, and no package llvm-22-dev"
 fi
 
+# Open MPI and libclang, with which searches of several processes are built and tested where they can be had.
+mpi() { command -v mpicc >/dev/null && command -v mpirun >/dev/null && [[ -n ${LIBCLANG_PATH:-} || -n $(find /usr/lib -name 'libclang[.-][s0-9]*' -print -quit) ]]; }
+if ! mpi && command -v apt-get >/dev/null; then debian libopenmpi-dev openmpi-bin libclang-dev || true; fi
+features=("${llvm[@]}")
+if mpi; then
+  features=(--features "mpi${llvm[*]:+,llvm}")
+else
+  echo "SKIPPED: searches of several processes: there is no Open MPI with its headers, or no libclang"
+fi
+
 # Packages of Python come while the compiler works. NVIDIA's assembler takes the code for GPUs on any machine; tests of JAX, Optax and torch are skipped where these cannot be had, those of torch too
 # where there is no room for its 6 GB.
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
@@ -67,7 +77,7 @@ cargo fmt --all --check
 step "lints"
 deny=()
 if [[ $(rustc --version) == "rustc $rust."* ]]; then deny=(-- -D warnings); fi
-cargo clippy --workspace --all-targets --locked "${llvm[@]}" "${deny[@]}"
+cargo clippy --workspace --all-targets --locked "${features[@]}" "${deny[@]}"
 
 if [[ -n $assembler ]]; then
   while [[ ! -e $target/python/assembler-asked ]] && kill -0 "$packages" 2>/dev/null; do sleep 1; done
@@ -81,8 +91,8 @@ fi
 step "tests"
 # Compiled kernels are not taken from earlier runs.
 export OPTC_CACHE=off
-cargo nextest run --workspace --locked "${llvm[@]}" --no-fail-fast
-cargo test --doc --workspace --locked "${llvm[@]}" --quiet
+cargo nextest run --workspace --locked "${features[@]}" --no-fail-fast
+cargo test --doc --workspace --locked "${features[@]}" --quiet
 
 step "specs"
 cargo build --release --locked -p optc -p optc-python

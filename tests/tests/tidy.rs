@@ -21,6 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("optc-device", &["optc-abi", "optc-exec"]),
     ("optc-linalg", &["optc-abi"]),
     ("optc-train", &["optc-abi"]),
+    ("optc-mpi", &[]),
     (
         "optc",
         &[
@@ -34,6 +35,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "optc-ir",
             "optc-llvm",
             "optc-mid",
+            "optc-mpi",
             "optc-ops",
             "optc-plan",
             "optc-search",

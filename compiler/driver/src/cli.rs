@@ -337,6 +337,18 @@ pub enum SearchAction {
         #[command(flatten)]
         options: SearchOptions,
     },
+    /// Make one archive of several, of processes of one search or of searches that score programs alike.
+    #[command(
+        after_help = "Examples:\n  optc search merge out/a.sqlite out/b.sqlite -o out/both.sqlite\n  optc search merge out/better.rank*.sqlite -o out/better.sqlite"
+    )]
+    Merge {
+        /// The archives.
+        #[arg(required = true)]
+        archives: Vec<PathBuf>,
+        /// The archive to make.
+        #[arg(long, short)]
+        output: PathBuf,
+    },
     /// What a candidate of a search costs: to make, to compile, to run.
     Time {
         /// The spec.
@@ -366,10 +378,16 @@ pub enum SearchAction {
         #[arg(long)]
         audits: bool,
     },
-    /// What a search found: its arms beside its first programs.
+    /// What a search found: its arms beside its first programs, the Pareto front, the funnel, and what else was measured at its end.
+    #[command(
+        after_help = "Examples:\n  optc search report out/better.sqlite\n  optc search report out/better.sqlite --html out/better.html"
+    )]
     Report {
         /// The archive.
         archive: PathBuf,
+        /// Write it with charts, the best program's lineage and the spec to this file, which needs nothing else.
+        #[arg(long, value_name = "FILE")]
+        html: Option<PathBuf>,
     },
     /// The best programs of an archive.
     Top {

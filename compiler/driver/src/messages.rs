@@ -11,6 +11,8 @@ pub struct Messages {
     pub format: MessageFormat,
     /// ANSI colors in text.
     pub color: bool,
+    /// Another process of the same run prints them.
+    pub silent: bool,
 }
 
 impl Messages {
@@ -27,13 +29,16 @@ impl Messages {
             When::Never => false,
             When::Auto => auto(),
         };
-        Messages { format, color }
+        Messages { format, color, silent: false }
     }
 
     /// Prints diagnostics to standard error, errors counted at the end. Returns whether there was an error.
     pub fn print(&self, diagnostics: &[Diagnostic], sources: &SourceMap) -> bool {
         let mut out = std::io::stderr().lock();
         let errors = diagnostics.iter().filter(|d| d.severity == Severity::Error).count();
+        if self.silent {
+            return errors > 0;
+        }
         for diagnostic in diagnostics {
             // Nobody is left to tell if standard error is closed.
             let _ = match self.format {
@@ -55,6 +60,9 @@ impl Messages {
 
     /// Prints an error without a place in a text.
     pub fn error(&self, code: &str, message: &str, help: Option<&str>) {
+        if self.silent {
+            return;
+        }
         let mut out = std::io::stderr().lock();
         let _ = match self.format {
             MessageFormat::Json => {

@@ -1,5 +1,11 @@
 //! Searches from the command line: what they find depends on the spec alone, however often they are killed, and the budgets of rediscovery.
 
+#[path = "search_run/ring.rs"]
+mod ring;
+#[cfg(unix)]
+#[path = "search_run/view.rs"]
+mod view;
+
 use rusqlite::Connection;
 use std::path::Path;
 use std::process::{Command, Output};

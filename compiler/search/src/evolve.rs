@@ -76,6 +76,13 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All there are.
+    pub const ALL: [Kind; 3] = [Kind::Evolution, Kind::ConstantsOnly, Kind::Random];
+
+    /// The one of this name.
+    pub fn named(name: &str) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|k| k.name() == name)
+    }
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
@@ -262,20 +269,45 @@ impl Arm {
             .min_by(|a, b| a.rank.total_cmp(&b.rank).then(a.fitness.total_cmp(&b.fitness)).then(a.key.cmp(&b.key)))
     }
 
-    /// Ends a round: the best of each island moves to the next one, and one of its elites where there are some.
+    /// Whether its islands exchange programs.
+    pub fn migrates(&self) -> bool {
+        self.kind != Kind::Random
+    }
+
+    /// What moves on from an island when this many rounds have been made: its best, and one of its elites where there are some. `number` is that of the island among all.
+    fn moving(&self, plan: &Plan, island: usize, number: usize, rounds: u64) -> Vec<Member> {
+        let place = (self.kind.place() << 16) | MIGRATION | number as u32;
+        let drawn = Stream::at(plan.key(), place, rounds).word() as usize;
+        let i = &self.islands[island];
+        i.best.iter().chain(i.elites.nth(drawn)).cloned().collect()
+    }
+
+    /// What moves on from the last island behind the round that has just been ended. `first` is the number of the first island among all.
+    pub fn emigrants(&self, plan: &Plan, first: usize) -> Vec<Member> {
+        match self.islands.len() {
+            0 => Vec::new(),
+            n => self.moving(plan, n - 1, first + n - 1, self.rounds),
+        }
+    }
+
+    /// Ends a round: the best of each island moves to the next one, and one of its elites where there are some; from the last to the first.
     pub fn end_round(&mut self, plan: &Plan) {
-        self.rounds += 1;
         let n = self.islands.len();
-        if n < 2 || self.kind == Kind::Random {
+        let last = if n < 2 { Vec::new() } else { self.moving(plan, n - 1, n - 1, self.rounds + 1) };
+        self.end_round_of_part(plan, 0, &last);
+    }
+
+    /// Ends a round of islands that are a part of a ring and begin at number `first`: as [`Arm::end_round`], but for `immigrants`, who come to the first island.
+    pub fn end_round_of_part(&mut self, plan: &Plan, first: usize, immigrants: &[Member]) {
+        self.rounds += 1;
+        if !self.migrates() {
             return;
         }
-        let place = (self.kind.place() << 16) | MIGRATION;
-        let drawn = |k: usize| Stream::at(plan.key(), place | k as u32, self.rounds).word() as usize;
-        let migrants: Vec<Vec<Member>> =
-            self.islands.iter().enumerate().map(|(k, i)| i.best.iter().chain(i.elites.nth(drawn(k))).cloned().collect()).collect();
-        for (k, island) in self.islands.iter_mut().enumerate() {
-            for member in &migrants[(k + n - 1) % n] {
-                island.population.push_back(member.clone());
+        let moving = (0..self.islands.len()).map(|k| self.moving(plan, k, first + k, self.rounds));
+        let moved: Vec<Vec<Member>> = [immigrants.to_vec()].into_iter().chain(moving).collect();
+        for (island, members) in self.islands.iter_mut().zip(moved) {
+            for member in members {
+                island.population.push_back(member);
                 island.population.pop_front();
             }
         }

@@ -18,6 +18,7 @@ pub mod live;
 pub mod memory;
 pub mod mutate;
 pub mod novelty;
+pub mod pareto;
 pub mod print;
 pub mod require;
 pub mod rng;

@@ -3,6 +3,7 @@
 pub mod array_file;
 pub mod atomic;
 pub mod batch;
+pub mod board;
 pub mod checkpoint;
 pub mod data;
 pub mod error;

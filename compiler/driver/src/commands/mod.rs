@@ -146,7 +146,7 @@ pub(crate) fn write_report(driver: &Driver, title: &str, options: &RunOptions, m
 }
 
 /// Now, in universal time: `2026-01-31 12:00 UTC`.
-fn date() -> String {
+pub(crate) fn date() -> String {
     let seconds = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil(days as i64);

@@ -3,6 +3,7 @@
 mod archive;
 mod hunt;
 mod judge;
+mod live;
 
 pub use hunt::run;
 
@@ -30,12 +31,13 @@ pub fn search(action: &SearchAction, messages: &Messages) -> Result<(), Failed> 
             }
             Ok(())
         }
+        SearchAction::Merge { archives, output } => archive::merge(archives, output, messages),
         SearchAction::Resume { archive, options } => hunt::resume(archive, options, messages),
         SearchAction::Time { file, name, seconds } => hunt::time(file, name.as_deref(), *seconds, messages),
         SearchAction::Judge { file, name, optimizers, seeds, audits } => {
             judge::run(file, name.as_deref(), &judge::How { optimizers, seeds: *seeds, audits: *audits }, messages)
         }
-        SearchAction::Report { archive } => archive::report(archive, messages),
+        SearchAction::Report { archive, html } => archive::report(archive, html.as_deref(), messages),
         SearchAction::Top { archive, n } => archive::top(archive, *n, messages),
         SearchAction::Lineage { archive, hash } => archive::lineage(archive, hash, messages),
         SearchAction::Explain { archive, hash } => archive::explain(archive, hash, messages),

@@ -1,7 +1,7 @@
 //! What is measured when a search ends, none of which selects its programs: the best first program against itself, and the best programs on tasks that were held out.
 
 use super::block::SearchSpec;
-use super::emit::{Winner, winner};
+use super::emit::{Winner, simplest, winner};
 use super::evaluate::Bench;
 use super::funnel::Passed;
 use super::hunt::{Hunt, Trouble, best_rate};
@@ -154,6 +154,7 @@ impl Hunt {
             None => winner(self),
         };
         let winner = winner.map(|w| self.polished(file, w)).transpose()?;
+        self.archive().keep_end(&funnel, winner.as_ref())?;
         let noise = self.noise(file)?;
         if let Some(noise) = &noise {
             self.archive().keep_noise(noise)?;
@@ -161,7 +162,18 @@ impl Hunt {
         let (judged, held_out) = self.on_held_out(file, winner.as_ref())?;
         let texts: Vec<(String, String)> = judged.into_iter().map(|j| (j.name, text::write(&j.genome))).collect();
         let opened = if held_out.is_empty() { 0 } else { self.archive().keep_held_out(&held_out, &texts)? };
-        Ok(After { funnel, winner, noise, held_out, opened })
+        Ok(After { funnel, winner, noise, held_out, opened, stopped: false })
+    }
+}
+
+impl After {
+    /// A search that was stopped: its best program so far. Nothing is measured, and what is held out is not looked at.
+    pub fn stopped(hunt: &mut Hunt) -> After {
+        let winner = winner(hunt).map(|w| {
+            let (genome, fitness) = simplest(hunt, &w.genome, w.fitness);
+            Winner { genome, fitness, ..w }
+        });
+        After { funnel: Vec::new(), winner, noise: None, held_out: Vec::new(), opened: 0, stopped: true }
     }
 }
 
@@ -178,6 +190,8 @@ pub struct After {
     pub held_out: Vec<Verdict>,
     /// How often these have been looked at, this time included.
     pub opened: i64,
+    /// Whether the search was stopped before its budget was spent, and nothing but the best program is here.
+    pub stopped: bool,
 }
 
 /// Whether the tasks that a search holds out can be: said before it begins.

@@ -1,5 +1,9 @@
 //! The archive of a search: an SQLite database with every program that was run, its scores, where it came from, and the state from which the search goes on.
 
+mod kept;
+
+pub use kept::{RungRow, StartRow, WinnerRow, measures};
+
 use super::after::Noise;
 use super::judge::Verdict;
 use optc_search::evolve::{Arm, Counters, Found, Island, Kind, Member, Memory};
@@ -78,6 +82,26 @@ pub struct HeldOutRow {
     pub beside: Option<[f64; 4]>,
 }
 
+/// What a round of an arm gave.
+#[derive(Clone, Copy, Debug)]
+pub struct Made<'a> {
+    /// The arm.
+    pub kind: Kind,
+    /// Programs that were run for the first time.
+    pub found: &'a [Found],
+    /// Their scores.
+    pub evals: &'a [EvalRow],
+    /// Nanoseconds a parameter, where they were measured.
+    pub speeds: &'a [(u128, f64)],
+    /// The round and what left for islands of other processes, as text.
+    pub sent: Option<(u64, &'a str)>,
+    /// From what the search goes on.
+    pub state: &'a str,
+}
+
+/// Rounds for which what left for other processes is kept.
+const SENT: i64 = 1000;
+
 /// An open archive.
 pub struct Archive {
     db: Connection,
@@ -103,12 +127,26 @@ CREATE TABLE IF NOT EXISTS a_a(n INTEGER PRIMARY KEY, program TEXT NOT NULL, fir
 CREATE TABLE IF NOT EXISTS held_out(
   opened INTEGER NOT NULL, task TEXT NOT NULL, n INTEGER NOT NULL, program TEXT NOT NULL, text TEXT NOT NULL, lr REAL NOT NULL, median REAL, failed INTEGER NOT NULL,
   difference REAL, low REAL, high REAL, p REAL, PRIMARY KEY(opened, task, n)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS setting(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS start(n INTEGER PRIMARY KEY, expression TEXT NOT NULL, program BLOB NOT NULL, fitness REAL);
+CREATE TABLE IF NOT EXISTS funnel(
+  rung INTEGER PRIMARY KEY, steps INTEGER, entered INTEGER NOT NULL, kept INTEGER NOT NULL, best REAL, again REAL, beat TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS winner(id INTEGER PRIMARY KEY, program BLOB NOT NULL, text TEXT NOT NULL, fitness REAL, again REAL);
+CREATE TABLE IF NOT EXISTS sent(arm TEXT NOT NULL, round INTEGER NOT NULL, member TEXT NOT NULL, PRIMARY KEY(arm, round)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS speed(program BLOB PRIMARY KEY, ns REAL NOT NULL) WITHOUT ROWID;
 ";
 
 /// What this program writes; another's archive is not gone on with.
-const VERSION: &str = concat!("optc ", env!("CARGO_PKG_VERSION"), ", archive 2");
+pub const VERSION: &str = concat!("optc ", env!("CARGO_PKG_VERSION"), ", archive 2");
 
 type Done<T> = Result<T, String>;
+
+/// What tells an archive from all others.
+fn identity(path: &Path) -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_nanos());
+    let text = format!("{now} {} {}", std::process::id(), path.display());
+    optc_train::report::sha256(text.as_bytes())[..16].to_string()
+}
 
 fn words(e: rusqlite::Error) -> String {
     e.to_string()
@@ -146,7 +184,9 @@ impl Archive {
             params![run.spec, run.spec_text, run.name, VERSION],
         )
         .map_err(words)?;
-        Ok(Archive { db })
+        let mut archive = Archive { db };
+        archive.set("id", &identity(path))?;
+        Ok(archive)
     }
 
     /// An archive in memory that nothing is kept of.
@@ -174,6 +214,8 @@ impl Archive {
         if version != VERSION {
             return Err(format!("it was written by {version}, this is {VERSION}"));
         }
+        // Tables that it was made without.
+        db.execute_batch(TABLES).map_err(words)?;
         Ok(Archive { db })
     }
 
@@ -190,7 +232,8 @@ impl Archive {
     ///
     /// # Errors
     /// In words.
-    pub fn commit(&mut self, kind: Kind, found: &[Found], evals: &[EvalRow], state: &str) -> Done<()> {
+    pub fn commit(&mut self, made: &Made<'_>) -> Done<()> {
+        let Made { kind, found, evals, speeds, sent, state } = *made;
         let tx = self.db.transaction().map_err(words)?;
         {
             let mut program =
@@ -234,6 +277,14 @@ impl Archive {
             for e in evals {
                 let status = if e.score.is_finite() { "ok" } else { "nan" };
                 eval.execute(params![key(e.program), e.task, e.seed as i64, e.rate, finite(e.score), status]).map_err(words)?;
+            }
+            for (program, ns) in speeds {
+                tx.execute("INSERT OR IGNORE INTO speed VALUES(?1, ?2)", params![key(*program), ns]).map_err(words)?;
+            }
+            if let Some((round, member)) = sent {
+                tx.execute("INSERT OR REPLACE INTO sent VALUES(?1, ?2, ?3)", params![kind.name(), round as i64, member]).map_err(words)?;
+                tx.execute("DELETE FROM sent WHERE arm = ?1 AND round + ?2 < ?3", params![kind.name(), SENT, round as i64])
+                    .map_err(words)?;
             }
             tx.execute("UPDATE run SET state = ?1 WHERE id = 1", params![state]).map_err(words)?;
         }
@@ -411,9 +462,31 @@ fn program_row(r: &rusqlite::Row<'_>) -> rusqlite::Result<ProgramRow> {
     })
 }
 
+fn broken() -> String {
+    "the state of the search is damaged".to_string()
+}
+
+/// A program with its score as a value.
+pub fn member_value(m: &Member) -> Value {
+    let bits = |x: f64| format!("{:016x}", x.to_bits());
+    json!({ "text": text::write(&m.genome), "fitness": bits(m.fitness), "rank": bits(m.rank), "key": format!("{:032x}", m.key) })
+}
+
+/// The program of a value.
+///
+/// # Errors
+/// If it is none, in words.
+pub fn member_of(v: &Value) -> Done<Member> {
+    let program = v["text"].as_str().ok_or_else(broken)?;
+    let genome: Genome = text::read(Default::default(), program).map_err(|d| d.message)?.genome;
+    let bits = |name: &str| u64::from_str_radix(v[name].as_str().unwrap_or(""), 16).map(f64::from_bits).map_err(|_| broken());
+    let key = u128::from_str_radix(v["key"].as_str().unwrap_or(""), 16).map_err(|_| broken())?;
+    Ok(Member { genome, fitness: bits("fitness")?, rank: bits("rank")?, key })
+}
+
 /// The arms of a search as text.
 pub fn state(arms: &[Arm]) -> String {
-    let member = |m: &Member| json!({ "text": text::write(&m.genome), "fitness": format!("{:016x}", m.fitness.to_bits()), "rank": format!("{:016x}", m.rank.to_bits()), "key": format!("{:032x}", m.key) });
+    let member = member_value;
     let island = |i: &Island| {
         let c = &i.counters;
         json!({
@@ -438,20 +511,13 @@ pub fn state(arms: &[Arm]) -> String {
 /// # Errors
 /// If it is none, in words.
 pub fn arms(state: &str) -> Done<Vec<Arm>> {
-    let broken = || "the state of the search is damaged".to_string();
     let value: Value = serde_json::from_str(state).map_err(|e| format!("the state of the search is damaged: {e}"))?;
     let number = |v: &Value| v.as_u64().ok_or_else(broken);
     let hash = |v: &Value| u128::from_str_radix(v.as_str().unwrap_or(""), 16).map_err(|_| broken());
-    let member = |v: &Value| -> Done<Member> {
-        let program = v["text"].as_str().ok_or_else(broken)?;
-        let genome: Genome = text::read(Default::default(), program).map_err(|d| d.message)?.genome;
-        let bits = |name: &str| u64::from_str_radix(v[name].as_str().unwrap_or(""), 16).map(f64::from_bits).map_err(|_| broken());
-        Ok(Member { genome, fitness: bits("fitness")?, rank: bits("rank")?, key: hash(&v["key"])? })
-    };
     let small = |v: &Value| number(v).and_then(|n| u8::try_from(n).map_err(|_| broken()));
     let elite = |v: &Value| -> Done<(Cell, Member)> {
         let degree = if v[1].is_null() { None } else { Some(v[1].as_i64().and_then(|d| i8::try_from(d).ok()).ok_or_else(broken)?) };
-        Ok((Cell { states: small(&v[0])?, degree, length: small(&v[2])? }, member(&v[3])?))
+        Ok((Cell { states: small(&v[0])?, degree, length: small(&v[2])? }, member_of(&v[3])?))
     };
     let island = |v: &Value| -> Done<Island> {
         let c = &v["counters"];
@@ -464,19 +530,18 @@ pub fn arms(state: &str) -> Done<Vec<Arm>> {
             fp_hit: number(&c[5])?,
             fp_wrong: number(&c[6])?,
         };
-        let population = v["population"].as_array().ok_or_else(broken)?.iter().map(member).collect::<Done<_>>()?;
-        let best = if v["best"].is_null() { None } else { Some(member(&v["best"])?) };
+        let population = v["population"].as_array().ok_or_else(broken)?.iter().map(member_of).collect::<Done<_>>()?;
+        let best = if v["best"].is_null() { None } else { Some(member_of(&v["best"])?) };
         let elites = Elites { cells: v["elites"].as_array().ok_or_else(broken)?.iter().map(elite).collect::<Done<_>>()? };
         let (best_at, restarts) = (number(&v["best_at"])?, number(&v["restarts"])?);
         Ok(Island { population, best, best_at, counters, restarts, elites, tuned: hash(&v["tuned"])? })
     };
-    let kinds = [Kind::Evolution, Kind::ConstantsOnly, Kind::Random];
     value
         .as_array()
         .ok_or_else(broken)?
         .iter()
         .map(|v| {
-            let kind = kinds.into_iter().find(|k| Some(k.name()) == v["kind"].as_str()).ok_or_else(broken)?;
+            let kind = v["kind"].as_str().and_then(Kind::named).ok_or_else(broken)?;
             let islands = v["islands"].as_array().ok_or_else(broken)?.iter().map(island).collect::<Done<_>>()?;
             Ok(Arm { kind, islands, rounds: number(&v["rounds"])? })
         })

@@ -10,6 +10,7 @@ use optc_front::ast::{BlockEntry, BlockItem, BlockKind, Expr, ExprKind, ItemKind
 use optc_front::std_lib;
 use optc_search::evolve::Strategy;
 use optc_search::mutate::Space;
+use optc_search::pareto::{self, AXES, Axis};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -98,6 +99,8 @@ pub struct SearchSpec {
     pub funnel: Vec<Rung>,
     /// How often the best first program is compared with itself when the search ends.
     pub a_a: usize,
+    /// The axes of the Pareto front that is kept; it selects nothing.
+    pub pareto: Vec<Axis>,
     /// How long.
     pub budget: Budget,
     /// Where everything is kept.
@@ -111,9 +114,6 @@ pub struct SearchSpec {
 /// The words of a block.
 const WORDS: &[&str] =
     &["start", "space", "task", "fitness", "strategy", "control", "budget", "archive", "emit", "seed", "funnel", "held_out", "pareto"];
-/// Those that are described and not there yet.
-const NOT_YET: &[&str] = &["pareto"];
-
 type Read<T> = Result<T, Diagnostic>;
 
 fn bad(span: Span, message: impl Into<String>) -> Diagnostic {
@@ -211,6 +211,24 @@ pub fn blocks(session: &Session) -> Vec<&BlockItem> {
         .collect()
 }
 
+/// What tells whether the fitness of two searches can be compared: the text around the searches, tasks, and how they are scored.
+pub fn measure(session: &Session, spec: &SearchSpec) -> String {
+    let mut text = session.text.clone();
+    let mut searches: Vec<Span> = session
+        .items()
+        .map(|(_, i)| i)
+        .filter(|i| matches!(&i.kind, ItemKind::Block(b) if b.kind == BlockKind::Search))
+        .map(|i| i.span)
+        .collect();
+    searches.sort_by_key(|s| std::cmp::Reverse(s.start));
+    for span in searches {
+        text.replace_range(span.start as usize..span.end as usize, "");
+    }
+    let tasks: Vec<_> = spec.tasks.iter().map(|t| (&t.train, &t.set, t.weight)).collect();
+    let scored = (tasks, &spec.metric, spec.combine, &spec.seeds, &spec.rates, &spec.starts.first().map(|s| &s.0));
+    optc_train::report::sha256(format!("{text}{scored:?}").as_bytes())
+}
+
 /// What is wrong with the searches of a spec.
 pub fn check(session: &Session) -> Vec<Diagnostic> {
     blocks(session).into_iter().flat_map(|b| read(session, b).err().unwrap_or_default()).collect()
@@ -239,6 +257,7 @@ pub fn read(session: &Session, block: &BlockItem) -> Result<SearchSpec, Vec<Diag
         random: true,
         funnel: Vec::new(),
         a_a: 0,
+        pareto: pareto::DEFAULT.to_vec(),
         budget: Budget::Time(Duration::from_secs(600)),
         archive: PathBuf::from(format!("out/{}.sqlite", block.name.text)),
         emit: None,
@@ -330,9 +349,7 @@ impl SearchSpec {
                 self.seed = whole(only(s)?, 0, u64::MAX >> 12, "a seed")?;
                 Ok(())
             }
-            word if NOT_YET.contains(&word) => {
-                Err(Diagnostic::error(Code("E0710"), s.word.span, format!("`{word}` of a search is not yet supported")))
-            }
+            "pareto" => self.set_pareto(only(s)?),
             _ => Err(unknown(&s.word, "a `search` block", WORDS.iter().copied())),
         }
     }
@@ -372,6 +389,33 @@ impl SearchSpec {
                 _ => return Err(bad(variable.span, format!("runs differ in `seed` and `lr`, not in `{}`", variable.text))),
             }
         }
+        Ok(())
+    }
+
+    /// `[fitness, state_bytes, statements]`
+    fn set_pareto(&mut self, e: &Expr) -> Read<()> {
+        let all: Vec<&Expr> = if let ExprKind::List(items) = &e.kind { items.iter().collect() } else { vec![e] };
+        let help = "`pareto [fitness, state_bytes, statements]`";
+        let mut axes = Vec::new();
+        for item in all {
+            let Some(name) = name_of(item) else { return Err(bad(item.span, "the axes of a front are names").help(help)) };
+            let Some(axis) = Axis::named(name) else {
+                let d = bad(item.span, format!("programs are not measured by `{name}`"));
+                let known = AXES.iter().map(|(n, _)| *n);
+                return Err(match nearest(name, known.clone()) {
+                    Some(near) => d.help(format!("did you mean `{near}`")),
+                    None => d.help(format!("the axes of a front are {}", known.collect::<Vec<_>>().join(", "))),
+                });
+            };
+            if axes.contains(&axis) {
+                return Err(bad(item.span, format!("`{name}` is there twice")));
+            }
+            axes.push(axis);
+        }
+        if axes.len() < 2 || !axes.contains(&Axis::Fitness) {
+            return Err(bad(e.span, "a front has `fitness` and at least one other axis").help(help));
+        }
+        self.pareto = axes;
         Ok(())
     }
 

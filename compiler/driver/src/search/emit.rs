@@ -5,8 +5,10 @@ use super::funnel::Passed;
 use super::hunt::Hunt;
 use super::judge::Verdict;
 use super::spec;
+use super::view::shown;
 use optc_search::genome::Genome;
 use optc_search::live::without_dead_code;
+use optc_search::pareto::Front;
 use optc_search::simplify::{Class, simplify};
 use optc_search::text;
 
@@ -55,7 +57,7 @@ pub fn winner(hunt: &Hunt) -> Option<Winner> {
 
 /// The best program as a spec, with where it came from and how it scored.
 pub fn emit(hunt: &Hunt, after: &After) -> Option<String> {
-    let After { funnel, winner, noise, held_out, opened } = after;
+    let After { funnel, winner, noise, held_out, opened, stopped } = after;
     let winner = winner.as_ref()?;
     let spec = &hunt.spec;
     let counters = hunt.counters();
@@ -77,6 +79,7 @@ pub fn emit(hunt: &Hunt, after: &After) -> Option<String> {
         doc.push(format!("Control `{}`, {} programs: {}.", arm.kind.name(), arm.counters().evaluated, rounded(control)));
     }
     doc.extend(winner.notes.iter().cloned());
+    doc.extend(front_lines(hunt.front()));
     doc.extend(funnel.iter().enumerate().map(|(k, rung)| format!("{}.", rung_line(k, rung))));
     if !funnel.is_empty() && winner.again.is_none() {
         doc.push("No program passed the funnel; this is the best of the evolution.".to_string());
@@ -88,6 +91,9 @@ pub fn emit(hunt: &Hunt, after: &After) -> Option<String> {
     if *opened > 1 {
         doc.push(format!("What was held out had been looked at {} times before.", opened - 1));
     }
+    if *stopped {
+        doc.push("The search was stopped before its budget was spent; what is owed at its end has not been measured.".to_string());
+    }
     let owed = "These are scores of the search itself, the best of many: measure again on other seeds and tasks before believing them.";
     let owed = if held_out.is_empty() {
         owed
@@ -97,6 +103,27 @@ pub fn emit(hunt: &Hunt, after: &After) -> Option<String> {
     doc.push(owed.to_string());
     let lr = spec.rates[spec.rates.len() / 2];
     Some(spec::of(&winner.genome, &spec::name(&spec.name), &doc, lr))
+}
+
+/// Programs of a front that are written, at most.
+const FRONT: usize = 20;
+
+/// The Pareto front of a search: a line for each program.
+fn front_lines(front: &Front) -> Vec<String> {
+    let axes: Vec<&str> = front.axes().iter().map(|a| a.name()).collect();
+    let all = front.points();
+    if all.is_empty() {
+        return Vec::new();
+    }
+    let mut lines = vec![format!("Pareto front over {}:", axes.join(", "))];
+    for p in all.iter().take(FRONT) {
+        let values: Vec<String> = front.axes().iter().zip(&p.values).map(|(a, v)| shown(*a, *v)).collect();
+        lines.push(format!("- {}, program {:032x} of `{}`", values.join(", "), p.key, p.arm.name()));
+    }
+    if all.len() > FRONT {
+        lines.push(format!("- and {} more", all.len() - FRONT));
+    }
+    lines
 }
 
 /// What the noise of the fitness is, in a line.

@@ -1,10 +1,12 @@
 //! A search under way: rounds of its arms on one or several threads, archived after each.
 
 use super::after::check_held_out;
-use super::archive::{Archive, EvalRow, arms as arms_of, state};
+use super::archive::{self, Archive, EvalRow, arms as arms_of, measures, state};
 use super::block::{Budget, Combine, SearchSpec};
 use super::evaluate::Bench;
+use super::ring::{Immigrants, Ring, leaving};
 use super::seed::{self, seed};
+use super::speed::Stopwatch;
 use super::task::{self, Request, task};
 use crate::trainer::INTERRUPTED;
 use optc_search::dag::Dag;
@@ -13,6 +15,7 @@ use optc_search::fingerprint::mark;
 use optc_search::genome::Genome;
 use optc_search::hash::keys;
 use optc_search::mutate::{EVEN, mutate};
+use optc_search::pareto::{Axis, Front, Point};
 use optc_search::rng::Stream;
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -54,6 +57,9 @@ pub struct Scorer {
     combine: Combine,
     seeds: Vec<u64>,
     pub(super) evals: Vec<EvalRow>,
+    /// Where programs are measured by their speed too.
+    stopwatch: Option<Stopwatch>,
+    pub(super) speeds: Vec<(u128, f64)>,
     trouble: Option<String>,
 }
 
@@ -97,6 +103,8 @@ impl Scorer {
             combine: spec.combine,
             seeds: spec.seeds.clone(),
             evals: Vec::new(),
+            stopwatch: spec.pareto.contains(&Axis::Ns).then(Stopwatch::default),
+            speeds: Vec::new(),
             trouble: None,
         })
     }
@@ -154,6 +162,9 @@ pub(super) fn best_rate(scores: &[Vec<f64>], how: Combine) -> f64 {
 impl Evaluator for Scorer {
     fn fitness(&mut self, dag: &Dag) -> f64 {
         let scores = self.scores(dag);
+        if let Some(ns) = self.stopwatch.as_mut().and_then(|watch| watch.measure(dag)) {
+            self.speeds.push((keys(dag).exact, ns));
+        }
         let whole: f64 = self.weights.iter().sum();
         scores.iter().zip(&self.weights).zip(&self.references).map(|((s, w), r)| s / r * w / whole).sum()
     }
@@ -171,7 +182,11 @@ pub struct Hunt {
     pub(super) scorers: Vec<Scorer>,
     /// What each arm has run.
     memory: Vec<Memory>,
+    /// The programs of all arms that no other dominates.
+    front: Front,
     archive: Archive,
+    /// The number of its first island among those of all processes.
+    first: usize,
 }
 
 /// What candidates cost.
@@ -191,15 +206,21 @@ pub struct Costs {
     pub runs: Vec<(String, f64, f64)>,
 }
 
-/// What a round of an arm gave.
-type Made = (usize, Vec<Found>, Vec<EvalRow>, Option<String>);
+/// What a round of an island gave.
+struct Made {
+    island: usize,
+    found: Vec<Found>,
+    evals: Vec<EvalRow>,
+    speeds: Vec<(u128, f64)>,
+    trouble: Option<String>,
+}
 
 impl Hunt {
     /// Prepares a search; `state` is that of its archive, empty for a new one.
     ///
     /// # Errors
     /// A start or task that cannot be; an archive that cannot be read.
-    pub fn new(spec: SearchSpec, file: &Path, archive: Archive, held: &str, jobs: usize) -> Result<Hunt, Trouble> {
+    pub fn new(spec: SearchSpec, file: &Path, mut archive: Archive, held: &str, jobs: usize) -> Result<Hunt, Trouble> {
         let mut starts = Vec::new();
         for (expression, _) in &spec.starts {
             let found = seed(expression, Some(file)).map_err(|r| Trouble::Seed(expression.clone(), r))?;
@@ -246,6 +267,9 @@ impl Hunt {
             start.fitness = scorers[0].fitness(&dag);
         }
         scorers[0].evals.clear();
+        scorers[0].speeds.clear();
+        archive.keep_settings(&spec, &starts)?;
+        let front = archive.front(&spec.pareto)?;
         let mut strategy = spec.strategy;
         if let Some(margin) = spec.margin {
             let best = starts.iter().map(|s| s.fitness).fold(f64::INFINITY, f64::min);
@@ -270,14 +294,38 @@ impl Hunt {
             arms_of(held)?
         };
         let memory = arms.iter().map(|arm| archive.memory(arm.kind)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Hunt { spec, starts, arms, plan, scorers, memory, archive })
+        Ok(Hunt { spec, starts, arms, plan, scorers, memory, front, archive, first: 0 })
     }
 
-    /// Goes on until the budget is spent or somebody stops it. `tell` sees the search after each round of all arms.
+    /// Its islands are a part of those of all processes: the first has this number.
+    pub fn begin_at(&mut self, island: usize) {
+        self.first = island;
+    }
+
+    /// Goes on with what an archive holds, such as that of all processes.
+    ///
+    /// # Errors
+    /// An archive that cannot be read.
+    pub fn take_over(&mut self, mut archive: Archive) -> Result<(), String> {
+        self.arms = arms_of(&archive.run()?.1)?;
+        self.memory = self.arms.iter().map(|arm| archive.memory(arm.kind)).collect::<Result<Vec<_>, _>>()?;
+        archive.keep_settings(&self.spec, &self.starts)?;
+        self.front = archive.front(&self.spec.pareto)?;
+        (self.first, self.archive) = (0, archive);
+        Ok(())
+    }
+
+    /// Goes on until the budget is spent, or somebody stops it: then this is false. `tell` sees the search after each round of all arms. In a ring, children are counted in all processes together.
     ///
     /// # Errors
     /// A task that fails at run time, an archive that cannot be written.
-    pub fn run(&mut self, budget: Budget, mut tell: impl FnMut(&Hunt, Duration)) -> Result<(), String> {
+    pub fn run(
+        &mut self,
+        budget: Budget,
+        mut ring: Option<&mut Ring>,
+        mut tell: impl FnMut(&Hunt, Option<&mut Ring>, Duration),
+    ) -> Result<bool, String> {
+        let processes = ring.as_ref().map_or(1, |r| r.size() as u64);
         let begin = Instant::now();
         loop {
             let least = self.arms.iter().map(|a| a.rounds).min().unwrap_or(0);
@@ -285,30 +333,32 @@ impl Hunt {
             if next == 0 {
                 let spent = match budget {
                     Budget::Time(t) => begin.elapsed() >= t,
-                    Budget::Children(n) => self.arms[0].counters().children >= n,
+                    Budget::Children(n) => self.arms[0].counters().children >= n.div_ceil(processes),
                 };
                 if spent {
-                    return Ok(());
+                    return Ok(true);
                 }
             }
             if INTERRUPTED.load(Ordering::SeqCst) {
-                return Ok(());
+                return Ok(false);
             }
-            self.round(next)?;
+            if !self.round(next, ring.as_deref_mut())? {
+                return Ok(ring.is_some_and(|r| r.all_ended()) && !INTERRUPTED.load(Ordering::SeqCst));
+            }
             if next + 1 == self.arms.len() {
-                tell(self, begin.elapsed());
+                tell(self, ring.as_deref_mut(), begin.elapsed());
             }
         }
     }
 
-    /// A round of one arm.
-    fn round(&mut self, number: usize) -> Result<(), String> {
+    /// A round of one arm. False if it was not ended, since whoever another process waits for is through; the search is then as it was before.
+    fn round(&mut self, number: usize, mut ring: Option<&mut Ring>) -> Result<bool, String> {
         let target = self.arms[0].counters().evaluated;
         let arm = &mut self.arms[number];
         let kind = arm.kind;
         // Controls run as many programs as evolution has.
         let runs = (kind != Kind::Evolution).then(|| target.saturating_sub(arm.counters().evaluated).div_ceil(arm.islands.len() as u64));
-        let (plan, scorers, shared) = (&self.plan, &mut self.scorers, &self.memory[number]);
+        let (plan, scorers, shared, first) = (&self.plan, &mut self.scorers, &self.memory[number], self.first);
         let jobs = scorers.len();
         let mut lots: Vec<Vec<(usize, &mut Island)>> = (0..jobs).map(|_| Vec::new()).collect();
         for (k, island) in arm.islands.iter_mut().enumerate() {
@@ -318,8 +368,9 @@ impl Hunt {
             lot.into_iter()
                 .map(|(number, island)| {
                     let (mut found, mut known) = (Vec::new(), Known::new(shared));
-                    Round { plan, kind, number, runs }.make(island, &mut known, scorer, &mut found);
-                    (number, found, std::mem::take(&mut scorer.evals), scorer.trouble.take())
+                    Round { plan, kind, number: first + number, runs }.make(island, &mut known, scorer, &mut found);
+                    let (evals, speeds) = (std::mem::take(&mut scorer.evals), std::mem::take(&mut scorer.speeds));
+                    Made { island: number, found, evals, speeds, trouble: scorer.trouble.take() }
                 })
                 .collect()
         };
@@ -333,21 +384,70 @@ impl Hunt {
             }
             all
         });
-        made.sort_by_key(|m| m.0);
-        if let Some(why) = made.iter().find_map(|m| m.3.clone()) {
+        made.sort_by_key(|m| m.island);
+        if let Some(why) = made.iter().find_map(|m| m.trouble.clone()) {
             return Err(why);
         }
-        self.arms[number].end_round(&self.plan);
-        let (found, evals): (Vec<_>, Vec<_>) = made.into_iter().map(|m| (m.1, m.2)).unzip();
-        let (found, evals) = (found.concat(), evals.concat());
+        let arm = &mut self.arms[number];
+        let round = arm.rounds;
+        match ring.as_deref_mut().filter(|_| arm.migrates()).map(|r| r.immigrants(arm, &self.plan, first, round)) {
+            None => arm.end_round(&self.plan),
+            Some(Immigrants::Come(members)) => arm.end_round_of_part(&self.plan, first, &members),
+            Some(Immigrants::Over) => {
+                self.arms = self.committed()?;
+                return Ok(false);
+            }
+        }
+        let sent = ring.as_ref().filter(|_| self.arms[number].migrates()).map(|_| leaving(&self.arms[number].emigrants(&self.plan, first)));
+        let (mut found, mut evals, mut speeds) = (Vec::new(), Vec::new(), Vec::new());
+        for m in made {
+            found.extend(m.found);
+            evals.extend(m.evals);
+            speeds.extend(m.speeds);
+        }
         found.iter().for_each(|f| self.memory[number].insert(f.keys.exact, f.fitness, mark(&f.print)));
+        self.extend_front(kind, &found, &speeds);
         let text = state(&self.arms);
-        self.archive.commit(kind, &found, &evals, &text)
+        let sent_now = sent.as_deref().map(|member| (round, member));
+        self.archive.commit(&archive::Made { kind, found: &found, evals: &evals, speeds: &speeds, sent: sent_now, state: &text })?;
+        if let (Some(ring), Some(member)) = (ring, sent) {
+            ring.emigrate(kind, round, &member);
+        }
+        Ok(true)
+    }
+
+    /// The arms as they are in the archive.
+    fn committed(&self) -> Result<Vec<Arm>, String> {
+        match self.archive.run()?.1 {
+            empty if empty.is_empty() => Ok(self.arms.iter().map(|a| Arm::new(a.kind, a.islands.len())).collect()),
+            state => arms_of(&state),
+        }
+    }
+
+    /// Takes what a round of an arm found into the front.
+    fn extend_front(&mut self, arm: Kind, found: &[Found], speeds: &[(u128, f64)]) {
+        let speeds: Scores = speeds.iter().copied().collect();
+        for f in found.iter().filter(|f| f.fitness.is_finite()) {
+            let Ok(dag) = f.genome.dag() else { continue };
+            let (statements, ns) = (f.genome.body.len(), speeds.get(&f.keys.exact).copied());
+            let values = measures(self.front.axes(), f.fitness, statements, &dag, ns);
+            self.front.insert(Point { key: f.keys.exact, arm, values });
+        }
+    }
+
+    /// The programs of all arms that no other dominates.
+    pub fn front(&self) -> &Front {
+        &self.front
     }
 
     /// What scores on each task are divided by.
     pub(super) fn references(&self) -> &[f64] {
         &self.scorers[0].references
+    }
+
+    /// Where everything is kept, to be read.
+    pub fn archived(&self) -> &Archive {
+        &self.archive
     }
 
     /// Where everything is kept.
@@ -360,6 +460,7 @@ impl Hunt {
         let Ok(dag) = genome.dag() else { return f64::INFINITY };
         let fitness = if admissible(&dag) { self.scorers[0].fitness(&dag) } else { f64::INFINITY };
         self.scorers[0].evals.clear();
+        self.scorers[0].speeds.clear();
         fitness
     }
 

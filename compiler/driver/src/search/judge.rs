@@ -2,7 +2,9 @@
 //!
 //! Every optimizer has the same learning rates to choose from. The rate is chosen on seeds of its own; scores are then taken on others, the same for all optimizers, so that they are paired.
 
+use super::archive::HeldOutRow;
 use super::block::TaskSpec;
+use super::emit::rounded;
 use super::evaluate::Bench;
 use super::hunt::Trouble;
 use super::task::{Request, overriding, task};
@@ -10,6 +12,7 @@ use optc_search::evolve::admissible;
 use optc_search::genome::{Genome, MAX_STATES};
 use optc_search::rng::Stream;
 use optc_search::stats::{Paired, holm, median, paired};
+use optc_train::{Cell, Table};
 use std::path::Path;
 
 /// An optimizer that is judged.
@@ -142,4 +145,20 @@ fn best(scores: &[Vec<f64>]) -> usize {
     let at = |r: usize| median(&scores.iter().map(|row| if row[r].is_finite() { row[r] } else { f64::INFINITY }).collect::<Vec<_>>());
     let rates = scores.first().map_or(1, Vec::len);
     (0..rates).min_by(|a, b| at(*a).total_cmp(&at(*b))).unwrap_or(0)
+}
+
+/// Programs on tasks that were held out.
+pub fn held_out_table(rows: &[HeldOutRow]) -> Table {
+    let mut table = Table::new(["held out", "program", "lr", "median", "failed", "difference", "95 % interval", "p (Holm)"]);
+    for row in rows {
+        let mut cells = vec![row.task.clone(), row.program.clone(), rounded(row.rate), rounded(row.median), row.failed.to_string()];
+        match row.beside {
+            None => cells.extend(["", "", ""].map(String::from)),
+            Some([of, low, high, p]) => {
+                cells.extend([rounded(of), format!("{} to {}", rounded(low), rounded(high)), optc_abi::number::shown(p, 2)]);
+            }
+        }
+        table.push(cells.into_iter().map(Cell::Text));
+    }
+    table
 }

@@ -65,6 +65,7 @@ impl Hunt {
         let round = Round { plan: &plan, kind: Kind::Evolution, number: 0, runs: None };
         round.make(&mut arm.islands[0], &mut Known::new(&memory), scorer, &mut found);
         scorer.evals.clear();
+        scorer.speeds.clear();
         if let Some(why) = scorer.trouble() {
             return Err(why.into());
         }

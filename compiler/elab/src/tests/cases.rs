@@ -110,7 +110,7 @@ fn pages_show_the_mistake_and_the_remedy() {
             continue;
         };
         seen += 1;
-        // A recursion ends, or not, only when it is followed; the settings of a search are read by the driver, with whose tests this page is.
+        // A recursion ends, or not, only when it is followed; what has no meaning yet is met when code is made. Both pages are with the tests of the driver.
         let found = if matches!(*code, "E0350" | "E0710") { vec![*code] } else { codes(fail) };
         if !found.contains(code) {
             faults.push_str(&format!("{code}: the first spec gives {found:?}\n"));

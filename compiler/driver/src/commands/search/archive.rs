@@ -1,10 +1,16 @@
 //! `optc search report | top | lineage | explain`: what an archive holds.
 
 use super::hunt::opened;
+use super::live::front;
+use crate::commands::date;
 use crate::commands::say;
 use crate::messages::Messages;
-use crate::search::archive::{Archive, HeldOutRow, ProgramRow};
-use crate::search::emit::{noise_line, rounded};
+use crate::search::archive::{Archive, ProgramRow};
+use crate::search::emit::{noise_line, rounded, rung_line};
+use crate::search::judge::held_out_table;
+use crate::search::lineage::lineage as lineage_of;
+use crate::search::merge::merge as merging;
+use crate::search::report::{self, short};
 use crate::search::{seed, spec};
 use crate::session::Failed;
 use optc_search::evolve::Kind;
@@ -14,7 +20,7 @@ use optc_search::live::without_dead_code;
 use optc_search::simplify::{Class, simplify};
 use optc_search::{text, traits};
 use optc_train::{Cell, Table};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 fn trouble(why: &str, help: Option<&str>, messages: &Messages) -> Failed {
     messages.error("R0146", why, help);
@@ -31,11 +37,6 @@ fn read(row: &ProgramRow, messages: &Messages) -> Result<Genome, Failed> {
         .map_err(|d| trouble(&format!("a program of the archive is damaged: {}", d.message), None, messages))
 }
 
-/// The first digits of a hash, enough to tell programs of an archive apart.
-fn short(hash: u128) -> String {
-    format!("{hash:032x}")[..12].to_string()
-}
-
 fn found(archive: &Archive, prefix: &str, messages: &Messages) -> Result<ProgramRow, Failed> {
     let hex = !prefix.is_empty() && prefix.bytes().all(|b| b.is_ascii_hexdigit());
     let mut rows = if hex { archive.find(prefix).map_err(|why| trouble(&why, None, messages))? } else { Vec::new() };
@@ -50,13 +51,23 @@ fn found(archive: &Archive, prefix: &str, messages: &Messages) -> Result<Program
     }
 }
 
-/// The arms of a search.
+/// What a search found: its arms, front, funnel and what else is owed; with `html`, as a file.
 ///
 /// # Errors
-/// An archive that cannot be read.
-pub fn report(path: &Path, messages: &Messages) -> Result<(), Failed> {
+/// An archive that cannot be read, a file that cannot be written.
+pub fn report(path: &Path, html: Option<&Path>, messages: &Messages) -> Result<(), Failed> {
     let archive = open(path, messages)?;
     let no = |why: String| trouble(&why, None, messages);
+    if let Some(to) = html {
+        let command: Vec<String> = std::env::args().collect();
+        let made = report::report(&archive, path, &report::Heading { command: command.join(" "), date: date() }).map_err(no)?;
+        made.write(to).map_err(|e| {
+            messages.trouble(&e);
+            Failed
+        })?;
+        say(&format!("report: {}", to.display()));
+        return Ok(());
+    }
     let (row, _) = archive.run().map_err(no)?;
     say(&format!("search `{}` of {}", row.name, row.spec));
     let mut table = Table::new(["arm", "programs run", "best fitness"]);
@@ -69,32 +80,59 @@ pub fn report(path: &Path, messages: &Messages) -> Result<(), Failed> {
     }
     say(&table.text());
     say("fitness is that of the search, the best of many programs on its own tasks and seeds; controls ran as many");
+    for s in archive.starts().map_err(no)? {
+        say(&format!("first program `{}`: {}", s.expression, rounded(s.fitness)));
+    }
+    let axes = archive.axes().map_err(no)?;
+    say(front(&archive.front(&axes).map_err(no)?, usize::MAX).trim_end());
+    for (k, rung) in archive.funnel().map_err(no)?.iter().enumerate() {
+        say(&rung_line(k, rung));
+    }
     let (run, _) = archive.arm(Kind::Evolution).map_err(no)?;
     if let Some(noise) = archive.noise().map_err(no)? {
         say(&noise_line(&noise, run.max(0) as u64));
     }
     let (times, rows) = archive.held_out().map_err(no)?;
     if !rows.is_empty() {
-        say(&held_out(&rows));
+        say(&held_out_table(&rows).text());
         say(&format!("held out: {}", opened(times)));
     }
     Ok(())
 }
 
-/// Programs on tasks that were held out.
-fn held_out(rows: &[HeldOutRow]) -> String {
-    let mut table = Table::new(["held out", "program", "lr", "median", "failed", "difference", "95 % interval", "p (Holm)"]);
-    for row in rows {
-        let mut cells = vec![row.task.clone(), row.program.clone(), rounded(row.rate), rounded(row.median), row.failed.to_string()];
-        match row.beside {
-            None => cells.extend(["", "", ""].map(String::from)),
-            Some([of, low, high, p]) => {
-                cells.extend([rounded(of), format!("{} to {}", rounded(low), rounded(high)), optc_abi::number::shown(p, 2)]);
-            }
-        }
-        table.push(cells.into_iter().map(Cell::Text));
+/// Makes one archive of several.
+///
+/// # Errors
+/// Archives that do not belong together, or cannot be read or written.
+pub fn merge(archives: &[PathBuf], output: &Path, messages: &Messages) -> Result<(), Failed> {
+    if output.exists() {
+        let help = "a merge makes a new archive; remove this one, or name another";
+        return Err(trouble(&format!("{} is there already", output.display()), Some(help), messages));
     }
-    table.text()
+    let merged = merging(archives, output).map_err(|why| {
+        // Nothing of an archive that is not whole is left.
+        let _ = std::fs::remove_file(output);
+        trouble(
+            &why,
+            Some("`optc search merge A B … -o ARCHIVE` takes archives of one spec, whose searches may differ in seed, space and strategy"),
+            messages,
+        )
+    })?;
+    say(&format!(
+        "{} archives, {} programs, {} of them several times: {}",
+        archives.len(),
+        merged.programs,
+        merged.shared,
+        output.display()
+    ));
+    if !merged.missing.is_empty() {
+        let missing: Vec<String> = merged.missing.iter().map(usize::to_string).collect();
+        say(&format!("without the archives of processes {}", missing.join(", ")));
+    }
+    if !merged.goes_on {
+        say("its searches go on from their own archives");
+    }
+    Ok(())
 }
 
 /// The best programs.
@@ -104,7 +142,9 @@ fn held_out(rows: &[HeldOutRow]) -> String {
 pub fn top(path: &Path, n: usize, messages: &Messages) -> Result<(), Failed> {
     let archive = open(path, messages)?;
     let rows = archive.top(n).map_err(|why| trouble(&why, None, messages))?;
-    let mut table = Table::new(["hash", "fitness", "arm", "statements", "states", "degree in g", "program"]);
+    let axes = archive.axes().map_err(|why| trouble(&why, None, messages))?;
+    let front = archive.front(&axes).map_err(|why| trouble(&why, None, messages))?;
+    let mut table = Table::new(["hash", "fitness", "arm", "statements", "states", "degree in g", "front", "program"]);
     for row in &rows {
         let genome = read(row, messages)?;
         let dag = genome.dag().ok();
@@ -114,11 +154,18 @@ pub fn top(path: &Path, n: usize, messages: &Messages) -> Result<(), Failed> {
         if line.chars().count() > 90 {
             line = line.chars().take(89).chain(['…']).collect();
         }
-        let cells =
-            [short(row.hash), rounded(row.fitness), row.arm.clone(), row.statements.to_string(), row.states.to_string(), degree, line];
+        let on = if front.points().iter().any(|p| p.key == row.hash) { "yes" } else { "" };
+        let (fitness, statements, states) = (rounded(row.fitness), row.statements.to_string(), row.states.to_string());
+        let cells = [short(row.hash), fitness, row.arm.clone(), statements, states, degree, on.to_string(), line];
         table.push(cells.map(Cell::Text));
     }
     say(&table.text());
+    let axes: Vec<&str> = axes.iter().map(|a| a.name()).collect();
+    say(&format!(
+        "front: no program of the archive is as good in {} and better in one; `optc search report` lists all {} of them",
+        axes.join(", "),
+        front.points().len()
+    ));
     Ok(())
 }
 
@@ -127,11 +174,10 @@ pub fn top(path: &Path, n: usize, messages: &Messages) -> Result<(), Failed> {
 /// # Errors
 /// An archive that cannot be read; a hash that is none.
 pub fn lineage(path: &Path, prefix: &str, messages: &Messages) -> Result<(), Failed> {
-    const LONGEST: usize = 10_000;
     let archive = open(path, messages)?;
-    let mut row = Some(found(&archive, prefix, messages)?);
-    let mut seen = std::collections::BTreeSet::new();
-    while let Some(program) = row.take() {
+    let row = found(&archive, prefix, messages)?;
+    for ancestor in lineage_of(&archive, row).map_err(|why| trouble(&why, None, messages))? {
+        let program = &ancestor.row;
         say(&format!(
             "{}  fitness {}  {} island {} child {}, {} statements",
             short(program.hash),
@@ -141,10 +187,7 @@ pub fn lineage(path: &Path, prefix: &str, messages: &Messages) -> Result<(), Fai
             program.child,
             program.statements
         ));
-        if !seen.insert(program.hash) || seen.len() == LONGEST || program.parent == 0 {
-            break;
-        }
-        row = archive.program(program.parent).map_err(|why| trouble(&why, None, messages))?;
+        ancestor.changes.iter().for_each(|c| say(&format!("    {c}")));
     }
     Ok(())
 }

@@ -1,24 +1,44 @@
 //! `optc search FILE`, `optc search resume`.
 
 use super::judge::show;
+use super::live::{Live, front};
 use crate::cli::SearchOptions;
 use crate::commands::{catch_interrupt, say};
 use crate::messages::Messages;
-use crate::search::archive::{Archive, RunRow};
+use crate::search::after::After;
+use crate::search::archive::{Archive, RunRow, VERSION, arms};
 use crate::search::block::{self, Budget, SearchSpec};
 use crate::search::emit::{emit, noise_line, rounded, rung_line};
 use crate::search::hunt::{Hunt, Trouble};
+use crate::search::merge::{merge, of_rank};
+use crate::search::ring::Ring;
 use crate::search::{seed, task};
 use crate::session::{Failed, Session, read_text};
 use optc_train::{Cell, Table};
 use std::io::{BufRead, IsTerminal};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+/// Programs of the front that a search tells at its end, at most.
+const SHOWN: usize = 12;
 
 fn trouble(why: &str, help: Option<&str>, messages: &Messages) -> Failed {
     messages.error("R0146", why, help);
     Failed
+}
+
+/// A search that can begin.
+struct Ready {
+    hunt: Hunt,
+    file: PathBuf,
+    /// The archive of the block; with several processes each has one of its own beside it.
+    archive: PathBuf,
+    budget: Budget,
+    /// The archive was made for this run.
+    made: Option<PathBuf>,
+    /// What tells the search from others.
+    search: String,
 }
 
 /// Runs a search of a spec.
@@ -26,22 +46,39 @@ fn trouble(why: &str, help: Option<&str>, messages: &Messages) -> Failed {
 /// # Errors
 /// If that fails; why has been printed.
 pub fn run(file: &Path, name: Option<&str>, options: &SearchOptions, messages: &Messages) -> Result<(), Failed> {
-    let session = Session::open(file, &[], messages)?;
-    let spec = read(&session, name, messages)?;
+    let ring = processes(messages)?;
+    let ready = prepare(file, name, options, ring.as_ref(), messages);
+    begin(ready, ring, options, messages)
+}
+
+fn prepare(file: &Path, name: Option<&str>, options: &SearchOptions, ring: Option<&Ring>, messages: &Messages) -> Result<Ready, Failed> {
+    let common = &of_all(ring, messages);
+    let session = Session::open(file, &[], common)?;
+    let spec = read(&session, name, common)?;
     let path = crate::host_env::folder_of(file).join(&spec.archive);
     let row = RunRow { spec: file.to_string_lossy().into_owned(), spec_text: session.text.clone(), name: spec.name.clone() };
     // Everything that may be wrong is found before the archive is made.
-    let budget = budget(&spec, options, messages)?;
-    let archive = Archive::create(&path, &row).map_err(|why| {
+    let budget = budget(&spec, options, common)?;
+    let own = ring.map_or_else(|| path.clone(), |r| of_rank(&path, r.rank()));
+    let cannot = |why: String, messages: &Messages| {
         let help = format!("`optc search resume {}` goes on with it; remove it, or give `archive` another path", path.display());
         trouble(&format!("cannot make an archive: {why}"), Some(&help), messages)
-    })?;
-    let made = hunt(spec, file, archive, "", options, messages);
-    match made {
-        Ok(hunt) => go(hunt, file, &path, budget, options, messages),
+    };
+    if own != path && path.exists() {
+        return Err(cannot(format!("{} is there already", path.display()), common));
+    }
+    let mut archive = Archive::create(&own, &row).map_err(|why| cannot(why, messages))?;
+    let set = archive.set("measure", &block::measure(&session, &spec)).and_then(|()| match ring {
+        Some(r) => archive.set("rank", &r.rank().to_string()).and_then(|()| archive.set("ranks", &r.size().to_string())),
+        None => Ok(()),
+    });
+    set.map_err(|why| cannot(why, messages))?;
+    let search = search_of(&row, ring);
+    match hunt(spec, file, archive, "", options, ring, common) {
+        Ok(hunt) => Ok(Ready { hunt, file: file.to_path_buf(), archive: path, budget, made: Some(own), search }),
         Err(failed) => {
             // An archive in which nothing is.
-            let _ = std::fs::remove_file(&path);
+            let _ = std::fs::remove_file(&own);
             Err(failed)
         }
     }
@@ -52,20 +89,129 @@ pub fn run(file: &Path, name: Option<&str>, options: &SearchOptions, messages: &
 /// # Errors
 /// If that fails; why has been printed.
 pub fn resume(path: &Path, options: &SearchOptions, messages: &Messages) -> Result<(), Failed> {
-    let no = |why: String| trouble(&format!("cannot go on from {}: {why}", path.display()), None, messages);
-    let archive = Archive::open(path).map_err(no)?;
+    let ring = processes(messages)?;
+    let ready = reopen(path, options, ring.as_ref(), messages);
+    begin(ready, ring, options, messages)
+}
+
+fn reopen(path: &Path, options: &SearchOptions, ring: Option<&Ring>, messages: &Messages) -> Result<Ready, Failed> {
+    let common = &of_all(ring, messages);
+    let own = ring.map_or_else(|| path.to_path_buf(), |r| of_rank(path, r.rank()));
+    let no = |why: String| trouble(&format!("cannot go on from {}: {why}", own.display()), None, messages);
+    let archive = Archive::open(&own).map_err(no)?;
     let (row, state) = archive.run().map_err(no)?;
+    of_so_many(&archive, path, ring)
+        .map_err(|(why, help)| trouble(&format!("cannot go on from {}: {why}", own.display()), Some(&help), messages))?;
     let file = Path::new(&row.spec);
     let now = read_text(file).map_err(|why| no(format!("cannot read {}: {why}", row.spec)))?;
     if now != row.spec_text {
         let help = "the archive holds the text it was started with; a changed spec is another search, with an archive of its own";
         return Err(trouble(&format!("{} has changed since the search was started", row.spec), Some(help), messages));
     }
-    let session = Session::open(file, &[], messages)?;
-    let spec = read(&session, Some(&row.name), messages)?;
-    let budget = budget(&spec, options, messages)?;
-    let hunt = hunt(spec, file, archive, &state, options, messages)?;
-    go(hunt, file, path, budget, options, messages)
+    let session = Session::open(file, &[], common)?;
+    let spec = read(&session, Some(&row.name), common)?;
+    let budget = budget(&spec, options, common)?;
+    let search = search_of(&row, ring);
+    let hunt = hunt(spec, file, archive, &state, options, ring, common)?;
+    Ok(Ready { hunt, file: file.to_path_buf(), archive: path.to_path_buf(), budget, made: None, search })
+}
+
+/// Whether an archive is that of a search of as many processes as there are; else why not, and what to do.
+fn of_so_many(archive: &Archive, path: &Path, ring: Option<&Ring>) -> Result<(), (String, String)> {
+    let setting = |name: &str| archive.setting(name).map_err(|why| (why, String::new()));
+    let ranks = setting("ranks")?;
+    match (ring, ranks) {
+        (None, None) if setting("merged")?.is_some_and(|m| m == "searches") => Err((
+            "it was merged from several searches".to_string(),
+            "go on with the archives it was made of, and merge them again".to_string(),
+        )),
+        (None, None) => Ok(()),
+        (None, Some(n)) => Err((
+            format!("it is that of one of {n} processes"),
+            format!(
+                "`mpirun --enable-recovery -n {n} optc search resume` with the archive of the block, or `optc search merge` the archives of all processes"
+            ),
+        )),
+        (Some(r), ranks) if ranks.as_deref() != Some(&r.size().to_string()) => {
+            let n = ranks.unwrap_or_else(|| "1".to_string());
+            Err((
+                format!("the search has {n} processes, not {}", r.size()),
+                format!("`mpirun --enable-recovery -n {n} optc search resume …`"),
+            ))
+        }
+        (Some(_), _) => {
+            let rounds = |archive: &Archive| -> Result<u64, (String, String)> {
+                let state = archive.run().map_err(|why| (why, String::new()))?.1;
+                let arms = if state.is_empty() { Vec::new() } else { arms(&state).map_err(|why| (why, String::new()))? };
+                Ok(arms.first().map_or(0, |a| a.rounds))
+            };
+            let ahead = match Archive::open(path) {
+                Ok(merged) => {
+                    merged.setting("alone").map_err(|why| (why, String::new()))?.is_some_and(|a| a == "yes")
+                        && rounds(&merged)? > rounds(archive)?
+                }
+                Err(_) => false,
+            };
+            if ahead {
+                return Err((
+                    "one process has gone on with the archive of all".to_string(),
+                    format!("`optc search resume {}`, without mpirun", path.display()),
+                ));
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Messages that all processes would print, of which one does.
+fn of_all(ring: Option<&Ring>, messages: &Messages) -> Messages {
+    Messages { silent: ring.is_some_and(|r| r.rank() > 0), ..*messages }
+}
+
+/// What tells a search from others, and one version of this program from another.
+fn search_of(row: &RunRow, ring: Option<&Ring>) -> String {
+    let size = ring.map_or(1, Ring::size);
+    optc_train::report::sha256(format!("{VERSION} {size} {} {}", row.name, row.spec_text).as_bytes())
+}
+
+/// The processes of the run, if `mpirun` started several.
+fn processes(messages: &Messages) -> Result<Option<Ring>, Failed> {
+    let Some((rank, _)) = optc_mpi::launched() else { return Ok(None) };
+    let messages = &Messages { silent: rank > 0, ..*messages };
+    #[cfg(feature = "mpi")]
+    let made = optc_mpi::start().map(|world| Some(Ring::new(Box::new(world)))).map_err(|why| trouble(&why, None, messages));
+    #[cfg(not(feature = "mpi"))]
+    let made = Err(trouble(
+        "this build does not search with several processes",
+        Some(
+            "`cargo build --release -p optc --features mpi` makes one that does, where there are Open MPI and libclang; or start one process, with `--jobs N` for N threads",
+        ),
+        messages,
+    ));
+    made
+}
+
+/// Begins, with the other processes where there are some.
+fn begin(ready: Result<Ready, Failed>, ring: Option<Ring>, options: &SearchOptions, messages: &Messages) -> Result<(), Failed> {
+    let Some(mut ring) = ring else { return go(ready?, None, options, messages) };
+    let met = match &ready {
+        Ok(r) => ring.meet(&r.search, Ok((r.hunt.archived(), &r.hunt.arms))),
+        Err(_) => ring.meet("", Err("it cannot begin".to_string())),
+    };
+    match (ready, met) {
+        (Ok(ready), Ok(())) => go(ready, Some(ring), options, messages),
+        (ready, met) => {
+            let leads = ring.rank() == 0;
+            ring.leave(false);
+            if let (Ok(Ready { hunt, made, .. }), Err(why)) = (ready, met) {
+                drop(hunt);
+                // An archive in which nothing is.
+                made.map(std::fs::remove_file);
+                return Err(trouble(&why, None, &Messages { silent: !leads, ..*messages }));
+            }
+            Err(Failed)
+        }
+    }
 }
 
 /// Says what a candidate costs.
@@ -77,7 +223,7 @@ pub fn time(file: &Path, name: Option<&str>, seconds: f64, messages: &Messages) 
     let spec = read(&session, name, messages)?;
     let archive = Archive::none().map_err(|why| trouble(&why, None, messages))?;
     let (seeds, rates) = (spec.seeds.len(), spec.rates.len());
-    let mut hunt = hunt(spec, file, archive, "", &SearchOptions::default(), messages)?;
+    let mut hunt = hunt(spec, file, archive, "", &SearchOptions::default(), None, messages)?;
     let before = resident();
     let each = Duration::from_secs_f64(seconds.clamp(0.01, 3600.0));
     let costs = hunt.costs(each).map_err(|why| trouble(&why, None, messages))?;
@@ -157,10 +303,13 @@ fn hunt(
     archive: Archive,
     state: &str,
     options: &SearchOptions,
+    ring: Option<&Ring>,
     messages: &Messages,
 ) -> Result<Hunt, Failed> {
-    let jobs = options.jobs.clamp(1, spec.strategy.islands);
-    Hunt::new(spec, file, archive, state, jobs).map_err(|t| print_trouble(t, messages))
+    let (jobs, islands) = (options.jobs.clamp(1, spec.strategy.islands), spec.strategy.islands);
+    let mut hunt = Hunt::new(spec, file, archive, state, jobs).map_err(|t| print_trouble(t, messages))?;
+    hunt.begin_at(ring.map_or(0, |r| r.rank() * islands));
+    Ok(hunt)
 }
 
 /// Prints what is wrong.
@@ -183,28 +332,83 @@ pub(super) fn print_trouble(t: Trouble, messages: &Messages) -> Failed {
 }
 
 /// Runs, tells, and writes what was found.
-fn go(mut hunt: Hunt, file: &Path, archive: &Path, budget: Budget, options: &SearchOptions, messages: &Messages) -> Result<(), Failed> {
+fn go(ready: Ready, mut ring: Option<Ring>, options: &SearchOptions, messages: &Messages) -> Result<(), Failed> {
+    let Ready { mut hunt, file, archive, budget, .. } = ready;
     catch_interrupt();
-    if std::io::stdin().is_terminal() && !options.quiet {
-        eprintln!("`q` and Enter, or Ctrl-C, stop after this round; the archive holds everything");
-        std::thread::spawn(|| {
-            for line in std::io::stdin().lock().lines().map_while(Result::ok) {
-                if line.trim() == "q" {
-                    crate::trainer::INTERRUPTED.store(true, Ordering::SeqCst);
-                }
-            }
-        });
+    if ring.is_none() {
+        hunt.archive().set("alone", "yes").map_err(|why| trouble(&why, None, messages))?;
     }
-    let before = hunt.counters();
+    // mpirun hands its input to the first process.
+    let watched = !options.quiet && ring.as_ref().map_or_else(|| std::io::stdin().is_terminal(), |r| r.rank() == 0);
+    if watched {
+        stop_at_q();
+    }
+    let starts = hunt.starts.iter().map(|s| (s.expression.clone(), s.fitness)).collect();
+    let stops = match (&ring, watched) {
+        (Some(_), _) => "`q` and Enter stop after this round",
+        (None, true) => "`q` and Enter, or Ctrl-C, stop after this round",
+        (None, false) => "Ctrl-C stops after this round",
+    };
+    // Processes have done about as much, each.
+    let processes = ring.as_ref().map_or(1, |r| r.size() as u64);
+    let before = (processes * hunt.counters().children, processes * hunt.arms.iter().map(|a| a.counters().evaluated).sum::<u64>());
+    let mut live = Live::new(&hunt.spec.name, budget, starts, before, stops, options.quiet);
     let mut spent = Duration::ZERO;
-    let done = hunt.run(budget, |hunt, elapsed| {
+    let done = hunt.run(budget, ring.as_mut(), |hunt, ring, elapsed| {
         spent = elapsed;
-        if !options.quiet {
-            eprintln!("{}", line(hunt, elapsed, before.children));
+        let own = hunt.view();
+        if let Some(view) = ring.map_or(Some(own.clone()), |r| r.view(&own)) {
+            live.show(&view, elapsed);
         }
     });
-    done.map_err(|why| trouble(&why, None, messages))?;
+    drop(live);
+    let ended = match (done, ring) {
+        (Ok(ended), None) => ended,
+        (Err(why), None) => return Err(trouble(&why, None, messages)),
+        (Err(why), Some(ring)) => {
+            let failed = trouble(&format!("process {}: {why}", ring.rank()), None, messages);
+            ring.leave(false);
+            return Err(failed);
+        }
+        (Ok(ended), Some(mut ring)) => {
+            if !ring.through(ended) {
+                ring.leave(false);
+                return Ok(());
+            }
+            let told = together(&mut hunt, &ring, &archive, messages)
+                .and_then(|()| finish(hunt, &file, &archive, spent, ended && ring.all_ended(), messages));
+            ring.leave(told.is_ok());
+            return told;
+        }
+    };
+    finish(hunt, &file, &archive, spent, ended, messages)
+}
+
+/// Merges the archives of all processes.
+fn together(hunt: &mut Hunt, ring: &Ring, archive: &Path, messages: &Messages) -> Result<(), Failed> {
+    let no = |why: String| trouble(&format!("cannot merge the archives of all processes: {why}"), None, messages);
+    let parts: Vec<PathBuf> = (0..ring.size()).map(|r| of_rank(archive, r)).filter(|p| p.exists()).collect();
+    let merged = merge(&parts, archive).map_err(no)?;
+    hunt.take_over(Archive::open(archive).map_err(no)?).map_err(no)?;
+    say(&format!("{} processes; {} programs were run by several of them", ring.size(), merged.shared));
+    for r in &merged.missing {
+        let path = of_rank(archive, *r);
+        say(&format!("the archive of process {r} is not here: bring {} here, and `optc search merge` all of them", path.display()));
+    }
+    for r in ring.lost() {
+        say(&format!(
+            "process {r} was lost; what it had committed is here, and `mpirun --enable-recovery -n {} optc search resume {}` takes it up again",
+            ring.size(),
+            archive.display()
+        ));
+    }
+    Ok(())
+}
+
+/// Tells what was found, measures what is owed if the search has ended, and writes the best.
+fn finish(mut hunt: Hunt, file: &Path, archive: &Path, spent: Duration, ended: bool, messages: &Messages) -> Result<(), Failed> {
     say(&table(&hunt));
+    say(front(hunt.front(), SHOWN).trim_end());
     let counters = hunt.counters();
     let all: u64 = hunt.arms.iter().map(|a| a.counters().evaluated).sum();
     say(&format!(
@@ -225,7 +429,15 @@ fn go(mut hunt: Hunt, file: &Path, archive: &Path, budget: Budget, options: &Sea
             }
         ));
     }
-    let after = hunt.after(file).map_err(|t| print_trouble(t, messages))?;
+    let after = if ended {
+        hunt.after(file).map_err(|t| print_trouble(t, messages))?
+    } else {
+        say(&format!(
+            "stopped before the budget was spent: what is owed at the end has not been measured; `optc search resume {}` goes on",
+            archive.display()
+        ));
+        After::stopped(&mut hunt)
+    };
     for (k, rung) in after.funnel.iter().enumerate() {
         say(&rung_line(k, rung));
     }
@@ -260,24 +472,15 @@ pub(super) fn opened(times: i64) -> String {
     }
 }
 
-/// One line about a search under way.
-fn line(hunt: &Hunt, elapsed: Duration, before: u64) -> String {
-    let c = hunt.counters();
-    let seconds = elapsed.as_secs_f64().max(1e-9);
-    let share = |n: u64| 100.0 * n as f64 / c.children.max(1) as f64;
-    let best: Vec<String> =
-        hunt.arms.iter().map(|a| format!("{} {}", a.kind.name(), a.best().map_or("-".to_string(), |b| rounded(b.fitness)))).collect();
-    let run: u64 = hunt.arms.iter().map(|a| a.counters().evaluated).sum();
-    format!(
-        "{seconds:6.1} s  {} children ({:.0}/s), {:.0} % run, {:.0} % known, {:.0} % invalid; {:.0} programs/s; best: {}",
-        c.children,
-        (c.children - before) as f64 / seconds,
-        share(c.evaluated),
-        share(c.known),
-        share(c.invalid),
-        run as f64 / seconds,
-        best.join(", ")
-    )
+/// Lets `q` and Enter stop a search.
+fn stop_at_q() {
+    std::thread::spawn(|| {
+        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+            if line.trim() == "q" {
+                crate::trainer::INTERRUPTED.store(true, Ordering::SeqCst);
+            }
+        }
+    });
 }
 
 /// First programs and arms with their scores.
