@@ -4,7 +4,7 @@ use optc_abi::plan::{KernelFn, Status};
 use optc_abi::{DType, Tensor};
 use optc_cranelift::KernelCompiler;
 use optc_search::dag::Dag;
-use optc_search::kernel::{buffer, kernel};
+use optc_search::kernel::{self, Leaves, buffer};
 use std::time::Instant;
 
 /// Parameters of the leaf on which steps are measured: weights, gradient and two states lie in the second cache.
@@ -20,10 +20,11 @@ pub struct Stopwatch {
 }
 
 impl Stopwatch {
-    /// Nanoseconds a parameter and step; nothing if elements depend on each other, or the machine is not supported.
+    /// Nanoseconds a parameter and step; nothing if the machine is not supported.
     pub fn measure(&mut self, dag: &Dag) -> Option<f64> {
         let states = dag.states.len();
-        let code = self.compiler.compile(&kernel(dag, LEN, states)?).ok()?;
+        let leaves = Leaves::one(LEN);
+        let code = self.compiler.compile(&kernel::of(dag, &leaves, states)?).ok()?;
         while self.arrays.len() < 2 + states {
             self.arrays.push(Tensor::zeros(DType::F32, &[LEN]));
         }

@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use std::os::fd::FromRawFd;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// The programs that nothing in the archive dominates, by their first digits: from the tables alone.
@@ -64,7 +65,7 @@ fn programs_are_measured_by_their_speed_where_that_is_asked_for() {
 /// Starts a search that would take long, and waits until it has something to go on from.
 fn begun(folder: &Path, stdin: Stdio, stderr: Stdio, quiet: bool) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_optc"));
-    command.current_dir(folder).args(["search", "s.opt", "--budget", "10min"]).args(quiet.then_some("-q"));
+    command.current_dir(folder).env("TERM", "xterm").args(["search", "s.opt", "--budget", "10min"]).args(quiet.then_some("-q"));
     let child = command.stdin(stdin).stderr(stderr).stdout(Stdio::piped()).spawn().expect("optc starts");
     let begin = Instant::now();
     while begin.elapsed() < Duration::from_secs(60) {
@@ -124,21 +125,25 @@ fn q_on_a_terminal_stops_a_search() {
     let stdin = Stdio::from(theirs.try_clone().expect("a handle"));
     let child = begun(spec.path(), stdin, Stdio::from(theirs), false);
     let mut screen = ours.try_clone().expect("a handle");
-    let reader = std::thread::spawn(move || {
-        let (mut all, mut part) = (Vec::new(), [0; 4096]);
-        // A terminal that nobody holds any more gives an error.
-        while let Ok(n) = screen.read(&mut part) {
-            all.extend_from_slice(&part[..n]);
-            if n == 0 {
-                break;
+    let shown = Arc::new(Mutex::new(String::new()));
+    let reader = std::thread::spawn({
+        let shown = shown.clone();
+        move || {
+            let mut part = [0; 4096];
+            // A terminal that nobody holds any more gives an error.
+            while let Ok(n @ 1..) = screen.read(&mut part) {
+                shown.lock().expect("no panic").push_str(&String::from_utf8_lossy(&part[..n]));
             }
         }
-        String::from_utf8_lossy(&all).into_owned()
     });
-    std::thread::sleep(Duration::from_millis(300));
+    let begin = Instant::now();
+    while !shown.lock().expect("no panic").contains("Pareto front") && begin.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
     ours.write_all(b"q\n").expect("typed");
     let told = ended(child);
-    let shown = reader.join().expect("read");
+    reader.join().expect("read");
+    let shown = shown.lock().expect("no panic").clone();
     for part in ["search `better`", "unique", "Pareto front", "children/s", "first programs: sgd", "`q` and Enter"] {
         assert!(shown.contains(part), "{part}: {shown}");
     }

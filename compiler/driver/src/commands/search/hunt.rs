@@ -354,6 +354,9 @@ fn go(ready: Ready, mut ring: Option<Ring>, options: &SearchOptions, messages: &
     let before = (processes * hunt.counters().children, processes * hunt.arms.iter().map(|a| a.counters().evaluated).sum::<u64>());
     let mut live = Live::new(&hunt.spec.name, budget, starts, before, stops, options.quiet);
     let mut spent = Duration::ZERO;
+    if ring.as_ref().is_none_or(Ring::leads) {
+        live.show(&hunt.view(), spent);
+    }
     let done = hunt.run(budget, ring.as_mut(), |hunt, ring, elapsed| {
         spent = elapsed;
         let own = hunt.view();
