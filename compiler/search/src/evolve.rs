@@ -451,7 +451,7 @@ impl Round<'_> {
             if island.counters.evaluated - first >= runs {
                 return None;
             }
-            let member = self.member(island, with_states(&genome, &self.plan.space), best.key, scores, evaluator, found);
+            let member = self.member(island, genome, best.key, scores, evaluator, found);
             let rank = member.as_ref().map_or(f64::INFINITY, |m| m.rank);
             if let Some(member) = member
                 && rank < better.rank

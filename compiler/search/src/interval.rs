@@ -66,19 +66,56 @@ impl Interval {
     fn with_nan(self, nan: bool) -> Interval {
         Interval { nan: self.nan || nan, ..self }
     }
-    /// As what an f32 holds.
+    /// As what an f32 holds: what is too large is infinite, what is too small is 0.
     fn narrowed(self) -> Interval {
         let end = |x: f64| {
-            if x > f64::from(f32::MAX) {
-                f64::INFINITY
-            } else if x < f64::from(f32::MIN) {
-                f64::NEG_INFINITY
+            if x.abs() > f64::from(f32::MAX) {
+                f64::INFINITY.copysign(x)
+            } else if x.abs() < LEAST {
+                0.0
             } else {
                 x
             }
         };
         Interval { low: end(self.low), high: end(self.high), nan: self.nan }
     }
+    /// With what rounding to f32 may move its ends by.
+    fn blurred(self) -> Interval {
+        Interval { low: self.low - ROUNDING * self.low.abs(), high: self.high + ROUNDING * self.high.abs(), nan: self.nan }
+    }
+}
+
+/// The least number above 0 that f32 holds.
+const LEAST: f64 = 1.4e-45;
+/// More than an operation of f32 is wrong by, relatively.
+const ROUNDING: f64 = 1e-6;
+
+/// Whether results are exact, or have bounds that rounding does not pass.
+fn exact(op: ScalarOp) -> bool {
+    use ScalarOp::*;
+    matches!(
+        op,
+        Min | Max
+            | Neg
+            | Abs
+            | Sign
+            | Floor
+            | Ceil
+            | Round
+            | Trunc
+            | Tanh
+            | Sigmoid
+            | Erf
+            | Sin
+            | Cos
+            | Eq
+            | Ne
+            | Lt
+            | Le
+            | IsFinite
+            | IsNan
+            | Select
+    )
 }
 
 /// The hull of products of ends; 0 times infinity is 0 here, as the ends of intervals are limits.
@@ -181,21 +218,27 @@ fn map(op: ScalarOp, x: &[Interval], same: bool) -> Interval {
 /// The intervals of all nodes where those of states are these.
 fn nodes(dag: &Dag, given: &Given, states: &[Interval]) -> Vec<Interval> {
     let mut out: Vec<Interval> = Vec::with_capacity(dag.nodes.len());
+    // Numbers that depend on no sum are f64.
+    let mut wide: Vec<bool> = Vec::with_capacity(dag.nodes.len());
     for id in dag.ids() {
-        let at = |x: NodeId| out[x.0 as usize];
-        let found = match *dag.node(id) {
+        let node = dag.node(id);
+        let f64s = dag.ty(id) == Ty::Scalar && !matches!(node, Node::Total(_)) && node.operands().iter().all(|x| wide[x.0 as usize]);
+        let at = |x: NodeId| if f64s { out[x.0 as usize] } else { out[x.0 as usize].narrowed() };
+        let found = match *node {
             Node::Input(Input::W | Input::G) => Interval::new(-given.size, given.size),
             Node::Input(Input::Lr) => Interval::new(0.0, given.rate),
             Node::Input(Input::T) => Interval::new(1.0, given.steps),
             Node::Input(Input::State(k)) => states[k as usize],
             Node::Const(bits) => Interval::point(f64::from_bits(bits)),
-            Node::Map(op, x) => map(op, &x[..op.arity()].iter().map(|x| at(*x)).collect::<Vec<_>>(), op.arity() == 2 && x[0] == x[1]),
-            Node::Sum(x) | Node::Total(x) => {
-                let count = Interval::new(1.0, given.elements);
-                mul(at(x), count)
+            Node::Map(op, x) => {
+                let operands: Vec<Interval> = x[..op.arity()].iter().map(|x| at(*x)).collect();
+                let found = map(op, &operands, op.arity() == 2 && x[0] == x[1]);
+                if f64s || exact(op) { found } else { found.blurred() }
             }
+            Node::Sum(x) | Node::Total(x) => mul(at(x), Interval::new(1.0, given.elements)).blurred(),
         };
-        out.push(if dag.ty(id) == Ty::Scalar { found } else { found.narrowed() });
+        out.push(if f64s { found } else { found.narrowed() });
+        wide.push(f64s);
     }
     out
 }
@@ -284,6 +327,12 @@ mod tests {
         assert!(!is("def train(w, g, lr):\n  u = arcsin(g)\n  update = u * lr\n  return update"));
         assert!(!is("def train(w, g, lr):\n  u = log(g)\n  update = u * lr\n  return update"));
         assert!(!is("def train(w, g, m, lr):\n  m = m * 1.01\n  m = m + g\n  update = m * lr\n  return update, m"));
+        // Rounding: an average of signs may be above 1. A number that f32 does not hold is 0.
+        assert!(!is(
+            "def train(w, g, m, lr):\n  s = sign(g)\n  m = interpolate(m, s, 0.1)\n  u = arcsin(m)\n  update = u * lr\n  return update, m"
+        ));
+        assert!(!is("def train(w, g, lr):\n  a = abs(g)\n  a = a + 1e-60\n  u = reciprocal(a)\n  update = u * lr\n  return update"));
+        assert!(is("def train(w, g, lr):\n  a = abs(g)\n  a = a + 1e-6\n  u = reciprocal(a)\n  update = u * lr\n  return update"));
         // m can be 1e-8 where it is negative, so that the protected divisor is 0.
         assert!(!is("def train(w, g, lr):\n  u = w / g\n  update = u * lr\n  return update"));
         // cosh is dead in Lion's raw form, and the sine's inverse is of a clipped gradient, whose elements no interval knows to be small.

@@ -2,7 +2,7 @@
 
 use crate::cma::Cma;
 use crate::genome::{Arg, Genome};
-use crate::live::without_dead_code;
+use crate::live::{Horizon, live};
 use crate::rng::Stream;
 
 /// The numbers of a program that matter.
@@ -26,11 +26,11 @@ fn moved(number: f64, x: f64) -> f64 {
 }
 
 impl Numbers {
-    /// Those of a program without dead code; `None` if it has none, or too many. 0, 1 and what is not finite stay as they are.
+    /// Those that matter; `None` if it has none, or too many. 0, 1 and what is not finite stay as they are, and so does dead code.
     pub fn of(genome: &Genome) -> Option<Numbers> {
-        let genome = without_dead_code(genome);
+        let (genome, alive) = (genome.clone(), live(genome, Horizon::Run));
         let mut places = Vec::new();
-        for (i, stmt) in genome.body.iter().enumerate() {
+        for (i, stmt) in genome.body.iter().enumerate().filter(|(i, _)| alive[*i]) {
             for (k, arg) in stmt.args().iter().enumerate() {
                 if matches!(arg, Arg::Const(x) if *x != 0.0 && x.abs() != 1.0 && x.is_finite()) {
                     places.push((i, k));
@@ -86,7 +86,10 @@ mod tests {
     fn numbers_move_and_nothing_else_does() {
         let numbers = Numbers::of(&read(ADAM)).expect("numbers");
         assert_eq!(numbers.count(), 3);
-        assert_eq!(numbers.at(&[0.0; 3]), without_dead_code(&read(ADAM)));
+        assert_eq!(numbers.at(&[0.0; 3]), read(ADAM));
+        let dead = read("def train(w, g, lr):\n  x = g * 0.3\n  u = g * 0.7\n  update = u * lr\n  return update");
+        let numbers = Numbers::of(&dead).expect("a number");
+        assert!(numbers.count() == 1 && numbers.at(&[0.1]).body[0] == dead.body[0] && numbers.at(&[0.1]).body[1] != dead.body[1]);
         assert!((moved(0.9, 2f64.ln()) - 0.8).abs() < 1e-12 && (moved(-0.1, 2f64.ln()) + 0.2).abs() < 1e-12);
         assert!(Numbers::of(&read("def train(w, g, lr):\n  update = g * lr\n  return update")).is_none());
     }

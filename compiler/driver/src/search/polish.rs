@@ -73,29 +73,28 @@ impl Hunt {
         Ok(best.map_or_else(|| (genome.clone(), fitness), |b| (b.genome.clone(), b.fitness)))
     }
 
-    /// The program with its numbers rounded to the fewest digits with which its fitness on fresh seeds is not worse beyond the noise: by more than a standard error of the fitness itself. In words, how
-    /// it did. Nothing where no digits can be spared, or the program fails.
+    /// The program with its numbers rounded to the fewest digits with which its fitness on fresh seeds is not worse beyond the noise: on average by no more than a standard error of the differences, or than
+    /// the margin. In words, how it did. Nothing where no digits can be spared, or the program fails.
     fn round_numbers(&mut self, file: &Path, genome: &Genome) -> Result<Option<(Genome, String)>, Trouble> {
         let candidates: Vec<(usize, Genome)> = DIGITS.map(|d| (d, with_digits(genome, d))).filter(|(_, g)| g != genome).collect();
         let Some(dag) = genome.dag().ok().filter(|_| !candidates.is_empty()) else { return Ok(None) };
         let mut fresh = self.fresh(file, dag.states.len())?;
         let own = fresh.fitness(&dag)?;
-        let n = own.len() as f64;
-        let mean = own.iter().sum::<f64>() / n;
-        let error = (own.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0) / n).sqrt();
-        if !mean.is_finite() {
+        let size = mean(&own);
+        if !size.is_finite() {
             return Ok(None);
         }
         for (digits, candidate) in candidates {
             let Ok(dag) = candidate.dag() else { continue };
-            let other = fresh.fitness(&dag)?;
-            let worse = other.iter().zip(&own).map(|(a, b)| a - b).sum::<f64>() / n;
-            if worse <= error {
+            let differences: Vec<f64> = fresh.fitness(&dag)?.iter().zip(&own).map(|(a, b)| a - b).collect();
+            let (worse, error) = (mean(&differences), standard_error(&differences));
+            if worse <= error.max(MARGIN * size.abs()) {
                 let note = format!(
-                    "Numbers rounded to {digits} digit{}: on {} sets of fresh seeds the mean fitness changes by {}, where its standard error is {}.",
+                    "Numbers rounded to {digits} digit{}: on {} sets of fresh seeds the fitness {} becomes {}; the standard error of the differences is {}.",
                     if digits == 1 { "" } else { "s" },
                     own.len(),
-                    rounded(worse),
+                    rounded(size),
+                    rounded(size + worse),
                     rounded(error)
                 );
                 return Ok(Some((candidate, note)));
@@ -152,6 +151,16 @@ impl Fresh {
     }
 }
 
+fn mean(x: &[f64]) -> f64 {
+    x.iter().sum::<f64>() / x.len() as f64
+}
+
+/// The standard error of the mean of some numbers.
+fn standard_error(x: &[f64]) -> f64 {
+    let (n, middle) = (x.len() as f64, mean(x));
+    (x.iter().map(|x| (x - middle).powi(2)).sum::<f64>() / (n - 1.0) / n).sqrt()
+}
+
 /// The program with its numbers rounded.
 fn with_digits(genome: &Genome, digits: usize) -> Genome {
     let mut out = genome.clone();
@@ -182,7 +191,7 @@ fn to_digits(x: f64, digits: usize) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::to_digits;
+    use super::{standard_error, to_digits};
 
     #[test]
     fn numbers_have_the_digits_that_matter() {
@@ -193,6 +202,7 @@ mod tests {
         assert_eq!(of(-0.9123), [-0.91, -0.912, -0.9123]);
         assert_eq!(of(0.0), [0.0; 3]);
         assert_eq!(of(1.0), [1.0; 3]);
+        assert_eq!(standard_error(&[1.0, 2.0, 3.0, 6.0]), (14.0f64 / 12.0).sqrt());
         assert!(to_digits(f64::NAN, 2).is_nan() && to_digits(f64::INFINITY, 2).is_infinite());
     }
 }

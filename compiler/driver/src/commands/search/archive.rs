@@ -239,8 +239,14 @@ pub fn explain(path: &Path, prefix: &str, messages: &Messages) -> Result<(), Fai
     line("state per parameter", format!("{} bytes", 4 * dag.states.len()));
     let (cost, functions) = dag.cost();
     line("operations per parameter", format!("{cost}, of which {functions} are functions"));
+    line("passes over the elements", dag.passes().to_string());
     let seen = traits::traits(&dag);
     line("degree in the gradient", seen.degree.map_or("none".to_string(), |d| format!("{d}: the update of c g is c^{d} times that of g")));
+    let in_weights = traits::Look::at(&dag, optc_search::dag::Input::W).degree();
+    line("degree in the weights", in_weights.map_or("none".to_string(), |d| format!("{d}")));
+    let given = optc_search::interval::Given::default();
+    let finite = if optc_search::interval::finite(&dag, &given) { "yes" } else { "not known" };
+    line("finite by intervals", format!("{finite}, for gradients and weights up to {:e}", given.size));
     let parity = match seen.parity {
         1 => "even: -g moves as g does",
         -1 => "odd: -g moves the other way",
