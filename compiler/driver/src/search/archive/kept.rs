@@ -280,7 +280,9 @@ impl Archive {
         let island = island as i64;
         let all = || {
             tx.execute_batch(
-                "INSERT OR IGNORE INTO program SELECT * FROM part.program;
+                // One program may be written in several ways: which is kept does not depend on the order of archives.
+                "INSERT OR REPLACE INTO program SELECT * FROM part.program AS p
+                   WHERE NOT EXISTS (SELECT 1 FROM main.program AS m WHERE m.hash = p.hash AND m.text <= p.text);
                  INSERT OR IGNORE INTO eval SELECT * FROM part.eval;
                  INSERT OR IGNORE INTO fp SELECT * FROM part.fp;
                  INSERT OR IGNORE INTO speed SELECT * FROM part.speed;
