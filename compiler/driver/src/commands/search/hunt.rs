@@ -379,12 +379,18 @@ fn go(ready: Ready, mut ring: Option<Ring>, options: &SearchOptions, messages: &
                 return Ok(());
             }
             let told = together(&mut hunt, &ring, &archive, messages)
-                .and_then(|()| finish(hunt, &file, &archive, spent, ended && ring.all_ended(), messages));
+                .and_then(|()| finish(hunt, &file, &archive, ring.size(), spent, ended && ring.all_ended(), messages));
             ring.leave(told.is_ok());
             return told;
         }
     };
-    finish(hunt, &file, &archive, spent, ended, messages)
+    finish(hunt, &file, &archive, 1, spent, ended, messages)
+}
+
+/// The command that goes on with a search.
+fn resuming(processes: usize, archive: &Path) -> String {
+    let launcher = if processes > 1 { format!("mpirun --enable-recovery -n {processes} ") } else { String::new() };
+    format!("{launcher}optc search resume {}", archive.display())
 }
 
 /// Merges the archives of all processes.
@@ -399,17 +405,21 @@ fn together(hunt: &mut Hunt, ring: &Ring, archive: &Path, messages: &Messages) -
         say(&format!("the archive of process {r} is not here: bring {} here, and `optc search merge` all of them", path.display()));
     }
     for r in ring.lost() {
-        say(&format!(
-            "process {r} was lost; what it had committed is here, and `mpirun --enable-recovery -n {} optc search resume {}` takes it up again",
-            ring.size(),
-            archive.display()
-        ));
+        say(&format!("process {r} was lost; what it had committed is here, and `{}` takes it up again", resuming(ring.size(), archive)));
     }
     Ok(())
 }
 
 /// Tells what was found, measures what is owed if the search has ended, and writes the best.
-fn finish(mut hunt: Hunt, file: &Path, archive: &Path, spent: Duration, ended: bool, messages: &Messages) -> Result<(), Failed> {
+fn finish(
+    mut hunt: Hunt,
+    file: &Path,
+    archive: &Path,
+    processes: usize,
+    spent: Duration,
+    ended: bool,
+    messages: &Messages,
+) -> Result<(), Failed> {
     say(&table(&hunt));
     say(front(hunt.front(), SHOWN).trim_end());
     let counters = hunt.counters();
@@ -436,8 +446,8 @@ fn finish(mut hunt: Hunt, file: &Path, archive: &Path, spent: Duration, ended: b
         hunt.after(file).map_err(|t| print_trouble(t, messages))?
     } else {
         say(&format!(
-            "stopped before the budget was spent: what is owed at the end has not been measured; `optc search resume {}` goes on",
-            archive.display()
+            "stopped before the budget was spent: what is owed at the end has not been measured; `{}` goes on",
+            resuming(processes, archive)
         ));
         After::stopped(&mut hunt)
     };
