@@ -20,6 +20,8 @@ TORCH = os.path.join(ROOT, "bench", "gpu_torch.py")
 RULES = [("adamw", "adamw", 28), ("lion", "lion", 20), ("clip+adamw", "clip_adamw", 32)]
 TENSORS = (1, 1000)
 TRAINS = ("digits", "mlp784", "cnn", "gpt")
+# Trains of `bench/specs/attention.opt`: columns of a head and element type.
+HEADS = ((64, "f32"), (128, "f32"), (64, "bf16"), (128, "bf16"))
 # Trains whose steps several GPUs share out.
 SHARED = ("mlp784", "gpt")
 
@@ -124,6 +126,33 @@ def training(optc, turns, seconds, torch):
     return rows
 
 
+def attention(optc, turns, seconds, torch):
+    """Attention and its backward pass alone, beside torch's scaled_dot_product_attention, in steps per second."""
+    rows = []
+    for width, dtype in HEADS:
+        name = f"of_{width}" + ("" if dtype == "f32" else f"_{dtype}")
+        row = {"width": width, "dtype": dtype, "optc": [], "torch": {}, "trouble": []}
+        for _ in range(turns):
+            ours = report([optc, "--device", "cuda", "bench", "bench/specs/attention.opt", name, "--seconds", str(seconds), "--json"])
+            if "failed" in ours:
+                row["trouble"].append(ours["failed"])
+                break
+            row["optc"].append(ours.get("trains", [ours])[0].get("steps_per_second", {}).get("median"))
+            if torch:
+                theirs = report([sys.executable, TORCH, "attention", str(width), dtype, str(seconds)])
+                if "failed" in theirs:
+                    row["trouble"].append(theirs["failed"])
+                    continue
+                for form, rate in theirs["steps_per_second"].items():
+                    row["torch"].setdefault(form, []).append(rate)
+        # Products of a causal forward and backward pass, of which half is not looked at.
+        rate = median([x for x in row["optc"] if x])
+        row["tflops"] = 0.5 * 2 * 7 * 2 * 16 * 2048 * 2048 * width * rate / 1e12 if rate else None
+        rows.append(row)
+        print(f"attention, {width} columns of {dtype}: {row}", file=sys.stderr)
+    return rows
+
+
 def gpus():
     """How many GPUs the driver shows."""
     try:
@@ -205,6 +234,12 @@ def table(found):
             theirs = ", ".join(f"{form} {shown(median(rates), 4)}" for form, rates in r["torch"].items())
             lines.append(f"| {r['train']} | {shown(median([x for x in r['optc'] if x]), 4)} | {theirs} |")
         lines.append("")
+    if "attention" in found:
+        lines += ["| attention, forward and backward: 2 x 16 heads of 2048, causal | optc, steps/s | TFLOP/s | torch, steps/s |", "|---|---|---|---|"]
+        for r in found["attention"]:
+            theirs = ", ".join(f"{form} {shown(median(rates), 4)}" for form, rates in r["torch"].items())
+            lines.append(f"| {r['width']} columns, {r['dtype']} | {shown(median([x for x in r['optc'] if x]), 4)} | {shown(r['tflops'])} | {theirs} |")
+        lines.append("")
     if "skipped" in found.get("scaling", {}):
         lines += [f"scaling: {found['scaling']['skipped']}", ""]
     elif "scaling" in found:
@@ -261,6 +296,9 @@ def main():
         keep()
     if "training" in parts:
         found["training"] = training(optc, options.turns, options.seconds, torch)
+        keep()
+    if "attention" in parts:
+        found["attention"] = attention(optc, options.turns, options.seconds, torch)
         keep()
     if "scaling" in parts:
         count = gpus() if options.gpus is None else options.gpus

@@ -1,4 +1,4 @@
-"""torch's side of `bench/gpu.py`: `probe`, `step RULE PARAMETERS TENSORS SECONDS`, `train MODEL SECONDS`, `export FOLDER RULE PARAMETERS TENSORS SECONDS`. Prints one JSON object; times are those of the GPU's own clock."""
+"""torch's side of `bench/gpu.py`: `probe`, `step RULE PARAMETERS TENSORS SECONDS`, `train MODEL SECONDS`, `attention WIDTH TYPE SECONDS`, `export FOLDER RULE PARAMETERS TENSORS SECONDS`. Prints one JSON object; times are those of the GPU's own clock."""
 import importlib
 import json
 import os
@@ -98,6 +98,31 @@ def train(name, seconds):
         def run():
             optimizer.zero_grad(set_to_none=True)
             loss(x, y).backward()
+            optimizer.step()
+
+        rates[mode] = 1e3 / milliseconds(run, seconds)
+    return {"steps_per_second": rates}
+
+
+def attention(width, dtype, seconds):
+    """Steps per second of what `bench/specs/attention.opt` does: scaled_dot_product_attention and its backward pass over q, k and v of [2, 16, 2048, width], and their update."""
+    import torch.nn.functional as F
+
+    narrow = torch.bfloat16 if dtype == "bf16" else torch.float32
+    rates = {}
+    for mode in ("eager", "compile"):
+        leaves = [torch.randn(2, 16, 2048, width, device="cuda", requires_grad=True) for _ in range(3)]
+        optimizer = torch.optim.SGD(leaves, lr=1e-3, fused=True)
+
+        def loss_of(q, k, v):
+            q, k, v = (x.to(narrow) for x in (q, k, v))
+            return F.scaled_dot_product_attention(q, k, v, is_causal=True).square().mean()
+
+        loss = torch.compile(loss_of) if mode == "compile" else loss_of
+
+        def run():
+            optimizer.zero_grad(set_to_none=True)
+            loss(*leaves).backward()
             optimizer.step()
 
         rates[mode] = 1e3 / milliseconds(run, seconds)
@@ -205,6 +230,8 @@ def main():
         found = {"torch": torch.__version__, "gpu": torch.cuda.get_device_name(0)}
     elif what == "step":
         found = step(more[0], int(more[1]), int(more[2]), float(more[3]))
+    elif what == "attention":
+        found = attention(int(more[0]), more[1], float(more[2]))
     elif what == "export":
         found = export(more[0], more[1], int(more[2]), int(more[3]), float(more[4]))
     else:

@@ -114,6 +114,7 @@ pub fn run_case(name: &'static str, backend: Backend) {
 macro_rules! every_case {
     ($run:path) => {
         $crate::every_case! { $run;
+            attention
             batches
             batching
             buffers

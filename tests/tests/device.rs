@@ -221,3 +221,54 @@ fn products_of_the_library_are_those_of_the_plan() {
     assert!(products(&VirtualGpu::default().with_products()) > 20);
     assert_eq!(products(&VirtualGpu::default()), 0);
 }
+
+const TRANSFORMER: &str = r#"
+import std.nn.{transformer_block, projection, layer_norm}
+import std.loss.cross_entropy
+import std.optim.adamw
+data passages {
+  let examples = generate(4) { i -> { x = random.integer([40], 0, 11), y = random.integer([40], 0, 11) } }
+  x = examples.x
+  y = examples.y
+}
+model characters(ids: i32[B, T]) -> f32[B, T, 11] {
+  param tok: f32[11, 16] ~ random.normal() * 0.3
+  var h = tok[ids]
+  for i in 0..2 { h <- transformer_block(h, 2) }
+  projection(layer_norm(h), 11, bias = false)
+}
+train t {
+  data      passages, batch = 4
+  model     n = characters()
+  loss      cross_entropy(n(x), y)
+  optimizer adamw(lr = 1e-2)
+  steps     2
+  seed      3
+}
+"#;
+
+/// A step of two layers has two launches of attention and four of its derivatives, and no array of queries x keys.
+#[test]
+fn attention_is_one_launch_and_its_derivatives_are_two() {
+    let (gpu, folder) = (VirtualGpu::default(), spec(TRANSFORMER));
+    let output = gpu.command(OPTC).args(["run", "spec.opt", "--device", "cuda"]).current_dir(folder.path()).output().unwrap();
+    assert!(output.status.success(), "{}", words(&output));
+    let log: Value = serde_json::from_str(&gpu.counts()).unwrap();
+    for call in ["call_0", "call_1_queries", "call_1_keys"] {
+        assert_eq!(count(&log, &["launches", call]), 2, "{log}");
+    }
+    let plan = |more: &[&str]| {
+        let output =
+            gpu.command(OPTC).args(["explain", "spec.opt", "--stage", "plan"]).args(more).current_dir(folder.path()).output().unwrap();
+        assert!(output.status.success(), "{}", words(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let (there, here) = (plan(&["--gpu", "sm_90"]), plan(&[]));
+    let lines = |text: &str, start: &str| text.lines().filter(|l| l.trim_start().starts_with(start)).count();
+    assert_eq!((lines(&there, "attention f32 40x40x8x8 "), lines(&there, "attention_grad f32 40x40x8x8 ")), (2, 2), "{there}");
+    assert_eq!(lines(&here, "attention"), 0, "{here}");
+    let arena =
+        |text: &str| text.lines().find_map(|l| l.strip_prefix("arena: ")?.strip_suffix(" bytes")?.parse::<usize>().ok()).expect("an arena");
+    // Probabilities of one layer at least, of four examples and two heads.
+    assert!(arena(&there) + 4 * 2 * 40 * 40 * 4 <= arena(&here), "{} and {}", arena(&there), arena(&here));
+}

@@ -21,7 +21,7 @@ fn tiny_programs_stage_by_stage() {
             let program = optc_elab::script::lower_only(&session.program, train, &session.settings, &mut driver)
                 .unwrap_or_else(|ds| panic!("{}", ds.iter().map(|d| d.render(&session.program.sources, false)).collect::<String>()));
             let mut text = session.text.clone();
-            let step = |stage: Stage| stages::step(&program, stage, "sm_80").expect("every build has it");
+            let step = |stage: Stage| stages::step(&program, stage, None).expect("every build has it");
             let part = |name: &str, body: String| format!("\n---- {name}\n{}\n", body.trim_end());
             text += &part("types", stages::slots(&program));
             text += &part("graph", step(Stage::Graph));
@@ -32,7 +32,7 @@ fn tiny_programs_stage_by_stage() {
             for stage in [Stage::Clif, Stage::Asm] {
                 assert!(step(stage).contains("; entry"), "{stage:?}");
             }
-            match stages::step(&program, Stage::Llvm, "sm_80") {
+            match stages::step(&program, Stage::Llvm, None) {
                 Ok(ir) => assert!(cfg!(feature = "llvm") && ir.contains("define void @kernel_0("), "{ir}"),
                 Err(why) => assert!(!cfg!(feature = "llvm") && why.code == "R0136", "{why}"),
             }

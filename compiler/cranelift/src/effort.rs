@@ -1,6 +1,6 @@
 //! How much work the compiler puts into each kernel: as much as its share of the run repays.
 
-use optc_abi::plan::{Instr, KernelCall, Plan, Trip};
+use optc_abi::plan::{Instr, KernelCall, LibOp, Plan, Trip};
 use optc_ir::kernel::{Extent, Kernel, LoopKind, Stmt};
 
 /// How a function is compiled; the results are the same bits.
@@ -91,6 +91,9 @@ impl Tally<'_> {
                 Instr::Cond { then, otherwise, .. } => {
                     self.code(then, times);
                     self.code(otherwise, times);
+                }
+                Instr::Lib { op: LibOp::Attention { attention, .. }, .. } => {
+                    self.library += times * attention.operations() as Work / PRODUCT
                 }
                 Instr::Lib { .. } | Instr::Copy { .. } | Instr::Guard { .. } => {}
             }

@@ -151,9 +151,9 @@ pub enum Command {
         /// List the parameters of the spec's trains with their paths and shapes.
         #[arg(long)]
         params: bool,
-        /// The GPU that PTX is for.
-        #[arg(long, value_name = "NAME", default_value = "sm_80")]
-        gpu: String,
+        /// The GPU that PTX is for (`sm_80` if absent); with it, kernels and plan are those of a GPU too.
+        #[arg(long, value_name = "NAME")]
+        gpu: Option<String>,
         /// Override settings, as in `run`.
         #[arg(long = "set", value_name = "NAME=VALUE")]
         set: Vec<String>,

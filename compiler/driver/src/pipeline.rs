@@ -31,7 +31,7 @@ pub struct CompileOptions {
     pub updates: bool,
     /// Outputs wanted as partial results of chunks.
     pub partials: Vec<usize>,
-    /// Small kernels stay apart.
+    /// For a GPU: small kernels stay apart, and attention is one operation.
     pub apart: bool,
     /// Inputs that hold a batch, and the axis of its examples: where there are several devices, each gets a part. Programs without such inputs run on the first one.
     pub split: Vec<(usize, usize)>,
@@ -131,6 +131,7 @@ pub fn plan(graph: Graph, options: &CompileOptions, timings: &mut Timings) -> St
         updates: options.updates,
         partials: options.partials.clone(),
         apart: options.apart,
+        attention: options.apart,
     };
     let planned = optc_plan::plan(&simplified, &config);
     timings.plan = start.elapsed();

@@ -161,11 +161,16 @@ fn describe(plan: &Plan, kernels: &[NamedKernel], instr: &Instr) -> (String, f64
                 LibOp::RandomFold { .. } => "random key".to_string(),
                 LibOp::SwapOut { bytes, .. } => format!("swap out {bytes} bytes"),
                 LibOp::SwapIn { bytes, .. } => format!("swap in {bytes} bytes"),
+                LibOp::Attention { attention: a, .. } => {
+                    let heads: usize = a.batch.iter().product();
+                    format!("{} {heads} of {}x{}, {} and {} wide", a.name(), a.queries, a.keys, a.width, a.out_width)
+                }
                 LibOp::AllReduce { len } => format!("sums over devices {len}"),
                 LibOp::Callback { function } => format!("callback {function}"),
                 LibOp::Call { call, dims } => format!("{} {} of {}x{}", call.name(), dims.batch, dims.m, dims.n),
             };
-            (name, 0.0, all(&buffers.iter().collect::<Vec<_>>()))
+            let operations = if let LibOp::Attention { attention, .. } = op { attention.operations() } else { 0.0 };
+            (name, operations, all(&buffers.iter().collect::<Vec<_>>()))
         }
         Instr::Guard { .. } => ("guard".to_string(), 0.0, 0.0),
         Instr::Loop { .. } | Instr::Cond { .. } => ("control".to_string(), 0.0, 0.0),

@@ -34,11 +34,11 @@ pub fn plan_step(program: &TrainProgram) -> Stages {
     pipeline::plan(program.step.graph.clone(), &step_options(program), &mut Timings::default())
 }
 
-/// A stage from the graph on of the step of a train; `gpu` is what PTX is for. Where several devices are named, behind [`Stage::Graph`] that of each of them.
+/// A stage from the graph on of the step of a train, for a GPU if one is named. Where several devices are named, behind [`Stage::Graph`] that of each of them.
 ///
 /// # Errors
 /// A stage that this build or the chosen back end has not; a batch that several devices cannot share out.
-pub fn step(program: &TrainProgram, stage: Stage, gpu: &str) -> Result<String, TrainError> {
+pub fn step(program: &TrainProgram, stage: Stage, gpu: Option<&str>) -> Result<String, TrainError> {
     match for_each_device(program)? {
         Some((each, _)) if stage != Stage::Graph => compiled(&each.graph, &step_options(program), stage, gpu),
         _ => compiled(&program.step.graph, &step_options(program), stage, gpu),
@@ -101,14 +101,16 @@ fn sums(graph: &Graph, times: usize) -> Sums {
     all
 }
 
-/// A stage from the graph on.
+/// A stage from the graph on, for a GPU if one is named.
 ///
 /// # Errors
 /// As [`step`].
-pub fn compiled(graph: &Graph, options: &CompileOptions, stage: Stage, gpu: &str) -> Result<String, TrainError> {
+pub fn compiled(graph: &Graph, options: &CompileOptions, stage: Stage, gpu: Option<&str>) -> Result<String, TrainError> {
     if stage == Stage::Graph {
         return Ok(optc_ir::text::print(graph));
     }
+    // PTX is for a GPU in any case.
+    let options = &CompileOptions { apart: options.apart || gpu.is_some() || stage == Stage::Ptx, ..options.clone() };
     let Stages { simplified, planned } = pipeline::plan(graph.clone(), options, &mut Timings::default());
     if stage == Stage::Simplified {
         return Ok(optc_ir::text::print(&simplified));
@@ -123,7 +125,7 @@ pub fn compiled(graph: &Graph, options: &CompileOptions, stage: Stage, gpu: &str
             let text = backend::llvm(&[("kernel", &kernels, &planned.plan)], backend::Llvm::Text)?;
             Ok(String::from_utf8_lossy(&text).into_owned())
         }
-        Stage::Ptx => backend::device_text(&kernels, &planned.plan, gpu),
+        Stage::Ptx => backend::device_text(&kernels, &planned.plan, gpu.unwrap_or("sm_80")),
         Stage::Asm => backend::assembly(backend::chosen(), &kernels, &planned.plan),
         _ => Ok(planned.kernels.iter().map(|k| optc_ir::text::print_kernel(&k.name, &k.kernel)).collect::<Vec<_>>().join("\n")),
     }

@@ -13,7 +13,7 @@ use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use crate::scalar::ScalarOp;
-pub use optc_abi::plan::{ConvKind, LibCall};
+pub use optc_abi::plan::{Attention, AttentionKind, ConvKind, LibCall};
 
 /// A node of one graph.
 pub type NodeId = Id<Node>;
@@ -169,6 +169,15 @@ pub struct CallOp {
     pub vjp: Option<Arc<Graph>>,
 }
 
+/// Attention or its derivatives, made of several operations when a device has a kernel for it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AttentionOp {
+    /// Which, and its extents.
+    pub what: Attention,
+    /// For each result: its axis `i` is axis `turned[i]` of batch, rows and columns.
+    pub turned: Vec<Axes>,
+}
+
 /// An operation. Shapes stand in the node's type; operands in the node.
 #[derive(Clone, Debug)]
 pub enum Op {
@@ -215,6 +224,8 @@ pub enum Op {
     },
     /// General matrix product of two operands of one float type.
     Dot(DotDims),
+    /// Attention or its derivatives; operands as [`Attention::operands`] lists them, each behind the batch's axes. Yields a tuple.
+    Attention(Arc<AttentionOp>),
     /// Convolution or one of its two transposes; operands and layout as in [`ConvDims`].
     Conv {
         /// Which map.
@@ -491,6 +502,7 @@ impl PartialEq for Op {
             (ArgReduce { max: a, axis: b }, ArgReduce { max: c, axis: d }) => a == c && b == d,
             (Scan { kind: a, axis: b, reverse: c }, Scan { kind: d, axis: e, reverse: f }) => a == d && b == e && c == f,
             (Dot(a), Dot(b)) => a == b,
+            (Attention(a), Attention(b)) => a == b,
             (Conv { kind: a, dims: b }, Conv { kind: c, dims: d }) => a == c && b == d,
             (Broadcast { dims: a }, Broadcast { dims: b }) => a == b,
             (Permute { perm: a }, Permute { perm: b }) => a == b,
@@ -542,6 +554,7 @@ impl Hash for Op {
             ArgReduce { max, axis } => (max, axis).hash(state),
             Scan { kind, axis, reverse } => (kind, axis, reverse).hash(state),
             Dot(dims) => dims.hash(state),
+            Attention(attention) => attention.hash(state),
             Conv { kind, dims } => (kind, dims).hash(state),
             Broadcast { dims: axes } | Permute { perm: axes } | Flip { axes } => axes.hash(state),
             Slice { start, stop, step } => (start, stop, step).hash(state),

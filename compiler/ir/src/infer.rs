@@ -1,6 +1,6 @@
 //! The type rule of every graph operation.
 
-use crate::graph::{DotDims, Graph, LibCall, NodeTy, Op, ReduceOp, Shape, Ty};
+use crate::graph::{AttentionOp, DotDims, Graph, LibCall, NodeTy, Op, ReduceOp, Shape, Ty};
 use crate::scalar::{Class, ScalarOp};
 use optc_abi::DType;
 use optc_abi::plan::{ConvDims, ConvKind};
@@ -67,6 +67,7 @@ pub fn infer(op: &Op, operands: &[&NodeTy], claimed: Option<&NodeTy>) -> Result<
             Ok(NodeTy::Tuple(c.body.output_types()))
         }
         Op::Lib(call) => lib_type(*call, &arrays),
+        Op::Attention(attention) => attention_type(attention, &arrays),
         Op::Callback { results, .. } => Ok(NodeTy::Tuple(results.to_vec())),
         Op::AllReduce => {
             need(arrays.iter().all(|t| t.dtype != DType::Bool), || format!("sums over devices of {arrays:?}"))?;
@@ -74,6 +75,25 @@ pub fn infer(op: &Op, operands: &[&NodeTy], claimed: Option<&NodeTy>) -> Result<
         }
         _ => array_type(op, &arrays, claimed).map(NodeTy::Array),
     }
+}
+
+/// The results of attention.
+fn attention_type(attention: &AttentionOp, x: &[&Ty]) -> Result<NodeTy, String> {
+    let what = &attention.what;
+    let dtype = x.first().ok_or("attention without operands")?.dtype;
+    let whole = |(shape, ty): (Vec<usize>, DType)| Ty::new(ty, what.batch.iter().copied().chain(shape));
+    let fits = matches!(dtype, DType::F32 | DType::F64 | DType::BF16)
+        && x.iter().copied().cloned().eq(what.operands(dtype).into_iter().map(whole));
+    need(fits, || format!("{what:?} of {x:?}"))?;
+    let results = what.results(dtype).into_iter().map(whole);
+    need(attention.turned.len() == results.len(), || format!("{} results of {what:?}", attention.turned.len()))?;
+    let turned = results.zip(&attention.turned).map(|(ty, axes)| {
+        let mut all = axes.clone();
+        all.sort_unstable();
+        need(all.iter().copied().eq(0..ty.rank()), || format!("axes {axes:?} of {ty}"))?;
+        Ok(Ty::new(ty.dtype, axes.iter().map(|&a| ty.shape[a])))
+    });
+    turned.collect::<Result<_, String>>().map(NodeTy::Tuple)
 }
 
 /// The results of a library call.
@@ -300,9 +320,14 @@ fn array_type(op: &Op, x: &[&Ty], claimed: Option<&NodeTy>) -> Result<Ty, String
             count(1)?;
             Ok(x[0].clone())
         }
-        Op::Lib(_) | Op::Callback { .. } | Op::AllReduce | Op::Loop(_) | Op::Cond { .. } | Op::Call(_) | Op::Result { .. } => {
-            Err("a tuple operation".into())
-        }
+        Op::Lib(_)
+        | Op::Attention(_)
+        | Op::Callback { .. }
+        | Op::AllReduce
+        | Op::Loop(_)
+        | Op::Cond { .. }
+        | Op::Call(_)
+        | Op::Result { .. } => Err("a tuple operation".into()),
     }
 }
 

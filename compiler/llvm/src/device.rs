@@ -46,7 +46,7 @@ fn code_for(kernels: &[Kernel], plan: &Plan, gpu: &str, cut: Option<[i64; 3]>) -
     let module = unit::module(&context, "plan", &triple, &machine);
     // SAFETY: context and module outlive the builder, which `fill` ends.
     let ins = unsafe { Ins::new(context.raw(), module.as_mut_ptr()) };
-    let entries = Entries { cut, ..Entries::new(Emit { i: ins, machine: Machine::Nvptx }, Vec::new(), has_copies(gpu)) };
+    let entries = Entries { cut, room: room(gpu), ..Entries::new(Emit { i: ins, machine: Machine::Nvptx }, Vec::new(), has_copies(gpu)) };
     let (mut code, made) = fill(entries, kernels, plan);
     unit::optimize(&module, &machine)?;
     let kernels = made.iter().filter(|e| e.name.starts_with("kernel_"));
@@ -80,6 +80,18 @@ fn has_copies(gpu: &str) -> bool {
     !matches!(gpu, "sm_70" | "sm_75")
 }
 
+/// Bytes of shared memory that a block may have (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability").
+fn room(gpu: &str) -> i64 {
+    let kib = match gpu.trim_end_matches(char::is_alphabetic) {
+        "sm_70" => 96,
+        "sm_75" => 64,
+        "sm_80" | "sm_87" => 163,
+        "sm_86" | "sm_89" | "sm_120" | "sm_121" => 99,
+        _ => 227,
+    };
+    kib << 10
+}
+
 /// Adds all entries of a plan to a module.
 fn fill(mut d: Entries, kernels: &[Kernel], plan: &Plan) -> (DeviceCode, Vec<Entry>) {
     let mut code = DeviceCode::default();
@@ -90,7 +102,7 @@ fn fill(mut d: Entries, kernels: &[Kernel], plan: &Plan) -> (DeviceCode, Vec<Ent
         Instr::Kernel { kernel, calls } => sets[*kernel] = sets[*kernel].max(calls.len()),
         Instr::Gemm(g) => gemms.push(g.clone()),
         Instr::Conv(c) => convs.push(c.clone()),
-        Instr::Lib { op, dtype, .. } => libs.push((op.clone(), *dtype)),
+        Instr::Lib { op, dtype, buffers } => libs.push((op.clone(), *dtype, buffers.clone())),
         _ => {}
     });
     let mut known: HashMap<(&Kernel, &Facts), usize> = HashMap::new();
@@ -131,8 +143,9 @@ fn fill(mut d: Entries, kernels: &[Kernel], plan: &Plan) -> (DeviceCode, Vec<Ent
         code.convs.push(work);
     }
     let mut called = calls::Known::new();
-    for (op, dtype) in &libs {
-        let (next, work) = calls::call(d, &mut called, op, *dtype);
+    for (op, dtype, buffers) in &libs {
+        let aligned: Vec<i64> = buffers.iter().map(|b| align(b, plan.buffers[b.buffer].dtype)).collect();
+        let (next, work) = calls::call(d, &mut called, op, *dtype, &aligned);
         d = next;
         code.libs.push(work);
     }
@@ -180,7 +193,7 @@ impl Emulated {
         // SAFETY: context and module outlive the builder, which `fill` ends.
         let ins = unsafe { Ins::new(context.raw(), module.as_mut_ptr()) };
         let kind = Machine::Emulated { fma: host.features.contains("+fma") };
-        let entries = Entries { cut, ..Entries::new(Emit { i: ins, machine: kind }, host.attributes(), has_copies(gpu)) };
+        let entries = Entries { cut, room: room(gpu), ..Entries::new(Emit { i: ins, machine: kind }, host.attributes(), has_copies(gpu)) };
         let (code, made) = fill(entries, kernels, plan);
         change(&module);
         unit::optimize(&module, &machine)?;

@@ -31,8 +31,10 @@ pub(crate) struct Entries {
     pub(crate) made: Vec<Entry>,
     /// The GPU has asynchronous copies and products of matrices of bf16: from sm_80 on.
     pub(crate) copies: bool,
-    /// Blocks of the entries to come that a multiprocessor should have room for, which limits their registers.
+    /// Blocks of the entries to come that a multiprocessor should have room for, which limits their registers; 0 leaves it to the assembler, which then rather spills a little than use many.
     pub(crate) crowd: i64,
+    /// Bytes of shared memory that a block may have.
+    pub(crate) room: i64,
     /// For tests: rows and columns of a tile and parts of a sum, instead of what would be chosen.
     pub(crate) cut: Option<[i64; 3]>,
 }
@@ -44,7 +46,7 @@ pub(crate) fn thread(name: &str) -> String {
 
 impl Entries {
     pub(crate) fn new(e: Emit, attributes: Vec<(String, String)>, copies: bool) -> Entries {
-        Entries { e, attributes, made: Vec::new(), copies, crowd: 1, cut: None }
+        Entries { e, attributes, made: Vec::new(), copies, crowd: 0, room: 48 << 10, cut: None }
     }
 
     /// Begins an entry; gives its parameters.
@@ -57,7 +59,7 @@ impl Entries {
             let types: Vec<T> = parameters.iter().map(|&p| ty(p)).collect();
             let ty = e.i.function_type(e.i.void(), &types);
             let mut attributes = vec![("nvvm.maxntid".to_string(), launch.threads.to_string())];
-            if self.crowd > 1 {
+            if self.crowd > 0 {
                 attributes.push(("nvvm.minctasm".to_string(), self.crowd.to_string()));
             }
             let function = e.i.begin(name, ty, LLVMLinkage::LLVMExternalLinkage, &attributes);

@@ -8,6 +8,7 @@
 
 mod access;
 mod allowed;
+mod attention;
 mod body;
 mod calls;
 mod device;

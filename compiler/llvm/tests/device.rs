@@ -3,6 +3,8 @@
 
 #[path = "device/adamw.rs"]
 mod adamw;
+#[path = "device/attention.rs"]
+mod attention;
 #[path = "device/calls.rs"]
 mod calls;
 #[path = "device/common.rs"]

@@ -123,6 +123,7 @@ impl Block<'_> {
             }
             let unit = match &net.nodes[n].op {
                 Op::Dot(_) => self.product(n),
+                Op::Attention(attention) => self.attention(n, attention),
                 Op::Conv { .. } => self.convolution(n),
                 Op::ArgSort { axis, descending } => self.sort(n, *axis, *descending),
                 Op::RandomBits { start } => {

@@ -91,7 +91,7 @@ fn demands(net: &Net, class: &mut [Class], stored: &mut [bool]) {
     for n in 0..net.nodes.len() {
         let operands = net.nodes[n].operands.clone();
         match &net.nodes[n].op {
-            Op::Dot(_) => {
+            Op::Dot(_) | Op::Attention(_) => {
                 for o in operands {
                     match crate::dot::strided(net, class, o) {
                         Some(view) => need(class, view.base),

@@ -1,11 +1,13 @@
 //! From graph to fused kernels to an execution plan with static memory.
 //!
-//! The stages: `net` (the planner's node list), `positions` (patterns that each reader computes), `rows`, `group` and `by_rows` (which nodes share a kernel), `stage`, `keep`, `loops`, `emit` and `build` (kernels),
+//! The stages: `attention` (as one operation, for devices that have kernels for it), `net` (the planner's node list), `positions` (patterns that each reader computes), `rows`, `group` and `by_rows` (which nodes share a kernel), `stage`, `keep`, `loops`, `emit` and `build` (kernels),
 //! `remat` and `peak` (what is computed again instead of kept), `symmetric` and `dot` (matrix products: which are symmetric; on memory as it lies),
-//! `carry` (arrays that states take over as they are), `block`, `all_reduce` and `schedule` (instructions and their order, who writes where),
+//! `carry` (arrays that states take over as they are), `block`, `attend`, `all_reduce` and `schedule` (instructions and their order, who writes where),
 //! `seq` (small kernels become one), `memory` (the arena).
 
 mod all_reduce;
+mod attend;
+mod attention;
 mod block;
 mod branch;
 mod build;
@@ -63,6 +65,8 @@ pub struct Config {
     pub partials: Vec<usize>,
     /// Small kernels are not joined to one, for a device that starts each in no time and runs it with many threads.
     pub apart: bool,
+    /// Attention is one operation, and so are its derivatives, where they can be: for a device that has kernels for them.
+    pub attention: bool,
 }
 
 /// A plan and the kernels it runs.
@@ -76,6 +80,8 @@ pub struct Planned {
 
 /// Fuses and schedules a verified graph. Panics only if the graph breaks its invariants (a compiler bug).
 pub fn plan(graph: &Graph, config: &Config) -> Planned {
+    let fused = config.attention.then(|| attention::fuse(graph));
+    let graph = fused.as_ref().unwrap_or(graph);
     let mut store = Store::default();
     let alias = |output: usize| config.alias.iter().find(|a| a.0 == output).map(|a| a.1);
     let types = graph.input_types();

@@ -1,8 +1,9 @@
 //! The text of a plan, for people.
 
 use crate::Planned;
+use optc_abi::DType;
 use optc_abi::offload::Touch;
-use optc_abi::plan::{BufRef, Instr, LibOp, MatRef, Place, Plan, Trip};
+use optc_abi::plan::{Attention, BufRef, Instr, LibOp, MatRef, Place, Plan, Strides, Trip};
 use std::fmt::Write;
 
 /// The plan as text: slots, memory, and instructions with the places of their operands. Kernels are named, not printed.
@@ -75,6 +76,17 @@ fn matrix(plan: &Plan, m: &MatRef) -> String {
     format!("{} by {}, {}, {:?}", place(plan, &m.data), m.row_stride, m.col_stride, m.batch_strides)
 }
 
+/// Attention, with the strides of its operands and results.
+fn attended(a: &Attention, strides: &[Strides], dtype: DType) -> String {
+    let causal = a.causal.map_or(String::new(), |offset| format!(" causal {offset}"));
+    let hidden = if a.causal.is_some() || a.mask { format!(" hidden {:?}", a.hidden) } else { String::new() };
+    let extra: String = [(a.mask, " mask"), (a.bias, " bias")].iter().filter(|(there, _)| *there).map(|(_, word)| *word).collect();
+    let by: Vec<String> = strides.iter().map(|s| format!("{}, {}, {:?}", s.row, s.column, s.batch)).collect();
+    let (name, scale) = (a.name(), a.scale);
+    let shape = format!("{}x{}x{}x{} batch {:?}", a.queries, a.keys, a.width, a.out_width, a.batch);
+    format!("{name} {dtype} {shape} scale {scale:?}{causal}{hidden}{extra} by [{}]", by.join("; "))
+}
+
 fn code(out: &mut String, planned: &Planned, list: &[Instr], depth: usize) {
     let plan = &planned.plan;
     let pad = "  ".repeat(depth);
@@ -109,6 +121,7 @@ fn code(out: &mut String, planned: &Planned, list: &[Instr], depth: usize) {
                     LibOp::SwapOut { slot, bytes } => format!("swap_out {slot} of {bytes} bytes"),
                     LibOp::SwapIn { slot, bytes } => format!("swap_in {slot} of {bytes} bytes"),
                     LibOp::Callback { function } => format!("callback {function}"),
+                    LibOp::Attention { attention, strides } => attended(attention, strides, *dtype),
                     LibOp::AllReduce { len } => format!("all_reduce {dtype} {len}"),
                     LibOp::Call { call, dims } => {
                         let flags: String = call.flags().into_iter().map(|(name, value)| format!(" {name} {value}")).collect();

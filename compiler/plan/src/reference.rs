@@ -1,11 +1,13 @@
 //! A slow executor of plans: kernels by the kernel interpreter, library calls by plain loops. The truth that compiled plans are compared with.
 
 use crate::Planned;
-use optc_abi::plan::{BufRef, ConvKind, Gemm, Instr, KernelCall, LibCall, LibDims, LibOp, MatRef, Place, Plan, Status, Trip, status};
+use optc_abi::plan::{
+    Attention, BufRef, ConvKind, Gemm, Instr, KernelCall, LibCall, LibDims, LibOp, MatRef, Place, Plan, Status, Strides, Trip, status,
+};
 use optc_abi::{DType, Tensor};
 use optc_ir::graph::{NodeTy, Op, Ty};
 use optc_ir::infer::{conv_shapes, infer};
-use optc_ir::interp::{evaluate, library_call};
+use optc_ir::interp::{attention, evaluate, library_call};
 use optc_ir::kernel_interp::run_kernel;
 
 /// Why a plan did not run to its end.
@@ -170,6 +172,9 @@ impl Machine<'_> {
                 let result = evaluate(&Op::RandomFold { place: *place }, &[&key, &number], &Ty::new(DType::U32, [2]));
                 self.put(&buffers[buffers.len() - 1], &result.map_err(Fault::Broken)?)
             }
+            Instr::Lib { op: LibOp::Attention { attention, strides }, dtype, buffers } => {
+                self.attention(attention, strides, *dtype, buffers)
+            }
             Instr::Lib { op: LibOp::SwapOut { slot, bytes }, buffers, .. } => {
                 let from = self.region(&buffers[0])?;
                 self.swapped.insert(*slot, self.memory[from.start..from.start + bytes].to_vec());
@@ -220,6 +225,43 @@ impl Machine<'_> {
                 Err(Fault::Reported(Status { code: status::NOT_FINITE, origin: -1, index: 0, extent: 0 }))
             }
         }
+    }
+
+    /// Attention by the interpreter.
+    fn attention(&mut self, a: &Attention, strides: &[Strides], dtype: DType, buffers: &[BufRef]) -> Result<(), Fault> {
+        let problems: usize = a.batch.iter().product();
+        let operands = a.operands(dtype);
+        // Of every element of an array the place where it lies, in the order of batch, rows and columns.
+        let places = |m: &Machine, n: usize, (shape, ty): &(Vec<usize>, DType)| -> Result<Vec<usize>, Fault> {
+            let (region, s) = (m.region(&buffers[n])?, &strides[n]);
+            let rows = (0..problems).flat_map(|p| (0..shape[0]).map(move |i| (p, i)));
+            let elements = rows.flat_map(|(p, i)| (0..shape[1]).map(move |j| (p, i, j)));
+            let place = |(p, i, j): (usize, usize, usize)| {
+                let element = s.of_batch(&a.batch, p) + i as i64 * s.row + j as i64 * s.column;
+                let at = region.start as i64 + element * ty.size() as i64;
+                let inside = at >= region.start as i64 && at as usize + ty.size() <= region.end;
+                if inside { Ok(at as usize) } else { Err(Fault::Broken(format!("an element of attention outside {:?}", buffers[n]))) }
+            };
+            elements.map(place).collect()
+        };
+        let mut tensors = Vec::new();
+        for (n, shape) in operands.iter().enumerate() {
+            let whole: Vec<usize> = a.batch.iter().chain(&shape.0).copied().collect();
+            let mut tensor = Tensor::zeros(shape.1, &whole);
+            let size = shape.1.size();
+            for (to, from) in tensor.bytes_mut().chunks_exact_mut(size).zip(places(self, n, shape)?) {
+                to.copy_from_slice(&self.memory[from..from + size]);
+            }
+            tensors.push(tensor);
+        }
+        let results = attention(a, &tensors.iter().collect::<Vec<_>>());
+        for (n, (result, shape)) in results.iter().zip(a.results(dtype)).enumerate() {
+            let size = shape.1.size();
+            for (from, to) in result.bytes().chunks_exact(size).zip(places(self, operands.len() + n, &shape)?) {
+                self.memory[to..to + size].copy_from_slice(from);
+            }
+        }
+        Ok(())
     }
 
     /// A numerical call by the interpreter. The plan leaves out the matrix of a solve by factors, which is not read.

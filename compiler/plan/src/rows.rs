@@ -39,6 +39,7 @@ pub(crate) fn class(net: &Net, n: N) -> Class {
         Reduce { .. } | ArgReduce { .. } | Scan { .. } | Concat { .. } => Class::Staged,
         Scatter { .. }
         | Dot(_)
+        | Attention(_)
         | Conv { .. }
         | ArgSort { .. }
         | Lib(_)

@@ -1,7 +1,7 @@
 //! How much memory an instruction touches from the addresses it is handed.
 
 use crate::DType;
-use crate::plan::{BufRef, Conv, ConvKind, Gemm, Instr, LibCall, LibDims, LibOp, MatRef};
+use crate::plan::{Attention, BufRef, Conv, ConvKind, Gemm, Instr, LibCall, LibDims, LibOp, MatRef, Strides};
 
 /// What an instruction does with the memory from a reference on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,8 +81,22 @@ fn of_call(call: LibCall, d: LibDims, dtype: DType) -> (usize, Vec<(usize, DType
     (operands, lengths.into_iter().map(|(len, ty)| (len * batch, ty)).collect())
 }
 
+fn of_attention<'a>(a: &Attention, strides: &[Strides], dtype: DType, buffers: &'a [BufRef]) -> Vec<Span<'a>> {
+    let (operands, results) = (a.operands(dtype), a.results(dtype));
+    let count = operands.len();
+    let shapes = operands.into_iter().chain(results).zip(strides).zip(buffers).enumerate();
+    shapes
+        .map(|(n, (((shape, ty), strides), place))| {
+            let elements = strides.reach(&a.batch, shape[0], shape[1]);
+            let dense = elements == shape.iter().chain(&a.batch).product::<usize>();
+            span(place, elements, ty, n < count || !dense, n >= count)
+        })
+        .collect()
+}
+
 fn of_lib<'a>(op: &LibOp, dtype: DType, buffers: &'a [BufRef]) -> Option<Vec<Span<'a>>> {
     let (operands, lengths) = match op {
+        LibOp::Attention { attention, strides } => return Some(of_attention(attention, strides, dtype, buffers)),
         LibOp::ArgSort { rows, n, .. } => (1, vec![(rows * n, dtype), (rows * n, DType::I32)]),
         LibOp::RandomBits { len, skips: false, .. } => (1, vec![(2, DType::U32), (*len, DType::U32)]),
         LibOp::RandomBits { len, skips: true, .. } => (2, vec![(2, DType::U32), (1, DType::U32), (*len, DType::U32)]),

@@ -1,5 +1,6 @@
 //! Element types, tensors, plans and the calling convention of kernels: the only meeting point of compiler and runtime.
 
+pub mod attention;
 pub mod conv;
 pub mod device;
 pub mod dtype;

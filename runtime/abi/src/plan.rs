@@ -3,6 +3,7 @@
 //! A plan is plain data made by the compiler (`optc-plan`), turned into one native entry point by a back end, and run by `optc-exec`.
 //! Kernels are named by their index in the list the back end compiled; the plan itself knows only their arguments.
 
+pub use crate::attention::{Attention, AttentionKind, Strides};
 pub use crate::library::{LibCall, LibDims};
 use crate::offload::Touch;
 use crate::{DType, Tensor};
@@ -196,7 +197,7 @@ pub enum Trip {
     },
 }
 
-/// A library call with dense row-major operands, dispatched by name in the runtime.
+/// A library call, dispatched by name in the runtime. Operands are dense and row-major unless strides say otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum LibOp {
     /// Stable order of each row: operand `[rows, n]` of `dtype`, result `i32[rows, n]`.
@@ -248,6 +249,13 @@ pub enum LibOp {
     AllReduce {
         /// Its elements.
         len: usize,
+    },
+    /// Attention or its derivatives: operands, then results, as [`Attention::operands`] and [`Attention::results`] list them.
+    Attention {
+        /// Which, and its extents.
+        attention: Attention,
+        /// How each operand and result lies in memory. Results overlap nothing.
+        strides: Vec<Strides>,
     },
     /// A numerical call: operands as [`LibCall`] lists them (the matrix of [`LibCall::LuSolve`] left out), then results.
     Call {

@@ -2,6 +2,7 @@
 //!
 //! Nothing here depends on the number of threads: work is cut into units by shape alone, and each unit's arithmetic is fixed.
 
+mod attention;
 pub mod conv;
 pub mod gemm;
 pub mod host_call;

@@ -31,6 +31,8 @@ pub unsafe fn run(pool: &Pool, op: &LibOp, dtype: DType, buffers: *const *mut u8
                 words_from(key, start + begin as u64, part);
             });
         }
+        // SAFETY: as the caller promises.
+        LibOp::Attention { attention, strides } => unsafe { crate::attention::run(pool, attention, strides, dtype, buffers) },
         LibOp::SwapOut { .. } | LibOp::SwapIn { .. } => panic!("compiler bug: arrays that leave memory are the program's"),
         LibOp::AllReduce { .. } => panic!("compiler bug: sums over devices on a processor"),
         LibOp::Callback { .. } => panic!("compiler bug: what is called back is the program's"),

@@ -48,6 +48,7 @@ pub(super) fn kernels(
             Instr::Lib { op: LibOp::RandomBits { .. }, .. } => return Err(Error("it shares out its draws".to_string())),
             Instr::Lib { op: LibOp::ArgSort { .. }, .. } => return Err(Error("it sorts".to_string())),
             Instr::Lib { op: LibOp::Call { call, .. }, .. } => return Err(Error(format!("it needs the runtime's `{}`", call.name()))),
+            Instr::Lib { op: LibOp::Attention { .. }, .. } => return Err(Error("it needs the runtime's attention".to_string())),
             Instr::Lib { .. } => return Err(Error("it keeps arrays in files".to_string())),
             Instr::Conv(_) => return Err(Error("it convolves".to_string())),
             Instr::Loop { body, .. } => {

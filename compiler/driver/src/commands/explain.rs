@@ -27,8 +27,8 @@ pub struct Request<'a> {
     pub optimizer: &'a Option<String>,
     /// Whether parameters are listed.
     pub params: bool,
-    /// The GPU of PTX.
-    pub gpu: &'a str,
+    /// The GPU that kernels, plan and PTX are for.
+    pub gpu: Option<&'a str>,
     /// Overrides.
     pub set: &'a [String],
 }

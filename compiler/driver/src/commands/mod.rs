@@ -32,6 +32,7 @@ pub fn dispatch(cli: &Cli, messages: &Messages) -> Result<(), Failed> {
         Command::Check { paths } => check::check(paths, messages),
         Command::Test { path, name, options } => test::test(path, name.as_deref(), options, messages, color),
         Command::Explain { subject, name, stage, optimizer, params, gpu, set } => {
+            let gpu = gpu.as_deref();
             explain::explain(&explain::Request { subject, name, stage: *stage, optimizer, params: *params, gpu, set }, messages)
         }
         Command::Plot { file, name, steps, output } => plot::plot(file, name, *steps, output, messages),

@@ -4,6 +4,7 @@
 //! of reductions, matrix products and convolutions are rounded once at the end. With [`Rounding::Exact`] nothing is rounded, so that gradients
 //! of an f32 graph can be held against finite differences. Integers are computed in i64 and wrapped to their type.
 
+mod attention;
 mod element;
 mod library;
 mod linear;
@@ -16,7 +17,7 @@ pub use element::{float_identity, int_identity, step_of};
 pub use value::{Data, Value};
 pub use watch::{Watch, interpret_watched};
 
-use crate::graph::{Graph, LibCall, LoopOp, NodeId, NodeTy, Op, Origin, Ty};
+use crate::graph::{Attention, AttentionOp, Graph, LibCall, LoopOp, NodeId, NodeTy, Op, Origin, Ty};
 use optc_abi::{DType, Tensor};
 use std::fmt;
 use std::rc::Rc;
@@ -89,6 +90,17 @@ pub fn library_call(call: LibCall, operands: &[&Tensor], ty: &NodeTy) -> Vec<Ten
     let values: Vec<Rc<Value>> =
         operands.iter().map(|t| Rc::new(Value { ty: Ty::new(t.dtype, t.shape.iter().copied()), data: Data::of(t) })).collect();
     library::run(call, &values, ty).iter().map(|v| v.to_tensor(Rounding::Typed)).collect()
+}
+
+/// The results of attention, in the order of batch, rows and columns, on operands in that order.
+pub fn attention(what: &Attention, operands: &[&Tensor]) -> Vec<Tensor> {
+    let values: Vec<Value> = operands.iter().map(|t| Value { ty: Ty::new(t.dtype, t.shape.iter().copied()), data: Data::of(t) }).collect();
+    let dtype = operands[0].dtype;
+    let types: Vec<Ty> = what.results(dtype).into_iter().map(|(shape, ty)| Ty::new(ty, what.batch.iter().copied().chain(shape))).collect();
+    let turned = types.iter().map(|t| (0..t.rank()).collect()).collect();
+    let op = AttentionOp { what: what.clone(), turned };
+    let results = attention::run(&op, &values.iter().collect::<Vec<_>>(), &types);
+    results.iter().map(|v| v.to_tensor(Rounding::Typed)).collect()
 }
 
 /// The value of one array operation (no library call, loop, conditional, call or input) on given operands; what constant folding uses.
@@ -188,6 +200,20 @@ fn step<W: Watch>(
             Ok(Slot::Many(run(branch, &values[1..], rounding, watch)?))
         }
         Op::Call(c) => Ok(Slot::Many(run(&c.body, &operands(), rounding, watch)?)),
+        Op::Attention(attention) => {
+            let NodeTy::Tuple(types) = &node.ty else { panic!("compiler bug: attention that is no tuple") };
+            let operands = operands();
+            let values: Vec<&Value> = operands.iter().map(|(v, _)| &**v).collect();
+            let mut results = Vec::new();
+            for mut value in attention::run(attention, &values, types) {
+                if rounding == Rounding::Typed {
+                    value.round();
+                }
+                let tag = watch.made(graph, id, &operands, &value);
+                results.push((Rc::new(value), tag));
+            }
+            Ok(Slot::Many(results))
+        }
         Op::AllReduce => Err("sums over devices are for whoever runs the program".to_string().into()),
         Op::Callback { function, .. } => Err(format!("callback {function} is for whoever runs the program").into()),
         Op::Lib(call) => {
@@ -284,6 +310,7 @@ fn array(op: &Op, x: &[Rc<Value>], ty: &Ty, rounding: Rounding) -> Result<Value,
         Op::Conv { kind, dims } => linear::conv(*kind, dims, &x[0], &x[1], ty),
         Op::Input { .. }
         | Op::Lib(_)
+        | Op::Attention(_)
         | Op::Callback { .. }
         | Op::AllReduce
         | Op::Loop(_)

@@ -119,6 +119,25 @@ fn head(graph: &Graph, op: &Op, options: PrintOptions, out: &mut String) {
             "dot lhs_batch={:?} rhs_batch={:?} lhs_contract={:?} rhs_contract={:?}",
             d.lhs_batch, d.rhs_batch, d.lhs_contract, d.rhs_contract
         ),
+        Op::Attention(attention) => {
+            let a = &attention.what;
+            let _ = write!(
+                out,
+                "{} batch={:?} queries={} keys={} width={} out_width={} scale=\"{:?}\" hidden=\"{:?}\" mask={} bias={}",
+                a.name(),
+                a.batch,
+                a.queries,
+                a.keys,
+                a.width,
+                a.out_width,
+                a.scale,
+                a.hidden,
+                a.mask,
+                a.bias
+            );
+            let causal = a.causal.map_or(Ok(()), |offset| write!(out, " causal=\"{offset}\""));
+            causal.and_then(|()| write!(out, " turned={:?}", attention.turned.concat()))
+        }
         Op::Conv { kind, dims: d } => write!(
             out,
             "conv kind={} batch={} in_channels={} out_channels={} groups={} input={:?} filter={:?} output={:?} stride={:?} dilation={:?} \

@@ -1,7 +1,10 @@
 //! The reader of graphs: a hand-written scanner and a recursive descent over one node a line.
 
 use super::print::{conv_name, reduce_name};
-use crate::graph::{Axes, CallOp, DotDims, Graph, Guard, LibCall, LoopOp, NodeId, NodeTy, Op, Origin, ReduceOp, ScatterMode, Shape, Ty};
+use crate::graph::{
+    Attention, AttentionKind, AttentionOp, Axes, CallOp, DotDims, Graph, Guard, LibCall, LoopOp, NodeId, NodeTy, Op, Origin, ReduceOp,
+    ScatterMode, Shape, Ty,
+};
 use crate::infer::infer;
 use crate::scalar::ScalarOp;
 use optc_abi::plan::{ConvDims, ConvKind};
@@ -422,6 +425,14 @@ impl Parts {
     fn flag(&mut self, key: &str) -> Result<bool, String> {
         self.choice(key, &[("true", true), ("false", false)])
     }
+    /// A number that is written as text, as those with sign or point are.
+    fn written<T: std::str::FromStr>(&mut self, key: &str) -> Result<Option<T>, String> {
+        match self.take(key) {
+            None => Ok(None),
+            Some(Value::Text(text)) => text.parse().map(Some).map_err(|_| format!("`{text}` is no {key}")),
+            Some(_) => Err(format!("text `{key}` expected")),
+        }
+    }
     fn reduce(&mut self) -> Result<ReduceOp, String> {
         let all = [ReduceOp::Sum, ReduceOp::Prod, ReduceOp::Max, ReduceOp::Min, ReduceOp::And, ReduceOp::Or];
         self.choice("kind", &all.map(|kind| (reduce_name(kind), kind)))
@@ -457,6 +468,25 @@ fn build(name: &str, p: &mut Parts, ty: &NodeTy) -> Result<Op, String> {
             lhs_contract: p.axes("lhs_contract")?,
             rhs_contract: p.axes("rhs_contract")?,
         }),
+        "attention" | "attention_grad" => {
+            let kind = if name == "attention" { AttentionKind::Forward } else { AttentionKind::Backward };
+            let what = Attention {
+                kind,
+                batch: p.list("batch")?,
+                queries: p.int("queries")?,
+                keys: p.int("keys")?,
+                width: p.int("width")?,
+                out_width: p.int("out_width")?,
+                scale: p.written::<f64>("scale")?.ok_or("`scale` expected")?.into(),
+                hidden: p.written::<f64>("hidden")?.ok_or("`hidden` expected")?.into(),
+                mask: p.flag("mask")?,
+                bias: p.flag("bias")?,
+                causal: p.written("causal")?,
+            };
+            let rank = what.batch.len() + 2;
+            let turned = p.list("turned")?.chunks(rank).map(Axes::from).collect();
+            Op::Attention(Arc::new(AttentionOp { what, turned }))
+        }
         "conv" => Op::Conv {
             kind: p.choice("kind", &[ConvKind::Forward, ConvKind::InputGrad, ConvKind::FilterGrad].map(|k| (conv_name(k), k)))?,
             dims: ConvDims {

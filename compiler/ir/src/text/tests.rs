@@ -1,7 +1,7 @@
 //! Round trips and messages of the text forms.
 
 use super::*;
-use crate::graph::{CallOp, LoopOp, NodeId, Origin, ReduceOp, Ty};
+use crate::graph::{Attention, AttentionKind, AttentionOp, CallOp, LoopOp, NodeId, Origin, ReduceOp, Ty};
 use crate::scalar::ScalarOp;
 use optc_abi::{DType, Tensor};
 use std::sync::Arc;
@@ -78,6 +78,33 @@ fn guards_of_loops_come_back() {
         let back = read(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));
         assert!(same_graph(&g, &back), "{text}");
         assert!(!same_graph(&loop_of(Some(8)), &back), "{text}");
+    }
+}
+
+#[test]
+fn attention_comes_back() {
+    for (kind, causal, mask, bias, hidden) in [
+        (AttentionKind::Forward, None, false, false, f64::NEG_INFINITY),
+        (AttentionKind::Backward, Some(-3), true, true, -1e9),
+        (AttentionKind::Backward, Some(2), false, true, 0.1),
+    ] {
+        let (batch, scale) = (vec![2], (1.0 / 3.0f64).into());
+        let what = Attention { kind, batch, queries: 4, keys: 5, width: 6, out_width: 7, scale, causal, mask, bias, hidden: hidden.into() };
+        let mut g = Graph::new();
+        let operands: Vec<NodeId> = what
+            .operands(DType::F32)
+            .into_iter()
+            .enumerate()
+            .map(|(n, (shape, ty))| g.input(format!("x{n}"), Ty::new(ty, std::iter::once(2).chain(shape)), O))
+            .collect();
+        let results = what.results(DType::F32).len();
+        let turned = (0..results).map(|n| if n == 0 { [1, 0, 2] } else { [0, 1, 2] }.into_iter().collect()).collect();
+        let node = g.op(Op::Attention(Arc::new(AttentionOp { what, turned })), &operands, O);
+        g.outputs = (0..results).map(|n| g.result(node, n, O)).collect();
+        let text = print_full(&g);
+        let back = read(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        assert!(same_graph(&g, &back), "{text}");
+        assert_eq!(print_full(&back), text);
     }
 }
 

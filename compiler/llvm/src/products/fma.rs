@@ -143,7 +143,7 @@ pub(crate) fn entry(mut d: Entries, name: &str, p: &Product, cut: &Cut, copies: 
     let sums: Vec<Vec<V>> = (0..rows.count()).map(|_| (0..columns.count()).map(|_| zero(e, held)).collect()).collect();
     let ty = e.i.scalar(held);
     let flow = Flow { operands: [(&a, bases[0]), (&b, bases[1])], stages: STAGES, shared, range: share.range };
-    flow.run(e, |e, [left, right]| {
+    flow.run(e, |e, _, [left, right]| {
         for depth in 0..cut.depth {
             let x = rows.load(e, &a, left, depth);
             let y = columns.load(e, &b, right, depth);

@@ -60,7 +60,7 @@ pub(crate) fn entry(mut d: Entries, name: &str, p: &Product, cut: &Cut) -> (Entr
     let sums: Vec<Vec<[V; 4]>> = (0..tall).map(|_| (0..wide).map(|_| std::array::from_fn(|_| zero(e, DType::F32))).collect()).collect();
     let float = e.i.scalar(DType::F32);
     let flow = Flow { operands: [(&a, bases[0]), (&b, bases[1])], stages, shared, range: share.range };
-    flow.run(e, |e, [left, right]| {
+    flow.run(e, |e, _, [left, right]| {
         for term in (0..cut.depth).step_by(TERMS as usize) {
             let x: Vec<[V; 4]> = (0..tall as i64).map(|r| load_left(e, &a, left, first_row, r * ROWS, term, lane)).collect();
             let y: Vec<[V; 4]> =

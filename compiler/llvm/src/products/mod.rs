@@ -10,14 +10,14 @@ mod matrix;
 #[cfg(test)]
 mod mutants;
 mod plan;
-mod slices;
+pub(crate) mod slices;
 mod source;
-mod store;
+pub(crate) mod store;
 
 pub(crate) use plan::{Known, conv, gemm};
 
 use optc_abi::DType;
-use source::Source;
+pub(crate) use source::{Digit, Source, batch_offset};
 
 /// Threads of a warp.
 const WARP: i64 = crate::simt::WARP;

@@ -226,7 +226,7 @@ fn tiled(mut d: Entries, n: usize, p: &Product, work: &mut Work) -> Entries {
         let copies = d.copies;
         d = fma::entry(d, &name, p, &cut, copies);
     }
-    d.crowd = 1;
+    d.crowd = 0;
     work.launches.push(launch(&name, cut.blocks(p), threads, shared, [0, 1], cut.parts > 1));
     add_up(d, &name, p, cut.parts, work)
 }

@@ -243,8 +243,8 @@ impl Flow<'_> {
         }
     }
 
-    /// Runs `multiply` on every slice of both operands, in order.
-    pub(crate) fn run(&self, e: &mut Emit, mut multiply: impl FnMut(&mut Emit, [V; 2])) {
+    /// Runs `multiply` on every slice of both operands, with its number, in order.
+    pub(crate) fn run(&self, e: &mut Emit, mut multiply: impl FnMut(&mut Emit, V, [V; 2])) {
         let (from, to) = self.range;
         let word = e.i.int_type(32);
         let copied = self.operands.iter().any(|o| o.0.copied());
@@ -278,7 +278,7 @@ impl Flow<'_> {
             if copied {
                 e.end_copies();
             }
-            multiply(e, here);
+            multiply(e, number, here);
             e.when(more, |e| self.finish(e, there));
             for (slot, x) in [(reads, r), (writes, w)] {
                 let next = e.i.add(x, e.i.i32(1));

@@ -47,6 +47,7 @@ impl Batcher {
             | Op::RandomBits { .. }
             | Op::RandomFold { .. }
             | Op::Lib(_)
+            | Op::Attention(_)
             | Op::Callback { .. }
             | Op::AllReduce
             | Op::Loop(_)

@@ -88,6 +88,7 @@ impl Linearizer {
         let t: Vec<Option<NodeId>> = node.operands.iter().map(|o| self.tangents[o.index()][0]).collect();
         let quiet = !wanted.contains(&true) || t.iter().all(Option::is_none);
         let (values, tangents) = match &node.op {
+            Op::Attention(_) => panic!("compiler bug: attention is put together after differentiation"),
             Op::Callback { .. } | Op::AllReduce if !quiet => {
                 let message = "what is asked of a function outside of the program has no derivative".to_string();
                 return Err(DiffError { code: Code("E0720"), message, origin });
@@ -192,7 +193,14 @@ impl Linearizer {
             | Op::RandomBits { .. }
             | Op::RandomFold { .. }
             | Op::StopGradient => None,
-            Op::Lib(_) | Op::Callback { .. } | Op::AllReduce | Op::Loop(_) | Op::Cond { .. } | Op::Call(_) | Op::Result { .. } => {
+            Op::Lib(_)
+            | Op::Attention(_)
+            | Op::Callback { .. }
+            | Op::AllReduce
+            | Op::Loop(_)
+            | Op::Cond { .. }
+            | Op::Call(_)
+            | Op::Result { .. } => {
                 panic!("compiler bug: {:?} has a rule of its own", node.op)
             }
         }

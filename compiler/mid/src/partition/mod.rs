@@ -167,7 +167,9 @@ impl Partitioner {
             Op::Loop(l) => self.loop_node(l, &x, origin).into(),
             Op::Cond { then, otherwise } => self.cond_node(then, otherwise, &x, origin).into(),
             Op::Callback { .. } => self.callback_node(node, &x, origin).into(),
-            Op::Call(_) | Op::StopGradient | Op::AllReduce => panic!("compiler bug: {:?} in a graph that is partitioned", node.op),
+            Op::Call(_) | Op::StopGradient | Op::Attention(_) | Op::AllReduce => {
+                panic!("compiler bug: {:?} in a graph that is partitioned", node.op)
+            }
             Op::Lib(_) => self.library_node(node, &x, origin).into(),
             _ => smallvec![self.array(node, &x, origin)],
         };
