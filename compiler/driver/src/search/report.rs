@@ -170,17 +170,25 @@ fn progress(archive: &Archive, arms: &[ArmSeen]) -> Done<Vec<Section>> {
             lines.push(Line { name: arm.kind.name().to_string(), curves: vec![stairs] });
         }
     }
-    let log_y = lines.iter().flat_map(|l| &l.curves).flatten().all(|(_, y)| *y > 0.0);
+    let (log_y, y_label) = fitness_axis(&lines);
     let plot = Plot {
         title: "Best fitness".to_string(),
         x_label: "programs run".to_string(),
-        y_label: "fitness, lower is better".to_string(),
+        y_label,
         log_x: true,
         log_y,
         lines,
         ..Plot::default()
     };
     Ok(if plot.lines.is_empty() { Vec::new() } else { vec![Section::Plot(plot)] })
+}
+
+/// Whether the axis of the fitness is logarithmic, as it is where nothing is below 0; and what stands beside it.
+fn fitness_axis(lines: &[Line]) -> (bool, String) {
+    let all = || lines.iter().flat_map(|l| &l.curves).flatten().map(|(_, y)| *y);
+    let log_y = all().all(|y| y >= 0.0) && all().any(|y| y > 0.0);
+    let left_out = if log_y && all().any(|y| y == 0.0) { "; 0 is left out" } else { "" };
+    (log_y, format!("fitness, lower is better{left_out}"))
 }
 
 fn arm_table(arms: &[ArmSeen], states: &[Arm]) -> Table {
@@ -238,11 +246,11 @@ fn pareto(archive: &Archive, front: &Front) -> Done<Vec<Section>> {
             }
         }
         lines.push(Line { name: "Pareto front".to_string(), curves: dots(&mut front.points().iter()) });
-        let log_y = lines.iter().flat_map(|l| &l.curves).flatten().all(|(_, y)| *y > 0.0);
+        let (log_y, y_label) = fitness_axis(&lines);
         sections.push(Section::Plot(Plot {
             title: format!("Fitness and {}", axis.name()),
             x_label: axis.name().to_string(),
-            y_label: "fitness, lower is better".to_string(),
+            y_label,
             log_y,
             lines,
             points: true,

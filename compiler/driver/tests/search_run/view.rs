@@ -66,7 +66,7 @@ fn programs_are_measured_by_their_speed_where_that_is_asked_for() {
 fn begun(folder: &Path, stdin: Stdio, stderr: Stdio, quiet: bool) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_optc"));
     command.current_dir(folder).env("TERM", "xterm").args(["search", "s.opt", "--budget", "10min"]).args(quiet.then_some("-q"));
-    let child = command.stdin(stdin).stderr(stderr).stdout(Stdio::piped()).spawn().expect("optc starts");
+    let mut child = command.stdin(stdin).stderr(stderr).stdout(Stdio::piped()).spawn().expect("optc starts");
     let begin = Instant::now();
     while begin.elapsed() < Duration::from_secs(60) {
         let path = folder.join("out.sqlite");
@@ -76,6 +76,8 @@ fn begun(folder: &Path, stdin: Stdio, stderr: Stdio, quiet: bool) -> Child {
         }
         std::thread::sleep(Duration::from_millis(10));
     }
+    let _ = child.kill();
+    let _ = child.wait();
     panic!("the search does not begin");
 }
 
@@ -91,7 +93,8 @@ fn ended(mut child: Child) -> String {
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    child.kill().expect("killed");
+    let _ = child.kill();
+    let _ = child.wait();
     panic!("the search does not stop");
 }
 
@@ -192,4 +195,19 @@ fn a_report_is_one_file_with_all_that_is_owed() {
     // The text tells the funnel too, and lineages their mutations.
     let text = ok(optc(spec.path(), &["search", "report", "out.sqlite"]));
     assert!(text.contains("Rung 2 of the funnel, 100 steps") && text.contains("first program `sgd`"), "{text}");
+}
+
+#[cfg(not(feature = "mpi"))]
+#[test]
+fn several_processes_are_refused_by_a_build_without_mpi() {
+    let spec = folder(SPEC);
+    for (rank, told) in [("0", true), ("1", false)] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_optc"));
+        command.env("OMPI_COMM_WORLD_RANK", rank).env("OMPI_COMM_WORLD_SIZE", "2");
+        let output = command.current_dir(spec.path()).args(["search", "s.opt", "--children", "60"]).output().expect("optc starts");
+        assert_eq!(output.status.code(), Some(1));
+        // One of them says why.
+        assert_eq!(String::from_utf8_lossy(&output.stderr).contains("--features mpi"), told);
+        assert!(!spec.path().join("out.sqlite").exists());
+    }
 }
