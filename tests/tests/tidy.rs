@@ -16,7 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("optc-llvm", &["optc-abi", "optc-ir"]),
     ("optc-ops", &["optc-abi", "optc-base", "optc-ir", "optc-mid"]),
     ("optc-elab", &["optc-abi", "optc-base", "optc-front", "optc-ir", "optc-mid", "optc-ops"]),
-    ("optc-search", &["optc-abi", "optc-base", "optc-ir"]),
+    ("optc-search", &["optc-abi", "optc-base", "optc-ir", "optc-mid"]),
     ("optc-exec", &["optc-abi", "optc-linalg"]),
     ("optc-device", &["optc-abi", "optc-exec"]),
     ("optc-linalg", &["optc-abi"]),

@@ -277,7 +277,7 @@ pub enum Command {
         #[arg(long, short)]
         output: Option<PathBuf>,
     },
-    /// Search for optimizers: run a `search` block, look at what it found, simplify and translate programs.
+    /// Search for optimizers or formulas: run a `search` block, look at what it found, simplify and translate programs.
     #[command(
         args_conflicts_with_subcommands = true,
         arg_required_else_help = true,
@@ -315,7 +315,7 @@ pub struct SearchOptions {
     /// How long, all arms together: `90s`, `10min`, `2h`. Overrides the block's.
     #[arg(long, value_name = "TIME", conflicts_with = "children")]
     pub budget: Option<String>,
-    /// How many children of the evolution. Overrides the block's budget; what is found then depends on nothing but the spec.
+    /// How many children of the evolution, or formulas. Overrides the block's budget; what is found then depends on nothing but the spec.
     #[arg(long)]
     pub children: Option<u64>,
     /// Threads; islands are shared among them. What is found does not depend on it.
@@ -404,11 +404,11 @@ pub enum SearchAction {
         /// The first digits of its hash.
         hash: String,
     },
-    /// A program of an archive as a spec, simplified, with what is known of it.
+    /// A program or formula of an archive, simplified, with what is known of it.
     Explain {
         /// The archive.
         archive: PathBuf,
-        /// The first digits of its hash.
+        /// The first digits of its hash; of a formula its number of nodes.
         hash: String,
     },
     /// Simplify optimizers by equalities, each told with its soundness and side condition.

@@ -237,6 +237,12 @@ pub fn in_front_of(path: &Path, items: &str) -> Session {
     spec("command line", format!("{items}import \"spec.opt\"\n"), own)
 }
 
+/// A spec whose first item is a function with these parameters that is the expression, which may use what the file has and `std.loss`.
+pub fn function(expression: &str, parameters: &str, file: &Path) -> Session {
+    let own = Some(Own::File(file));
+    spec("command line", format!("fn _asked({parameters}) = {expression}\n{}", imports(expression, own, &["std.loss"])), own)
+}
+
 /// A spec whose only experiment plots the first `steps` values of a schedule.
 pub fn schedule(expression: &str, file: Option<&Path>, steps: usize) -> Session {
     let mut text = format!("fn _asked() = {}\n", called(expression));

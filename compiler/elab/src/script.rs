@@ -14,7 +14,7 @@ use indexmap::IndexMap;
 use optc_abi::Tensor;
 use optc_base::{Code, Diagnostic, SourceId, Span};
 use optc_front::ast::{BlockEntry, BlockKind, Expr, ExprKind, ItemKind, LetKind, Name};
-use optc_front::{ItemRef, Program};
+use optc_front::{ItemRef, ModuleId, Program};
 use optc_ir::Graph;
 use optc_ops::Array;
 use rustc_hash::FxHashMap;
@@ -212,6 +212,24 @@ pub fn lower_function<'p>(
     let result = ev.lower_function(item, args, call).map(|lowered| out = Some(lowered));
     finish(ev, result)?;
     Ok(out.expect("lowering succeeded"))
+}
+
+/// The data set that an expression of a module names, loaded.
+///
+/// # Errors
+/// All that was found wrong.
+pub fn data_table<'p>(
+    program: &'p Program,
+    module: ModuleId,
+    e: &Expr,
+    settings: &'p RunSettings,
+    host: &'p mut dyn HostEnv,
+) -> Result<Rc<DataTable>, Vec<Diagnostic>> {
+    let mut ev = scripted(program, settings, host);
+    let mut out = None;
+    let result = ev.data_in(&mut Scope::new(module), e).map(|table| out = Some(table));
+    finish(ev, result)?;
+    Ok(out.expect("it was loaded"))
 }
 
 fn finish(ev: Evaluator<'_>, result: Eval<()>) -> Result<(), Vec<Diagnostic>> {

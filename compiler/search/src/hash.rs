@@ -30,7 +30,7 @@ fn mix(x: u64) -> u64 {
 }
 
 /// Two independent 64-bit hashes of a sequence. Stored in archives: it must not change.
-fn combine(words: &[u128]) -> u128 {
+pub(crate) fn combine(words: &[u128]) -> u128 {
     let (mut a, mut b) = (0x6A09_E667_F3BC_C908u64, 0xBB67_AE85_84CA_A73Bu64);
     for word in words {
         let (low, high) = (*word as u64, (*word >> 64) as u64);

@@ -20,6 +20,7 @@ pub mod mutate;
 pub mod novelty;
 pub mod pareto;
 pub mod print;
+pub mod regress;
 pub mod require;
 pub mod rng;
 pub mod run;

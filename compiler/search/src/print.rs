@@ -1,7 +1,11 @@
 //! Programs as `.opt` source: an optimizer that reads like one written by hand. What nothing needs is left out.
 
 mod expr;
+mod formula;
 mod order;
+
+pub(crate) use expr::number;
+pub use formula::formula;
 
 use crate::genome::Genome;
 use crate::live::without_dead_code;

@@ -4,6 +4,7 @@ mod archive;
 mod hunt;
 mod judge;
 mod live;
+mod regress;
 
 pub use hunt::run;
 

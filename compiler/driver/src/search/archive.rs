@@ -104,7 +104,7 @@ const SENT: i64 = 1000;
 
 /// An open archive.
 pub struct Archive {
-    db: Connection,
+    pub(super) db: Connection,
 }
 
 const TABLES: &str = "
@@ -134,12 +134,15 @@ CREATE TABLE IF NOT EXISTS funnel(
 CREATE TABLE IF NOT EXISTS winner(id INTEGER PRIMARY KEY, program BLOB NOT NULL, text TEXT NOT NULL, fitness REAL, again REAL);
 CREATE TABLE IF NOT EXISTS sent(arm TEXT NOT NULL, round INTEGER NOT NULL, member TEXT NOT NULL, PRIMARY KEY(arm, round)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS speed(program BLOB PRIMARY KEY, ns REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS formula(
+  size INTEGER PRIMARY KEY, postfix TEXT NOT NULL, expression TEXT NOT NULL, loss REAL NOT NULL, unexplained REAL NOT NULL, held_out REAL,
+  island INTEGER NOT NULL, child INTEGER NOT NULL);
 ";
 
 /// What this program writes; another's archive is not gone on with.
 pub const VERSION: &str = concat!("optc ", env!("CARGO_PKG_VERSION"), ", archive 2");
 
-type Done<T> = Result<T, String>;
+pub(super) type Done<T> = Result<T, String>;
 
 /// What tells an archive from all others.
 fn identity(path: &Path) -> String {
@@ -148,7 +151,7 @@ fn identity(path: &Path) -> String {
     optc_train::report::sha256(text.as_bytes())[..16].to_string()
 }
 
-fn words(e: rusqlite::Error) -> String {
+pub(super) fn words(e: rusqlite::Error) -> String {
     e.to_string()
 }
 

@@ -4,6 +4,7 @@ mod space;
 mod strategy;
 mod tasks;
 
+use super::regress::block as regress;
 use crate::session::Session;
 use optc_base::{Code, Diagnostic, Span, nearest};
 use optc_front::ast::{BlockEntry, BlockItem, BlockKind, Expr, ExprKind, ItemKind, Name, Setting, StrPart, UnaryOp, Unit};
@@ -114,14 +115,14 @@ pub struct SearchSpec {
 /// The words of a block.
 const WORDS: &[&str] =
     &["start", "space", "task", "fitness", "strategy", "control", "budget", "archive", "emit", "seed", "funnel", "held_out", "pareto"];
-type Read<T> = Result<T, Diagnostic>;
+pub(super) type Read<T> = Result<T, Diagnostic>;
 
-fn bad(span: Span, message: impl Into<String>) -> Diagnostic {
+pub(super) fn bad(span: Span, message: impl Into<String>) -> Diagnostic {
     Diagnostic::error(Code("E0810"), span, message)
 }
 
 /// The constant of this name, of the spec or of `std.search`.
-fn constant(session: &Session, name: &str) -> Option<Expr> {
+pub(super) fn constant(session: &Session, name: &str) -> Option<Expr> {
     let of = |kind: &ItemKind| match kind {
         ItemKind::Const { name: n, value, .. } if &*n.text == name => Some(value.clone()),
         _ => None,
@@ -134,7 +135,7 @@ fn constant(session: &Session, name: &str) -> Option<Expr> {
 }
 
 /// A number that is written out.
-fn number(e: &Expr) -> Read<f64> {
+pub(super) fn number(e: &Expr) -> Read<f64> {
     match &e.kind {
         ExprKind::Int(n) => Ok(*n as f64),
         ExprKind::Float(x) => Ok(*x),
@@ -147,7 +148,7 @@ fn number(e: &Expr) -> Read<f64> {
     }
 }
 
-fn whole(e: &Expr, least: u64, most: u64, what: &str) -> Read<u64> {
+pub(super) fn whole(e: &Expr, least: u64, most: u64, what: &str) -> Read<u64> {
     let x = number(e)?;
     if x.fract() != 0.0 || x < least as f64 || x > most as f64 {
         return Err(bad(e.span, format!("{what} is a whole number from {least} to {most}, not {x}")));
@@ -155,7 +156,7 @@ fn whole(e: &Expr, least: u64, most: u64, what: &str) -> Read<u64> {
     Ok(x as u64)
 }
 
-fn text(e: &Expr) -> Read<String> {
+pub(super) fn text(e: &Expr) -> Read<String> {
     match &e.kind {
         ExprKind::Str(parts) => match parts.as_slice() {
             [StrPart::Text(t)] => Ok(t.to_string()),
@@ -165,7 +166,7 @@ fn text(e: &Expr) -> Read<String> {
     }
 }
 
-fn name_of(e: &Expr) -> Option<&str> {
+pub(super) fn name_of(e: &Expr) -> Option<&str> {
     match &e.kind {
         ExprKind::Name(n) => Some(n),
         ExprKind::Field(_, n) => Some(&n.text),
@@ -174,26 +175,26 @@ fn name_of(e: &Expr) -> Option<&str> {
 }
 
 /// The name of a call and its arguments.
-fn call(e: &Expr) -> Option<(&str, Vec<&Expr>)> {
+pub(super) fn call(e: &Expr) -> Option<(&str, Vec<&Expr>)> {
     let ExprKind::Call { callee, args } = &e.kind else { return None };
     Some((name_of(callee)?, args.iter().map(|a| &a.value).collect()))
 }
 
 /// The texts of a list of expressions, or of one.
-fn expressions(session: &Session, e: &Expr) -> Vec<(String, Span)> {
+pub(super) fn expressions(session: &Session, e: &Expr) -> Vec<(String, Span)> {
     let all: Vec<&Expr> = if let ExprKind::List(items) = &e.kind { items.iter().collect() } else { vec![e] };
     all.into_iter().map(|e| (session.program.sources.slice(e.span).to_string(), e.span)).collect()
 }
 
 /// The one value of a setting.
-fn only(s: &Setting) -> Read<&Expr> {
+pub(super) fn only(s: &Setting) -> Read<&Expr> {
     match s.values.as_slice() {
         [(None, e)] => Ok(e),
         _ => Err(bad(s.span, format!("`{}` takes one value", s.word.text))),
     }
 }
 
-fn unknown<'a>(name: &Name, what: &str, known: impl Iterator<Item = &'a str> + Clone) -> Diagnostic {
+pub(super) fn unknown<'a>(name: &Name, what: &str, known: impl Iterator<Item = &'a str> + Clone) -> Diagnostic {
     let d = Diagnostic::error(Code("E0226"), name.span, format!("{what} has no setting `{}`", name.text));
     match nearest(&name.text, known.clone()) {
         Some(near) => d.help(format!("did you mean `{near}`")),
@@ -231,7 +232,10 @@ pub fn measure(session: &Session, spec: &SearchSpec) -> String {
 
 /// What is wrong with the searches of a spec.
 pub fn check(session: &Session) -> Vec<Diagnostic> {
-    blocks(session).into_iter().flat_map(|b| read(session, b).err().unwrap_or_default()).collect()
+    let found = |b: &BlockItem| {
+        if regress::is_regression(b) { regress::read(session, b).err() } else { read(session, b).err() }
+    };
+    blocks(session).into_iter().flat_map(|b| found(b).unwrap_or_default()).collect()
 }
 
 /// Reads a block.
@@ -265,9 +269,6 @@ pub fn read(session: &Session, block: &BlockItem) -> Result<SearchSpec, Vec<Diag
     };
     let mut errors = Vec::new();
     let mut seen: Vec<&Setting> = Vec::new();
-    if let Some(p) = block.params.first() {
-        errors.push(bad(p.span, "a search has no parameters").help("symbolic regression, `search f(x, y)`, is not there yet"));
-    }
     for entry in &block.entries {
         let setting = match entry {
             BlockEntry::Setting(s) => s,

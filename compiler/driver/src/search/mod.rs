@@ -12,6 +12,7 @@ pub mod judge;
 pub mod lineage;
 pub mod merge;
 pub mod polish;
+pub mod regress;
 pub mod report;
 pub mod ring;
 pub mod seed;

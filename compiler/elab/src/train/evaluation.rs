@@ -229,12 +229,16 @@ impl Evaluator<'_> {
 
     /// The data set an expression of a train names.
     pub(crate) fn data_of(&mut self, setup: &TrainSetup, e: &Expr) -> Eval<Rc<DataTable>> {
-        let mut scope = setup.scope.clone();
+        self.data_in(&mut setup.scope.clone(), e)
+    }
+
+    /// The data set an expression names.
+    pub(crate) fn data_in(&mut self, scope: &mut Scope, e: &Expr) -> Eval<Rc<DataTable>> {
         let mode = self.mode;
         if mode == Mode::Lower {
             self.mode = Mode::Host;
         }
-        let value = self.expr(&mut scope, e);
+        let value = self.expr(scope, e);
         let table = match value {
             Ok(Value::Block(block)) => self.table_of(&block, e.span),
             Ok(Value::Data(table)) => Ok(table),

@@ -44,7 +44,7 @@ impl Text {
 }
 
 /// A number.
-pub(super) fn number(x: f64) -> String {
+pub(crate) fn number(x: f64) -> String {
     if x.is_nan() {
         return "nan".to_string();
     }

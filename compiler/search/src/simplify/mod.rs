@@ -2,9 +2,11 @@
 //! both are told with every application.
 
 mod back;
+mod formula;
 mod rules;
 mod term;
 
+pub use formula::shortest;
 pub use rules::{Class, Rule, TABLE};
 
 use crate::genome::{Fault, Genome};

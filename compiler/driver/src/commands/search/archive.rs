@@ -2,6 +2,7 @@
 
 use super::hunt::opened;
 use super::live::front;
+use super::regress;
 use crate::commands::date;
 use crate::commands::say;
 use crate::messages::Messages;
@@ -70,6 +71,11 @@ pub fn report(path: &Path, html: Option<&Path>, messages: &Messages) -> Result<(
     }
     let (row, _) = archive.run().map_err(no)?;
     say(&format!("search `{}` of {}", row.name, row.spec));
+    let formulas = archive.formulas().map_err(no)?;
+    if !formulas.is_empty() {
+        say(&regress::table(&formulas));
+        return Ok(());
+    }
     let mut table = Table::new(["arm", "programs run", "best fitness"]);
     for kind in [Kind::Evolution, Kind::ConstantsOnly, Kind::Random] {
         let (run, best) = archive.arm(kind).map_err(no)?;
@@ -141,6 +147,12 @@ pub fn merge(archives: &[PathBuf], output: &Path, messages: &Messages) -> Result
 /// An archive that cannot be read.
 pub fn top(path: &Path, n: usize, messages: &Messages) -> Result<(), Failed> {
     let archive = open(path, messages)?;
+    let formulas = archive.formulas().map_err(|why| trouble(&why, None, messages))?;
+    if !formulas.is_empty() {
+        // The largest formulas of a front are its best.
+        say(&regress::table(&formulas[formulas.len().saturating_sub(n)..]));
+        return Ok(());
+    }
     let rows = archive.top(n).map_err(|why| trouble(&why, None, messages))?;
     let axes = archive.axes().map_err(|why| trouble(&why, None, messages))?;
     let front = archive.front(&axes).map_err(|why| trouble(&why, None, messages))?;
@@ -227,6 +239,10 @@ const KNOWN: &[&str] = &[
 /// An archive that cannot be read; a hash that is none.
 pub fn explain(path: &Path, prefix: &str, messages: &Messages) -> Result<(), Failed> {
     let archive = open(path, messages)?;
+    let formulas = archive.formulas().map_err(|why| trouble(&why, None, messages))?;
+    if !formulas.is_empty() {
+        return regress::explain(&archive, &formulas, prefix, messages);
+    }
     let row = found(&archive, prefix, messages)?;
     let genome = read(&row, messages)?;
     let Ok(dag) = genome.dag() else { return Err(trouble("a program of the archive is damaged", None, messages)) };

@@ -2,6 +2,7 @@
 
 use super::judge::show;
 use super::live::{Live, front};
+use super::regress;
 use crate::cli::SearchOptions;
 use crate::commands::{catch_interrupt, say};
 use crate::messages::Messages;
@@ -11,9 +12,11 @@ use crate::search::block::{self, Budget, SearchSpec};
 use crate::search::emit::{emit, noise_line, rounded, rung_line};
 use crate::search::hunt::{Hunt, Trouble};
 use crate::search::merge::{merge, of_rank};
+use crate::search::regress::block::is_regression;
 use crate::search::ring::Ring;
 use crate::search::{seed, task};
 use crate::session::{Failed, Session, read_text};
+use optc_front::ast::BlockItem;
 use optc_train::{Cell, Table};
 use std::io::{BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
@@ -23,7 +26,7 @@ use std::time::Duration;
 /// Programs of the front that a search tells at its end, at most.
 const SHOWN: usize = 12;
 
-fn trouble(why: &str, help: Option<&str>, messages: &Messages) -> Failed {
+pub(super) fn trouble(why: &str, help: Option<&str>, messages: &Messages) -> Failed {
     messages.error("R0146", why, help);
     Failed
 }
@@ -46,9 +49,20 @@ struct Ready {
 /// # Errors
 /// If that fails; why has been printed.
 pub fn run(file: &Path, name: Option<&str>, options: &SearchOptions, messages: &Messages) -> Result<(), Failed> {
+    if is_formula(file, name, messages) {
+        let session = Session::open(file, &[], messages)?;
+        return regress::run(&session, find(&session, name, messages)?, file, options, messages);
+    }
     let ring = processes(messages)?;
     let ready = prepare(file, name, options, ring.as_ref(), messages);
     begin(ready, ring, options, messages)
+}
+
+/// Whether a search that one process makes is one for a formula; what is wrong with the spec is told by whoever reads it next.
+fn is_formula(file: &Path, name: Option<&str>, messages: &Messages) -> bool {
+    let silent = &Messages { silent: true, ..*messages };
+    optc_mpi::launched().is_none()
+        && Session::open(file, &[], silent).is_ok_and(|session| find(&session, name, silent).is_ok_and(is_regression))
 }
 
 fn prepare(file: &Path, name: Option<&str>, options: &SearchOptions, ring: Option<&Ring>, messages: &Messages) -> Result<Ready, Failed> {
@@ -58,7 +72,7 @@ fn prepare(file: &Path, name: Option<&str>, options: &SearchOptions, ring: Optio
     let path = crate::host_env::folder_of(file).join(&spec.archive);
     let row = RunRow { spec: file.to_string_lossy().into_owned(), spec_text: session.text.clone(), name: spec.name.clone() };
     // Everything that may be wrong is found before the archive is made.
-    let budget = budget(&spec, options, common)?;
+    let budget = budget(spec.budget, options, common)?;
     let own = ring.map_or_else(|| path.clone(), |r| of_rank(&path, r.rank()));
     let cannot = |why: String, messages: &Messages| {
         let help = format!("`optc search resume {}` goes on with it; remove it, or give `archive` another path", path.display());
@@ -89,9 +103,33 @@ fn prepare(file: &Path, name: Option<&str>, options: &SearchOptions, ring: Optio
 /// # Errors
 /// If that fails; why has been printed.
 pub fn resume(path: &Path, options: &SearchOptions, messages: &Messages) -> Result<(), Failed> {
+    if regress::is_formula(path) && optc_mpi::launched().is_none() {
+        return resume_formula(path, options, messages);
+    }
     let ring = processes(messages)?;
     let ready = reopen(path, options, ring.as_ref(), messages);
     begin(ready, ring, options, messages)
+}
+
+fn resume_formula(path: &Path, options: &SearchOptions, messages: &Messages) -> Result<(), Failed> {
+    let no = |why: String| trouble(&format!("cannot go on from {}: {why}", path.display()), None, messages);
+    let archive = Archive::open(path).map_err(no)?;
+    let (row, state) = archive.run().map_err(no)?;
+    let file = Path::new(&row.spec);
+    unchanged(file, &row, messages).map_err(no)??;
+    let session = Session::open(file, &[], messages)?;
+    let block = find(&session, Some(&row.name), messages)?;
+    regress::resume(&session, block, file, (path, archive, &state), options, messages)
+}
+
+/// The spec of an archive is what it was.
+fn unchanged(file: &Path, row: &RunRow, messages: &Messages) -> Result<Result<(), Failed>, String> {
+    let now = read_text(file).map_err(|why| format!("cannot read {}: {why}", row.spec))?;
+    if now == row.spec_text {
+        return Ok(Ok(()));
+    }
+    let help = "the archive holds the text it was started with; a changed spec is another search, with an archive of its own";
+    Ok(Err(trouble(&format!("{} has changed since the search was started", row.spec), Some(help), messages)))
 }
 
 fn reopen(path: &Path, options: &SearchOptions, ring: Option<&Ring>, messages: &Messages) -> Result<Ready, Failed> {
@@ -103,14 +141,10 @@ fn reopen(path: &Path, options: &SearchOptions, ring: Option<&Ring>, messages: &
     of_so_many(&archive, path, ring)
         .map_err(|(why, help)| trouble(&format!("cannot go on from {}: {why}", own.display()), Some(&help), messages))?;
     let file = Path::new(&row.spec);
-    let now = read_text(file).map_err(|why| no(format!("cannot read {}: {why}", row.spec)))?;
-    if now != row.spec_text {
-        let help = "the archive holds the text it was started with; a changed spec is another search, with an archive of its own";
-        return Err(trouble(&format!("{} has changed since the search was started", row.spec), Some(help), messages));
-    }
+    unchanged(file, &row, messages).map_err(no)??;
     let session = Session::open(file, &[], common)?;
     let spec = read(&session, Some(&row.name), common)?;
-    let budget = budget(&spec, options, common)?;
+    let budget = budget(spec.budget, options, common)?;
     let search = search_of(&row, ring);
     let hunt = hunt(spec, file, archive, &state, options, ring, common)?;
     Ok(Ready { hunt, file: file.to_path_buf(), archive: path.to_path_buf(), budget, made: None, search })
@@ -220,6 +254,10 @@ fn begin(ready: Result<Ready, Failed>, ring: Option<Ring>, options: &SearchOptio
 /// If that fails; why has been printed.
 pub fn time(file: &Path, name: Option<&str>, seconds: f64, messages: &Messages) -> Result<(), Failed> {
     let session = Session::open(file, &[], messages)?;
+    let block = find(&session, name, messages)?;
+    if is_regression(block) {
+        return regress::time(&session, block, file, seconds, messages);
+    }
     let spec = read(&session, name, messages)?;
     let archive = Archive::none().map_err(|why| trouble(&why, None, messages))?;
     let (seeds, rates) = (spec.seeds.len(), spec.rates.len());
@@ -258,7 +296,8 @@ fn resident() -> f64 {
     text.split(' ').nth(1).and_then(|p| p.parse::<f64>().ok()).map_or(0.0, |pages| pages * PAGE / 1e6)
 }
 
-pub(super) fn read(session: &Session, name: Option<&str>, messages: &Messages) -> Result<SearchSpec, Failed> {
+/// The search of this name, or the only one.
+fn find<'a>(session: &'a Session, name: Option<&str>, messages: &Messages) -> Result<&'a BlockItem, Failed> {
     let blocks = block::blocks(session);
     let found = match (name, blocks.as_slice()) {
         (Some(name), _) => blocks.iter().find(|b| &*b.name.text == name).copied(),
@@ -274,6 +313,16 @@ pub(super) fn read(session: &Session, name: Option<&str>, messages: &Messages) -
         );
         return Err(trouble(&why, Some(&has), messages));
     };
+    Ok(block)
+}
+
+/// A search for optimizers.
+pub(super) fn read(session: &Session, name: Option<&str>, messages: &Messages) -> Result<SearchSpec, Failed> {
+    let block = find(session, name, messages)?;
+    if is_regression(block) {
+        let help = "a search with variables is one for a formula: one process runs it, with `--jobs N` for N threads";
+        return Err(trouble(&format!("`{}` is no search for optimizers", block.name.text), Some(help), messages));
+    }
     block::read(session, block).map_err(|diagnostics| {
         messages.print(&diagnostics, &session.program.sources);
         Failed
@@ -281,11 +330,11 @@ pub(super) fn read(session: &Session, name: Option<&str>, messages: &Messages) -
 }
 
 /// The budget of the command line, else of the block.
-fn budget(spec: &SearchSpec, options: &SearchOptions, messages: &Messages) -> Result<Budget, Failed> {
+pub(super) fn budget(own: Budget, options: &SearchOptions, messages: &Messages) -> Result<Budget, Failed> {
     if let Some(n) = options.children {
         return Ok(Budget::Children(n));
     }
-    let Some(text) = &options.budget else { return Ok(spec.budget) };
+    let Some(text) = &options.budget else { return Ok(own) };
     let units = [("min", 60.0), ("ms", 1e-3), ("s", 1.0), ("h", 3600.0), ("d", 86_400.0)];
     let seconds = units.iter().find_map(|(unit, factor)| Some(text.trim().strip_suffix(unit)?.trim().parse::<f64>().ok()? * factor));
     match seconds.filter(|s| *s > 0.0 && *s < 1e9) {
@@ -482,6 +531,15 @@ pub(super) fn opened(times: i64) -> String {
     match times {
         1 => "measured for the first time in this archive; no score of these tasks selected a program".to_string(),
         n => format!("measured for the {n}. time: what was learnt from them before may have selected what is measured now"),
+    }
+}
+
+/// Lets Ctrl-C, and `q` on a terminal, stop a search after its round.
+pub(super) fn watch(quiet: bool) {
+    catch_interrupt();
+    if std::io::stdin().is_terminal() && !quiet {
+        eprintln!("`q` and Enter, or Ctrl-C, stop after this round; the archive holds everything");
+        stop_at_q();
     }
 }
 
