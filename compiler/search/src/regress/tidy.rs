@@ -3,7 +3,7 @@
 
 use super::formula::{Formula, Token, value};
 use crate::fun::Fun;
-use optc_ir::scalar::ScalarOp::{Abs, Add, Div, Exp, Mul, Neg, Pow, Sqrt, Sub};
+use optc_ir::scalar::ScalarOp::{Abs, Add, Div, Exp, Log, Mul, Neg, Pow, Sqrt, Sub};
 
 /// A shorter formula that is equal over the reals.
 pub fn tidy(formula: &Formula) -> Formula {
@@ -92,6 +92,15 @@ fn applied(fun: Fun, x: &[Formula]) -> Formula {
         },
         Fun::Plain(Abs) => match root(&x[0]) {
             Some((Fun::Plain(Abs | Exp | Sqrt) | Fun::Square, _)) => Some(x[0].clone()),
+            _ => None,
+        },
+        Fun::Plain(Log) => match root(&x[0]) {
+            Some((Fun::Plain(Exp), inner)) => Some(inner[0].clone()),
+            _ => None,
+        },
+        // Where the logarithm is defined.
+        Fun::Plain(Exp) => match root(&x[0]) {
+            Some((Fun::Plain(Log), inner)) => Some(inner[0].clone()),
             _ => None,
         },
         Fun::Square => match root(&x[0]) {
