@@ -59,6 +59,20 @@ fn found(archive: &Archive, prefix: &str, messages: &Messages) -> Result<Program
 pub fn report(path: &Path, html: Option<&Path>, messages: &Messages) -> Result<(), Failed> {
     let archive = open(path, messages)?;
     let no = |why: String| trouble(&why, None, messages);
+    let formulas = archive.formulas().map_err(no)?;
+    if !formulas.is_empty() {
+        if html.is_some() {
+            return Err(trouble(
+                "the report of a search for a formula is its table",
+                Some("`optc search report ARCHIVE`, without `--html`"),
+                messages,
+            ));
+        }
+        let (row, _) = archive.run().map_err(no)?;
+        say(&format!("search `{}` of {}", row.name, row.spec));
+        say(&regress::table(&formulas));
+        return Ok(());
+    }
     if let Some(to) = html {
         let command: Vec<String> = std::env::args().collect();
         let made = report::report(&archive, path, &report::Heading { command: command.join(" "), date: date() }).map_err(no)?;
@@ -71,11 +85,6 @@ pub fn report(path: &Path, html: Option<&Path>, messages: &Messages) -> Result<(
     }
     let (row, _) = archive.run().map_err(no)?;
     say(&format!("search `{}` of {}", row.name, row.spec));
-    let formulas = archive.formulas().map_err(no)?;
-    if !formulas.is_empty() {
-        say(&regress::table(&formulas));
-        return Ok(());
-    }
     let mut table = Table::new(["arm", "programs run", "best fitness"]);
     for kind in [Kind::Evolution, Kind::ConstantsOnly, Kind::Random] {
         let (run, best) = archive.arm(kind).map_err(no)?;
