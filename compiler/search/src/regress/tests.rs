@@ -136,3 +136,39 @@ fn threads_and_resuming_change_nothing() {
     }
     assert_eq!(one, two);
 }
+
+#[test]
+fn numbers_of_all_sizes_are_written() {
+    use super::readable::{near, written};
+    for x in [1e300, -1e300, 1e-300, f64::MAX, f64::MIN, 5e-324, f64::INFINITY, f64::NAN, 0.0] {
+        assert!(near(x).iter().all(|r| (r.value - x).abs() <= 0.01 * x.abs()), "{x}");
+        assert!(!written(x).0.is_empty());
+    }
+    let pi = std::f64::consts::PI;
+    for (x, text) in [
+        (0.25 * pi, "pi / 4"),
+        (1.0 / (4.0 * pi), "1 / (4 * pi)"),
+        (-1.0 / 3.0, "-1 / 3"),
+        (2f64.sqrt(), "sqrt(2)"),
+        (0.37, "0.37"),
+        (12.0, "12"),
+    ] {
+        assert_eq!(written(x).0, text);
+    }
+}
+
+#[test]
+fn formulas_become_shorter() {
+    use super::tidy::tidy;
+    for (long, short) in [
+        ("$0 1 mul 0 add", "$0"),
+        ("$0 $0 mul", "$0 square"),
+        ("2 3 $0 mul mul", "6 $0 mul"),
+        ("$0 exp log $1 2 pow add", "$0 $1 square add"),
+        ("$0 -2 $1 mul add", "$0 2 $1 mul sub"),
+    ] {
+        assert_eq!(tidy(&parse(long)), parse(short), "{long}");
+    }
+    // The e-graph factors.
+    assert_eq!(crate::simplify::shortest(&parse("$0 $1 mul $0 $2 mul add")).size(), 5);
+}
