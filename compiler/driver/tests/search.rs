@@ -113,6 +113,9 @@ fn optimizers_of_the_library_are_programs_or_say_why_not() {
             ("clip_by_global_norm(0.5) |> adamw", 2),
             ("normalize() |> sgd(momentum = 0.9)", 1),
             ("scale_by_leaf_norm() |> sgd", 0),
+            // A number of the leaf, and a number for all leaves, as states.
+            ("adanorm", 3),
+            ("nadam", 3),
         ] {
             let found = seed(name, None).unwrap_or_else(|r| panic!("{name}: {}", refused(r)));
             let dag = found.genome.dag().expect("a program");
@@ -127,9 +130,10 @@ fn optimizers_of_the_library_are_programs_or_say_why_not() {
             ("clip_by_global_norm", "transforms"),
             ("sgld", "random"),
             ("sam", "loss again"),
-            ("nadam", "one for all leaves"),
+            ("novograd", "condition at run time"),
+            ("dowg", "starts as the weights"),
+            ("dog", "starts as the weights"),
             ("clip_by_leaf_rms(0.5) |> sgd", "how many elements"),
-            ("novograd", "not an array like the leaf"),
         ] {
             let said = seed(name, None).err().map(refused).unwrap_or_default();
             assert!(said.contains(why), "{name}: {said}");

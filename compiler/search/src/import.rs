@@ -2,7 +2,7 @@
 
 mod leaves;
 
-use crate::fun::Fun;
+use crate::fun::{Fun, Ty};
 use crate::genome::{Arg, Genome, MAX_NAMED, MAX_STATES, Reg, State, Stmt};
 use crate::live::without_dead_code;
 use leaves::{Mirror, Sums, Whole, whole};
@@ -20,6 +20,8 @@ pub enum Role {
     Gradient,
     /// A state of it, by number.
     State(usize),
+    /// A state that is one for all leaves, by number.
+    Shared(usize),
     /// The number of steps made before, an integer.
     Step,
     /// The learning rate.
@@ -87,16 +89,28 @@ pub fn program(update: &Update<'_>) -> Result<Genome, String> {
     let mut states = Vec::new();
     for state in &update.states {
         let node = update.initial.outputs[state.first];
+        if is_made_of(update.initial, node, update.initial.outputs[update.weight[0]]) {
+            return Err(format!("its state `{}` starts as the weights", state.name));
+        }
         let init = constant_of(update.initial, node).ok_or_else(|| format!("its state `{}` does not start as one number", state.name))?;
         let ty = update.initial.ty(node);
-        if ty.len() != update.len || !ty.dtype.is_float() {
+        // A number for the leaf, or for all, is an array of the leaf's shape whose elements are all this number.
+        if ty.len() != update.len && ty.len() != 1 || !ty.dtype.is_float() {
             return Err(format!("its state `{}` is {ty}, not an array like the leaf", state.name));
         }
         states.push(State { name: name(&state.name, &states), init });
     }
     let sums = Sums::find(update.graph, &update.roles);
     let free = (0..MAX_NAMED as u8).rev().collect();
-    let mut walk = Walk { update, sums: &sums, held: FxHashMap::default(), last: last_uses(update), free, body: Vec::new() };
+    let mut walk = Walk {
+        update,
+        sums: &sums,
+        held: FxHashMap::default(),
+        types: FxHashMap::default(),
+        last: last_uses(update),
+        free,
+        body: Vec::new(),
+    };
     walk.run()?;
     update.even(&sums)?;
     Ok(without_dead_code(&Genome { states, body: walk.body }))
@@ -120,6 +134,19 @@ fn constant_of(graph: &Graph, id: NodeId) -> Option<f64> {
         Op::Const(tensor) => splat(tensor),
         Op::Cast | Op::Broadcast { .. } | Op::Reshape | Op::StopGradient => constant_of(graph, node.operands[0]),
         _ => None,
+    }
+}
+
+/// Whether a value is another one, in whatever shape.
+fn is_made_of(graph: &Graph, mut id: NodeId, of: NodeId) -> bool {
+    loop {
+        if id == of {
+            return true;
+        }
+        match graph.node(id) {
+            node if matches!(node.op, Op::Cast | Op::Broadcast { .. } | Op::Reshape | Op::StopGradient) => id = node.operands[0],
+            _ => return false,
+        }
     }
 }
 
@@ -148,6 +175,7 @@ struct Walk<'a> {
     update: &'a Update<'a>,
     sums: &'a Sums,
     held: FxHashMap<NodeId, Arg>,
+    types: FxHashMap<NodeId, Ty>,
     last: FxHashMap<NodeId, usize>,
     free: Vec<u8>,
     body: Vec<Stmt>,
@@ -177,6 +205,8 @@ impl Walk<'_> {
         for id in graph.ids().filter(|id| wanted[id.index()]) {
             let arg = self.node(id)?;
             self.held.insert(id, arg);
+            let ty = self.ty(id);
+            self.types.insert(id, ty);
             // Registers whose values nobody needs any more are used again.
             for operand in self.operands(id) {
                 if self.last.get(&operand) == Some(&id.index()) {
@@ -200,6 +230,25 @@ impl Walk<'_> {
             (Some(Whole::Dot(x, y)), _) => vec![x, y],
             (None, Some(term)) => vec![term],
             (None, None) => self.update.graph.node(id).operands.to_vec(),
+        }
+    }
+
+    /// The type that a value has in the program, where all states are arrays.
+    fn ty(&self, id: NodeId) -> Ty {
+        let node = self.update.graph.node(id);
+        let joined = self.operands(id).iter().filter_map(|x| self.types.get(x)).copied().max().unwrap_or(Ty::Scalar);
+        match &node.op {
+            Op::Input { index } => match self.update.roles[*index as usize] {
+                Role::Weight | Role::Gradient | Role::State(_) | Role::Shared(_) => Ty::Leaf,
+                _ => Ty::Scalar,
+            },
+            _ if self.sums.term(id).is_some() => Ty::Scalar,
+            _ => match whole(self.update.graph, self.sums, id) {
+                Some(Whole::Norm(_)) => Ty::LeafScalar,
+                Some(Whole::GlobalNorm(_) | Whole::Dot(..)) => Ty::Scalar,
+                None if matches!(node.op, Op::Reduce { .. }) => joined.min(Ty::LeafScalar),
+                None => joined,
+            },
         }
     }
 
@@ -305,6 +354,9 @@ impl Walk<'_> {
             Some(Whole::Norm(_)) => return self.push(Fun::Norm, &operands),
             Some(Whole::GlobalNorm(_)) => return self.push(Fun::GlobalNorm, &operands),
             Some(Whole::Dot(..)) => return self.push(Fun::Dot, &operands),
+            None if self.sums.term(id).is_some_and(|term| self.types.get(&term) == Some(&Ty::Leaf)) => {
+                return Err("it sums states that are one number for each leaf".to_string());
+            }
             None if self.sums.term(id).is_some() => return self.push(Fun::Total, &operands),
             None => {}
         }
@@ -313,7 +365,7 @@ impl Walk<'_> {
             Op::Input { index } => match &self.update.roles[*index as usize] {
                 Role::Weight => Ok(Arg::Reg(Reg::W)),
                 Role::Gradient => Ok(Arg::Reg(Reg::G)),
-                Role::State(k) => Ok(Arg::Reg(Reg::State(*k as u8))),
+                Role::State(k) | Role::Shared(k) => Ok(Arg::Reg(Reg::State(*k as u8))),
                 Role::Step => self.push(Fun::Plain(ScalarOp::Sub), &[Arg::Reg(Reg::T), Arg::Const(1.0)]),
                 Role::Rate => Ok(Arg::Reg(Reg::Lr)),
                 Role::Number(x) => Ok(Arg::Const(*x)),

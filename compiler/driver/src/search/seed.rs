@@ -6,6 +6,7 @@ use crate::synthetic::Stored;
 use optc_elab::TrainProgram;
 use optc_elab::program::SlotKind;
 use optc_search::genome::Genome;
+use optc_search::hash::keys;
 use optc_search::import::{self, Role, StateOf, Update};
 use std::path::Path;
 
@@ -28,15 +29,25 @@ pub enum Refused {
     Beyond(String),
 }
 
-/// Lengths of the leaves it is looked at with: two that differ, so that what is done with all leaves, or depends on their lengths, is known as such.
-const LENGTHS: [usize; 2] = [7, 5];
+/// Lengths of the leaves it is looked at with: two that differ, so that what is done with all leaves, or depends on their lengths, is known as such; and others, with which the program must be the same.
+const LENGTHS: [[usize; 2]; 2] = [[7, 5], [6, 11]];
 
 /// The program of an optimizer expression.
 ///
 /// # Errors
 /// Why there is none.
 pub fn seed(expression: &str, file: Option<&Path>) -> Result<Seed, Refused> {
-    let shapes: Vec<Vec<usize>> = LENGTHS.iter().map(|n| vec![*n]).collect();
+    let (genome, lr) = with_lengths(expression, file, LENGTHS[0])?;
+    let (other, _) = with_lengths(expression, file, LENGTHS[1])?;
+    let key = |genome: &Genome| genome.dag().map(|dag| keys(&dag).exact);
+    if key(&genome) != key(&other) {
+        return Err(Refused::Beyond("what it does depends on how many elements there are".to_string()));
+    }
+    Ok(Seed { expression: expression.to_string(), genome, lr })
+}
+
+fn with_lengths(expression: &str, file: Option<&Path>, lengths: [usize; 2]) -> Result<(Genome, f64), Refused> {
+    let shapes: Vec<Vec<usize>> = lengths.iter().map(|n| vec![*n]).collect();
     let (program, _, transform) =
         explain::find_optimizer_step(expression, file, &shapes, Stored::F64, 1).map_err(|s| Refused::Spec(Box::new(s)))?;
     if transform {
@@ -45,8 +56,7 @@ pub fn seed(expression: &str, file: Option<&Path>) -> Result<Seed, Refused> {
     if let Some(how) = program.step.asked_again.first() {
         return Err(Refused::Beyond(format!("it looks at the loss again (`{how}`)")));
     }
-    let (genome, lr) = of_step(&program).map_err(Refused::Beyond)?;
-    Ok(Seed { expression: expression.to_string(), genome, lr })
+    of_step(&program, lengths[0]).map_err(Refused::Beyond)
 }
 
 /// Whether a hyperparameter is a learning rate.
@@ -55,26 +65,23 @@ fn is_rate(name: &str) -> bool {
 }
 
 /// The program of a step on the leaves above, that of the first; and the value of the learning rate.
-fn of_step(program: &TrainProgram) -> Result<(Genome, f64), String> {
+fn of_step(program: &TrainProgram, len: usize) -> Result<(Genome, f64), String> {
     let graph = &program.step.graph;
     let first = |name: &str| name.split('.').any(|part| part == "w0");
     let second = |name: &str| name.split('.').any(|part| part == "w1");
     let of_first = |name: &str| name.split('.').map(|part| if part == "w1" { "w0" } else { part }).collect::<Vec<_>>().join(".");
+    let shared = |name: &str| !first(name) && !second(name);
     let states: Vec<(usize, String)> = program
         .slots
         .iter()
         .enumerate()
-        .filter(|(_, s)| s.kind == SlotKind::State && first(&s.name))
+        .filter(|(_, s)| s.kind == SlotKind::State && !second(&s.name))
         .map(|(k, s)| {
             let words: Vec<&str> =
                 s.name.split('.').filter(|w| *w != "optimizer" && *w != "net" && *w != "w0" && w.parse::<usize>().is_err()).collect();
             (k, words.join("_"))
         })
         .collect();
-    let shared = program.slots.iter().find(|s| s.kind == SlotKind::State && !first(&s.name) && !second(&s.name));
-    if let Some(state) = shared {
-        return Err(format!("its state `{}` is one for all leaves", state.name));
-    }
     let mut rates = Vec::new();
     let roles = graph.inputs.iter().enumerate().map(|(k, input)| {
         if let Some(name) = input.name.strip_prefix("hyper.") {
@@ -91,6 +98,7 @@ fn of_step(program: &TrainProgram) -> Result<(Genome, f64), String> {
                 SlotKind::Param if first(&slot.name) => Role::Weight,
                 SlotKind::Param if second(&slot.name) => Role::Other(Box::new(Role::Weight)),
                 SlotKind::State => match states.iter().position(|(s, _)| *s == k || program.slots[*s].name == of_first(&slot.name)) {
+                    Some(n) if shared(&slot.name) => Role::Shared(n),
                     Some(n) if first(&slot.name) => Role::State(n),
                     Some(n) => Role::Other(Box::new(Role::State(n))),
                     None => Role::Foreign("other leaves".to_string()),
@@ -115,7 +123,7 @@ fn of_step(program: &TrainProgram) -> Result<(Genome, f64), String> {
     let weight = [weight(&first)?, weight(&second)?];
     let other = |k: usize| program.slots.iter().position(|s| second(&s.name) && of_first(&s.name) == program.slots[k].name).unwrap_or(k);
     let states = states.iter().map(|(k, name)| StateOf { name: name.clone(), next: [*k, other(*k)], first: *k }).collect();
-    let update = Update { graph, roles, weight, states, initial: &program.init, len: LENGTHS[0] };
+    let update = Update { graph, roles, weight, states, initial: &program.init, len };
     let genome = import::program(&update)?;
     Ok((genome, rates.first().copied().unwrap_or(1.0)))
 }
