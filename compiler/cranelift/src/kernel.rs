@@ -86,6 +86,8 @@ pub(crate) struct Builder<'k, 'f> {
     wide: Vec<wide::Program>,
     /// Some innermost loop is Cranelift's.
     own_loops: bool,
+    /// Compiling fast comes first: whatever loop can be wide is.
+    quick: bool,
 }
 
 /// What is known of a kernel once its function is made.
@@ -96,8 +98,14 @@ pub(crate) struct Built {
     pub(crate) own_loops: bool,
 }
 
-/// Fills `func` (with the signature of a kernel) with the kernel's code; tells what loops it has.
-pub(crate) fn build(kernel: &Kernel, features: Features, func: &mut ir::Function, context: &mut FunctionBuilderContext) -> Built {
+/// Fills `func` (with the signature of a kernel) with the kernel's code; tells what loops it has. `quick`: wide loops are made, which takes a fraction of the time, also where they are short.
+pub(crate) fn build(
+    kernel: &Kernel,
+    features: Features,
+    quick: bool,
+    func: &mut ir::Function,
+    context: &mut FunctionBuilderContext,
+) -> Built {
     let mut b = FunctionBuilder::new(func, context);
     let entry = b.create_block();
     b.append_block_params_for_function_params(entry);
@@ -132,6 +140,7 @@ pub(crate) fn build(kernel: &Kernel, features: Features, func: &mut ir::Function
         constants,
         wide: Vec::new(),
         own_loops: false,
+        quick,
         e,
     };
     for acc in &kernel.accs {
@@ -396,7 +405,7 @@ impl Builder<'_, '_> {
         let program = wide::select(lanes, self.kernel, &self.dtypes, &self.constants, axis, self.row_ahead(extent), &leaves).ok()?;
         // Of instructions on 256 bits, whatever the registers.
         let work = (program.invariant.iter().filter(|i| !**i).count() * 2 / program.groups()) as i64;
-        let pays = !matches!(extent, Extent::Const(n) if n / LANES as i64 * work < WIDE_WORK);
+        let pays = self.quick || !matches!(extent, Extent::Const(n) if n / LANES as i64 * work < WIDE_WORK);
         (pays && wide::fits(&program)).then_some(program)
     }
 

@@ -18,6 +18,7 @@ mod memory;
 pub mod object;
 mod ops;
 mod single;
+mod space;
 mod wide;
 
 pub use bound::{Bound, Callee, bind};
@@ -134,7 +135,7 @@ fn kernel_function(
     frontend: &mut FunctionBuilderContext,
 ) -> (Function, kernel::Built) {
     let mut func = Function::with_name_signature(UserFuncName::default(), kernel::signature(call_conv));
-    let built = kernel::build(kernel, features, &mut func, frontend);
+    let built = kernel::build(kernel, features, false, &mut func, frontend);
     (func, built)
 }
 

@@ -358,6 +358,9 @@ pub enum SearchAction {
         /// Seconds for each measurement.
         #[arg(long, default_value_t = 2.0)]
         seconds: f64,
+        /// Make so many children and their code instead, and tell what memory that takes.
+        #[arg(long, value_name = "N", conflicts_with = "seconds")]
+        children: Option<u64>,
     },
     /// Compare optimizers with tuned baselines on the tasks of a search, on seeds that it has not seen.
     #[command(

@@ -7,6 +7,7 @@ use optc_search::genome::Genome;
 use optc_search::hash::keys;
 use optc_search::mutate::{EVEN, Space, mutate, with_states};
 use optc_search::rng::Stream;
+use optc_search::run::Conditions;
 use optc_search::text;
 
 /// Evaluation nests deeper than the stack of a test's thread.
@@ -181,6 +182,7 @@ fn a_candidates_run_is_the_optimizers_training() {
             seeds: &[0, 5],
             rates: &[0.1, 0.01],
             states: 2,
+            conditions: Conditions::default(),
         };
         let task = task(&request).unwrap_or_else(|r| match r {
             optc::search::task::Refused::Beyond(why) => panic!("{why}"),
@@ -272,6 +274,7 @@ fn an_imported_task_is_the_train_that_runs() {
                 seeds: &[3, 8],
                 rates: &[0.02],
                 states: 2,
+                conditions: Conditions::default(),
             };
             let Ok(task) = task(&request) else { panic!("{train} is no task") };
             let mut bench = Bench::new(task).expect("a machine with code");
@@ -311,6 +314,7 @@ fn a_run_that_diverges_ends_early() {
             seeds: &[0],
             rates: &[1e-2, 1e30],
             states: 0,
+            conditions: Conditions::default(),
         };
         let Ok(task) = task(&request) else { panic!("no task") };
         let mut bench = Bench::new(task).expect("a machine with code");
@@ -321,5 +325,198 @@ fn a_run_that_diverges_ends_early() {
         // Code of candidates is freed, and one does not disturb the next.
         let again = bench.run(&dag).expect("it runs").expect("few states");
         assert_eq!(again.scores[0][0].to_bits(), outcome.scores[0][0].to_bits());
+    });
+}
+
+/// A bowl along its axes, in a hundred dimensions: a group of 64 and one of 36.
+const BOWL: &str = r#"
+model point() { param x: f32[100] = 0; x }
+loss bowl(x: f32[100]) -> f32 {
+  let c = exp2(iota(100) as f32 * 0.04 - 3)
+  mean(c * (x - 1 - cos(iota(100) as f32))^2)
+}
+train descend { model p = point(); loss bowl(p()); optimizer sgd(lr = 0.1); steps 60 }
+"#;
+
+#[test]
+fn runs_under_conditions_show_what_an_optimizer_depends_on() {
+    use optc::search::evaluate::Bench;
+    use optc::search::task::{Request, task};
+    with_stack(|| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("task.opt");
+        std::fs::write(&path, format!("import std.optim.sgd\n{BOWL}")).expect("written");
+        let bench = |conditions: Conditions, rates: &[f64]| {
+            let (train, label, set) = ("descend", "descend", &[]);
+            let request = Request { file: &path, train, label, set, metric: None, seeds: &[0], rates, states: 1, conditions };
+            let Ok(task) = task(&request) else { panic!("no task") };
+            Bench::new(task).expect("a machine with code")
+        };
+        let losses = |conditions: Conditions, rates: &[f64], program: &str| {
+            let mut bench = bench(conditions, rates);
+            bench.run(&read(program).dag().expect("a program")).expect("it runs").expect("elementwise");
+            bench.losses().to_vec()
+        };
+        let plain = Conditions::default();
+        let descent = "def train(w, g, lr):\n  update = g * lr\n  return update";
+        let signs = "def train(w, g, lr):\n  update = sign(g)\n  update = update * lr\n  return update";
+        let momentum = "def train(w, g, m, lr):\n  m = interpolate(g, m, 0.9)\n  update = m * lr\n  return update, m";
+        let corrected = "def train(w, g, m, lr, t):\n  m = interpolate(g, m, 0.9)\n  x0 = power(0.9, t)\n  x0 = 1.0 - x0\n  update = m / x0\n  update = update * lr\n  return update, m";
+        let far = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| (x / y - 1.0).abs()).fold(0.0, f32::max);
+        // Gradient descent does not know where the axes are; signs do.
+        let turned = Conditions { rotated: true, ..plain };
+        assert!(far(&losses(turned, &[3.0], descent), &losses(plain, &[3.0], descent)) < 1e-4);
+        assert!(far(&losses(turned, &[0.02], signs), &losses(plain, &[0.02], signs)) > 0.05);
+        assert!(far(&losses(turned, &[3.0], momentum), &losses(plain, &[3.0], momentum)) < 1e-4);
+        // A restart: before it nothing is different, behind it momentum is missing; a run that restarts at once is one that does not.
+        let restarted = |at: usize| Conditions { restart: Some(at), ..plain };
+        for program in [momentum, corrected] {
+            let (whole, half) = (losses(plain, &[3.0], program), losses(restarted(30), &[3.0], program));
+            assert_eq!(whole[..31], half[..31]);
+            assert!(far(&whole[32..], &half[32..]) > 1e-3);
+            assert_eq!(losses(restarted(0), &[3.0], program), whole);
+            assert_eq!(losses(restarted(60), &[3.0], program), whole);
+        }
+        assert_eq!(losses(restarted(30), &[3.0], descent), losses(plain, &[3.0], descent));
+        // In bf16 a step that is small beside its weight is none.
+        let shrinking = "def train(w, g, lr):\n  x0 = g * 0.0\n  update = w + 0.5\n  update = update * lr\n  update = update + x0\n  return update";
+        let narrow = Conditions { narrow: true, ..plain };
+        let moved = "def train(w, g, m, lr):\n  x0 = m * m\n  x0 = 1.0 - x0\n  m = 1.0 + m\n  x1 = g * 0.0\n  update = w * lr\n  x0 = x0 + x1\n  x0 = max(x0, 0.0)\n  update = update - x0\n  return update, m";
+        // The first step goes to 1; the others shrink by less than half a unit of bf16, 2^-9.
+        let kept = losses(narrow, &[1e-3], moved);
+        assert!(kept[2..].iter().all(|l| *l == kept[2]), "{kept:?}");
+        let wide = losses(plain, &[1e-3], moved);
+        assert!(wide[2..].windows(2).all(|w| w[0] != w[1]));
+        assert_ne!(losses(narrow, &[0.1], shrinking), losses(plain, &[0.1], shrinking));
+        // Weights without gradient stay where they are: what is left is their part of the loss.
+        let bare = losses(Conditions { bare: true, ..plain }, &[30.0], descent);
+        let c = |i: usize| 2f64.powf(i as f64 * 0.04 - 3.0) * (1.0 + (i as f64).cos()).powi(2) / 100.0;
+        let left: f64 = (0..100).filter(|i| i % 16 >= 12).map(c).sum();
+        let last = f64::from(*bare.last().expect("losses"));
+        assert!((last / left - 1.0).abs() < 0.05, "{last} where {left} is left");
+    });
+}
+
+/// What looks good on the search's own runs for a wrong reason, and is gone on the first rung of a funnel.
+#[test]
+fn cheats_end_at_the_first_rung() {
+    use optc::search::evaluate::Bench;
+    use optc::search::task::{Request, task};
+    with_stack(|| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("s.opt");
+        std::fs::write(&path, "import std.search.tasks.axis_quadratic\n").expect("written");
+        let set = ["d=1", "condition=1.0", "sigma=0.3"].map(String::from);
+        let request = Request {
+            file: &path,
+            train: "axis_quadratic",
+            label: "axis_quadratic",
+            set: &set,
+            metric: Some("validation_loss"),
+            seeds: &[0],
+            rates: &[1.0],
+            states: 0,
+            conditions: Conditions::default(),
+        };
+        let Ok(made) = task(&request) else { panic!("no task") };
+        let mut bench = Bench::new(made).expect("a machine with code");
+        // The optimum of seed 0, from the parabola through three places that programs go to whatever the gradient is.
+        let mut at = |place: f64| {
+            let text = format!("def train(w, g, lr):\n  x0 = g * 0.0\n  update = w - {place:?}\n  update = update + x0\n  return update");
+            bench.run(&read(&text).dag().expect("a program")).expect("it runs").expect("elementwise").scores[0][0]
+        };
+        let (below, zero, above) = (at(-1.0), at(0.0), at(1.0));
+        let optimum = (below - above) / (2.0 * (below + above - 2.0 * zero));
+        assert!(at(optimum) < 1e-10 && optimum.abs() > 0.1, "{optimum}");
+        let spec = format!(
+            r#"import std.optim.sgd
+import std.search.tasks.{{axis_quadratic, softmax_regression}}
+
+## Goes where the optimum of one seed is.
+optimizer memorized(lr: float >= 0 = 1e-3) {{ w <- w - (w - ({optimum:?}) + 1e-20 * g) }}
+## Goes to the origin.
+optimizer to_origin(lr: float >= 0 = 1e-3) {{ w <- w - lr * (w + 1e-20 * g) }}
+## Takes steps that separable data would reward.
+optimizer huge(lr: float >= 0 = 1e-3) {{ w <- w - 1e3 * g }}
+## Repeats the first update for ever.
+optimizer stale(lr: float >= 0 = 1e-3) {{
+  state u = 0
+  u <- if t == 1 {{ g }} else {{ u }}
+  w <- w - lr * u
+}}
+
+search seed_zero {{
+  start    [memorized, sgd]
+  space    {{ statements <= 24, states <= 1 }}
+  task     axis_quadratic {{ d = 1, condition = 1.0, sigma = 0.3 }}
+  fitness  median(validation_loss) over seed in 0..1, lr in log(1e-2, 1, 5)
+  strategy regularized_evolution {{ islands = 1, population = 2, tournament = 2, round = 1 }}
+  funnel   [{{ keep = 100%, beat = [sgd] }}]
+  control  none
+  archive  "zero.sqlite"
+}}
+search others {{
+  start    [to_origin, huge, stale]
+  space    {{ statements <= 24, states <= 1 }}
+  task     axis_quadratic {{ sigma = 0.3 }}
+  task     softmax_regression {{ batch = 16 }}
+  fitness  median(validation_loss) over seed in 0..3, lr in log(1e-2, 1, 5)
+  strategy regularized_evolution {{ islands = 1, population = 3, tournament = 2, round = 1 }}
+  funnel   [{{ steps = 200, keep = 100%, beat = [sgd] }}]
+  control  none
+  archive  "others.sqlite"
+}}
+"#
+        );
+        std::fs::write(&path, spec).expect("written");
+        let search = |name: &str| {
+            let out = std::process::Command::new(env!("CARGO_BIN_EXE_optc"))
+                .current_dir(folder.path())
+                .args(["search", "s.opt", name, "--children", "1"])
+                .output()
+                .expect("it runs");
+            assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+            String::from_utf8_lossy(&out.stdout).into_owned()
+        };
+        let told = search("seed_zero");
+        panic!("{told}\n{}", search("others"));
+    });
+}
+
+/// AdamW beside itself on other seeds, a hundred times as the judge does it.
+#[test]
+fn the_judge_does_not_tell_an_optimizer_from_itself() {
+    use optc::search::evaluate::Bench;
+    use optc::search::task::{Request, task};
+    use optc_search::stats::paired;
+    with_stack(|| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("s.opt");
+        std::fs::write(&path, "import std.search.tasks.axis_quadratic\n").expect("written");
+        let genome = seed("adamw", None).map_err(refused).expect("a program").genome;
+        let (set, seeds): (_, Vec<u64>) = (["d=8", "steps=30"].map(String::from), (0..4000).collect());
+        let request = Request {
+            file: &path,
+            train: "axis_quadratic",
+            label: "axis_quadratic",
+            set: &set,
+            metric: Some("validation_loss"),
+            seeds: &seeds,
+            rates: &[0.1],
+            states: 2,
+            conditions: Conditions::default(),
+        };
+        let Ok(made) = task(&request) else { panic!("no task") };
+        let mut bench = Bench::new(made).expect("a machine with code");
+        let scores = bench.run(&genome.dag().expect("a program")).expect("it runs").expect("elementwise").scores;
+        let scores: Vec<f64> = scores.iter().map(|row| row[0]).collect();
+        let mut rng = Stream::at([1, 2], 0, 0);
+        let repeats: Vec<_> = scores.chunks(40).map(|c| paired(&c[..20], &c[20..], &mut rng)).collect();
+        assert_eq!(repeats.len(), 100);
+        let told = repeats.iter().filter(|p| p.apart()).count();
+        assert!(told <= 5, "{told} of 100");
+        // An interval of 95 % misses the true difference, 0, in about five of a hundred.
+        let missed = repeats.iter().filter(|p| p.interval.0 > 0.0 || p.interval.1 < 0.0).count();
+        assert!((1..=15).contains(&missed), "{missed} of 100");
     });
 }

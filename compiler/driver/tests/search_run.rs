@@ -300,3 +300,15 @@ fn simplification_is_a_strategy() {
     assert!(best.contains("state m") && !best.contains("state v") && !best.contains("tanh") && !best.contains("abs"), "{best}");
     ok(optc(folder.path(), &["check", "best.opt"]));
 }
+
+/// Code of candidates is freed: what a search holds does not grow with the children it has made.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_hundred_thousand_children_take_no_memory() {
+    let spec = folder(SPEC);
+    let told = ok(optc(spec.path(), &["search", "time", "s.opt", "--children", "100000"]));
+    let numbers: Vec<f64> = told.split(|c: char| !c.is_ascii_digit() && c != '.').filter_map(|w| w.parse().ok()).collect();
+    let [children, compiled, early, late] = numbers[..] else { panic!("{told}") };
+    assert!(children == 1e5 && compiled > 2000.0 && early > 1.0, "{told}");
+    assert!(late < early + 2.0, "{told}");
+}

@@ -1,6 +1,10 @@
 //! A whole short training run as one plan: for all seeds and learning rates, all steps of a task with the candidate's kernel behind each, and the task's metric at the end.
 //! The plan is compiled once; a candidate is the address of its kernel in it.
 
+mod conditions;
+
+pub use conditions::{Conditions, TURNED, rotation};
+
 use crate::kernel::{Leaves, buffer};
 use optc_abi::DType;
 use optc_abi::plan::{BufRef, BufferDecl, BufferId, Instr, KernelCall, LoopId, MatRef, Place, Plan, SlotDecl, Trip};
@@ -88,6 +92,8 @@ pub struct Extents {
     pub steps: usize,
     /// States a candidate may have.
     pub states: usize,
+    /// What is different from a search's own runs.
+    pub conditions: Conditions,
 }
 
 /// Inputs of the whole plan, in order; fields of the batches follow, then fields of the metric, then first buffers.
@@ -336,7 +342,7 @@ const CHUNK: LoopId = 3;
 
 /// The plan of all runs of a task.
 pub fn whole(task: &Part, metric: Option<&Metric>, extents: &Extents) -> Whole {
-    let Extents { leaves, buffers, fields, seeds, rates, steps, states } = extents;
+    let Extents { leaves, buffers, fields, seeds, rates, steps, states, conditions } = extents;
     let (seeds, rates, steps, states) = (*seeds, *rates, *steps, *states);
     let parts = || [task].into_iter().chain(metric.iter().flat_map(|m| [&m.whole].into_iter().chain(&m.rest)));
     let shared = parts().map(|p| p.plan.arena_bytes).max().unwrap_or(0).next_multiple_of(LINE);
@@ -419,8 +425,13 @@ pub fn whole(task: &Part, metric: Option<&Metric>, extents: &Extents) -> Whole {
     let row = rates * steps * 4;
     step.push(Instr::Copy { src: BufRef::whole(loss), dst: moving(losses, 0, &[(SEED, row), (RATE, steps * 4), (STEP, 4)]), bytes: 4 });
     step.push(Instr::Copy { src: BufRef::whole(step_at), dst: moving(last, 0, &[(SEED, rates * 4), (RATE, 4)]), bytes: 4 });
+    let own = conditions::Seen { weights, gradients, step: step_at };
+    let of = conditions::Of { own, states: &state_memory, first_states, leaves, offsets: &offsets, padded };
+    let conditions = conditions::code(&mut m, of, *conditions);
+    step.extend(conditions.before);
     let mut candidate_buffers: Vec<BufRef> = Vec::new();
-    for at in [weights.0, gradients.0, rate, step_at] {
+    let optimizer_sees = &conditions.seen;
+    for at in [optimizer_sees.weights.0, optimizer_sees.gradients.0, rate, optimizer_sees.step] {
         candidate_buffers.push(BufRef::whole(at));
     }
     debug_assert_eq!(candidate_buffers.len(), buffer::STATES);
@@ -428,6 +439,7 @@ pub fn whole(task: &Part, metric: Option<&Metric>, extents: &Extents) -> Whole {
     let instr = m.kernel(stand_in(states), candidate_buffers);
     let candidate = m.kernels.len() - 1;
     step.push(instr);
+    step.extend(conditions.behind);
     let check = m.kernel(goes_on(), vec![BufRef::whole(loss), moving(limits, 0, &[(STEP, 4)]), BufRef::whole(go)]);
     step.push(check);
     // A run.
@@ -441,6 +453,7 @@ pub fn whole(task: &Part, metric: Option<&Metric>, extents: &Extents) -> Whole {
         run.push(Instr::Copy { src: moving(first_buffers[k], 0, &[(SEED, bytes)]), dst: BufRef::whole(own_buffers[k]), bytes });
     }
     run.push(Instr::Copy { src: moving(all_rates, 0, &[(RATE, 8)]), dst: BufRef::whole(rate), bytes: 8 });
+    run.extend(conditions.begin);
     let begin = m.kernel(begins(), vec![BufRef::whole(go)]);
     run.push(begin);
     let trip = Trip::While { go: BufRef::whole(go), most: BufRef::whole(most) };

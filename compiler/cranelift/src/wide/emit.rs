@@ -48,12 +48,18 @@ impl Arguments {
 
 /// Machine code of the program, and its text if wanted. Numbers of invariants to keep in registers are tried, and the one with the cheapest loop is taken.
 pub(crate) fn emit(program: &Program, listing: bool) -> (Vec<u8>, String) {
-    let most = invariants_by_use(program).len().min(registers(program) - WORKING);
-    let trials = [most, 20, 15, 10, 8, 6, 4, 2, 0].into_iter().filter(|&n| n <= most).map(|n| {
-        let trial = Emitter::new(program, n, program.insts.len(), false).run();
-        (trial.cost, n, trial.slots)
-    });
-    let (_, pinned, slots) = trials.min().unwrap_or((0, 0, program.insts.len()));
+    let invariants = invariants_by_use(program).len();
+    let most = invariants.min(registers(program) - WORKING);
+    let first = Emitter::new(program, most, program.insts.len(), false).run();
+    let mut trials = vec![(first.cost, most, first.slots)];
+    // With all invariants in registers and nothing else from memory none is cheaper.
+    if first.memory > 0 || most < invariants {
+        trials.extend([20, 15, 10, 8, 6, 4, 2, 0].into_iter().filter(|&n| n < most).map(|n| {
+            let trial = Emitter::new(program, n, program.insts.len(), false).run();
+            (trial.cost, n, trial.slots)
+        }));
+    }
+    let (_, pinned, slots) = trials.into_iter().min().unwrap_or((0, 0, program.insts.len()));
     Emitter::new(program, pinned, slots, listing).run().asm.finish()
 }
 
@@ -113,6 +119,8 @@ pub(super) struct Emitter<'p> {
     frame: usize,
     /// Instructions of the loop so far, in quarters; memory operands count one.
     pub(super) cost: usize,
+    /// Moves of the loop between registers and the frame, and operands there.
+    memory: usize,
 }
 
 impl<'p> Emitter<'p> {
@@ -133,6 +141,7 @@ impl<'p> Emitter<'p> {
             counters: Vec::new(),
             frame,
             cost: 0,
+            memory: 0,
         }
     }
 
@@ -166,6 +175,7 @@ impl<'p> Emitter<'p> {
         self.asm.clear(RAX);
         let head = self.asm.loop_head();
         self.cost = 0;
+        self.memory = 0;
         self.count_uses(false);
         for i in 0..self.program.insts.len() {
             if !self.program.invariant[i] {
@@ -327,6 +337,7 @@ impl<'p> Emitter<'p> {
         let Some(r) = self.states[v].register else { return };
         let slot = self.slot();
         self.cost += 5;
+        self.memory += 1;
         self.asm.store(asm::STORE, Operand::Mem(slot), r, None);
         self.states[v].home = Some(slot);
         self.states[v].buffer = false;
@@ -372,6 +383,7 @@ impl<'p> Emitter<'p> {
         }
         let home = self.states[v as usize].home.unwrap_or_else(|| panic!("compiler bug: value {v} of a wide loop is lost"));
         self.cost += 5;
+        self.memory += usize::from(!self.states[v as usize].buffer);
         self.asm.two(asm::LOAD, r, Operand::Mem(home), None);
         self.give(r, v);
         r
@@ -384,7 +396,9 @@ impl<'p> Emitter<'p> {
             && let Some(home) = s.home
             && (self.program.invariant[v as usize] || s.done + 1 >= s.uses.len())
         {
+            let elsewhere = !s.buffer;
             self.cost += 1;
+            self.memory += usize::from(elsewhere);
             return Operand::Mem(home);
         }
         Operand::Reg(self.in_register(v))

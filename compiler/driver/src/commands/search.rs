@@ -34,7 +34,7 @@ pub fn search(action: &SearchAction, messages: &Messages) -> Result<(), Failed> 
         }
         SearchAction::Merge { archives, output } => archive::merge(archives, output, messages),
         SearchAction::Resume { archive, options } => hunt::resume(archive, options, messages),
-        SearchAction::Time { file, name, seconds } => hunt::time(file, name.as_deref(), *seconds, messages),
+        SearchAction::Time { file, name, seconds, children } => hunt::time(file, name.as_deref(), *seconds, *children, messages),
         SearchAction::Judge { file, name, optimizers, seeds, audits } => {
             judge::run(file, name.as_deref(), &judge::How { optimizers, seeds: *seeds, audits: *audits }, messages)
         }

@@ -10,6 +10,7 @@ use super::seed::seed;
 use super::task::{Request, task};
 use optc_search::evolve::admissible;
 use optc_search::genome::Genome;
+use optc_search::run::Conditions;
 use optc_search::text;
 use std::path::Path;
 
@@ -85,6 +86,7 @@ impl Hunt {
                     seeds: &seeds,
                     rates: &self.spec.rates,
                     states: dag.states.len(),
+                    conditions: Conditions::default(),
                 };
                 let mut bench = Bench::new(task(&request).map_err(|r| Trouble::Task(t.label.clone(), r))?)?;
                 let outcome = bench.run(&dag)?.ok_or_else(|| format!("`{name}` cannot be run"))?;
@@ -209,6 +211,7 @@ pub fn check_held_out(spec: &SearchSpec, file: &Path) -> Result<(), Trouble> {
             seeds: &[HELD_OUT_SEED],
             rates: &spec.rates,
             states: spec.space.states,
+            conditions: Conditions::default(),
         };
         task(&request).map_err(|r| Trouble::Task(t.label.clone(), r))?;
     }

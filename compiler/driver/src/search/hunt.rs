@@ -17,6 +17,7 @@ use optc_search::hash::keys;
 use optc_search::mutate::{EVEN, mutate};
 use optc_search::pareto::{Axis, Front, Point};
 use optc_search::rng::Stream;
+use optc_search::run::Conditions;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -92,6 +93,7 @@ impl Scorer {
                 seeds: &spec.seeds,
                 rates: &spec.rates,
                 states: spec.space.states,
+                conditions: Conditions::default(),
             };
             let made = task(&request).map_err(|r| Trouble::Task(t.train.clone(), r))?;
             benches.push(Bench::new(made)?);
@@ -214,6 +216,9 @@ struct Made {
     speeds: Vec<(u128, f64)>,
     trouble: Option<String>,
 }
+
+/// Mutations away from a first program that children are on which costs are measured, at most.
+const GENERATIONS: u64 = 30;
 
 impl Hunt {
     /// Prepares a search; `state` is that of its archive, empty for a new one.
@@ -476,7 +481,7 @@ impl Hunt {
             let mut rng = Stream::at([0, 0], 0, costs.children);
             costs.children += 1;
             // Some mutations away from the start, as in a population.
-            if costs.children % 30 == 0 {
+            if costs.children % GENERATIONS == 0 {
                 genome.clone_from(&start);
             }
             let Some((child, _)) = mutate(&genome, &self.plan.space, EVEN, &mut rng) else { continue };
@@ -507,6 +512,37 @@ impl Hunt {
             costs.runs.push((start.expression.clone(), seconds / runs.max(1) as f64, steps as f64 / seconds));
         }
         Ok(costs)
+    }
+
+    /// Makes so many children and the code of those that were not seen lately, as a search does without end. How many had code, and what `look` says (the memory of the process)
+    /// after a tenth of them and at the end.
+    ///
+    /// # Errors
+    /// If the machine is not supported.
+    pub fn churn(&mut self, children: u64, look: impl Fn() -> f64) -> Result<(u64, f64, f64), String> {
+        /// Programs remembered.
+        const SEEN: usize = 1 << 14;
+        let start = optc_search::mutate::with_states(&self.starts[0].genome, &self.plan.space);
+        let (mut seen, mut genome, mut compiled, mut early) = (vec![0u128; SEEN], start.clone(), 0, 0.0);
+        for child in 0..children {
+            if child == children / 10 {
+                early = look();
+            }
+            if child % GENERATIONS == 0 {
+                genome.clone_from(&start);
+            }
+            let Some((next, _)) = mutate(&genome, &self.plan.space, EVEN, &mut Stream::at([1, 0], 0, child)) else { continue };
+            genome = next;
+            let Ok(dag) = genome.dag() else { continue };
+            let key = keys(&dag).exact;
+            let place = &mut seen[key as usize % SEEN];
+            if admissible(&dag) && *place != key {
+                *place = key;
+                self.scorers[0].benches[0].compile(&dag)?;
+                compiled += 1;
+            }
+        }
+        Ok((compiled, early, look()))
     }
 
     /// What the arm of evolution has done.

@@ -11,6 +11,7 @@ use super::task::{Request, overriding, task};
 use optc_search::evolve::admissible;
 use optc_search::genome::{Genome, MAX_STATES};
 use optc_search::rng::Stream;
+use optc_search::run::Conditions;
 use optc_search::stats::{Paired, holm, median, paired};
 use optc_train::{Cell, Table};
 use std::path::Path;
@@ -80,10 +81,26 @@ pub struct Contest<'a> {
 
 impl Contest<'_> {
     /// A task of it, ready to run.
-    pub(super) fn bench(&self, t: &TaskSpec, set: &[String], seeds: &[u64], rates: &[f64]) -> Result<Bench, Trouble> {
+    pub(super) fn bench(
+        &self,
+        t: &TaskSpec,
+        set: &[String],
+        conditions: Conditions,
+        seeds: &[u64],
+        rates: &[f64],
+    ) -> Result<Bench, Trouble> {
         let set = overriding(&t.set, set);
-        let request =
-            Request { file: self.file, train: &t.train, label: &t.label, set: &set, metric: self.metric, seeds, rates, states: MAX_STATES };
+        let request = Request {
+            file: self.file,
+            train: &t.train,
+            label: &t.label,
+            set: &set,
+            metric: self.metric,
+            seeds,
+            rates,
+            states: MAX_STATES,
+            conditions,
+        };
         Ok(Bench::new(task(&request).map_err(|r| Trouble::Task(t.label.clone(), r))?)?)
     }
 
@@ -102,7 +119,7 @@ pub fn judge(contest: &Contest<'_>, judged: &[Judged]) -> Result<Vec<Verdict>, T
     let all: Vec<u64> = (0..(TUNING + 2 * seeds) as u64).map(|k| contest.first + k).collect();
     let mut verdicts = Vec::new();
     for t in contest.tasks {
-        let mut bench = contest.bench(t, &[], &all, rates)?;
+        let mut bench = contest.bench(t, &[], Conditions::default(), &all, rates)?;
         let mut scores = Vec::new();
         for j in judged {
             let dag = j.genome.dag().map_err(|_| format!("`{}` is no program", j.name))?;

@@ -17,7 +17,7 @@ use optc_elab::script;
 use optc_front::ast::{BlockKind, ItemKind};
 use optc_front::{Def, ItemRef, ModuleId, Program};
 use optc_ir::Graph;
-use optc_search::run::{Extents, Given, Metric, Part, Result as Gives, Whole, whole};
+use optc_search::run::{Conditions, Extents, Given, Metric, Part, Result as Gives, Whole, whole};
 use optc_train::Batches;
 use std::path::Path;
 
@@ -40,6 +40,8 @@ pub struct Request<'a> {
     pub rates: &'a [f64],
     /// States a candidate may have.
     pub states: usize,
+    /// What is different from a search's own runs.
+    pub conditions: Conditions,
 }
 
 /// Why a train is no task.
@@ -150,6 +152,7 @@ pub fn task(request: &Request<'_>) -> Result<Task, Refused> {
         rates: request.rates.len(),
         steps,
         states: request.states,
+        conditions: request.conditions,
     };
     let whole = whole(&step, metric.as_ref(), &extents);
     let inputs = inputs(&program, &session, request, &whole, &params, &kept, scored)?;

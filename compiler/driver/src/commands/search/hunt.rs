@@ -252,7 +252,7 @@ fn begin(ready: Result<Ready, Failed>, ring: Option<Ring>, options: &SearchOptio
 ///
 /// # Errors
 /// If that fails; why has been printed.
-pub fn time(file: &Path, name: Option<&str>, seconds: f64, messages: &Messages) -> Result<(), Failed> {
+pub fn time(file: &Path, name: Option<&str>, seconds: f64, children: Option<u64>, messages: &Messages) -> Result<(), Failed> {
     let session = Session::open(file, &[], messages)?;
     let block = find(&session, name, messages)?;
     if is_regression(block) {
@@ -262,6 +262,13 @@ pub fn time(file: &Path, name: Option<&str>, seconds: f64, messages: &Messages) 
     let archive = Archive::none().map_err(|why| trouble(&why, None, messages))?;
     let (seeds, rates) = (spec.seeds.len(), spec.rates.len());
     let mut hunt = hunt(spec, file, archive, "", &SearchOptions::default(), None, messages)?;
+    if let Some(children) = children {
+        let (compiled, early, late) = hunt.churn(children, resident).map_err(|why| trouble(&why, None, messages))?;
+        say(&format!(
+            "{children} children, code of {compiled} made and freed; memory of the process after a tenth {early:.1} MB, at the end {late:.1} MB"
+        ));
+        return Ok(());
+    }
     let before = resident();
     let each = Duration::from_secs_f64(seconds.clamp(0.01, 3600.0));
     let costs = hunt.costs(each).map_err(|why| trouble(&why, None, messages))?;
