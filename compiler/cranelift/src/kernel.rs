@@ -288,7 +288,8 @@ impl Builder<'_, '_> {
     fn vector_const(&mut self, axis: AxisId, n: i64, body: &[Node]) {
         let n = n as usize;
         self.open_accs(body, false);
-        let per_pass = if repeats(body) { LANES } else { GROUP };
+        // Short loops are a few groups one after the other: a loop would move accumulators about for two or three passes.
+        let per_pass = if repeats(body) || n < LANES { LANES } else { GROUP };
         let main = n / per_pass * per_pass;
         let zero = self.e.int(types::I64, 0);
         let pass = |k: &mut Self, at: Value, first: usize, count: usize| {

@@ -149,8 +149,7 @@ fn in_module(loose: &Loose<'_>, func: &Function, isa: cranelift_codegen::isa::Ow
         module.define_function_bytes(id, WIDE_ALIGN, code, &[]).map_err(trouble)?;
         loops.push(id);
     }
-    let mut relocs: Vec<ModuleReloc> =
-        loose.relocs.iter().map(|r| ModuleReloc::from_mach_reloc(r, func, FuncId::from_u32(0))).collect();
+    let mut relocs: Vec<ModuleReloc> = loose.relocs.iter().map(|r| ModuleReloc::from_mach_reloc(r, func, FuncId::from_u32(0))).collect();
     for reloc in &mut relocs {
         if let ModuleRelocTarget::User { namespace: WIDE_NAMESPACE, index } = reloc.name {
             reloc.name = ModuleRelocTarget::from(loops[index as usize]);

@@ -379,14 +379,15 @@ fn runs_under_conditions_show_what_an_optimizer_depends_on() {
         }
         assert_eq!(losses(restarted(30), &[3.0], descent), losses(plain, &[3.0], descent));
         // In bf16 a step that is small beside its weight is none.
-        let shrinking = "def train(w, g, lr):\n  x0 = g * 0.0\n  update = w + 0.5\n  update = update * lr\n  update = update + x0\n  return update";
+        let shrinking =
+            "def train(w, g, lr):\n  x0 = g * 0.0\n  update = w + 0.5\n  update = update * lr\n  update = update + x0\n  return update";
         let narrow = Conditions { narrow: true, ..plain };
         let moved = "def train(w, g, m, lr):\n  x0 = m * m\n  x0 = 1.0 - x0\n  m = 1.0 + m\n  x1 = g * 0.0\n  update = w * lr\n  x0 = x0 + x1\n  x0 = max(x0, 0.0)\n  update = update - x0\n  return update, m";
         // The first step goes to 1; the others shrink by less than half a unit of bf16, 2^-9.
         let kept = losses(narrow, &[1e-3], moved);
         assert!(kept[2..].iter().all(|l| *l == kept[2]), "{kept:?}");
         let wide = losses(plain, &[1e-3], moved);
-        assert!(wide[2..].windows(2).all(|w| w[0] != w[1]));
+        assert!(far(&wide[2..3], &wide[59..]) > 1e-4);
         assert_ne!(losses(narrow, &[0.1], shrinking), losses(plain, &[0.1], shrinking));
         // Weights without gradient stay where they are: what is left is their part of the loss.
         let bare = losses(Conditions { bare: true, ..plain }, &[30.0], descent);
@@ -441,7 +442,7 @@ optimizer huge(lr: float >= 0 = 1e-3) {{ w <- w - 1e3 * g }}
 ## Repeats the first update for ever.
 optimizer stale(lr: float >= 0 = 1e-3) {{
   state u = 0
-  u <- if t == 1 {{ g }} else {{ u }}
+  u <- u + maximum(2 - t, 0) * g
   w <- w - lr * u
 }}
 
@@ -454,6 +455,7 @@ search seed_zero {{
   funnel   [{{ keep = 100%, beat = [sgd] }}]
   control  none
   archive  "zero.sqlite"
+  emit     "zero.opt"
 }}
 search others {{
   start    [to_origin, huge, stale]
@@ -478,8 +480,17 @@ search others {{
             assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
             String::from_utf8_lossy(&out.stdout).into_owned()
         };
+        // What remembers a seed is the best on it by far, and nothing of it is left on others.
         let told = search("seed_zero");
-        panic!("{told}\n{}", search("others"));
+        assert!(told.contains("Rung 1 of the funnel: 0 of "), "{told}");
+        let emitted = std::fs::read_to_string(folder.path().join("zero.opt")).expect("written");
+        let fitness = |name: &str| -> f64 {
+            let line = emitted.lines().find(|l| l.contains(&format!("First program `{name}`: "))).unwrap_or_else(|| panic!("{emitted}"));
+            line.rsplit(": ").next().and_then(|x| x.trim_end_matches('.').parse().ok()).unwrap_or_else(|| panic!("{line}"))
+        };
+        assert!(fitness("memorized") < 0.01 * fitness("sgd"), "{emitted}");
+        let told = search("others");
+        assert!(told.contains("Rung 1 of the funnel, 200 steps: 0 of "), "{told}");
     });
 }
 

@@ -7,10 +7,9 @@ use super::funnel::Passed;
 use super::hunt::{Hunt, Trouble, best_rate};
 use super::judge::{Contest, Judged, Verdict, judge};
 use super::seed::seed;
-use super::task::{Request, task};
+use super::task::task;
 use optc_search::evolve::admissible;
 use optc_search::genome::Genome;
-use optc_search::run::Conditions;
 use optc_search::text;
 use std::path::Path;
 
@@ -77,17 +76,7 @@ impl Hunt {
             let sets: Vec<usize> = (0..2 * n).collect();
             for lot in sets.chunks((AT_ONCE / set).max(1)) {
                 let seeds: Vec<u64> = lot.iter().flat_map(|k| (0..set).map(move |s| A_A_SEED + (k * set + s) as u64)).collect();
-                let request = Request {
-                    file,
-                    train: &t.train,
-                    label: &t.label,
-                    set: &t.set,
-                    metric: self.spec.metric.as_deref(),
-                    seeds: &seeds,
-                    rates: &self.spec.rates,
-                    states: dag.states.len(),
-                    conditions: Conditions::default(),
-                };
+                let request = self.spec.request(file, t, &seeds, dag.states.len());
                 let mut bench = Bench::new(task(&request).map_err(|r| Trouble::Task(t.label.clone(), r))?)?;
                 let outcome = bench.run(&dag)?.ok_or_else(|| format!("`{name}` cannot be run"))?;
                 for (k, rows) in lot.iter().zip(outcome.scores.chunks(set)) {
@@ -202,17 +191,7 @@ pub struct After {
 /// Why one cannot.
 pub fn check_held_out(spec: &SearchSpec, file: &Path) -> Result<(), Trouble> {
     for t in &spec.held_out {
-        let request = Request {
-            file,
-            train: &t.train,
-            label: &t.label,
-            set: &t.set,
-            metric: spec.metric.as_deref(),
-            seeds: &[HELD_OUT_SEED],
-            rates: &spec.rates,
-            states: spec.space.states,
-            conditions: Conditions::default(),
-        };
+        let request = spec.request(file, t, &[HELD_OUT_SEED], spec.space.states);
         task(&request).map_err(|r| Trouble::Task(t.label.clone(), r))?;
     }
     Ok(())

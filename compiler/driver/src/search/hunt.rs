@@ -7,7 +7,7 @@ use super::evaluate::Bench;
 use super::ring::{Immigrants, Ring, leaving};
 use super::seed::{self, seed};
 use super::speed::Stopwatch;
-use super::task::{self, Request, task};
+use super::task::{self, task};
 use crate::trainer::INTERRUPTED;
 use optc_search::dag::Dag;
 use optc_search::evolve::{Arm, Counters, Evaluator, Found, Island, Kind, Known, Memory, Plan, Round, Scores, admissible};
@@ -17,7 +17,6 @@ use optc_search::hash::keys;
 use optc_search::mutate::{EVEN, mutate};
 use optc_search::pareto::{Axis, Front, Point};
 use optc_search::rng::Stream;
-use optc_search::run::Conditions;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -84,17 +83,7 @@ impl Scorer {
     pub(super) fn new(spec: &SearchSpec, file: &Path) -> Result<Scorer, Trouble> {
         let mut benches = Vec::new();
         for t in &spec.tasks {
-            let request = Request {
-                file,
-                train: &t.train,
-                label: &t.label,
-                set: &t.set,
-                metric: spec.metric.as_deref(),
-                seeds: &spec.seeds,
-                rates: &spec.rates,
-                states: spec.space.states,
-                conditions: Conditions::default(),
-            };
+            let request = spec.request(file, t, &spec.seeds, spec.space.states);
             let made = task(&request).map_err(|r| Trouble::Task(t.train.clone(), r))?;
             benches.push(Bench::new(made)?);
         }

@@ -3,7 +3,7 @@
 use super::emit::{MARGIN, Winner, rounded, simplest};
 use super::evaluate::Bench;
 use super::hunt::{Hunt, Trouble, best_rate};
-use super::task::{Request, task};
+use super::task::task;
 use optc_search::dag::Dag;
 use optc_search::evolve::{Arm, Kind, Known, Memory, Plan, Round, Strategy};
 use optc_search::genome::{Arg, Genome};
@@ -111,16 +111,7 @@ impl Hunt {
         let mut benches = Vec::new();
         let whole: f64 = self.spec.tasks.iter().map(|t| t.weight).sum();
         for (t, reference) in self.spec.tasks.iter().zip(self.references()) {
-            let request = Request {
-                file,
-                train: &t.train,
-                label: &t.label,
-                set: &t.set,
-                metric: self.spec.metric.as_deref(),
-                seeds: &seeds,
-                rates: &self.spec.rates,
-                states,
-            };
+            let request = self.spec.request(file, t, &seeds, states);
             let made = task(&request).map_err(|r| Trouble::Task(t.label.clone(), r))?;
             benches.push((Bench::new(made)?, t.weight / whole / reference));
         }

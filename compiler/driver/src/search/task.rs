@@ -1,5 +1,6 @@
 //! A `train` block as a task of a search: its gradient step and its metric, compiled once, with the data of all runs at hand.
 
+use super::block::{SearchSpec, TaskSpec};
 use crate::commands::driver;
 use crate::initial::initial_slots;
 use crate::offload::Files;
@@ -42,6 +43,23 @@ pub struct Request<'a> {
     pub states: usize,
     /// What is different from a search's own runs.
     pub conditions: Conditions,
+}
+
+impl SearchSpec {
+    /// One of its tasks on these seeds, scored and with the learning rates as in the search.
+    pub(super) fn request<'a>(&'a self, file: &'a Path, t: &'a TaskSpec, seeds: &'a [u64], states: usize) -> Request<'a> {
+        Request {
+            file,
+            train: &t.train,
+            label: &t.label,
+            set: &t.set,
+            metric: self.metric.as_deref(),
+            seeds,
+            rates: &self.rates,
+            states,
+            conditions: Conditions::default(),
+        }
+    }
 }
 
 /// Why a train is no task.

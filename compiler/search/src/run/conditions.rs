@@ -177,8 +177,7 @@ impl Turns<'_> {
                 let (row_stride, col_stride) = if back { (n as i64, 1) } else { (1, n as i64) };
                 let b = MatRef { data: BufRef::whole(q), row_stride, col_stride, batch_strides: Vec::new() };
                 let (a, c) = (part(self.m, from), part(self.m, to));
-                let product =
-                    Gemm { dtype: DType::F32, m: rows, n, k: n, batch: Vec::new(), a, b, c, accumulate: false, symmetric: false };
+                let product = Gemm { dtype: DType::F32, m: rows, n, k: n, batch: Vec::new(), a, b, c, accumulate: false, symmetric: false };
                 code.push(Instr::Gemm(product));
             }
         }
