@@ -121,12 +121,13 @@ impl Builder {
         self.push(Node::Map(op, operands), ty)
     }
 
-    /// A power whose exponent the language knows a product or root for: 0 to 16, -4 to -1, 0.5.
+    /// A power whose exponent the language knows a product or root for: 0 (of numbers) to 16, -4 to -1, 0.5.
     fn known_power(&mut self, x: NodeId, e: f64) -> Option<NodeId> {
         if e == 0.5 {
             return Some(self.map(ScalarOp::Sqrt, &[x]));
         }
-        if e.fract() != 0.0 || !(-4.0..=16.0).contains(&e) {
+        // An array of ones is an array: its sums count elements.
+        if e.fract() != 0.0 || !(-4.0..=16.0).contains(&e) || e == 0.0 && self.ty(x) != Ty::Scalar {
             return None;
         }
         let power = self.whole_power(x, e.abs() as u32);

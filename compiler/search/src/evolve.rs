@@ -230,8 +230,8 @@ impl Plan {
 }
 
 /// Whether two scores are the same up to rounding.
-fn equal(a: f64, b: f64) -> bool {
-    a == b || (a - b).abs() <= EQUAL * a.abs().max(b.abs())
+pub(crate) fn equal(a: f64, b: f64) -> bool {
+    a == b || a.is_finite() && b.is_finite() && (a - b).abs() <= EQUAL * a.abs().max(b.abs())
 }
 
 /// Whether a program can be an optimizer: it reads the gradient.
@@ -334,18 +334,24 @@ impl Round<'_> {
             self.populate(island, scores, evaluator, found, false);
         }
         let round = self.plan.strategy.round;
-        let tuning = if self.kind == Kind::Random { 0 } else { self.plan.strategy.tune.min(self.runs.map_or(u64::MAX, |r| r / 2)) };
+        // What is left for tuning; a control has it within what it may run, and makes children of what tuning did not need.
+        let mut tuning = if self.kind == Kind::Random { 0 } else { self.plan.strategy.tune.min(self.runs.map_or(u64::MAX, |r| r / 2)) };
         loop {
             let (children, evaluated) = (island.counters.children - first.children, island.counters.evaluated - first.evaluated);
             let done = match self.runs {
                 None => children >= round,
                 Some(runs) => evaluated + tuning >= runs || children >= PATIENCE * round.max(runs),
             };
-            if done {
-                self.tune(island, tuning, scores, evaluator, found);
+            if !done {
+                self.child(island, scores, evaluator, found);
+                continue;
+            }
+            self.tune(island, std::mem::take(&mut tuning), scores, evaluator, found);
+            let left =
+                self.runs.is_some_and(|runs| island.counters.evaluated - first.evaluated < runs && children < PATIENCE * round.max(runs));
+            if !left {
                 return;
             }
-            self.child(island, scores, evaluator, found);
         }
     }
 
@@ -401,9 +407,13 @@ impl Round<'_> {
                 let mark = mark(&print);
                 let twin = scores.twin(mark);
                 island.counters.fp_hit += u64::from(twin.is_some());
-                match twin.filter(|_| self.plan.strategy.skip) {
+                // What could become the best of the island is run: it must have its own score.
+                let may_lead = |score: f64| island.best.as_ref().is_none_or(|b| score < b.fitness) || self.plan.strategy.shorten.is_some();
+                match twin.filter(|score| self.plan.strategy.skip && !may_lead(*score)) {
                     Some(score) => {
                         island.counters.known += 1;
+                        // For the rest of the round; in a later one it is met anew, as it is where a search goes on.
+                        scores.own.insert(keys.exact, score, mark);
                         score
                     }
                     None => {

@@ -36,13 +36,15 @@ pub struct Interval {
     pub high: f64,
     /// Whether some value is no number.
     pub nan: bool,
+    /// Whether some value may be -0, whose reciprocal is the other infinity.
+    pub minus: bool,
 }
 
-const ALL: Interval = Interval { low: f64::NEG_INFINITY, high: f64::INFINITY, nan: true };
+const ALL: Interval = Interval { low: f64::NEG_INFINITY, high: f64::INFINITY, nan: true, minus: true };
 
 impl Interval {
     fn new(low: f64, high: f64) -> Interval {
-        if low.is_nan() || high.is_nan() { ALL } else { Interval { low, high, nan: false } }
+        if low.is_nan() || high.is_nan() { ALL } else { Interval { low, high, nan: false, minus: low <= 0.0 && high >= 0.0 } }
     }
     fn point(x: f64) -> Interval {
         Interval::new(x, x)
@@ -55,38 +57,35 @@ impl Interval {
         self.low <= x && x <= self.high
     }
     fn within(self, other: Interval) -> bool {
-        other.low <= self.low && self.high <= other.high && (other.nan || !self.nan)
+        other.low <= self.low && self.high <= other.high && (other.nan || !self.nan) && (other.minus || !self.minus)
     }
     fn infinite(self) -> bool {
         self.low == f64::NEG_INFINITY || self.high == f64::INFINITY
     }
     fn join(self, other: Interval) -> Interval {
-        Interval { low: self.low.min(other.low), high: self.high.max(other.high), nan: self.nan || other.nan }
+        Interval {
+            low: self.low.min(other.low),
+            high: self.high.max(other.high),
+            nan: self.nan || other.nan,
+            minus: self.minus || other.minus,
+        }
     }
     fn with_nan(self, nan: bool) -> Interval {
         Interval { nan: self.nan || nan, ..self }
     }
-    /// As what an f32 holds: what is too large is infinite, what is too small is 0.
+    fn with_minus(self, minus: bool) -> Interval {
+        Interval { minus: minus && self.holds(0.0), ..self }
+    }
+    /// As an f32: the nearest, infinite where it is too large, 0 where it is too small.
     fn narrowed(self) -> Interval {
-        let end = |x: f64| {
-            if x.abs() > f64::from(f32::MAX) {
-                f64::INFINITY.copysign(x)
-            } else if x.abs() < LEAST {
-                0.0
-            } else {
-                x
-            }
-        };
-        Interval { low: end(self.low), high: end(self.high), nan: self.nan }
+        Interval { low: f64::from(self.low as f32), high: f64::from(self.high as f32), ..self }
     }
     /// With what rounding to f32 may move its ends by.
     fn blurred(self) -> Interval {
-        Interval { low: self.low - ROUNDING * self.low.abs(), high: self.high + ROUNDING * self.high.abs(), nan: self.nan }
+        Interval { low: self.low - ROUNDING * self.low.abs(), high: self.high + ROUNDING * self.high.abs(), ..self }
     }
 }
 
-/// The least number above 0 that f32 holds.
-const LEAST: f64 = 1.4e-45;
 /// More than an operation of f32 is wrong by, relatively.
 const ROUNDING: f64 = 1e-6;
 
@@ -144,8 +143,7 @@ fn div(a: Interval, b: Interval) -> Interval {
         return corners(a, b, quotient).with_nan(a.infinite() && b.infinite());
     }
     let nan = a.holds(0.0) || a.infinite() && b.infinite();
-    // Zeros of sums of squares and of roots are +0.
-    if b.low == 0.0 && b.high > 0.0 && a.low >= 0.0 {
+    if b.low == 0.0 && !b.minus && b.high > 0.0 && a.low >= 0.0 {
         return Interval::new(if b.high.is_infinite() { 0.0 } else { a.low / b.high }, f64::INFINITY).with_nan(nan);
     }
     Interval::new(f64::NEG_INFINITY, f64::INFINITY).with_nan(nan)
@@ -212,7 +210,16 @@ fn map(op: ScalarOp, x: &[Interval], same: bool) -> Interval {
         Select => return x[1].join(x[2]),
         FloorDiv | Rem | Tan | And | Or | Xor | Not | Shl | Shr | Fma => return ALL,
     };
-    found.with_nan(nan)
+    let minus = match op {
+        // A sum is -0 only where both are.
+        Add => a.minus && b.minus,
+        Sub | Sqrt => a.minus,
+        Min | Max => a.minus || b.minus,
+        Mul => !same,
+        Abs | Exp | Exp2 | Cosh | Sigmoid | Softplus => false,
+        _ => true,
+    };
+    found.with_nan(nan).with_minus(minus)
 }
 
 /// The intervals of all nodes where those of states are these.
@@ -235,7 +242,7 @@ fn nodes(dag: &Dag, given: &Given, states: &[Interval]) -> Vec<Interval> {
                 let found = map(op, &operands, op.arity() == 2 && x[0] == x[1]);
                 if f64s || exact(op) { found } else { found.blurred() }
             }
-            Node::Sum(x) | Node::Total(x) => mul(at(x), Interval::new(1.0, given.elements)).blurred(),
+            Node::Sum(x) | Node::Total(x) => mul(at(x), Interval::new(1.0, given.elements)).with_minus(at(x).minus).blurred(),
         };
         out.push(if f64s { found } else { found.narrowed() });
         wide.push(f64s);
@@ -283,7 +290,7 @@ pub fn finite(dag: &Dag, given: &Given) -> bool {
             let wider = states[k].join(next);
             let low = if wider.low < states[k].low { -rounded_up(-wider.low) } else { states[k].low };
             let high = if wider.high > states[k].high { rounded_up(wider.high) } else { states[k].high };
-            states[k] = Interval { low: low.min(states[k].low), high, nan: wider.nan };
+            states[k] = Interval { low: low.min(states[k].low), high, nan: wider.nan, minus: wider.minus };
         }
         if states.iter().any(|s| !s.finite()) {
             return false;
@@ -333,6 +340,14 @@ mod tests {
         ));
         assert!(!is("def train(w, g, lr):\n  a = abs(g)\n  a = a + 1e-60\n  u = reciprocal(a)\n  update = u * lr\n  return update"));
         assert!(is("def train(w, g, lr):\n  a = abs(g)\n  a = a + 1e-6\n  u = reciprocal(a)\n  update = u * lr\n  return update"));
+        // In f32 1 + 1e-8 is 1; the negative of 0 is -0, and the reciprocal of that far below 1; a square may come to 0.
+        assert!(!is(
+            "def train(w, g, lr):\n  a = 1.0 + 1e-8\n  s = sign(g)\n  c = a - s\n  u = reciprocal(c)\n  update = u * lr\n  return update"
+        ));
+        assert!(!is(
+            "def train(w, g, lr):\n  p = min(g, 0.0)\n  d = negative(p)\n  r = raw_div(1.0, d)\n  u = min(1.0, r)\n  update = u * lr\n  return update"
+        ));
+        assert!(!is("def train(w, g, lr):\n  q = g * g\n  d = q + 1e-50\n  u = raw_div(1.0, d)\n  update = u * lr\n  return update"));
         // m can be 1e-8 where it is negative, so that the protected divisor is 0.
         assert!(!is("def train(w, g, lr):\n  u = w / g\n  update = u * lr\n  return update"));
         // cosh is dead in Lion's raw form, and the sine's inverse is of a clipped gradient, whose elements no interval knows to be small.

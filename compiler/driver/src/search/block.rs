@@ -311,7 +311,14 @@ pub fn read(session: &Session, block: &BlockItem) -> Result<SearchSpec, Vec<Diag
                     .help("`start [found]` with an optimizer of the file or of an import"),
             );
         }
-        // Controls look for better programs, not for shorter ones.
+        // Controls and funnels look for better programs, not for shorter ones.
+        let unfit = [("control", spec.constants_only || spec.random), ("funnel", !spec.funnel.is_empty())];
+        for (word, _) in unfit.iter().filter(|(word, asks)| *asks && !missing(word)) {
+            errors.push(
+                bad(spec.span, format!("a search that simplifies has no {word}: it looks for shorter programs, not for better ones"))
+                    .help(format!("leave `{word}` out")),
+            );
+        }
         (spec.constants_only, spec.random) = (false, false);
     }
     errors.extend(tasks::label(&mut spec).err());

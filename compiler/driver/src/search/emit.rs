@@ -23,6 +23,10 @@ pub fn simplest(hunt: &mut Hunt, genome: &Genome, fitness: f64) -> (Genome, f64)
         if made.rate != 1.0 {
             continue;
         }
+        // What is written is still of the space.
+        if !hunt.allows(&made.genome) {
+            continue;
+        }
         let again = hunt.fitness(&made.genome);
         if again <= fitness + MARGIN * fitness.abs() {
             return (made.genome, again);

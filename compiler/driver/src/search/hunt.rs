@@ -444,6 +444,11 @@ impl Hunt {
         &self.archive
     }
 
+    /// Whether the space allows a program.
+    pub(super) fn allows(&self, genome: &Genome) -> bool {
+        genome.dag().is_ok_and(|dag| admissible(&dag) && self.plan.space.allows(&dag))
+    }
+
     /// Where everything is kept.
     pub fn archive(&mut self) -> &mut Archive {
         &mut self.archive

@@ -4,16 +4,18 @@ use super::emit::{MARGIN, Winner, rounded, simplest};
 use super::evaluate::Bench;
 use super::hunt::{Hunt, Trouble, best_rate};
 use super::task::task;
+use crate::trainer::INTERRUPTED;
 use optc_search::dag::Dag;
 use optc_search::evolve::{Arm, Kind, Known, Memory, Plan, Round, Strategy};
 use optc_search::genome::{Arg, Genome};
 use optc_search::live::without_dead_code;
 use optc_search::shorten::length;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 /// The first seed on which rounding is judged, far from those of all else.
 const FRESH_SEED: u64 = 1 << 25;
-/// Sets of seeds, each as large as that of the fitness, and seeds at one time, at most.
+/// Sets of seeds, each as large as that of the fitness, and seeds at one time, at most (or one set).
 const SETS: usize = 8;
 const AT_ONCE: usize = 64;
 /// Digits that are tried.
@@ -73,26 +75,35 @@ impl Hunt {
         Ok(best.map_or_else(|| (genome.clone(), fitness), |b| (b.genome.clone(), b.fitness)))
     }
 
-    /// The program with its numbers rounded to the fewest digits with which its fitness on fresh seeds is not worse beyond the noise: on average by no more than a standard error of the differences, or than
-    /// the margin. In words, how it did. Nothing where no digits can be spared, or the program fails.
+    /// The program with its numbers rounded to the fewest digits with which its fitness on fresh seeds is not worse beyond the noise (on average by no more than a standard error of the differences, or than the margin),
+    /// which the space allows, and which is as good as it has to be on the seeds of the search. In words, how it did. Nothing where no digits can be spared, or the program fails.
     fn round_numbers(&mut self, file: &Path, genome: &Genome) -> Result<Option<(Genome, String)>, Trouble> {
-        let candidates: Vec<(usize, Genome)> = DIGITS.map(|d| (d, with_digits(genome, d))).filter(|(_, g)| g != genome).collect();
-        let Some(dag) = genome.dag().ok().filter(|_| !candidates.is_empty()) else { return Ok(None) };
-        let mut fresh = self.fresh(file, dag.states.len())?;
-        let own = fresh.fitness(&dag)?;
-        let size = mean(&own);
+        let Ok(own) = genome.dag() else { return Ok(None) };
+        let (mut candidates, mut dags) = (Vec::new(), vec![own]);
+        for digits in DIGITS {
+            let candidate = with_digits(genome, digits);
+            if let Some(dag) = candidate.dag().ok().filter(|_| candidate != *genome && self.allows(&candidate)) {
+                candidates.push((digits, candidate));
+                dags.push(dag);
+            }
+        }
+        if candidates.is_empty() || INTERRUPTED.load(Ordering::SeqCst) {
+            return Ok(None);
+        }
+        let fitness = self.on_fresh_seeds(file, &dags)?;
+        let own = &fitness[0];
+        let size = mean(own);
         if !size.is_finite() {
             return Ok(None);
         }
-        for (digits, candidate) in candidates {
-            let Ok(dag) = candidate.dag() else { continue };
-            let differences: Vec<f64> = fresh.fitness(&dag)?.iter().zip(&own).map(|(a, b)| a - b).collect();
+        let limit = self.plan.strategy.shorten.unwrap_or(f64::MAX);
+        for ((digits, candidate), other) in candidates.into_iter().zip(&fitness[1..]) {
+            let differences: Vec<f64> = other.iter().zip(own).map(|(a, b)| a - b).collect();
             let (worse, error) = (mean(&differences), standard_error(&differences));
-            if worse <= error.max(MARGIN * size.abs()) {
+            if worse <= error.max(MARGIN * size.abs()) && self.fitness(&candidate) <= limit {
                 let note = format!(
-                    "Numbers rounded to {digits} digit{}: on {} sets of fresh seeds the fitness {} becomes {}; the standard error of the differences is {}.",
+                    "Numbers rounded to {digits} digit{}: on {SETS} sets of fresh seeds the fitness {} becomes {}; the standard error of the differences is {}.",
                     if digits == 1 { "" } else { "s" },
-                    own.len(),
                     rounded(size),
                     rounded(size + worse),
                     rounded(error)
@@ -103,42 +114,28 @@ impl Hunt {
         Ok(None)
     }
 
-    /// The tasks of the search on sets of fresh seeds.
-    fn fresh(&self, file: &Path, states: usize) -> Result<Fresh, Trouble> {
+    /// For each program its fitness on each of the sets of fresh seeds.
+    fn on_fresh_seeds(&self, file: &Path, dags: &[Dag]) -> Result<Vec<Vec<f64>>, Trouble> {
         let set = self.spec.seeds.len();
-        let sets = (AT_ONCE / set).clamp(2, SETS);
-        let seeds: Vec<u64> = (0..(sets * set) as u64).map(|k| FRESH_SEED + k).collect();
-        let mut benches = Vec::new();
+        let states = dags.iter().map(|d| d.states.len()).max().unwrap_or(0);
         let whole: f64 = self.spec.tasks.iter().map(|t| t.weight).sum();
+        let mut fitness = vec![vec![0.0; SETS]; dags.len()];
         for (t, reference) in self.spec.tasks.iter().zip(self.references()) {
-            let request = self.spec.request(file, t, &seeds, states);
-            let made = task(&request).map_err(|r| Trouble::Task(t.label.clone(), r))?;
-            benches.push((Bench::new(made)?, t.weight / whole / reference));
-        }
-        Ok(Fresh { benches, set, sets, combine: self.spec.combine })
-    }
-}
-
-/// Tasks on several sets of seeds.
-struct Fresh {
-    /// With the share of each in the fitness.
-    benches: Vec<(Bench, f64)>,
-    set: usize,
-    sets: usize,
-    combine: super::block::Combine,
-}
-
-impl Fresh {
-    /// The fitness on each set.
-    fn fitness(&mut self, dag: &Dag) -> Result<Vec<f64>, Trouble> {
-        let mut all = vec![0.0; self.sets];
-        for (bench, share) in &mut self.benches {
-            let outcome = bench.run(dag)?.ok_or("a program has more states than its task has room for".to_string())?;
-            for (sum, rows) in all.iter_mut().zip(outcome.scores.chunks(self.set)) {
-                *sum += best_rate(rows, self.combine) * *share;
+            let sets: Vec<usize> = (0..SETS).collect();
+            // Batches of all runs of a task are laid out at once.
+            for lot in sets.chunks((AT_ONCE / set).max(1)) {
+                let seeds: Vec<u64> = lot.iter().flat_map(|k| (0..set).map(move |s| FRESH_SEED + (k * set + s) as u64)).collect();
+                let request = self.spec.request(file, t, &seeds, states);
+                let mut bench = Bench::new(task(&request).map_err(|r| Trouble::Task(t.label.clone(), r))?)?;
+                for (dag, sums) in dags.iter().zip(&mut fitness) {
+                    let outcome = bench.run(dag)?.ok_or("a program has more states than its task has room for".to_string())?;
+                    for (k, rows) in lot.iter().zip(outcome.scores.chunks(set)) {
+                        sums[*k] += best_rate(rows, self.spec.combine) / reference * t.weight / whole;
+                    }
+                }
             }
         }
-        Ok(all)
+        Ok(fitness)
     }
 }
 

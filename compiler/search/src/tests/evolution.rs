@@ -2,7 +2,7 @@
 
 use super::read;
 use crate::dag::Dag;
-use crate::evolve::{Arm, Evaluator, Found, Kind, Known, Memory, Plan, Round, Strategy};
+use crate::evolve::{Arm, Evaluator, Found, Kind, Known, Memory, Plan, Round, Strategy, equal};
 use crate::fingerprint::mark;
 use crate::fun::{Fun, HERO};
 use crate::hash::keys;
@@ -136,9 +136,21 @@ fn the_numbers_of_the_best_are_tuned_within_the_budget() {
     assert_eq!((without.0.tuned, with.0.evaluated), (0, with.2));
     assert!(with.0.tuned > 60 && with.0.tuned <= 240, "{:?}", with.0);
     assert!(with.1 < without.1, "{} and {}", with.1, without.1);
-    // The control has the same within its own.
-    let control = run(&tuned, Kind::ConstantsOnly);
-    assert!(control.0.tuned > 60 && control.0.tuned <= 240, "{:?}", control.0);
+    // A control has the same within what it may run, and runs all of that: also where its best has been tuned, and where there is nothing to tune.
+    for start in [MOMENTUM, "def train(w, g, m, lr):\n  m = m + g\n  update = m * lr\n  return update, m"] {
+        let mut plan = plan(start, 9, 10_000);
+        plan.strategy.tune = 60;
+        for kind in [Kind::ConstantsOnly, Kind::Random].into_iter().filter(|k| start == MOMENTUM || *k == Kind::Random) {
+            let (mut arm, mut found, memory) = (Arm::new(kind, 1), Vec::new(), Memory::default());
+            for round in 1..=3 {
+                let mut known = Known::new(&memory);
+                let evaluator = &mut Quadratic { runs: 0 };
+                Round { plan: &plan, kind, number: 0, runs: Some(80) }.make(&mut arm.islands[0], &mut known, evaluator, &mut found);
+                assert_eq!(arm.counters().evaluated, 80 * round, "{kind:?} {:?}", arm.counters());
+            }
+            assert_eq!(arm.counters().tuned > 0, kind == Kind::ConstantsOnly, "{:?}", arm.counters());
+        }
+    }
 }
 
 #[test]
@@ -168,17 +180,22 @@ fn fingerprints_count_and_skip_only_where_that_is_asked_for() {
     let run = |plan: &Plan| {
         let (mut arm, mut found) = (Arm::new(Kind::Evolution, 2), Vec::new());
         rounds(plan, &mut arm, 3, &mut found);
+        let run = |key: u128| found.iter().any(|f| f.keys.exact == key);
+        assert!(arm.islands.iter().all(|i| i.best.as_ref().is_some_and(|b| run(b.key))), "a best that was not run");
         (arm.counters(), found)
     };
+    // A program that fails where its twin does not is told apart.
+    assert!(!equal(f64::INFINITY, 0.3) && !equal(0.3, f64::INFINITY) && equal(f64::INFINITY, f64::INFINITY) && !equal(f64::NAN, 0.3));
+    assert!(equal(0.3, 0.3 + 1e-9) && !equal(0.3, 0.301));
     let ((counted, all), (skipped, fewer)) = (run(&counting), run(&skipping));
     assert!(counted.fp_hit > 10 && counted.fp_wrong < counted.fp_hit && counted.evaluated == all.len() as u64, "{counted:?}");
-    assert!(skipped.fp_hit > 10 && skipped.fp_wrong == 0, "{skipped:?}");
-    // No island runs two programs with one fingerprint.
+    assert!(skipped.fp_hit > 10 && skipped.evaluated == fewer.len() as u64, "{skipped:?}");
+    // An island runs two programs with one fingerprint only where the second could be its best.
     let mut marks: Vec<(usize, u64)> = fewer.iter().map(|f| (f.island, mark(&f.print))).collect();
     let count = marks.len();
     marks.sort_unstable();
     marks.dedup();
-    assert_eq!(marks.len(), count);
+    assert!(4 * (count - marks.len()) < skipped.fp_hit as usize, "{} of {}", count - marks.len(), skipped.fp_hit);
 }
 
 #[test]
