@@ -325,6 +325,15 @@ pub fn read(session: &Session, block: &BlockItem) -> Result<SearchSpec, Vec<Diag
     if errors.is_empty() { Ok(spec) } else { Err(errors) }
 }
 
+/// A budget: a time, or a number of children.
+pub(super) fn budget(e: &Expr) -> Read<Budget> {
+    match &e.kind {
+        ExprKind::Quantity(x, Unit::Seconds) if *x > 0.0 => Ok(Budget::Time(Duration::from_secs_f64(*x))),
+        ExprKind::Int(n) if *n > 0 => Ok(Budget::Children(*n as u64)),
+        _ => Err(bad(e.span, "a budget is a time, or a number of children").help("`budget 10min`, `budget 100_000`")),
+    }
+}
+
 impl SearchSpec {
     fn set(&mut self, session: &Session, s: &Setting) -> Read<()> {
         match &*s.word.text {
@@ -337,12 +346,7 @@ impl SearchSpec {
             "strategy" => self.set_strategy(only(s)?),
             "control" => self.set_control(s),
             "budget" => {
-                let e = only(s)?;
-                self.budget = match &e.kind {
-                    ExprKind::Quantity(x, Unit::Seconds) if *x > 0.0 => Budget::Time(Duration::from_secs_f64(*x)),
-                    ExprKind::Int(n) if *n > 0 => Budget::Children(*n as u64),
-                    _ => return Err(bad(e.span, "a budget is a time, or a number of children").help("`budget 10min`, `budget 100_000`")),
-                };
+                self.budget = budget(only(s)?)?;
                 Ok(())
             }
             "archive" => {

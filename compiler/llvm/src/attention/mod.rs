@@ -9,6 +9,8 @@ mod backward;
 mod fma;
 mod forward;
 mod matrix;
+#[cfg(test)]
+mod mutants;
 mod scores;
 mod team;
 

@@ -522,15 +522,21 @@ fn finish(
     }
     after.winner.iter().flat_map(|w| &w.notes).for_each(|note| say(note));
     if let (Some(to), Some(text)) = (hunt.spec.emit.clone(), emit(&hunt, &after)) {
-        let to = crate::host_env::folder_of(file).join(to);
-        let written = to.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(&to, text));
-        written.map_err(|e| {
-            messages.error("R0102", &format!("cannot write {}: {e}", to.display()), None);
-            Failed
-        })?;
+        let to = write_emitted(file, &to, &text, messages)?;
         say(&format!("the best: {}", to.display()));
     }
     Ok(())
+}
+
+/// Writes what a search emits, relative to the folder of its spec; where it is then.
+pub(super) fn write_emitted(file: &Path, to: &Path, text: &str, messages: &Messages) -> Result<PathBuf, Failed> {
+    let to = crate::host_env::folder_of(file).join(to);
+    let written = to.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(&to, text));
+    written.map_err(|e| {
+        messages.error("R0102", &format!("cannot write {}: {e}", to.display()), None);
+        Failed
+    })?;
+    Ok(to)
 }
 
 /// How often tasks that were held out have been looked at.

@@ -1,6 +1,6 @@
 //! `optc search` of a formula: running it, going on with it, and what its archive holds.
 
-use super::hunt::{budget, trouble, watch};
+use super::hunt::{budget, trouble, watch, write_emitted};
 use crate::cli::SearchOptions;
 use crate::commands::say;
 use crate::messages::Messages;
@@ -160,12 +160,7 @@ fn go(
         say(&format!("{}({}) = {}", hunt.spec.name, hunt.spec.names().join(", "), rows[k].expression));
     }
     if let (Some(to), Some(text)) = (hunt.spec.emit.clone(), emit::emit(&hunt, &rows)) {
-        let to = crate::host_env::folder_of(file).join(to);
-        let written = to.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(&to, text));
-        written.map_err(|e| {
-            messages.error("R0102", &format!("cannot write {}: {e}", to.display()), None);
-            Failed
-        })?;
+        let to = write_emitted(file, &to, &text, messages)?;
         say(&format!("the formulas: {}", to.display()));
     }
     Ok(())

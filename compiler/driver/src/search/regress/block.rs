@@ -1,9 +1,9 @@
 //! The block of a symbolic regression, read and checked.
 
-use super::super::block::{Budget, Read, bad, call, constant, expressions, name_of, number, only, text, unknown, whole};
+use super::super::block::{Budget, Read, bad, budget, call, constant, expressions, name_of, number, only, text, unknown, whole};
 use crate::session::Session;
 use optc_base::{Code, Diagnostic, Span, nearest};
-use optc_front::ast::{BinaryOp, BlockEntry, BlockItem, BlockKind, Expr, ExprKind, ItemKind, Name, Setting, Unit};
+use optc_front::ast::{BinaryOp, BlockEntry, BlockItem, BlockKind, Expr, ExprKind, ItemKind, Name, Setting};
 use optc_front::{Def, ModuleId};
 use optc_ir::ScalarOp;
 use optc_search::fun::Fun;
@@ -184,12 +184,7 @@ impl Spec {
             "strategy" => self.set_strategy(only(s)?),
             "stop" => self.set_stop(s),
             "budget" => {
-                let e = only(s)?;
-                self.budget = match &e.kind {
-                    ExprKind::Quantity(x, Unit::Seconds) if *x > 0.0 => Budget::Time(Duration::from_secs_f64(*x)),
-                    ExprKind::Int(n) if *n > 0 => Budget::Children(*n as u64),
-                    _ => return Err(bad(e.span, "a budget is a time, or a number of children").help("`budget 10min`, `budget 100_000`")),
-                };
+                self.budget = budget(only(s)?)?;
                 Ok(())
             }
             "archive" => {
