@@ -72,16 +72,6 @@ impl Cma {
         4 + (3.0 * (self.n as f64).ln().max(0.0)).floor() as usize
     }
 
-    /// The mean.
-    pub fn mean(&self) -> &[f64] {
-        &self.mean
-    }
-
-    /// The step size.
-    pub fn sigma(&self) -> f64 {
-        self.sigma
-    }
-
     /// A point of the next generation.
     pub fn ask(&self, rng: &mut Stream) -> Vec<f64> {
         let z: Vec<f64> = self.scales.iter().map(|s| s * rng.normal()).collect();

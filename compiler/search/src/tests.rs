@@ -159,6 +159,10 @@ fn norms_are_of_leaves_or_of_all() {
     let dag = dag.dag().expect("a program");
     let got = updates(&dag, &[vec![0.0; 2], vec![0.0]], &[vec![vec![3.0, 4.0], vec![12.0]]], 0.0);
     assert_eq!(got[0], vec![vec![5.0, 5.0], vec![12.0]]);
+    // An array of ones is an array: its sum is the number of its elements.
+    let dag = read("def train(w, g):\n  x = power(g, 0.0)\n  n = sum(x)\n  update = g * n\n  return update").dag().expect("a program");
+    let got = updates(&dag, &[vec![0.0; 2], vec![0.0]], &[vec![vec![3.0, 4.0], vec![12.0]]], 0.0);
+    assert_eq!(got[0], vec![vec![6.0, 8.0], vec![12.0]]);
 }
 
 #[test]
