@@ -81,7 +81,8 @@ cargo clippy --workspace --all-targets --locked "${features[@]}" "${deny[@]}"
 
 if [[ -n $assembler ]]; then
   while [[ ! -e $target/python/assembler-asked ]] && kill -0 "$packages" 2>/dev/null; do sleep 1; done
-  ptxas=$(find "$target/python" -name ptxas -type f -print -quit)
+  # That of the package asked for: torch's triton brings an older one.
+  ptxas=$(find "$target/python" -path '*/nvidia/*/bin/ptxas' -not -path '*/triton/*' -type f -print -quit)
   if [[ -n $ptxas ]]; then
     chmod +x "$ptxas"
     export OPTC_PTXAS=$ptxas
