@@ -217,8 +217,12 @@ impl Builder<'_, '_> {
                 let (begin, end) = (self.begin, self.end);
                 self.when(IntCC::SignedLessThan, begin, end, after);
                 before.iter().for_each(|s| self.stmt(s));
-                self.own_loops |= innermost(body);
-                self.counted(axis, begin, end, 1, |k| k.nodes(body));
+                let program = self.rows_program(axis, None, body);
+                self.own_loops |= innermost(body) || program.is_some();
+                match program {
+                    None => self.counted(axis, begin, end, 1, |k| k.nodes(body)),
+                    Some(program) => self.wide_rows(axis, begin, end, false, body, program),
+                }
             }
             (_, Extent::Const(n)) if n <= 0 => {}
             _ => {
@@ -244,7 +248,13 @@ impl Builder<'_, '_> {
                         self.axes[axis] = Some(zero);
                         self.nodes(body);
                     }
-                    _ => self.counted(axis, zero, n, 1, |k| k.nodes(body)),
+                    _ => match self.rows_program(axis, Some(extent), body) {
+                        None => self.counted(axis, zero, n, 1, |k| k.nodes(body)),
+                        Some(program) => {
+                            let whole = matches!(extent, Extent::Const(n) if n % LANES as i64 == 0);
+                            self.wide_rows(axis, zero, n, whole, body, program);
+                        }
+                    },
                 }
             }
         }
@@ -408,6 +418,44 @@ impl Builder<'_, '_> {
         let work = (program.invariant.iter().filter(|i| !**i).count() * 2 / program.groups()) as i64;
         let pays = self.quick || !matches!(extent, Extent::Const(n) if n / LANES as i64 * work < WIDE_WORK);
         (pays && wide::fits(&program)).then_some(program)
+    }
+
+    /// The program of a loop over rows shorter than a register, sixteen of which go side by side. `extent` is that of the loop if it begins at its first row.
+    fn rows_program(&self, axis: AxisId, extent: Option<Extent>, body: &[Node]) -> Option<wide::Program> {
+        let lanes = self.e.features.vectors.lanes()?;
+        if matches!(extent, Some(Extent::Const(n)) if n < LANES as i64) {
+            return None;
+        }
+        let program = wide::rows(lanes, self.kernel, &self.dtypes, &self.constants, axis, body).ok()?;
+        // Positions are counted from the first row.
+        let counts = program.insts.iter().any(|i| matches!(i, wide::Inst::Start(_)));
+        (wide::fits(&program) && (extent.is_some() || !counts)).then_some(program)
+    }
+
+    /// A loop over rows, sixteen at a time; the rest one by one, of which there is none if their number is known to be a multiple.
+    fn wide_rows(&mut self, axis: AxisId, from: Value, to: Value, multiple: bool, body: &[Node], program: wide::Program) {
+        if multiple {
+            self.axes[axis] = Some(from);
+            self.call_wide(to, program);
+            return;
+        }
+        let count = self.e.b.ins().isub(to, from);
+        let mask = self.e.int(types::I64, -(LANES as i64));
+        let whole = self.e.b.ins().band(count, mask);
+        let zero = self.e.int(types::I64, 0);
+        let after = self.e.b.create_block();
+        self.when(IntCC::SignedLessThan, zero, whole, after);
+        self.axes[axis] = Some(from);
+        self.call_wide(whole, program);
+        self.e.b.ins().jump(after, &[]);
+        self.e.b.switch_to_block(after);
+        self.e.b.seal_block(after);
+        let (rest, done) = (self.e.b.ins().iadd(from, whole), self.e.b.create_block());
+        self.when(IntCC::SignedLessThan, rest, to, done);
+        self.counted(axis, rest, to, 1, |k| k.nodes(body));
+        self.e.b.ins().jump(done, &[]);
+        self.e.b.switch_to_block(done);
+        self.e.b.seal_block(done);
     }
 
     /// A vector loop of known length, its whole passes wide.

@@ -92,6 +92,12 @@ opcodes! {
     ROUND "vroundps" 1 3 0x08;
     BLENDV "vblendvps" 1 3 0x4A;
     BROADCAST "vbroadcastss" 1 2 0x18;
+    BROADCAST_FOUR "vbroadcastf32x4" 1 2 0x1A;
+    INSERT_FOUR "vinsertf32x4" 1 3 0x18;
+    EXTRACT_FOUR "vextractf32x4" 1 3 0x19;
+    UNPACK_LOW "vunpcklps" 0 1 0x14;
+    UNPACK_HIGH "vunpckhps" 0 1 0x15;
+    SHUFFLE_TWO "vshufps" 0 1 0xC6;
     BROADCAST_DOUBLE "vbroadcastsd" 1 2 0x19;
     ADD_DOUBLES "vaddpd" 1 1 0x58;
     LOAD "vmovups" 0 1 0x10;
@@ -157,7 +163,7 @@ impl Opcode {
     fn bytes(self) -> i32 {
         match self {
             BROADCAST => 4,
-            WIDEN_BYTES | WIDEN_SIGNED | STORE_BYTES | STORE_SATURATED => 16,
+            WIDEN_BYTES | WIDEN_SIGNED | STORE_BYTES | STORE_SATURATED | BROADCAST_FOUR | INSERT_FOUR | EXTRACT_FOUR => 16,
             WIDEN_HALVES | OF_HALF | TO_HALF | STORE_HALVES => 32,
             _ => 64,
         }

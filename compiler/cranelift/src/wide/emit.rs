@@ -19,6 +19,8 @@ const MOST_REGISTERS: usize = 32;
 const MOST_GROUPS: usize = 2;
 /// Registers that no invariant is kept in.
 const WORKING: usize = 4;
+/// Lanes of a piece of a register.
+const PIECE: usize = 4;
 /// No further use.
 pub(super) const NEVER: usize = usize::MAX;
 
@@ -184,6 +186,9 @@ impl<'p> Emitter<'p> {
         }
         let cost = self.cost;
         self.count();
+        for (&pointer, &by) in POINTERS.iter().zip(&self.program.steps) {
+            self.asm.add(pointer, by);
+        }
         self.asm.add(RAX, LANES as i32);
         self.asm.compare(RAX, RDX);
         self.asm.loop_while_less(head);
@@ -454,6 +459,11 @@ impl<'p> Emitter<'p> {
         if place.moves { Mem::Indexed(base, RAX, place.kind.scale(), disp) } else { Mem::At(base, disp) }
     }
 
+    /// Four elements of a row: of every fourth one, from a place on.
+    fn piece(&self, place: Place, stride: i32, piece: usize) -> Mem {
+        Mem::At(POINTERS[place.pointer], (place.offset << place.kind.scale()) + (PIECE * piece) as i32 * stride)
+    }
+
     /// Values that lie in buffers come into registers before something is stored.
     pub(super) fn before_store(&mut self) {
         for v in 0..self.states.len() {
@@ -560,6 +570,27 @@ impl<'p> Emitter<'p> {
                 self.finish_uses(i);
             }
             Inst::Ahead(place) => self.asm.prefetch(self.mem(place)),
+            Inst::Rows(place, stride) => {
+                let r = self.take();
+                for piece in 0..self.program.width / PIECE {
+                    let from = Operand::Mem(self.piece(place, stride, piece));
+                    match piece {
+                        0 => self.asm.two(asm::BROADCAST_FOUR, r, from, None),
+                        _ => self.asm.three(asm::INSERT_FOUR, r, r, from, Some(piece as u8)),
+                    }
+                    self.cost += 4;
+                }
+                self.give(r, v);
+            }
+            Inst::StoreRows(place, stride, x) => {
+                self.before_store();
+                let x = self.in_register(x);
+                for piece in 0..self.program.width / PIECE {
+                    self.asm.store(asm::EXTRACT_FOUR, Operand::Mem(self.piece(place, stride, piece)), x, Some(piece as u8));
+                    self.cost += 4;
+                }
+                self.finish_uses(i);
+            }
             Inst::Store(place, x) => self.store(i, place, x),
             Inst::Halves(place, parts) => self.halves(i, place, parts),
             Inst::Bytes(place, parts, pack) => self.pack(i, &[(place, parts, pack)]),

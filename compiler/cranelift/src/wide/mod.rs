@@ -9,12 +9,14 @@ mod masks;
 mod ops;
 mod packing;
 mod program;
+mod rows;
 mod select;
 mod stores;
 pub(crate) mod tile;
 
 pub(crate) use emit::{Arguments, emit, fits};
-pub(crate) use program::{Program, Source};
+pub(crate) use program::{Inst, Program, Source};
+pub(crate) use rows::rows;
 pub(crate) use select::{Constants, constants, select};
 
 /// Registers that the whole passes of vector loops use. Results are the same bits, NaN for NaN.

@@ -46,7 +46,7 @@ pub(crate) struct Place {
     pub(crate) moves: bool,
 }
 
-/// One instruction. All but the last six define a value.
+/// One instruction. All but those that act ([`Inst::acts`]) define a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Inst {
     /// The same bits in every lane.
@@ -89,6 +89,10 @@ pub(crate) enum Inst {
     Saturated(Place, V),
     /// Asks for elements that a later loop of the same kind reads.
     Ahead(Place),
+    /// Four neighboring elements of each fourth row, from a place on; bytes from row to row.
+    Rows(Place, i32),
+    /// Stores them.
+    StoreRows(Place, i32, V),
 }
 
 /// How values of 16 bits become bytes.
@@ -102,14 +106,20 @@ impl Inst {
     /// The values it needs.
     pub(crate) fn operands(&self) -> impl Iterator<Item = V> + Clone + use<> {
         let all = match *self {
-            Inst::Const(_) | Inst::Lanes(_) | Inst::Uniform(_) | Inst::Start(_) | Inst::Load(_) | Inst::AccIn(..) | Inst::Ahead(_) => {
-                [None; 4]
-            }
+            Inst::Const(_)
+            | Inst::Lanes(_)
+            | Inst::Uniform(_)
+            | Inst::Start(_)
+            | Inst::Load(_)
+            | Inst::AccIn(..)
+            | Inst::Ahead(_)
+            | Inst::Rows(..) => [None; 4],
             Inst::Unary(_, a, _)
             | Inst::Shift(_, _, a, _)
             | Inst::MaskLoad(a, _)
             | Inst::AccOut(_, _, a)
             | Inst::Store(_, a)
+            | Inst::StoreRows(_, _, a)
             | Inst::Saturated(_, a) => [Some(a), None, None, None],
             Inst::Binary(_, a, b, _) | Inst::Bytes(_, [a, b], _) | Inst::Halves(_, [a, b]) => [Some(a), Some(b), None, None],
             Inst::Fma(a, b, c) | Inst::Fms(a, b, c) | Inst::Blend(a, b, c) => [Some(a), Some(b), Some(c), None],
@@ -120,7 +130,7 @@ impl Inst {
 
     /// Whether the value depends on the operands alone.
     fn pure(&self) -> bool {
-        !matches!(self, Inst::Load(_) | Inst::MaskLoad(..) | Inst::AccIn(..)) && !self.acts()
+        !matches!(self, Inst::Load(_) | Inst::MaskLoad(..) | Inst::Rows(..) | Inst::AccIn(..)) && !self.acts()
     }
 
     /// Whether it changes memory or an accumulator.
@@ -129,6 +139,7 @@ impl Inst {
             self,
             Inst::AccOut(..)
                 | Inst::Store(..)
+                | Inst::StoreRows(..)
                 | Inst::Halves(..)
                 | Inst::Bytes(..)
                 | Inst::TwoBytes(..)
@@ -141,12 +152,20 @@ impl Inst {
     fn rename(&mut self, name: &[V]) {
         let new = |v: &mut V| *v = name[*v as usize];
         match self {
-            Inst::Const(_) | Inst::Lanes(_) | Inst::Uniform(_) | Inst::Start(_) | Inst::Load(_) | Inst::AccIn(..) | Inst::Ahead(_) => {}
+            Inst::Const(_)
+            | Inst::Lanes(_)
+            | Inst::Uniform(_)
+            | Inst::Start(_)
+            | Inst::Load(_)
+            | Inst::AccIn(..)
+            | Inst::Ahead(_)
+            | Inst::Rows(..) => {}
             Inst::Unary(_, a, _)
             | Inst::Shift(_, _, a, _)
             | Inst::MaskLoad(a, _)
             | Inst::AccOut(_, _, a)
             | Inst::Store(_, a)
+            | Inst::StoreRows(_, _, a)
             | Inst::Saturated(_, a) => new(a),
             Inst::Binary(_, a, b, _) => [a, b].into_iter().for_each(new),
             Inst::Bytes(_, parts, _) | Inst::Halves(_, parts) => parts.iter_mut().for_each(new),
@@ -193,8 +212,10 @@ pub(crate) struct Program {
     pub(crate) insts: Vec<Inst>,
     /// Whether a value is the same in every pass.
     pub(crate) invariant: Vec<bool>,
-    /// Elements at which places start, for the loop's first pass: buffer and index without the loop's axis.
+    /// Elements at which places start, for the loop's first pass: buffer and index without the loop's axis; of a loop over rows, with it.
     pub(crate) pointers: Vec<(BufferId, Index)>,
+    /// Bytes by which the first pointers move on from pass to pass.
+    pub(crate) steps: Vec<i32>,
     pub(crate) uniforms: Vec<Source>,
     pub(crate) accs: Vec<AccId>,
     /// The lanes of each before the loop.
@@ -209,6 +230,7 @@ impl Program {
             insts: Vec::new(),
             invariant: Vec::new(),
             pointers: Vec::new(),
+            steps: Vec::new(),
             uniforms: Vec::new(),
             accs: Vec::new(),
             starts: Vec::new(),

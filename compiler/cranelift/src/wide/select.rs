@@ -2,6 +2,7 @@
 
 use super::asm::{self, Opcode};
 use super::program::{Inst, Kind, Place, Program, Source, V};
+use super::rows::Rows;
 use optc_abi::DType;
 use optc_ir::kernel::{
     Acc, AccId, AccOp, AxisId, BufferId, Expr, Index, Kernel, LANES, LOCAL, Literal, Stmt, ValueId, combine_op, identity,
@@ -40,15 +41,15 @@ pub(crate) fn constants(body: &[Stmt], found: &mut Constants) {
 }
 
 pub(super) struct Selector<'k> {
-    kernel: &'k Kernel,
+    pub(super) kernel: &'k Kernel,
     dtypes: &'k [DType],
     constants: &'k Constants,
-    axis: AxisId,
+    pub(super) axis: AxisId,
     /// Where the rows that the loop goes over lie one behind the other and are worth asking for beforehand: elements of a row.
     row: Option<i64>,
     pub(super) program: Program,
     /// Values defined in the body, of the group under way.
-    values: FxHashMap<ValueId, V>,
+    pub(super) values: FxHashMap<ValueId, V>,
     /// Accumulators as they stand in the group under way.
     accs: FxHashMap<AccId, V>,
     pub(super) group: usize,
@@ -56,6 +57,8 @@ pub(super) struct Selector<'k> {
     pub(super) bytes: Vec<(Place, Vec<V>)>,
     /// Something without a wide form was met.
     failed: bool,
+    /// Where the lanes are rows, each of which a loop goes over.
+    pub(super) rows: Option<Rows>,
 }
 
 /// The program of a vector loop with this body, which holds plain statements only, on registers of this many lanes.
@@ -68,19 +71,7 @@ pub(crate) fn select<'k>(
     row: Option<i64>,
     body: &[&Stmt],
 ) -> Result<Program, Narrow> {
-    let mut s = Selector {
-        kernel,
-        dtypes,
-        constants,
-        axis,
-        row,
-        program: Program::new(width),
-        values: FxHashMap::default(),
-        accs: FxHashMap::default(),
-        group: 0,
-        bytes: Vec::new(),
-        failed: false,
-    };
+    let mut s = Selector::new(width, kernel, dtypes, constants, axis, row);
     for stmt in body {
         if let Stmt::Update { acc, .. } = stmt
             && !s.program.accs.contains(acc)
@@ -103,13 +94,44 @@ pub(crate) fn select<'k>(
             s.program.push(Inst::AccOut(at, group, now));
         }
     }
-    s.store_bytes();
-    s.program.prune();
-    if s.failed { Err(Narrow) } else { Ok(s.program) }
+    s.finish()
+}
+
+impl<'k> Selector<'k> {
+    pub(super) fn new(
+        width: usize,
+        kernel: &'k Kernel,
+        dtypes: &'k [DType],
+        constants: &'k Constants,
+        axis: AxisId,
+        row: Option<i64>,
+    ) -> Selector<'k> {
+        Selector {
+            kernel,
+            dtypes,
+            constants,
+            axis,
+            row,
+            program: Program::new(width),
+            values: FxHashMap::default(),
+            accs: FxHashMap::default(),
+            group: 0,
+            bytes: Vec::new(),
+            failed: false,
+            rows: None,
+        }
+    }
+
+    /// The program, once all groups of lanes have been selected.
+    pub(super) fn finish(mut self) -> Result<Program, Narrow> {
+        self.store_bytes();
+        self.program.prune();
+        if self.failed { Err(Narrow) } else { Ok(self.program) }
+    }
 }
 
 impl Selector<'_> {
-    fn stmt(&mut self, stmt: &Stmt) -> Result<(), Narrow> {
+    pub(super) fn stmt(&mut self, stmt: &Stmt) -> Result<(), Narrow> {
         match stmt {
             Stmt::Let { value, dtype, expr } => {
                 let v = self.expr(*dtype, expr)?;
@@ -120,6 +142,10 @@ impl Selector<'_> {
                 let dtype = self.kernel.accs[*acc].dtype;
                 if dtype.size() == 8 || dtype == DType::U8 {
                     return Err(Narrow);
+                }
+                if self.rows.is_some() {
+                    let x = self.value(*value)?;
+                    return self.update_row_acc(*acc, x);
                 }
                 let at = self.program.accs.iter().position(|a| a == acc).ok_or(Narrow)?;
                 let old = match self.accs.get(acc) {
@@ -133,6 +159,9 @@ impl Selector<'_> {
             Stmt::Store { buffer, index, value } => {
                 let x = self.value(*value)?;
                 let dtype = self.kernel.dtype(*buffer);
+                if let Some((segment, column)) = self.column(*buffer, index) {
+                    return self.store_column(segment, column, x);
+                }
                 let place = self.place(*buffer, index)?;
                 if !place.moves {
                     return Err(Narrow);
@@ -159,6 +188,10 @@ impl Selector<'_> {
                     return Ok(());
                 }
                 self.program.push(Inst::Store(place, x));
+            }
+            Stmt::Init { acc, value } if self.rows.is_some() => {
+                let x = self.value(*value)?;
+                self.init_row_acc(*acc, x)?;
             }
             Stmt::For { .. } | Stmt::Init { .. } => return Err(Narrow),
         }
@@ -196,19 +229,24 @@ impl Selector<'_> {
             DType::U8 | DType::Bool => Kind::Byte,
             _ => return Err(Narrow),
         };
-        let stride = index.axes.iter().find(|(a, _)| *a == self.axis).map_or(0, |(_, s)| *s);
+        let along = |axis: AxisId| index.axes.iter().find(|(a, _)| *a == axis).map_or(0, |(_, s)| *s);
+        let (stride, inner) = (along(self.axis), self.inner());
         let varies = |v: &(ValueId, i64)| self.values.contains_key(&v.0);
-        if !matches!(stride, 0 | 1) || index.sized.iter().any(|(a, ..)| *a == self.axis) || index.values.iter().any(varies) {
+        let sized = |axis: AxisId| index.sized.iter().any(|(a, ..)| *a == axis);
+        if !matches!(stride, 0 | 1) || sized(self.axis) || inner.is_some_and(|(a, _)| sized(a)) || index.values.iter().any(varies) {
             return Err(Narrow);
         }
-        let base = Index { offset: 0, axes: index.axes.iter().copied().filter(|(a, _)| *a != self.axis).collect(), ..index.clone() };
+        // Pointers of a loop over rows stand at its first row.
+        let stays = |a: AxisId| (self.rows.is_some() || a != self.axis) && inner.is_none_or(|(i, _)| i != a);
+        let base = Index { offset: 0, axes: index.axes.iter().copied().filter(|(a, _)| stays(*a)).collect(), ..index.clone() };
         let found = self.program.pointers.iter().position(|(b, i)| *b == buffer && *i == base);
         let pointer = found.unwrap_or_else(|| {
             self.program.pointers.push((buffer, base));
             self.program.pointers.len() - 1
         });
         let moves = stride == 1;
-        let offset = index.offset + if moves { (self.group * self.program.width) as i64 } else { 0 };
+        let within = inner.map_or(0, |(a, k)| along(a) * k);
+        let offset = index.offset + within + if moves { (self.group * self.program.width) as i64 } else { 0 };
         // The displacement in bytes has 32 bits.
         let offset = i32::try_from(offset).ok().filter(|o| o.abs() < 1 << 28).ok_or(Narrow)?;
         Ok(Place { pointer, offset, kind, moves })
@@ -232,8 +270,15 @@ impl Selector<'_> {
                     _ => return Err(Narrow),
                 }
             }
+            Expr::Axis(axis) if self.inner().is_some_and(|(a, _)| a == *axis) => {
+                let k = self.inner().map_or(0, |(_, k)| k);
+                self.program.push(Inst::Const(literal_bits(dtype, Literal::Int(k))))
+            }
             Expr::Axis(_) | Expr::CheckedIndex { .. } => return Err(Narrow),
-            Expr::Acc(acc) => self.uniform(Source::Acc(*acc)),
+            Expr::Acc(acc) => match self.row_acc(*acc) {
+                Some(v) => v,
+                None => self.uniform(Source::Acc(*acc)),
+            },
             Expr::Load { buffer, index, guard } => self.load(*buffer, index, *guard)?,
             Expr::Map(op, x) => {
                 let operand = self.dtypes[x[usize::from(*op == ScalarOp::Select)]];
@@ -258,6 +303,10 @@ impl Selector<'_> {
     }
 
     fn load(&mut self, buffer: BufferId, index: &Index, guard: Option<(ValueId, ValueId)>) -> Result<V, Narrow> {
+        if let Some((segment, column)) = self.column(buffer, index) {
+            // What is guarded may not be there.
+            return if guard.is_some() { Err(Narrow) } else { self.load_column(segment, column) };
+        }
         let place = self.place(buffer, index)?;
         if !place.moves && place.kind != Kind::Word {
             return Err(Narrow);
@@ -361,7 +410,7 @@ impl Selector<'_> {
 }
 
 /// A literal as it lies in a lane.
-fn literal_bits(dtype: DType, literal: Literal) -> u32 {
+pub(super) fn literal_bits(dtype: DType, literal: Literal) -> u32 {
     match (literal, dtype) {
         (Literal::Float(x), DType::F32) => (x as f32).to_bits(),
         (Literal::Int(n), DType::F32) => (n as f32).to_bits(),
