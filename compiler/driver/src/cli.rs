@@ -364,16 +364,19 @@ pub enum SearchAction {
     },
     /// Compare optimizers with tuned baselines on the tasks of a search, on seeds that it has not seen.
     #[command(
-        after_help = "Examples:\n  optc search judge spec.opt --optimizer out/better.opt\n  optc search judge spec.opt better --optimizer 'lion(beta2 = 0.999)' --seeds 40"
+        after_help = "Examples:\n  optc search judge spec.opt --optimizer out/better.opt\n  optc search judge spec.opt better --optimizer 'lion(beta2 = 0.999)' --seeds 40\n  optc search judge spec.opt better --optimizer out/better.sqlite --rates 13"
     )]
     Judge {
         /// The spec.
         file: PathBuf,
         /// A search of it; may be left out if there is one.
         name: Option<String>,
-        /// An optimizer: an expression, or a file whose optimizers are meant. May be repeated.
+        /// An optimizer: an expression, or a file whose optimizers are meant; of an archive what the search found and the best of its controls. May be repeated.
         #[arg(long = "optimizer", value_name = "NAME")]
         optimizers: Vec<String>,
+        /// So many learning rates from the first to the last of the search, spread evenly in their logarithm, instead of its own.
+        #[arg(long, value_name = "N")]
+        rates: Option<usize>,
         /// Seeds on which optimizers are compared.
         #[arg(long, default_value_t = 20)]
         seeds: usize,

@@ -58,6 +58,7 @@ fn contents(path: &Path) -> Vec<String> {
         "SELECT arm || '/' || island || '/' || n || '/' || quote(program) || quote(parent) || bits FROM child ORDER BY 1",
         "SELECT quote(program) || task || seed || '/' || lr || '/' || coalesce(score, 'none') || status FROM eval ORDER BY 1",
         "SELECT quote(program) || shape || quote(bytes) FROM fp ORDER BY 1",
+        "SELECT n || '/' || children || '/' || quote(program) || coalesce(score, 'none') FROM validation ORDER BY n",
         "SELECT state FROM run",
     ] {
         let mut rows = db.prepare(query).expect("a query");
@@ -128,6 +129,8 @@ fn searches_that_cannot_be_are_refused() {
     assert!(said.contains("`adamw` has degree 0 in g where the space has `require scale_degree(g) == 1`"), "{said}");
     let coupled = folder(&SPEC.replace("states <= 2", "states <= 2, require not elementwise"));
     assert!(stderr(coupled.path(), &["search", "s.opt", "--children", "10"]).contains("`sgd` combines no elements"));
+    let cost = folder(&SPEC.replace("states <= 2", "states <= 2, require cost <= 0.5"));
+    assert!(stderr(cost.path(), &["search", "s.opt", "--children", "10"]).contains("`adamw` costs 1.000 times the operations of AdamW"));
     let metric = folder(&SPEC.replace("median(loss)", "median(accuracy)"));
     assert!(stderr(metric.path(), &["search", "s.opt", "--children", "10"]).contains("no metric `accuracy`"));
     // An archive is not overwritten, and does not go on with another spec.
@@ -135,6 +138,127 @@ fn searches_that_cannot_be_are_refused() {
     assert!(stderr(plain.path(), &["search", "s.opt", "--children", "60"]).contains("is there already"));
     std::fs::write(plain.path().join("s.opt"), SPEC.replace("seed     3", "seed     4")).expect("written");
     assert!(stderr(plain.path(), &["search", "resume", "out.sqlite", "--children", "90"]).contains("has changed"));
+}
+
+/// Settings that say nothing together are refused where the spec is checked.
+#[test]
+fn settings_that_do_not_go_together_are_refused() {
+    let refused_as = |code: &str, spec: &str, why: &str| {
+        let folder = folder(spec);
+        let output = optc(folder.path(), &["check", "s.opt"]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(1) && said.contains(code) && said.contains(why), "{why}: {said}");
+    };
+    let refused = |spec: &str, why: &str| refused_as("E0810", spec, why);
+    let evolution = "regularized_evolution { islands = 2, population = 40, tournament = 3, round = 60, restart_after = 500 }";
+    let simplification = SPEC.replace(evolution, "simplification { margin = 1% }");
+    assert!(simplification != SPEC);
+    refused(&simplification.replace("seed     3", "control { random }"), "a search that simplifies has no control");
+    refused(&simplification.replace("seed     3", "funnel [{ steps = 100, keep = 50% }]"), "a search that simplifies has no funnel");
+    refused(&SPEC.replace("restart_after = 500", "hurdle = 2"), "there is one task alone");
+    refused(&OWED.replace("round = 60", "hurdle = 1"), "a hurdle is above 1");
+    let looked_at = OWED.replace("control  {", "validation rotated_quadratic(d = 8)\n  control  {");
+    refused(&looked_at, "is held out, and one of its validation");
+    let searched = OWED.replace("control  {", "validation axis_quadratic(d = 8, steps = 40)\n  control  {");
+    refused(&searched, "is for validation, and a task of the search");
+    refused(&OWED.replace("valley(d = 4)]", "valley(d = 4)], every = 3"), "`held_out` has no option `every`");
+    refused(
+        &simplification.replace("seed     3", "control none\n  validation [run descend with { steps = 90 }]"),
+        "a search that simplifies has no validation",
+    );
+    refused_as("E0527", &SPEC.replace("restart_after = 500", "round = 50"), "`round` is set twice");
+    refused(&SPEC.replace("states <= 2", "states <= 2, cost <= 2"), "`cost` is required");
+    refused(&SPEC.replace("states <= 2", "states <= 2, require cost <= 0"), "the cost of a step is above 0");
+}
+
+/// Programs that are bad on the first tasks are not run on the others; the others score as without a hurdle.
+#[test]
+fn hurdles_spare_what_is_hopeless() {
+    let lines: Vec<&str> = OWED.lines().filter(|l| !["funnel", "held_out"].iter().any(|w| l.trim_start().starts_with(w))).collect();
+    let plain = lines.join("\n").replace(", a_a = 6", "");
+    let hurdle = plain.replace("round = 60", "round = 60, hurdle = 1.5");
+    let scored = |spec: &str| -> Vec<(Vec<u8>, i64, Option<f64>)> {
+        let folder = folder(spec);
+        ok(optc(folder.path(), &["search", "s.opt", "--children", "240", "-q"]));
+        let db = Connection::open(folder.path().join("out.sqlite")).expect("an archive");
+        let mut rows = db
+            .prepare(
+                "SELECT c.program, COUNT(DISTINCT e.task), c.fitness FROM child c JOIN eval e ON e.program = c.program GROUP BY c.program",
+            )
+            .expect("a query");
+        rows.query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?))).expect("rows").map(|r| r.expect("a row")).collect()
+    };
+    let (all, some) = (scored(&plain), scored(&hurdle));
+    let spared: Vec<_> = some.iter().filter(|(_, tasks, _)| *tasks == 1).collect();
+    assert!(spared.len() > 20 && spared.iter().all(|(_, _, fitness)| fitness.is_none_or(|f| f > 1.5)), "{spared:?}");
+    let mut same = 0;
+    for (program, tasks, fitness) in &some {
+        let Some((_, _, without)) = all.iter().find(|(p, _, _)| p == program) else { continue };
+        if *tasks == 2 {
+            assert_eq!(fitness, without);
+            same += 1;
+        }
+    }
+    assert!(same > 10, "{same} programs in both");
+    // A program that gets nowhere on the first task is not run on the second, hurdle or not.
+    assert!(all.iter().all(|(_, tasks, fitness)| *tasks == 2 || fitness.is_none()));
+    // A multiple of a score that is not there is no hurdle.
+    let nowhere = folder(&hurdle.replace("[0.03, 0.3]", "[1e30, 1e31]"));
+    let output = optc(nowhere.path(), &["search", "s.opt", "--children", "10", "-q"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && said.contains("a hurdle is a multiple of the first program's score"), "{said}");
+}
+
+/// The best of the evolution is measured on tasks that select no parent; the best there is what the search hands on, and it ends where nothing better has come for long.
+#[test]
+fn validation_chooses_what_is_handed_on() {
+    let lines: Vec<&str> = OWED.lines().filter(|l| !l.trim_start().starts_with("funnel")).collect();
+    let spec = lines
+        .join("\n")
+        .replace("held_out [rotated_quadratic(d = 8), tasks", "validation rotated_quadratic(d = 8, steps = 40)\n  held_out [tasks");
+    let (whole, parts) = (folder(&spec), folder(&spec));
+    let told = ok(optc(whole.path(), &["search", "s.opt", "--children", "600", "-q"]));
+    assert!(told.contains("Validation of the best so far"), "{told}");
+    ok(optc(parts.path(), &["search", "s.opt", "--children", "300", "-q"]));
+    ok(optc(parts.path(), &["search", "resume", "out.sqlite", "--children", "600", "-q", "--jobs", "2"]));
+    assert_eq!(contents(&whole.path().join("out.sqlite")), contents(&parts.path().join("out.sqlite")));
+    let db = Connection::open(whole.path().join("out.sqlite")).expect("an archive");
+    let of = |query: &str| db.query_row(query, [], |r| r.get::<_, String>(0)).expect("a row");
+    let measured = "SELECT quote(program) FROM validation WHERE score IS NOT NULL ORDER BY score, n LIMIT 1";
+    assert_eq!(of("SELECT quote(program) FROM winner"), of(measured));
+    let (points, falling): (i64, i64) = db
+        .query_row("SELECT COUNT(*), SUM(fitness < (SELECT fitness FROM validation WHERE n = 0)) FROM validation", [], |r| {
+            Ok((r.get(0)?, r.get(1)?))
+        })
+        .expect("a curve");
+    assert!(points >= 2 && falling == points - 1, "{points} points, {falling} better than the first by what selected them");
+    let best = std::fs::read_to_string(whole.path().join("best.opt")).expect("written");
+    assert!(best.contains("Validation of the best so far"), "{best}");
+    let report = ok(optc(whole.path(), &["search", "report", "out.sqlite", "--html", "r.html"]));
+    assert!(report.contains("r.html"));
+    assert!(std::fs::read_to_string(whole.path().join("r.html")).expect("written").contains("on tasks of validation"));
+    // It ends where the curve has turned, and what is owed is measured then.
+    let short = folder(&spec.replace("steps = 40)\n", "steps = 40), patience = 1\n"));
+    let told = ok(optc(short.path(), &["search", "s.opt", "--children", "60000", "-q"]));
+    let children: u64 = told.lines().find_map(|l| l.split_once(" children of evolution")?.0.trim().parse().ok()).expect("a number");
+    assert!(children < 60_000 && told.contains("task `tasks.valley`"), "{told}");
+}
+
+/// What is emitted is simplified and rounded, but stays what the space requires.
+#[test]
+fn what_is_emitted_stays_in_the_space() {
+    let slight = "optimizer slight(lr: float >= 0 = 0.1) {\n  w <- w - lr * (g + 1e-12 * norm(g) * g)\n}\n";
+    let spec = SPEC.replace("start    [sgd, adamw]", "start    slight").replace("seed     3", "seed     3\n  control  none");
+    let emitted = |space: &str| {
+        let folder = folder(&format!("{}\n{slight}", spec.replace("states <= 2", space)));
+        ok(optc(folder.path(), &["search", "s.opt", "--children", "60", "-q"]));
+        ok(optc(folder.path(), &["check", "best.opt"]));
+        std::fs::read_to_string(folder.path().join("best.opt")).expect("written")
+    };
+    // The source alone, without comments.
+    let combines = |text: &str| text.lines().any(|l| !l.trim_start().starts_with('#') && (l.contains("norm(") || l.contains("sum(")));
+    let (free, bound) = (emitted("ops = std.search.hero_ops"), emitted("ops = std.search.hero_ops, require not elementwise"));
+    assert!(!combines(&free) && combines(&bound), "{free}\n{bound}");
 }
 
 /// Momentum, in whatever form, is found from gradient descent on an ill-conditioned bowl.
@@ -158,6 +282,55 @@ fn momentum_is_found_from_gradient_descent() {
     let numbers: f64 =
         db.query_row("SELECT MIN(fitness) FROM child WHERE arm = 'constants_only'", [], |r| r.get(0)).unwrap_or(f64::INFINITY);
     assert!(states == 1 && fitness < 0.5 * numbers, "{fitness} with {states} states, numbers alone {numbers}, degree {degree:?}");
+}
+
+/// Gradients that point to and fro, so that only their average shows the way: a sign of the gradient gets nowhere, and steps in proportion to it end up beside the optimum.
+const ZIGZAG: &str = r#"
+data sides { s = [1, 0.2, -1, -0.2] }
+
+model point() { param x: f32[8] = 0; x }
+
+fn bowl(x: f32[8]) -> f32 = mean(exp2(iota(8) as f32 * 0.4 - 2) * (100 * x - 1 - cos(iota(8) as f32))^2)
+
+loss pushed(x: f32[8], s: f32[B]) -> f32 { bowl(x) / 100 + 6 * mean(s) * mean(x) }
+
+train zigzag {
+  data      sides, batch = 1
+  model     p = point()
+  loss      pushed(p(), s)
+  optimizer plain_adamw()
+  steps     61
+  metric    validation_loss = 0.01 + bowl(p()) on sides every 61
+}
+
+## AdamW without bias correction, which the search for Lion began with.
+optimizer plain_adamw(lr: float >= 0 = 0.1) {
+  state m = 0
+  state v = 0
+  m <- 0.9 * m + 0.1 * g
+  v <- 0.99 * v + 0.01 * g^2
+  w <- w - lr * (m / (sqrt(v) + 1e-8) + 1e-4 * w)
+}
+
+search fewer {
+  start    plain_adamw
+  space    { statements <= 32, states <= 2, require scale_degree(g) == 0 }
+  task     zigzag
+  fitness  median(validation_loss) over seed in 0..1, lr in log(1e-5, 1e-2, 13)
+  strategy simplification { margin = 90%, islands = 4, population = 10, tournament = 2, round = 500, restart_after = 2_000 }
+  archive  "out.sqlite"
+  emit     "best.opt"
+}
+"#;
+
+/// From AdamW by what makes programs shorter alone: the average of squares goes, the square of the momentum stands under the root, and the e-graph knows what that is.
+#[test]
+fn the_sign_of_momentum_is_found_from_adamw_by_deletion() {
+    let folder = folder(ZIGZAG);
+    ok(optc(folder.path(), &["search", "s.opt", "--children", "40000", "-q"]));
+    let simplified = ok(optc(folder.path(), &["search", "simplify", "best.opt", "--class", "approximate", "-q"]));
+    assert!(simplified.contains("state m") && !simplified.contains("state v"), "{simplified}");
+    assert!(simplified.contains("w <- w - lr * sign(m)"), "{simplified}");
 }
 
 /// Norms in the space: starts and finds combine elements, scores are those of the emitted optimizer, and what is required holds for all that was run.
@@ -255,6 +428,14 @@ fn a_judge_tells_profiles_and_audits() {
     let (sign, descent) = (cells("signum"), cells("sgd(momentum = 0.9)"));
     assert_eq!((&sign[0], &sign[0]), (&sign[1], &sign[2]));
     assert!(descent[0] != descent[1] && descent[0] != descent[2], "{descent:?}");
+    // What an archive holds is judged by name, with more rates than it was found with.
+    ok(optc(spec.path(), &["search", "s.opt", "--children", "60", "-q"]));
+    let told = ok(optc(spec.path(), &["search", "judge", "s.opt", "--seeds", "4", "--optimizer", "out.sqlite", "--rates", "7"]));
+    for part in ["7 learning rates each", " better ", " random ", " nadamw "] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    let output = optc(spec.path(), &["search", "judge", "s.opt", "--rates", "1"]);
+    assert!(output.status.code() == Some(1) && String::from_utf8_lossy(&output.stderr).contains("1 learning rates cannot be tried"));
 }
 
 /// Elites, tuned numbers and skipped fingerprints are part of what a search goes on from, and nothing depends on threads.

@@ -27,6 +27,13 @@ pub enum Require {
     },
     /// Bytes of state for each parameter, at most.
     StateBytes(usize),
+    /// Operations on arrays in a step, by the scalar table's costs, at most so many times those of a reference ([`Dag::cost`]).
+    Cost {
+        /// How many times.
+        most: f64,
+        /// The cost of the reference, AdamW.
+        reference: u32,
+    },
     /// Intervals show that updates and states are finite for gradients and weights up to a size.
     Finite(f64),
 }
@@ -48,6 +55,7 @@ impl Require {
             Require::Degree { of, degree } => Look::at(dag, of).degree().is_some_and(|d| (d - degree).abs() < NEAR),
             Require::Parity { of, odd } => Look::at(dag, of).parity() == if odd { -1 } else { 1 },
             Require::StateBytes(most) => STATE_BYTES * dag.states.len() <= most,
+            Require::Cost { most, reference } => f64::from(dag.cost().0) <= most * f64::from(reference),
             Require::Finite(size) => finite(dag, &Given { size, ..Given::default() }),
         }
     }
@@ -70,6 +78,9 @@ impl Require {
                 format!("is {is} in {}", letter(of))
             }
             Require::StateBytes(_) => format!("keeps {} bytes of state for each parameter", STATE_BYTES * dag.states.len()),
+            Require::Cost { reference, .. } => {
+                format!("costs {:.3} times the operations of AdamW", f64::from(dag.cost().0) / f64::from(reference))
+            }
             Require::Finite(_) => "is not known to be finite (intervals of its values have no bounds)".to_string(),
         }
     }
@@ -93,6 +104,7 @@ impl fmt::Display for Require {
             Require::Degree { of, degree } => write!(f, "scale_degree({}) == {degree}", letter(of)),
             Require::Parity { of, odd } => write!(f, "parity({}) == {}", letter(of), if odd { "odd" } else { "even" }),
             Require::StateBytes(most) => write!(f, "state_bytes <= {most}"),
+            Require::Cost { most, .. } => write!(f, "cost <= {most}"),
             Require::Finite(size) if size == Given::default().size => f.write_str("finite"),
             Require::Finite(size) => write!(f, "finite({size:e})"),
         }
@@ -135,6 +147,10 @@ mod tests {
         assert!(Require::Elementwise(true).holds(&adam) && Require::Elementwise(false).holds(&clipped));
         assert!(Require::StateBytes(8).holds(&adam) && !Require::StateBytes(4).holds(&adam));
         assert_eq!(Require::StateBytes(4).instead(&adam), "keeps 8 bytes of state for each parameter");
+        let cost = |most| Require::Cost { most, reference: adam.cost().0 };
+        assert!(cost(1.0).holds(&adam) && cost(1.0).holds(&sgd) && !cost(0.99).holds(&adam) && !cost(0.01).holds(&sgd));
+        assert_eq!(cost(0.5).instead(&adam), "costs 1.000 times the operations of AdamW");
+        assert_eq!(cost(1.5).to_string(), "cost <= 1.5");
         assert!(Require::Finite(1e3).holds(&adam));
     }
 

@@ -35,8 +35,8 @@ pub fn search(action: &SearchAction, messages: &Messages) -> Result<(), Failed> 
         SearchAction::Merge { archives, output } => archive::merge(archives, output, messages),
         SearchAction::Resume { archive, options } => hunt::resume(archive, options, messages),
         SearchAction::Time { file, name, seconds, children } => hunt::time(file, name.as_deref(), *seconds, *children, messages),
-        SearchAction::Judge { file, name, optimizers, seeds, audits } => {
-            judge::run(file, name.as_deref(), &judge::How { optimizers, seeds: *seeds, audits: *audits }, messages)
+        SearchAction::Judge { file, name, optimizers, rates, seeds, audits } => {
+            judge::run(file, name.as_deref(), &judge::How { optimizers, rates: *rates, seeds: *seeds, audits: *audits }, messages)
         }
         SearchAction::Report { archive, html } => archive::report(archive, html.as_deref(), messages),
         SearchAction::Top { archive, n } => archive::top(archive, *n, messages),

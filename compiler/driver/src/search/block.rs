@@ -76,6 +76,12 @@ pub struct SearchSpec {
     pub space: Space,
     /// Tasks.
     pub tasks: Vec<TaskSpec>,
+    /// Tasks that select no parent, on which the best is measured while the search goes on.
+    pub validation: Vec<TaskSpec>,
+    /// After how many rounds each time.
+    pub validate_every: u64,
+    /// Measurements without a better one after which the search ends; 0 for none.
+    pub patience: usize,
     /// Tasks that select nothing; the best is measured on them when the search ends.
     pub held_out: Vec<TaskSpec>,
     /// The metric that is scored; `None` for the loss.
@@ -88,6 +94,8 @@ pub struct SearchSpec {
     pub rates: Vec<f64>,
     /// The strategy.
     pub strategy: Strategy,
+    /// How many times the score of the first program that of a program may be on the tasks so far, for it to be run on the next; infinite where nothing is said.
+    pub hurdle: f64,
     /// Where programs are only simplified: how much worse than the best first program, relatively, they may score.
     pub margin: Option<f64>,
     /// Children by which the best is simplified when the search ends.
@@ -113,12 +121,43 @@ pub struct SearchSpec {
 }
 
 /// The words of a block.
-const WORDS: &[&str] =
-    &["start", "space", "task", "fitness", "strategy", "control", "budget", "archive", "emit", "seed", "funnel", "held_out", "pareto"];
+const WORDS: &[&str] = &[
+    "start",
+    "space",
+    "task",
+    "fitness",
+    "strategy",
+    "control",
+    "budget",
+    "archive",
+    "emit",
+    "seed",
+    "funnel",
+    "validation",
+    "held_out",
+    "pareto",
+];
 pub(super) type Read<T> = Result<T, Diagnostic>;
 
 pub(super) fn bad(span: Span, message: impl Into<String>) -> Diagnostic {
     Diagnostic::error(Code("E0810"), span, message)
+}
+
+/// Whether no two of these names are the same.
+///
+/// # Errors
+/// The first that is.
+pub(super) fn once<'a>(names: impl IntoIterator<Item = &'a Name>) -> Read<()> {
+    let mut seen: Vec<&Name> = Vec::new();
+    for name in names {
+        if let Some(before) = seen.iter().find(|n| n.text == name.text) {
+            return Err(
+                Diagnostic::error(Code("E0527"), name.span, format!("`{}` is set twice", name.text)).label(before.span, "set here before")
+            );
+        }
+        seen.push(name);
+    }
+    Ok(())
 }
 
 /// The constant of this name, of the spec or of `std.search`.
@@ -226,7 +265,7 @@ pub fn measure(session: &Session, spec: &SearchSpec) -> String {
         text.replace_range(span.start as usize..span.end as usize, "");
     }
     let tasks: Vec<_> = spec.tasks.iter().map(|t| (&t.train, &t.set, t.weight)).collect();
-    let scored = (tasks, &spec.metric, spec.combine, &spec.seeds, &spec.rates, &spec.starts.first().map(|s| &s.0));
+    let scored = (tasks, &spec.metric, spec.combine, &spec.seeds, &spec.rates, spec.hurdle, &spec.starts.first().map(|s| &s.0));
     optc_train::report::sha256(format!("{text}{scored:?}").as_bytes())
 }
 
@@ -249,12 +288,16 @@ pub fn read(session: &Session, block: &BlockItem) -> Result<SearchSpec, Vec<Diag
         starts: Vec::new(),
         space: Space::default(),
         tasks: Vec::new(),
+        validation: Vec::new(),
+        validate_every: 1,
+        patience: 0,
         held_out: Vec::new(),
         metric: None,
         combine: Combine::Median,
         seeds: vec![0],
         rates: vec![1e-4, 1e-3, 1e-2, 1e-1],
         strategy: Strategy::default(),
+        hurdle: f64::INFINITY,
         margin: None,
         simplify: 200,
         constants_only: true,
@@ -281,11 +324,8 @@ pub fn read(session: &Session, block: &BlockItem) -> Result<SearchSpec, Vec<Diag
                 continue;
             }
         };
-        if let Some(before) = seen.iter().find(|s| s.word.text == setting.word.text && &*s.word.text != "task") {
-            errors.push(
-                Diagnostic::error(Code("E0527"), setting.word.span, format!("`{}` is set twice", setting.word.text))
-                    .label(before.word.span, "set here before"),
-            );
+        if &*setting.word.text != "task" {
+            errors.extend(seen.iter().find_map(|s| once([&s.word, &setting.word]).err()));
         }
         seen.push(setting);
         if let Err(d) = spec.set(session, setting) {
@@ -304,6 +344,12 @@ pub fn read(session: &Session, block: &BlockItem) -> Result<SearchSpec, Vec<Diag
     if !missing("start") {
         errors.extend(space::check(&spec).err());
     }
+    if spec.hurdle.is_finite() && spec.tasks.len() == 1 {
+        errors.push(
+            bad(spec.span, "a hurdle stands between tasks, and there is one task alone")
+                .help("leave `hurdle` out, or begin with a task that is quickly done"),
+        );
+    }
     if spec.margin.is_some() {
         if spec.starts.is_empty() && !missing("start") {
             errors.push(
@@ -311,8 +357,12 @@ pub fn read(session: &Session, block: &BlockItem) -> Result<SearchSpec, Vec<Diag
                     .help("`start [found]` with an optimizer of the file or of an import"),
             );
         }
-        // Controls and funnels look for better programs, not for shorter ones.
-        let unfit = [("control", spec.constants_only || spec.random), ("funnel", !spec.funnel.is_empty())];
+        // These look for better programs, not for shorter ones.
+        let unfit = [
+            ("control", spec.constants_only || spec.random),
+            ("funnel", !spec.funnel.is_empty()),
+            ("validation", !spec.validation.is_empty()),
+        ];
         for (word, _) in unfit.iter().filter(|(word, asks)| *asks && !missing(word)) {
             errors.push(
                 bad(spec.span, format!("a search that simplifies has no {word}: it looks for shorter programs, not for better ones"))
@@ -336,11 +386,16 @@ pub(super) fn budget(e: &Expr) -> Read<Budget> {
 
 impl SearchSpec {
     fn set(&mut self, session: &Session, s: &Setting) -> Read<()> {
+        let (word, options) = (&*s.word.text, s.options.first());
+        if let Some((name, _)) = options.filter(|_| !matches!(word, "task" | "validation")) {
+            return Err(bad(name.span, format!("`{word}` has no option `{}`", name.text)));
+        }
         match &*s.word.text {
             "start" => self.set_start(session, only(s)?),
             "space" => self.set_space(session, s),
             "task" => self.set_task(session, s),
             "held_out" => self.set_held_out(session, s),
+            "validation" => self.set_validation(session, s),
             "funnel" => self.set_funnel(session, only(s)?),
             "fitness" => self.set_fitness(s),
             "strategy" => self.set_strategy(only(s)?),

@@ -5,6 +5,7 @@ use super::funnel::Passed;
 use super::hunt::Hunt;
 use super::judge::Verdict;
 use super::spec;
+use super::validation::{self, Validated};
 use super::view::shown;
 use optc_search::genome::Genome;
 use optc_search::live::without_dead_code;
@@ -50,13 +51,11 @@ pub struct Winner {
     pub notes: Vec<String>,
 }
 
-/// The best program of the evolution as it was found, if one got to the end of its runs.
+/// The best program of the evolution as it was found, if one got to the end of its runs; the best one on tasks of validation, where there are some.
 pub fn winner(hunt: &Hunt) -> Option<Winner> {
-    let best = hunt.arms[0].best()?.clone();
-    if !best.fitness.is_finite() {
-        return None;
-    }
-    Some(Winner { genome: best.genome, fitness: best.fitness, again: None, key: best.key, notes: Vec::new() })
+    let of_evolution = || hunt.arms[0].best().filter(|b| b.fitness.is_finite()).map(|b| (b.genome.clone(), b.fitness, b.key));
+    let (genome, fitness, key) = hunt.validated().or_else(of_evolution)?;
+    Some(Winner { genome, fitness, again: None, key, notes: Vec::new() })
 }
 
 /// The best program as a spec, with where it came from and how it scored.
@@ -83,6 +82,7 @@ pub fn emit(hunt: &Hunt, after: &After) -> Option<String> {
         doc.push(format!("Control `{}`, {} programs: {}.", arm.kind.name(), arm.counters().evaluated, rounded(control)));
     }
     doc.extend(winner.notes.iter().cloned());
+    doc.extend(validation_line(hunt.curve()).map(|line| format!("{line}.")));
     doc.extend(front_lines(hunt.front()));
     doc.extend(funnel.iter().enumerate().map(|(k, rung)| format!("{}.", rung_line(k, rung))));
     if !funnel.is_empty() && winner.again.is_none() {
@@ -107,6 +107,24 @@ pub fn emit(hunt: &Hunt, after: &After) -> Option<String> {
     doc.push(owed.to_string());
     let lr = spec.rates[spec.rates.len() / 2];
     Some(spec::of(&winner.genome, &spec::name(&spec.name), &doc, lr))
+}
+
+/// The curve of validation, in a line.
+pub fn validation_line(curve: &[Validated]) -> Option<String> {
+    let (best, last) = (validation::best(curve)?, curve.last()?);
+    let later = if best == last {
+        ", the last of them".to_string()
+    } else {
+        format!("; the last, at child {}, {} with a fitness of {}", last.children, rounded(last.score), rounded(last.fitness))
+    };
+    let words = "Validation of the best so far, on tasks that select no parent";
+    Some(format!(
+        "{words}: {} programs measured, the best one, at child {}, {} with a fitness of {}{later}",
+        curve.len(),
+        best.children,
+        rounded(best.score),
+        rounded(best.fitness)
+    ))
 }
 
 /// Programs of a front that are written, at most.

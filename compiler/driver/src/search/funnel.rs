@@ -40,7 +40,7 @@ struct Entrant {
 }
 
 impl Hunt {
-    /// Programs of the last populations and the best of each island, each once.
+    /// Programs of the last populations, the best of each island and the best of validation, each once.
     fn entrants(&self) -> Vec<Entrant> {
         let mut seen = FxHashSet::default();
         let mut all = Vec::new();
@@ -51,6 +51,12 @@ impl Hunt {
             {
                 all.push(Entrant { genome: m.genome.clone(), dag, key: m.key, fitness: m.fitness });
             }
+        }
+        if let Some((genome, fitness, key)) = self.validated()
+            && seen.insert(key)
+            && let Ok(dag) = genome.dag()
+        {
+            all.push(Entrant { genome, dag, key, fitness });
         }
         sort(&mut all);
         all

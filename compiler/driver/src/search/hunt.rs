@@ -8,6 +8,7 @@ use super::ring::{Immigrants, Ring, leaving};
 use super::seed::{self, seed};
 use super::speed::Stopwatch;
 use super::task::{self, task};
+use super::validation::Validation;
 use crate::trainer::INTERRUPTED;
 use optc_search::dag::Dag;
 use optc_search::evolve::{Arm, Counters, Evaluator, Found, Island, Kind, Known, Memory, Plan, Round, Scores, admissible};
@@ -52,8 +53,10 @@ pub struct Start {
 pub struct Scorer {
     benches: Vec<Bench>,
     weights: Vec<f64>,
-    /// The score of the first start on each task, by which others are divided where there are several tasks.
+    /// The score of the first program on each task, by which others are divided where there are several tasks.
     references: Vec<f64>,
+    /// The mean score on the tasks so far above which a program is not run on more of them.
+    hurdle: f64,
     combine: Combine,
     seeds: Vec<u64>,
     pub(super) evals: Vec<EvalRow>,
@@ -91,6 +94,7 @@ impl Scorer {
             benches,
             weights: spec.tasks.iter().map(|t| t.weight).collect(),
             references: vec![1.0; spec.tasks.len()],
+            hurdle: spec.hurdle,
             combine: spec.combine,
             seeds: spec.seeds.clone(),
             evals: Vec::new(),
@@ -100,13 +104,15 @@ impl Scorer {
         })
     }
 
-    /// Divides scores from now on by those of this program, if all are above 0.
-    pub(super) fn refer(&mut self, dag: &Dag) {
-        let references = self.scores(dag);
-        if references.iter().all(|r| r.is_finite() && *r > 0.0) {
+    /// Divides scores from now on by those of this program, if all are above 0. Whether they are.
+    pub(super) fn refer(&mut self, dag: &Dag) -> bool {
+        let references: Vec<f64> = (0..self.benches.len()).map(|k| self.score(k, dag)).collect();
+        let can = references.iter().all(|r| r.is_finite() && *r > 0.0);
+        if can {
             self.references = references;
         }
         self.evals.clear();
+        can
     }
 
     /// What went wrong at run time, if something did.
@@ -114,32 +120,40 @@ impl Scorer {
         self.trouble.take()
     }
 
-    /// The score on each task, at the best learning rate.
-    pub fn scores(&mut self, dag: &Dag) -> Vec<f64> {
+    /// The score on a task, at the best learning rate; infinite where there is none.
+    fn score(&mut self, task: usize, dag: &Dag) -> f64 {
         let program = keys(dag).exact;
-        let mut all = Vec::new();
-        for bench in &mut self.benches {
-            let outcome = match bench.run(dag) {
-                Ok(Some(outcome)) => outcome,
-                Ok(None) => {
-                    all.push(f64::INFINITY);
-                    continue;
-                }
-                Err(why) => {
-                    self.trouble.get_or_insert(why);
-                    all.push(f64::INFINITY);
-                    continue;
-                }
-            };
-            all.push(best_rate(&outcome.scores, self.combine));
-            for (row, run_seed) in outcome.scores.iter().zip(&self.seeds) {
-                for (score, rate) in row.iter().zip(&bench.task.rates) {
-                    let task = bench.task.name.clone();
-                    self.evals.push(EvalRow { program, task, seed: *run_seed, rate: *rate, score: *score });
-                }
+        let bench = &mut self.benches[task];
+        let outcome = match bench.run(dag) {
+            Ok(Some(outcome)) => outcome,
+            Ok(None) => return f64::INFINITY,
+            Err(why) => {
+                self.trouble.get_or_insert(why);
+                return f64::INFINITY;
+            }
+        };
+        for (row, run_seed) in outcome.scores.iter().zip(&self.seeds) {
+            for (score, rate) in row.iter().zip(&bench.task.rates) {
+                let task = bench.task.name.clone();
+                self.evals.push(EvalRow { program, task, seed: *run_seed, rate: *rate, score: *score });
             }
         }
-        all
+        best_rate(&outcome.scores, self.combine)
+    }
+
+    /// The weighted mean of the scores on all tasks; of those up to the one where no rate is left, or the mean is above the hurdle, for the rest could hardly help.
+    fn mean_score(&mut self, dag: &Dag) -> f64 {
+        let whole: f64 = self.weights.iter().sum();
+        let (mut sum, mut weight) = (0.0, 0.0);
+        for task in 0..self.benches.len() {
+            sum += self.score(task, dag) / self.references[task] * self.weights[task] / whole;
+            weight += self.weights[task];
+            let mean = sum * whole / weight;
+            if task + 1 < self.benches.len() && (!mean.is_finite() || mean > self.hurdle) {
+                return mean;
+            }
+        }
+        sum
     }
 }
 
@@ -152,12 +166,11 @@ pub(super) fn best_rate(scores: &[Vec<f64>], how: Combine) -> f64 {
 
 impl Evaluator for Scorer {
     fn fitness(&mut self, dag: &Dag) -> f64 {
-        let scores = self.scores(dag);
+        let fitness = self.mean_score(dag);
         if let Some(ns) = self.stopwatch.as_mut().and_then(|watch| watch.measure(dag)) {
             self.speeds.push((keys(dag).exact, ns));
         }
-        let whole: f64 = self.weights.iter().sum();
-        scores.iter().zip(&self.weights).zip(&self.references).map(|((s, w), r)| s / r * w / whole).sum()
+        fitness
     }
 }
 
@@ -175,7 +188,9 @@ pub struct Hunt {
     memory: Vec<Memory>,
     /// The programs of all arms that no other dominates.
     front: Front,
-    archive: Archive,
+    pub(super) archive: Archive,
+    /// What is measured on tasks of validation.
+    pub(super) validation: Option<Validation>,
     /// The number of its first island among those of all processes.
     first: usize,
 }
@@ -248,20 +263,33 @@ impl Hunt {
         }
         check_held_out(&spec, file)?;
         let mut scorers = (0..jobs.max(1)).map(|_| Scorer::new(&spec, file)).collect::<Result<Vec<_>, _>>()?;
-        for (k, start) in starts.iter_mut().enumerate() {
+        // Where the first program does nothing, tasks are measured by AdamW.
+        let first = match starts[0].genome.dag() {
+            Ok(dag) if admissible(&dag) => dag,
+            _ => seed("adamw", None)
+                .map_err(|r| Trouble::Seed("adamw".to_string(), r))?
+                .genome
+                .dag()
+                .map_err(|_| "`adamw` is no program".to_string())?,
+        };
+        if spec.tasks.len() > 1 {
+            if !scorers[0].refer(&first) && spec.hurdle.is_finite() {
+                let why = "a hurdle is a multiple of the first program's score, which must get to the end of all tasks with scores above 0";
+                return Err(Trouble::Words(format!("{why}: leave `hurdle` out")));
+            }
+            let references = scorers[0].references.clone();
+            scorers.iter_mut().for_each(|s| s.references.clone_from(&references));
+        }
+        for start in &mut starts {
             let Ok(dag) = start.genome.dag() else { continue };
             if !admissible(&dag) {
                 continue;
-            }
-            if k == 0 && spec.tasks.len() > 1 {
-                scorers[0].refer(&dag);
-                let references = scorers[0].references.clone();
-                scorers.iter_mut().for_each(|s| s.references.clone_from(&references));
             }
             start.fitness = scorers[0].fitness(&dag);
         }
         scorers[0].evals.clear();
         scorers[0].speeds.clear();
+        let validation = Validation::new(&spec, file, &archive, &first)?;
         archive.keep_settings(&spec, &starts)?;
         let front = archive.front(&spec.pareto)?;
         let mut strategy = spec.strategy;
@@ -288,7 +316,7 @@ impl Hunt {
             arms_of(held)?
         };
         let memory = arms.iter().map(|arm| archive.memory(arm.kind)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Hunt { spec, starts, arms, plan, scorers, memory, front, archive, first: 0 })
+        Ok(Hunt { spec, starts, arms, plan, scorers, memory, front, archive, validation, first: 0 })
     }
 
     /// Its islands are a part of those of all processes: the first has this number.
@@ -325,6 +353,9 @@ impl Hunt {
             let least = self.arms.iter().map(|a| a.rounds).min().unwrap_or(0);
             let next = self.arms.iter().position(|a| a.rounds == least).unwrap_or(0);
             if next == 0 {
+                if self.validate()? {
+                    return Ok(true);
+                }
                 let spent = match budget {
                     Budget::Time(t) => begin.elapsed() >= t,
                     Budget::Children(n) => self.arms[0].counters().children >= n.div_ceil(processes),

@@ -19,4 +19,5 @@ pub mod seed;
 pub mod spec;
 pub mod speed;
 pub mod task;
+pub mod validation;
 pub mod view;

@@ -2,8 +2,9 @@
 
 use super::after::FOUND;
 use super::archive::{Archive, HeldOutRow, ProgramRow, VERSION, arms};
-use super::emit::{noise_line, rounded, rung_line};
+use super::emit::{noise_line, rounded, rung_line, validation_line};
 use super::lineage::{lineage, statements};
+use super::validation::Validated;
 use super::view::{shares, shown};
 use super::{judge, spec};
 use optc_search::evolve::{Arm, Kind};
@@ -180,7 +181,29 @@ fn progress(archive: &Archive, arms: &[ArmSeen]) -> Done<Vec<Section>> {
         lines,
         ..Plot::default()
     };
-    Ok(if plot.lines.is_empty() { Vec::new() } else { vec![Section::Plot(plot)] })
+    let mut sections = if plot.lines.is_empty() { Vec::new() } else { vec![Section::Plot(plot)] };
+    sections.extend(validation(&archive.validated()?));
+    Ok(sections)
+}
+
+/// The best of the evolution on its tasks, and on those of validation.
+fn validation(curve: &[Validated]) -> Vec<Section> {
+    let Some(line) = validation_line(curve) else { return Vec::new() };
+    let of = |name: &str, value: fn(&Validated) -> f64| Line {
+        name: name.to_string(),
+        curves: vec![curve.iter().map(|v| (v.children as f64, value(v))).filter(|(_, y)| y.is_finite()).collect()],
+    };
+    let lines = vec![of("its fitness", |v| v.fitness), of("on tasks of validation", |v| v.score)];
+    let (log_y, y_label) = fitness_axis(&lines);
+    let plot = Plot {
+        title: "The best of the evolution, and what it scores on tasks of validation".to_string(),
+        x_label: "children".to_string(),
+        y_label,
+        log_y,
+        lines,
+        ..Plot::default()
+    };
+    vec![Section::Plot(plot), Section::Text(format!("{line}."))]
 }
 
 /// Whether the axis of the fitness is logarithmic, as it is where nothing is below 0; and what stands beside it.

@@ -2,12 +2,12 @@
 
 use super::hunt::opened;
 use super::live::front;
-use super::regress;
+use super::{Named, regress};
 use crate::commands::date;
 use crate::commands::say;
 use crate::messages::Messages;
 use crate::search::archive::{Archive, ProgramRow};
-use crate::search::emit::{noise_line, rounded, rung_line};
+use crate::search::emit::{noise_line, rounded, rung_line, validation_line};
 use crate::search::judge::held_out_table;
 use crate::search::lineage::lineage as lineage_of;
 use crate::search::merge::merge as merging;
@@ -33,7 +33,11 @@ fn open(path: &Path, messages: &Messages) -> Result<Archive, Failed> {
 }
 
 fn read(row: &ProgramRow, messages: &Messages) -> Result<Genome, Failed> {
-    text::read(Default::default(), &row.text)
+    genome(&row.text, messages)
+}
+
+fn genome(written: &str, messages: &Messages) -> Result<Genome, Failed> {
+    text::read(Default::default(), written)
         .map(|r| r.genome)
         .map_err(|d| trouble(&format!("a program of the archive is damaged: {}", d.message), None, messages))
 }
@@ -50,6 +54,32 @@ fn found(archive: &Archive, prefix: &str, messages: &Messages) -> Result<Program
         )),
         _ => Err(trouble(&format!("several programs' hashes begin with `{prefix}`"), Some("give more digits"), messages)),
     }
+}
+
+/// What a search found, under the name of the search, and the best of its controls, under theirs.
+///
+/// # Errors
+/// An archive that cannot be read, or of which there is nothing to be judged.
+pub(super) fn best_of_arms(path: &Path, messages: &Messages) -> Result<Vec<Named>, Failed> {
+    let archive = open(path, messages)?;
+    let no = |why: String| trouble(&why, None, messages);
+    let (run, _) = archive.run().map_err(no)?;
+    let mut all = Vec::new();
+    for kind in Kind::ALL {
+        let winner = if kind == Kind::Evolution { archive.winner().map_err(no)?.map(|w| w.text) } else { None };
+        let text = match winner {
+            Some(text) => Some(text),
+            None => archive.top_of(kind).map_err(no)?.map(|row| row.text),
+        };
+        if let Some(text) = text {
+            let name = if kind == Kind::Evolution { run.name.clone() } else { kind.name().to_string() };
+            all.push(Named { name, genome: genome(&text, messages)?, lr: 1.0 });
+        }
+    }
+    if all.is_empty() {
+        return Err(trouble(&format!("{} holds no optimizer to judge", path.display()), None, messages));
+    }
+    Ok(all)
 }
 
 /// What a search found: its arms, front, funnel and what else is owed; with `html`, as a file.
@@ -100,6 +130,9 @@ pub fn report(path: &Path, html: Option<&Path>, messages: &Messages) -> Result<(
     }
     let axes = archive.axes().map_err(no)?;
     say(front(&archive.front(&axes).map_err(no)?, usize::MAX).trim_end());
+    if let Some(line) = validation_line(&archive.validated().map_err(no)?) {
+        say(&line);
+    }
     for (k, rung) in archive.funnel().map_err(no)?.iter().enumerate() {
         say(&rung_line(k, rung));
     }

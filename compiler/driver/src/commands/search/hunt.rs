@@ -9,7 +9,7 @@ use crate::messages::Messages;
 use crate::search::after::After;
 use crate::search::archive::{Archive, RunRow, VERSION, arms};
 use crate::search::block::{self, Budget, SearchSpec};
-use crate::search::emit::{emit, noise_line, rounded, rung_line};
+use crate::search::emit::{emit, noise_line, rounded, rung_line, validation_line};
 use crate::search::hunt::{Hunt, Trouble};
 use crate::search::merge::{merge, of_rank};
 use crate::search::regress::block::is_regression;
@@ -362,6 +362,10 @@ fn hunt(
     ring: Option<&Ring>,
     messages: &Messages,
 ) -> Result<Hunt, Failed> {
+    if ring.is_some() && !spec.validation.is_empty() {
+        let help = "leave `validation` out; what is held out is measured when all have ended";
+        return Err(trouble("several processes have no best that could be validated while they search", Some(help), messages));
+    }
     let (jobs, islands) = (options.jobs.clamp(1, spec.strategy.islands), spec.strategy.islands);
     let mut hunt = Hunt::new(spec, file, archive, state, jobs).map_err(|t| print_trouble(t, messages))?;
     hunt.begin_at(ring.map_or(0, |r| r.rank() * islands));
@@ -487,6 +491,9 @@ fn finish(
         spent.as_secs_f64(),
         archive.display()
     ));
+    if let Some(line) = validation_line(hunt.curve()) {
+        say(&line);
+    }
     if counters.fp_hit > 0 {
         say(&format!(
             "fingerprints: {} new programs had that of another; {}",

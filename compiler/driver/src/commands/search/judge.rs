@@ -1,5 +1,6 @@
 //! `optc search judge`.
 
+use super::archive::best_of_arms;
 use super::hunt::{print_trouble, read};
 use super::{Named, of_spec, programs};
 use crate::commands::say;
@@ -13,12 +14,14 @@ use optc_train::{Cell, Table};
 use std::path::{Path, PathBuf};
 
 /// What everything is compared with, and what else is owed: tuned baselines with the same learning rates.
-const BASELINES: &[&str] = &["adamw", "sgd(momentum = 0.9)", "lion", "adabelief"];
+const BASELINES: &[&str] = &["adamw", "sgd(momentum = 0.9)", "lion", "adabelief", "nadamw"];
 
 /// How optimizers are judged.
 pub struct How<'a> {
-    /// Expressions and files.
+    /// Expressions, specs and archives.
     pub optimizers: &'a [String],
+    /// How many learning rates, if not those of the search.
+    pub rates: Option<usize>,
     /// Seeds.
     pub seeds: usize,
     /// Whether scores are looked at under other conditions.
@@ -41,21 +44,34 @@ pub fn run(file: &Path, name: Option<&str>, how: &How<'_>, messages: &Messages) 
         let path = PathBuf::from(text);
         if path.extension().is_some_and(|e| e == "opt" || e == "py") {
             programs(&path, None, messages)?.into_iter().for_each(&mut push);
+        } else if path.is_file() {
+            best_of_arms(&path, messages)?.into_iter().for_each(&mut push);
         } else {
             push(Named { name: text.clone(), ..of_spec(text, file, messages)? });
         }
     }
+    let rates = match how.rates {
+        None => spec.rates.clone(),
+        Some(n) => spread(&spec.rates, n).map_err(|why| {
+            messages.error(
+                "R0146",
+                &why,
+                Some("`--rates 13` judges with more learning rates than the search had, between its first and last"),
+            );
+            Failed
+        })?,
+    };
     let contest = Contest {
         file,
         tasks: &spec.tasks,
         metric: spec.metric.as_deref(),
-        rates: &spec.rates,
+        rates: &rates,
         first: FIRST_SEED,
         seeds: how.seeds.clamp(2, 1000),
     };
     let verdicts = judge(&contest, &judged).map_err(|t| print_trouble(t, messages))?;
     for verdict in &verdicts {
-        show(verdict, spec.rates.len());
+        show(verdict, rates.len());
     }
     if how.audits {
         for audit in audits(&contest, &judged, &verdicts).map_err(|t| print_trouble(t, messages))? {
@@ -73,6 +89,22 @@ pub fn run(file: &Path, name: Option<&str>, how: &How<'_>, messages: &Messages) 
     );
     Ok(())
 }
+
+/// So many rates, even in their logarithm, from the least to the largest of a search.
+fn spread(rates: &[f64], n: usize) -> Result<Vec<f64>, String> {
+    let (low, high) = rates.iter().fold((f64::INFINITY, 0f64), |(l, h), r| (l.min(*r), h.max(*r)));
+    if low >= high {
+        return Err("the search has one learning rate alone: there is nothing between its first and last".to_string());
+    }
+    if !(2..=MOST_RATES).contains(&n) {
+        return Err(format!("{n} learning rates cannot be tried: 2 to {MOST_RATES} can"));
+    }
+    let step = (high / low).ln() / (n - 1) as f64;
+    Ok((0..n).map(|k| if k + 1 == n { high } else { low * (step * k as f64).exp() }).collect())
+}
+
+/// The most learning rates that optimizers are judged with.
+const MOST_RATES: usize = 200;
 
 /// Factors of performance profiles.
 const FACTORS: &[f64] = &[1.0, 1.1, 1.25, 1.5, 2.0, 4.0, 10.0];
@@ -137,4 +169,18 @@ pub(super) fn show(verdict: &Verdict, rates: usize) {
         rounded(same.interval.1),
         optc_abi::number::shown(same.p, 2)
     ));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::spread;
+
+    #[test]
+    fn rates_are_spread_between_those_of_the_search() {
+        let rates = spread(&[1e-3, 1e-1, 1e-2], 5).expect("rates");
+        let want = [1e-3, 10f64.powf(-2.5), 1e-2, 10f64.powf(-1.5), 1e-1];
+        assert!(rates.iter().zip(want).all(|(a, b)| (a / b - 1.0).abs() < 1e-14) && rates.len() == 5, "{rates:?}");
+        assert_eq!((rates[0], rates[4]), (1e-3, 1e-1));
+        assert!(spread(&[0.1], 5).is_err() && spread(&[0.1, 1.0], 1).is_err() && spread(&[0.1, 1.0], 1000).is_err());
+    }
 }

@@ -1,6 +1,7 @@
 //! The `space` of a search: the functions, limits and requirements of its programs.
 
-use super::{Read, SearchSpec, bad, call, constant, name_of, number, text, unknown, whole};
+use super::{Read, SearchSpec, bad, call, constant, name_of, number, once, text, unknown, whole};
+use crate::search::seed::seed;
 use crate::session::Session;
 use optc_base::{Diagnostic, Span, nearest};
 use optc_front::ast::{BinaryOp, Clause, Expr, ExprKind, Setting, UnaryOp};
@@ -13,10 +14,11 @@ use optc_search::require::Require;
 /// Settings of a space.
 const SETTINGS: &[&str] = &["ops", "constants", "statements", "states", "step_count"];
 /// Requirements, as they are written.
-const REQUIREMENTS: &str = "`elementwise`, `not elementwise`, `scale_degree(g) == 0`, `scale_degree(w) == 1`, `parity(g) == odd`, `parity(w) == even`, `state_bytes <= 8`, `finite` and `finite(1e3)`";
+const REQUIREMENTS: &str = "`elementwise`, `not elementwise`, `scale_degree(g) == 0`, `scale_degree(w) == 1`, `parity(g) == odd`, `parity(w) == even`, `state_bytes <= 8`, `cost <= 1.5`, `finite` and `finite(1e3)`";
 
 impl SearchSpec {
     pub(super) fn set_space(&mut self, session: &Session, s: &Setting) -> Read<()> {
+        once(s.values.iter().filter_map(|(name, _)| name.as_ref()))?;
         for (name, e) in &s.values {
             let Some(name) = name else {
                 self.limit(e)?;
@@ -73,7 +75,10 @@ impl SearchSpec {
         match name_of(what) {
             Some("statements") => self.space.statements = whole(most, 1, 500, "the number of statements")? as usize,
             Some("states") => self.space.states = whole(most, 0, MAX_STATES as u64, "the number of states")? as usize,
-            Some("state_bytes") => return Err(bad(e.span, "`state_bytes` is required").help("`require state_bytes <= 8`")),
+            Some(what @ ("state_bytes" | "cost")) => {
+                return Err(bad(e.span, format!("`{what}` is required"))
+                    .help(format!("`require {}`", if what == "cost" { "cost <= 1.5" } else { "state_bytes <= 8" })));
+            }
             _ => return Err(bad(what.span, "`statements` and `states` have limits")),
         }
         Ok(())
@@ -137,6 +142,14 @@ fn requirement(e: &Expr) -> Read<Require> {
         },
         ExprKind::Binary(BinaryOp::Le, what, most) if name_of(what) == Some("state_bytes") => {
             Ok(Require::StateBytes(whole(most, 0, 1 << 10, "bytes of state for each parameter")? as usize))
+        }
+        ExprKind::Binary(BinaryOp::Le, what, most) if name_of(what) == Some("cost") => {
+            let times = number(most)?;
+            if !(times > 0.0 && times.is_finite()) {
+                return Err(bad(most.span, "the cost of a step is above 0, as a multiple of AdamW's"));
+            }
+            let adamw = seed("adamw", None).ok().and_then(|s| s.genome.dag().ok()).map(|dag| dag.cost().0);
+            Ok(Require::Cost { most: times, reference: adamw.ok_or_else(not_known)? })
         }
         ExprKind::Call { .. } => match call(e) {
             Some(("finite", args)) => {

@@ -1,10 +1,10 @@
 //! The `strategy` of a search.
 
-use super::{Read, SearchSpec, bad, name_of, number, unknown, whole};
+use super::{Read, SearchSpec, bad, name_of, number, once, unknown, whole};
 use optc_front::ast::{Expr, ExprKind};
 
 /// Settings that both strategies have.
-const COMMON: &[&str] = &["islands", "population", "tournament", "restart_after", "round", "fingerprint"];
+const COMMON: &[&str] = &["islands", "population", "tournament", "restart_after", "round", "fingerprint", "hurdle"];
 /// Those of evolution.
 const EVOLUTION: &[&str] = &["novelty", "tune", "simplify"];
 /// Those of simplification.
@@ -28,6 +28,7 @@ impl SearchSpec {
             _ => return Err(bad(what.span, "the strategy is `regularized_evolution { … }` or `simplification { … }`")),
         };
         let name_of_it = if self.margin.is_some() { "`simplification`" } else { "`regularized_evolution`" };
+        once(args.iter().filter_map(|a| a.name.as_ref()))?;
         for arg in args {
             let Some(name) = &arg.name else { return Err(bad(arg.value.span, "settings of a strategy have names")) };
             let v = &arg.value;
@@ -40,6 +41,14 @@ impl SearchSpec {
                 "tournament" => self.strategy.tournament = whole(v, 1, 10_000, "a tournament")? as usize,
                 "restart_after" => self.strategy.restart_after = whole(v, 1, 1 << 40, "a number of children")?,
                 "round" => self.strategy.round = whole(v, 1, 1 << 30, "a number of children")?,
+                "hurdle" => {
+                    let most = number(v)?;
+                    if !(most > 1.0 && most.is_finite()) {
+                        return Err(bad(v.span, "a hurdle is above 1: so many times the score of the first program, or worse, and a program is not run on more tasks")
+                            .help("`hurdle = 2`"));
+                    }
+                    self.hurdle = most;
+                }
                 "tune" => self.strategy.tune = whole(v, 0, 1 << 20, "a number of programs")?,
                 "simplify" => self.simplify = whole(v, 0, 1 << 20, "a number of children")?,
                 "novelty" => self.strategy.novelty = share(v, "`novelty = 10%`: the share of parents from elites of all kinds")?,

@@ -1,6 +1,6 @@
 //! Tasks that a search names: those it is scored on, and those its best is measured on when it ends.
 
-use super::{Read, Rung, SearchSpec, TaskSpec, bad, expressions, name_of, number, only, unknown, whole};
+use super::{Read, Rung, SearchSpec, TaskSpec, bad, expressions, name_of, number, once, only, unknown, whole};
 use crate::search::task::{overriding, train_of};
 use crate::session::Session;
 use optc_base::{Diagnostic, nearest};
@@ -27,14 +27,33 @@ impl SearchSpec {
     }
 
     pub(super) fn set_held_out(&mut self, session: &Session, s: &Setting) -> Read<()> {
-        let e = only(s)?;
-        let all: Vec<&Expr> = if let ExprKind::List(items) = &e.kind { items.iter().collect() } else { vec![e] };
-        if all.is_empty() {
-            return Err(bad(e.span, "tasks are held out").help("`held_out [valley, teacher_student(depth = 4)]`"));
-        }
-        self.held_out = all.into_iter().map(|e| named(session, e)).collect::<Read<_>>()?;
+        self.held_out = several(session, s, "`held_out [valley, teacher_student(depth = 4)]`")?;
         Ok(())
     }
+
+    /// `validation [deep_linear, autoencoder], every = 5, patience = 10`
+    pub(super) fn set_validation(&mut self, session: &Session, s: &Setting) -> Read<()> {
+        self.validation = several(session, s, "`validation [deep_linear, autoencoder], every = 5, patience = 10`")?;
+        once(s.options.iter().map(|(name, _)| name))?;
+        for (name, value) in &s.options {
+            match &*name.text {
+                "every" => self.validate_every = whole(value, 1, 1 << 30, "the number of rounds")?,
+                "patience" => self.patience = whole(value, 1, 1 << 30, "the number of measurements")? as usize,
+                _ => return Err(unknown(name, "`validation`", ["every", "patience"].into_iter())),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Tasks of a setting that names at least one.
+fn several(session: &Session, s: &Setting, help: &str) -> Read<Vec<TaskSpec>> {
+    let e = only(s)?;
+    let all: Vec<&Expr> = if let ExprKind::List(items) = &e.kind { items.iter().collect() } else { vec![e] };
+    if all.is_empty() {
+        return Err(bad(e.span, "names of tasks are expected here").help(help));
+    }
+    all.into_iter().map(|e| named(session, e)).collect()
 }
 
 impl SearchSpec {
@@ -74,13 +93,18 @@ impl SearchSpec {
 /// # Errors
 /// A task that is there twice.
 pub(super) fn label(spec: &mut SearchSpec) -> Read<()> {
-    let all: Vec<(String, Vec<String>)> = spec.tasks.iter().chain(&spec.held_out).map(|t| (t.train.clone(), t.set.clone())).collect();
-    let searched = spec.tasks.len();
-    for (k, t) in spec.tasks.iter_mut().chain(&mut spec.held_out).enumerate() {
+    let of_all = spec.tasks.iter().chain(&spec.validation).chain(&spec.held_out);
+    let all: Vec<(String, Vec<String>)> = of_all.map(|t| (t.train.clone(), t.set.clone())).collect();
+    let (searched, looked_at) = (spec.tasks.len(), spec.tasks.len() + spec.validation.len());
+    for (k, t) in spec.tasks.iter_mut().chain(&mut spec.validation).chain(&mut spec.held_out).enumerate() {
         if let Some(before) = all[..k].iter().position(|o| *o == all[k]) {
-            let twice = if before < searched && k >= searched {
-                bad(t.span, format!("`{}` is held out, and a task of the search", t.train))
+            let twice = if before < looked_at && k >= looked_at {
+                let where_else = if before < searched { "a task of the search" } else { "one of its validation" };
+                bad(t.span, format!("`{}` is held out, and {where_else}", t.train))
                     .help("a task that selects programs says nothing new about them; hold out another, or a variant: `held_out [train(width = 64)]`")
+            } else if before < searched && k >= searched {
+                bad(t.span, format!("`{}` is for validation, and a task of the search", t.train))
+                    .help("validation is on tasks that select no parent: another, or a variant: `validation [train(width = 64)]`")
             } else {
                 bad(t.span, format!("`{}` is there twice with the same settings", t.train))
             };

@@ -1,8 +1,8 @@
 //! The block of a symbolic regression, read and checked.
 
-use super::super::block::{Budget, Read, bad, budget, call, constant, expressions, name_of, number, only, text, unknown, whole};
+use super::super::block::{Budget, Read, bad, budget, call, constant, expressions, name_of, number, once, only, text, unknown, whole};
 use crate::session::Session;
-use optc_base::{Code, Diagnostic, Span, nearest};
+use optc_base::{Diagnostic, Span, nearest};
 use optc_front::ast::{BinaryOp, BlockEntry, BlockItem, BlockKind, Expr, ExprKind, ItemKind, Name, Setting};
 use optc_front::{Def, ModuleId};
 use optc_ir::ScalarOp;
@@ -116,12 +116,7 @@ pub fn read(session: &Session, block: &BlockItem) -> Result<Spec, Vec<Diagnostic
                 continue;
             }
         };
-        if let Some(before) = seen.iter().find(|s| s.word.text == setting.word.text) {
-            errors.push(
-                Diagnostic::error(Code("E0527"), setting.word.span, format!("`{}` is set twice", setting.word.text))
-                    .label(before.word.span, "set here before"),
-            );
-        }
+        errors.extend(seen.iter().find_map(|s| once([&s.word, &setting.word]).err()));
         seen.push(setting);
         errors.extend(spec.set(session, setting).err());
     }
@@ -232,26 +227,25 @@ impl Spec {
     }
 
     fn set_space(&mut self, session: &Session, s: &Setting) -> Read<()> {
+        once(s.values.iter().filter_map(|(name, _)| name.as_ref()))?;
         for (name, e) in &s.values {
-            match name.as_ref().map(|n| &*n.text) {
-                Some("ops") => {
+            let Some(name) = name else {
+                let ExprKind::Binary(BinaryOp::Le, what, most) = &e.kind else {
+                    return Err(bad(e.span, "a limit is expected here").help("`size <= 30`"));
+                };
+                if name_of(what) != Some("size") {
+                    return Err(bad(what.span, "`size` has a limit, the number of nodes of a formula"));
+                }
+                self.space.size = whole(most, 1, LARGEST as u64 / 2, "the size of a formula")? as usize;
+                continue;
+            };
+            match &*name.text {
+                "ops" => {
                     self.space.functions = functions(session, e)?;
                     self.space.powers = self.space.functions.contains(&Fun::Plain(ScalarOp::Pow));
                 }
-                Some("constants") => self.space.constants = constants(e)?,
-                Some(_) => {
-                    let name = name.as_ref().expect("it has a name");
-                    return Err(unknown(name, "`space`", ["ops", "constants", "size"].into_iter()));
-                }
-                None => {
-                    let ExprKind::Binary(BinaryOp::Le, what, most) = &e.kind else {
-                        return Err(bad(e.span, "a limit is expected here").help("`size <= 30`"));
-                    };
-                    if name_of(what) != Some("size") {
-                        return Err(bad(what.span, "`size` has a limit, the number of nodes of a formula"));
-                    }
-                    self.space.size = whole(most, 1, LARGEST as u64 / 2, "the size of a formula")? as usize;
-                }
+                "constants" => self.space.constants = constants(e)?,
+                _ => return Err(unknown(name, "`space`", ["ops", "constants", "size"].into_iter())),
             }
         }
         for clause in &s.clauses {
@@ -294,6 +288,7 @@ impl Spec {
             return Err(bad(callee.span, format!("the strategy is `{NAME} {{ … }}`")));
         }
         let own = &mut self.strategy;
+        once(args.iter().filter_map(|a| a.name.as_ref()))?;
         for arg in args {
             let Some(name) = &arg.name else { return Err(bad(arg.value.span, "settings of a strategy have names")) };
             let v = &arg.value;
