@@ -426,10 +426,8 @@ impl Builder<'_, '_> {
         if matches!(extent, Some(Extent::Const(n)) if n < LANES as i64) {
             return None;
         }
-        let program = wide::rows(lanes, self.kernel, &self.dtypes, &self.constants, axis, body).ok()?;
-        // Positions are counted from the first row.
-        let counts = program.insts.iter().any(|i| matches!(i, wide::Inst::Start(_)));
-        (wide::fits(&program) && (extent.is_some() || !counts)).then_some(program)
+        let program = wide::rows(lanes, self.kernel, &self.dtypes, &self.constants, axis, extent.is_some(), body).ok()?;
+        wide::fits(&program).then_some(program)
     }
 
     /// A loop over rows, sixteen at a time; the rest one by one, of which there is none if their number is known to be a multiple.

@@ -3,10 +3,13 @@
 
 mod common;
 
-use common::{Rng, at, bind, check, lit, load, plan_of, read, reduce, write};
+use common::{Rng, at, bind, check, lit, load, plan_of, read, reduce, run_plan_as, same, write};
+use optc_abi::plan::Instr;
 use optc_abi::{DType, Tensor};
+use optc_cranelift::{Config, Vectors};
 use optc_ir::graph::ReduceOp;
 use optc_ir::kernel::{Acc, Access, BufferParam, Expr, Extent, Index, Kernel, LOCAL, Local, LoopKind, Stmt, ValueId};
+use optc_ir::kernel_interp::run_kernel_on;
 use optc_ir::kernel_verify::verify_kernel;
 use optc_ir::scalar::ScalarOp;
 
@@ -180,6 +183,50 @@ fn rows_of_all_lengths_go_side_by_side() {
             let (kernel, tensors) = kernel(case);
             expect(&kernel, &tensors, true, &format!("{case:?}"));
         }
+    }
+}
+
+/// Threads begin in the middle of the rows: what depends on the number of a row, also where only its parity counts, is that of the row.
+#[test]
+fn rows_of_several_threads_keep_their_numbers() {
+    for odd in [false, true] {
+        let (mut kernel, tensors) = kernel(Case { rows: 100, kind: LoopKind::Parallel, ..PLAIN });
+        let (number, mask, parity, as_float, told) = (kernel.values, kernel.values + 1, kernel.values + 2, kernel.values + 3, kernel.values + 4);
+        kernel.values += 5;
+        let Stmt::For { body, .. } = &mut kernel.body[0] else { panic!("a loop") };
+        let at_store = body.iter().position(|s| matches!(s, Stmt::Store { buffer: 3, .. })).expect("a store for each row");
+        let Stmt::Store { value, .. } = &mut body[at_store] else { panic!("a store") };
+        let whole = std::mem::replace(value, told);
+        let used = if odd { parity } else { number };
+        let statements = [
+            bind(number, DType::I32, Expr::Axis(0)),
+            bind(mask, DType::I32, Expr::Const(optc_ir::kernel::Literal::Int(1))),
+            bind(parity, DType::I32, Expr::Map(ScalarOp::And, vec![number, mask])),
+            bind(as_float, F, Expr::Cast(used)),
+            bind(told, F, Expr::Map(ScalarOp::Add, vec![whole, as_float])),
+        ];
+        body.splice(at_store..at_store, statements);
+        grained(&kernel, &tensors);
+    }
+    let (plain, tensors) = kernel(Case { rows: 100, kind: LoopKind::Parallel, ..PLAIN });
+    grained(&plain, &tensors);
+}
+
+/// As [`check`], seventeen rows at a time.
+fn grained(kernel: &Kernel, tensors: &[Tensor]) {
+    let mut want = tensors.to_vec();
+    run_kernel_on(kernel, &mut want, &[]).expect("it runs");
+    for (threads, vectors) in [(1, Vectors::Bits512), (2, Vectors::Bits512), (3, Vectors::Bits256), (2, Vectors::Bits128)] {
+        let mut plan = plan_of(kernel, tensors, &[]);
+        for instr in &mut plan.code {
+            if let Instr::Kernel { calls, .. } = instr {
+                calls.iter_mut().for_each(|c| c.grain = 17);
+            }
+        }
+        let mut got = tensors.to_vec();
+        let config = Config { threads, vectors, ..Config::default() };
+        run_plan_as(std::slice::from_ref(kernel), plan, &mut got, &config).expect("it runs");
+        assert!(got.iter().zip(&want).all(|(a, b)| same(a, b)), "{threads} threads, {vectors:?}");
     }
 }
 

@@ -157,6 +157,8 @@ fn settings_that_do_not_go_together_are_refused() {
     refused(&simplification.replace("seed     3", "funnel [{ steps = 100, keep = 50% }]"), "a search that simplifies has no funnel");
     refused(&SPEC.replace("restart_after = 500", "hurdle = 2"), "there is one task alone");
     refused(&OWED.replace("round = 60", "hurdle = 1"), "a hurdle is above 1");
+    refused_as("E0226", &simplification.replace("margin = 1%", "hurdle = 2"), "no setting `hurdle`");
+    refused_as("E0527", &OWED.replace("a_a = 6", "a_a = 6, a_a = 7"), "`a_a` is set twice");
     let looked_at = OWED.replace("control  {", "validation rotated_quadratic(d = 8)\n  control  {");
     refused(&looked_at, "is held out, and one of its validation");
     let searched = OWED.replace("control  {", "validation axis_quadratic(d = 8, steps = 40)\n  control  {");
@@ -202,6 +204,11 @@ fn hurdles_spare_what_is_hopeless() {
     assert!(same > 10, "{same} programs in both");
     // A program that gets nowhere on the first task is not run on the second, hurdle or not.
     assert!(all.iter().all(|(_, tasks, fitness)| *tasks == 2 || fitness.is_none()));
+    // From nothing scores are multiples of AdamW's, whatever states the space has, also on the rungs of a funnel, where all are measured in full.
+    let empty = OWED.replace("start    [sgd, adamw]", "start    empty").replace("states <= 2", "states <= 1").replace("round = 60", "round = 60, hurdle = 1.5");
+    let from_nothing = folder(&empty.replace("steps = 100, keep = 20%, beat = [sgd]", "steps = 100, keep = 20%, beat = [adamw]"));
+    let told = ok(optc(from_nothing.path(), &["search", "s.opt", "--children", "240", "-q"]));
+    assert!(told.contains("to beat: `adamw` 1"), "{told}");
     // A multiple of a score that is not there is no hurdle.
     let nowhere = folder(&hurdle.replace("[0.03, 0.3]", "[1e30, 1e31]"));
     let output = optc(nowhere.path(), &["search", "s.opt", "--children", "10", "-q"]);
@@ -241,7 +248,9 @@ fn validation_chooses_what_is_handed_on() {
     let short = folder(&spec.replace("steps = 40)\n", "steps = 40), patience = 1\n"));
     let told = ok(optc(short.path(), &["search", "s.opt", "--children", "60000", "-q"]));
     let children: u64 = told.lines().find_map(|l| l.split_once(" children of evolution")?.0.trim().parse().ok()).expect("a number");
-    assert!(children < 60_000 && told.contains("task `tasks.valley`"), "{told}");
+    assert!(children < 60_000 && told.contains("task `tasks.valley`") && told.contains("ended before its budget"), "{told}");
+    let again = optc(short.path(), &["search", "resume", "out.sqlite", "--children", "60000", "-q"]);
+    assert!(again.status.code() == Some(1) && String::from_utf8_lossy(&again.stderr).contains("the search has ended"));
 }
 
 /// What is emitted is simplified and rounded, but stays what the space requires.
@@ -431,7 +440,7 @@ fn a_judge_tells_profiles_and_audits() {
     // What an archive holds is judged by name, with more rates than it was found with.
     ok(optc(spec.path(), &["search", "s.opt", "--children", "60", "-q"]));
     let told = ok(optc(spec.path(), &["search", "judge", "s.opt", "--seeds", "4", "--optimizer", "out.sqlite", "--rates", "7"]));
-    for part in ["7 learning rates each", " better ", " random ", " nadamw "] {
+    for part in ["7 learning rates each", " better ", " random of better ", " nadamw "] {
         assert!(told.contains(part), "{part}: {told}");
     }
     let output = optc(spec.path(), &["search", "judge", "s.opt", "--rates", "1"]);

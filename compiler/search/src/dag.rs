@@ -101,13 +101,8 @@ impl Builder {
         {
             return power;
         }
-        if op == ScalarOp::Mul {
-            // A product with 1 is the other factor to the last bit.
-            for (k, other) in [(0, 1), (1, 0)] {
-                if self.number(x[k]) == Some(1.0) {
-                    return x[other];
-                }
-            }
+        if let Some(same) = self.same_bits(op, x) {
+            return same;
         }
         if let (ScalarOp::Select, Node::Map(ScalarOp::Ne, [condition, zero, _])) = (op, self.nodes[x[0].0 as usize])
             && self.number(zero) == Some(0.0)
@@ -119,6 +114,75 @@ impl Builder {
         let mut operands = [x[0]; 3];
         operands[..x.len()].copy_from_slice(x);
         self.push(Node::Map(op, operands), ty)
+    }
+
+    /// Another form of an operation that gives the same bits (NaN payloads aside), where there is a simpler one: programs that differ in these alone are one. Signs move outwards.
+    fn same_bits(&mut self, op: ScalarOp, x: &[NodeId]) -> Option<NodeId> {
+        use ScalarOp::{Abs, Add, Div, Max, Min, Mul, Neg, Sign, Sub};
+        let inner = |s: &Self, id: NodeId, wanted: ScalarOp| match s.nodes[id.0 as usize] {
+            Node::Map(op, y) if op == wanted => Some(y),
+            _ => None,
+        };
+        let opposite = |s: &Self, id: NodeId| inner(s, id, Neg).map(|y| y[0]);
+        match (op, x) {
+            (Neg, &[a]) => opposite(self, a),
+            (Abs, &[a]) => {
+                if let Some(y) = opposite(self, a) {
+                    return Some(self.map(Abs, &[y]));
+                }
+                let square = inner(self, a, Mul).is_some_and(|y| y[0] == y[1]);
+                (square || inner(self, a, Abs).is_some()).then_some(a)
+            }
+            (Sign, &[a]) => {
+                if let Some(y) = opposite(self, a) {
+                    let sign = self.map(Sign, &[y]);
+                    return Some(self.map(Neg, &[sign]));
+                }
+                inner(self, a, Sign).map(|_| a)
+            }
+            (Max | Min, &[a, b]) if a == b => Some(a),
+            (Mul, &[a, b]) => {
+                for (k, other) in [(a, b), (b, a)] {
+                    match self.number(k) {
+                        Some(1.0) => return Some(other),
+                        Some(-1.0) => return Some(self.map(Neg, &[other])),
+                        _ => {}
+                    }
+                    if let Some(y) = opposite(self, k) {
+                        let product = self.map(Mul, &[y, if a == b { y } else { other }]);
+                        return Some(if a == b { product } else { self.map(Neg, &[product]) });
+                    }
+                }
+                let bare = inner(self, a, Abs).filter(|_| a == b)?;
+                Some(self.map(Mul, &[bare[0], bare[0]]))
+            }
+            (Div, &[a, b]) => {
+                if self.number(b) == Some(1.0) {
+                    return Some(a);
+                }
+                let (above, below) = match (opposite(self, a), opposite(self, b)) {
+                    (Some(above), Some(below)) => return Some(self.map(Div, &[above, below])),
+                    (Some(above), None) => (above, b),
+                    (None, Some(below)) => (a, below),
+                    (None, None) => return None,
+                };
+                let quotient = self.map(Div, &[above, below]);
+                Some(self.map(Neg, &[quotient]))
+            }
+            (Add, &[a, b]) => match (opposite(self, a), opposite(self, b)) {
+                (_, Some(y)) => Some(self.map(Sub, &[a, y])),
+                (Some(y), None) => Some(self.map(Sub, &[b, y])),
+                (None, None) => None,
+            },
+            (Sub, &[a, b]) => {
+                if self.number(b).is_some_and(|zero| zero == 0.0 && zero.is_sign_positive()) {
+                    return Some(a);
+                }
+                let y = opposite(self, b)?;
+                Some(self.map(Add, &[a, y]))
+            }
+            _ => None,
+        }
     }
 
     /// A power whose exponent the language knows a product or root for: 0 (of numbers) to 16, -4 to -1, 0.5.
@@ -338,5 +402,57 @@ impl Dag {
             }
         }
         all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Builder, Input, Node, NodeId};
+    use optc_ir::eval::eval_float;
+    use optc_ir::scalar::ScalarOp::{self, Abs, Add, Div, Max, Min, Mul, Neg, Sign, Sub};
+
+    /// The value of a node in f64, given those of the gradient and the weights.
+    fn value(b: &Builder, id: NodeId, given: [f64; 2]) -> f64 {
+        match b.nodes[id.0 as usize] {
+            Node::Input(Input::G) => given[0],
+            Node::Input(_) => given[1],
+            Node::Const(bits) => f64::from_bits(bits),
+            Node::Map(op, x) => {
+                let x: Vec<f64> = x[..op.arity()].iter().map(|id| value(b, *id, given)).collect();
+                eval_float(op, &x)
+            }
+            _ => panic!("no sums here"),
+        }
+    }
+
+    #[test]
+    fn simpler_forms_have_the_same_bits() {
+        const VALUES: [f64; 9] = [0.0, -0.0, 1.5, -2.25, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, 5e-324, -1e308];
+        let mut b = Builder::default();
+        let (g, w) = (b.input(Input::G), b.input(Input::W));
+        let numbers = [0.0, -0.0, 1.0, -1.0, 3.0].map(|x| b.constant(x));
+        let negative = [b.map(Neg, &[g]), b.map(Neg, &[w])];
+        let others = [b.map(Abs, &[g]), b.map(Sign, &[w]), b.map(Mul, &[g, g])];
+        let all: Vec<NodeId> = [g, w].into_iter().chain(numbers).chain(negative).chain(others).collect();
+        let mut simpler = 0;
+        let mut check = |op: ScalarOp, x: &[NodeId]| {
+            let made = b.map(op, x);
+            let plain = matches!(b.nodes[made.0 as usize], Node::Map(o, y) if o == op && y[..x.len()] == *x);
+            simpler += usize::from(!plain);
+            for left in VALUES {
+                for right in VALUES {
+                    let operands: Vec<f64> = x.iter().map(|id| value(&b, *id, [left, right])).collect();
+                    let (want, got) = (eval_float(op, &operands), value(&b, made, [left, right]));
+                    assert!(want.to_bits() == got.to_bits() || want.is_nan() && got.is_nan(), "{op:?} of {operands:?}: {want} became {got}");
+                }
+            }
+        };
+        for &a in &all {
+            [Neg, Abs, Sign].into_iter().for_each(|op| check(op, &[a]));
+            for &c in &all {
+                [Add, Sub, Mul, Div, Max, Min].into_iter().for_each(|op| check(op, &[a, c]));
+            }
+        }
+        assert!(simpler > 300, "{simpler} simpler forms");
     }
 }

@@ -16,10 +16,18 @@ use crate::shorten::{length, shorten};
 use crate::tune::Numbers;
 use std::collections::VecDeque;
 
-/// What scores programs; lower is better, infinity where a program fails.
+/// What scores programs; lower is better, infinity where a program fails, and from [`STOPPED`] on where it was not measured in full.
 pub trait Evaluator {
     /// The fitness of a program that reads the gradient.
     fn fitness(&mut self, dag: &Dag) -> f64;
+}
+
+/// By what the mean score so far of a program that a hurdle stopped is multiplied: it is worse than all that were measured in full, and comparable with others that were stopped.
+pub const STOPPED: f64 = 1e200;
+
+/// Whether a fitness is that of a program that was measured in full, and got to the end.
+pub fn measured(fitness: f64) -> bool {
+    fitness < STOPPED
 }
 
 /// How a search goes about it.

@@ -1,7 +1,7 @@
 //! Identity of programs by what they compute.
 //!
-//! Two programs with the same [`Keys::exact`] give the same updates bit for bit (NaN payloads aside): operands of commutative operations are sorted, nothing else is
-//! rearranged; a state is known by its first value and by what becomes of it, not by its name or number. [`Keys::family`] also ignores numbers and the order of whole sums
+//! Two programs with the same [`Keys::exact`] give the same updates bit for bit (NaN payloads aside): operands of commutative operations are sorted, and of forms that differ in
+//! signs and units alone [`crate::dag::Builder`] has made one; nothing else is rearranged; a state is known by its first value and by what becomes of it, not by its name or number. [`Keys::family`] also ignores numbers and the order of whole sums
 //! and products: it tells families apart, and proves nothing.
 
 use crate::dag::{Dag, Input, Node, NodeId};

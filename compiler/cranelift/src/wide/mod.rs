@@ -15,7 +15,7 @@ mod stores;
 pub(crate) mod tile;
 
 pub(crate) use emit::{Arguments, emit, fits};
-pub(crate) use program::{Inst, Program, Source};
+pub(crate) use program::{Program, Source};
 pub(crate) use rows::rows;
 pub(crate) use select::{Constants, constants, select};
 

@@ -46,6 +46,8 @@ struct RowAcc {
 /// What a selection over rows knows beside that of one loop.
 #[derive(Default)]
 pub(super) struct Rows {
+    /// Whether the loop begins at the first row: positions are counted from there.
+    pub(super) whole: bool,
     /// The loop under way within the row, and its position.
     inner: Option<(AxisId, i64)>,
     segments: Vec<Segment>,
@@ -60,7 +62,7 @@ struct Reach<'k> {
     writes: bool,
 }
 
-/// The program of a loop over rows with this body, on registers of this many lanes; its pointers keep the loop's axis, which stands at the first row.
+/// The program of a loop over rows with this body, on registers of this many lanes; its pointers keep the loop's axis, which stands at the first row of the loop. `whole`: that is the first of all.
 ///
 /// # Errors
 /// If some part has no such form, or rows may depend on each other.
@@ -70,12 +72,13 @@ pub(crate) fn rows<'k>(
     dtypes: &'k [DType],
     constants: &'k Constants,
     axis: AxisId,
+    whole: bool,
     body: &[Node],
 ) -> Result<Program, Narrow> {
     let mut reaches = Vec::new();
     shape(body, &mut reaches)?;
     let mut s = Selector::new(width, kernel, dtypes, constants, axis, None);
-    let mut rows = Rows { segments: segments(&s, &reaches)?, ..Rows::default() };
+    let mut rows = Rows { whole, segments: segments(&s, &reaches)?, ..Rows::default() };
     for segment in rows.segments.iter_mut().filter(|s| s.stride > 0) {
         segment.pointer = s.program.pointers.len();
         s.program.pointers.push((segment.buffer, Index { offset: 0, ..segment.base.clone() }));
@@ -160,6 +163,10 @@ fn segments(s: &Selector<'_>, reaches: &[Reach<'_>]) -> Result<Vec<Segment>, Nar
         let (inner, within) = r.inner.map_or((None, 0), |(axis, _)| (Some(axis), stride(r.index, axis)));
         let last = r.inner.map_or(0, |(_, n)| (n - 1) * within);
         let local = r.buffer >= LOCAL && written(r.buffer);
+        if written(r.buffer) && s.kernel.dtype(r.buffer).size() < 4 && reaches.iter().any(|o| !o.writes && o.buffer == r.buffer) {
+            // Such stores wait for those of the other rows of a pass.
+            return Err(Narrow);
+        }
         if apart == 1 && written(r.buffer) {
             // An element for each row, always the same one.
             let same = |o: &&Reach<'_>| o.buffer != r.buffer || o.index == r.index;
@@ -289,7 +296,9 @@ impl Selector<'_> {
     fn piece(&self, segment: &Segment, first: usize, row: i64) -> Result<Place, Narrow> {
         let row = row + (self.group * self.program.width) as i64;
         let offset = segment.base.offset + first as i64 + row * segment.stride;
-        let offset = i32::try_from(offset).ok().filter(|o| o.abs() < 1 << 28).ok_or(Narrow)?;
+        // Displacements of a register's pieces in bytes, each of the fourth row behind the one before, have 32 bits.
+        let last = offset.abs() + (self.program.width as i64 - PIECE) * segment.stride;
+        let offset = i32::try_from(offset).ok().filter(|_| last < 1 << 28).ok_or(Narrow)?;
         Ok(Place { pointer: segment.pointer, offset, kind: Kind::Word, moves: false })
     }
 

@@ -259,6 +259,9 @@ impl Selector<'_> {
         Ok(match expr {
             Expr::Const(literal) => self.program.push(Inst::Const(literal_bits(dtype, *literal))),
             Expr::Axis(axis) if *axis == self.axis => {
+                if self.rows.as_ref().is_some_and(|r| !r.whole) {
+                    return Err(Narrow);
+                }
                 let start = self.program.push(Inst::Start(1));
                 let width = self.program.width;
                 let first = self.group * width;

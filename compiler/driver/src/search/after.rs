@@ -8,7 +8,7 @@ use super::hunt::{Hunt, Trouble, best_rate};
 use super::judge::{Contest, Judged, Verdict, judge};
 use super::seed::seed;
 use super::task::task;
-use optc_search::evolve::admissible;
+use optc_search::evolve::{admissible, measured};
 use optc_search::genome::Genome;
 use optc_search::text;
 use std::path::Path;
@@ -116,7 +116,7 @@ impl Hunt {
             push(&start.expression, &start.genome);
         }
         for arm in &self.arms[1..] {
-            if let Some(best) = arm.best().filter(|b| b.fitness.is_finite()) {
+            if let Some(best) = arm.best().filter(|b| measured(b.fitness)) {
                 push(arm.kind.name(), &best.genome);
             }
         }

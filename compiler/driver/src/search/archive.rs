@@ -6,7 +6,7 @@ pub use kept::{RungRow, StartRow, WinnerRow, measures};
 
 use super::after::Noise;
 use super::judge::Verdict;
-use optc_search::evolve::{Arm, Counters, Found, Island, Kind, Member, Memory};
+use optc_search::evolve::{Arm, Counters, Found, Island, Kind, Member, Memory, measured};
 use optc_search::fingerprint::{SHAPE, mark};
 use optc_search::genome::Genome;
 use optc_search::live::without_dead_code;
@@ -142,7 +142,7 @@ CREATE TABLE IF NOT EXISTS formula(
 ";
 
 /// What this program writes; another's archive is not gone on with.
-pub const VERSION: &str = concat!("optc ", env!("CARGO_PKG_VERSION"), ", archive 2");
+pub const VERSION: &str = concat!("optc ", env!("CARGO_PKG_VERSION"), ", archive 3");
 
 pub(super) type Done<T> = Result<T, String>;
 
@@ -269,7 +269,7 @@ impl Archive {
                         f.child as i64,
                         key(f.keys.exact),
                         key(f.parent),
-                        finite(f.fitness),
+                        Some(f.fitness).filter(|x| measured(*x)),
                         f.fitness.to_bits().cast_signed()
                     ])
                     .map_err(words)?;

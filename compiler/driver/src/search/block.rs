@@ -488,6 +488,7 @@ impl SearchSpec {
 
     fn set_control(&mut self, s: &Setting) -> Read<()> {
         (self.constants_only, self.random, self.a_a) = (false, false, 0);
+        once(s.values.iter().filter_map(|(name, _)| name.as_ref()))?;
         for (name, e) in &s.values {
             match (name.as_ref().map(|n| &*n.text), name_of(e)) {
                 (None, Some("constants_only")) => self.constants_only = true,

@@ -7,6 +7,7 @@ use super::judge::Verdict;
 use super::spec;
 use super::validation::{self, Validated};
 use super::view::shown;
+use optc_search::evolve::measured;
 use optc_search::genome::Genome;
 use optc_search::live::without_dead_code;
 use optc_search::pareto::Front;
@@ -53,7 +54,7 @@ pub struct Winner {
 
 /// The best program of the evolution as it was found, if one got to the end of its runs; the best one on tasks of validation, where there are some.
 pub fn winner(hunt: &Hunt) -> Option<Winner> {
-    let of_evolution = || hunt.arms[0].best().filter(|b| b.fitness.is_finite()).map(|b| (b.genome.clone(), b.fitness, b.key));
+    let of_evolution = || hunt.arms[0].best().filter(|b| measured(b.fitness)).map(|b| (b.genome.clone(), b.fitness, b.key));
     let (genome, fitness, key) = hunt.validated().or_else(of_evolution)?;
     Some(Winner { genome, fitness, again: None, key, notes: Vec::new() })
 }
@@ -111,7 +112,10 @@ pub fn emit(hunt: &Hunt, after: &After) -> Option<String> {
 
 /// The curve of validation, in a line.
 pub fn validation_line(curve: &[Validated]) -> Option<String> {
-    let (best, last) = (validation::best(curve)?, curve.last()?);
+    let last = curve.last()?;
+    let Some(best) = validation::best(curve) else {
+        return Some(format!("Validation: none of {} programs got to the end of its runs on the tasks of validation", curve.len()));
+    };
     let later = if best == last {
         ", the last of them".to_string()
     } else {
@@ -191,5 +195,9 @@ fn held_out_line(verdict: &Verdict) -> Option<String> {
 
 /// A score with five digits.
 pub fn rounded(x: f64) -> String {
-    if x.is_finite() { optc_abi::number::shown(x, 5) } else { text::number(x) }
+    match x {
+        _ if !x.is_finite() => text::number(x),
+        _ if measured(x) => optc_abi::number::shown(x, 5),
+        _ => "stopped at a hurdle".to_string(),
+    }
 }

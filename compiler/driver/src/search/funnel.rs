@@ -5,7 +5,7 @@ use super::hunt::{Hunt, Scorer, Trouble};
 use super::seed::seed;
 use super::task::overriding;
 use optc_search::dag::Dag;
-use optc_search::evolve::{Evaluator, admissible};
+use optc_search::evolve::{Evaluator, admissible, measured};
 use optc_search::genome::{Genome, MAX_STATES};
 use rustc_hash::FxHashSet;
 use std::path::Path;
@@ -45,7 +45,7 @@ impl Hunt {
         let mut seen = FxHashSet::default();
         let mut all = Vec::new();
         for m in self.arms[0].islands.iter().flat_map(|i| i.population.iter().chain(&i.best)) {
-            if m.fitness.is_finite()
+            if measured(m.fitness)
                 && seen.insert(m.key)
                 && let Ok(dag) = m.genome.dag()
             {
@@ -69,11 +69,10 @@ impl Hunt {
     pub fn funnel(&self, file: &Path) -> Result<(Vec<Passed>, Option<(Genome, f64, u128)>), Trouble> {
         let mut entrants = self.entrants();
         let (mut rungs, mut winner) = (Vec::new(), None);
-        let first = self.starts.iter().find_map(|s| s.genome.dag().ok().filter(admissible));
         for (k, rung) in self.spec.funnel.iter().enumerate() {
             let from = FIRST_SEED + 2 * k as u64 * APART;
-            let mut scorer = scorer_of(&self.spec, rung, file, from, first.as_ref())?;
-            let mut again = scorer_of(&self.spec, rung, file, from + APART, first.as_ref())?;
+            let mut scorer = self.scorer_of(rung, file, from)?;
+            let mut again = self.scorer_of(rung, file, from + APART)?;
             let baselines = baselines(rung, file, &mut scorer)?;
             for e in &mut entrants {
                 e.fitness = scorer.fitness(&e.dag);
@@ -84,10 +83,10 @@ impl Hunt {
             entrants.truncate(((rung.keep * entered as f64).ceil() as usize).max(1));
             entrants.retain(|e| e.fitness.is_finite() && (baselines.is_empty() || e.fitness < limit));
             let best = entrants.first();
-            let measured = best.map_or(f64::INFINITY, |e| again.fitness(&e.dag));
-            winner = best.map(|e| (e.genome.clone(), measured, e.key));
+            let again_best = best.map_or(f64::INFINITY, |e| again.fitness(&e.dag));
+            winner = best.map(|e| (e.genome.clone(), again_best, e.key));
             let fitness = best.map_or(f64::INFINITY, |e| e.fitness);
-            rungs.push(Passed { steps: rung.steps, entered, kept: entrants.len(), best: fitness, again: measured, baselines });
+            rungs.push(Passed { steps: rung.steps, entered, kept: entrants.len(), best: fitness, again: again_best, baselines });
             if let Some(why) = scorer.trouble().or(again.trouble()) {
                 return Err(why.into());
             }
@@ -97,32 +96,32 @@ impl Hunt {
         }
         Ok((rungs, winner))
     }
+
+    /// What scores programs on a rung, relative to the reference where there are several tasks.
+    fn scorer_of(&self, rung: &Rung, file: &Path, from: u64) -> Result<Scorer, Trouble> {
+        let mut scorer = Scorer::new(&of_rung(&self.spec, rung, from), file, MAX_STATES)?;
+        if self.spec.tasks.len() > 1 {
+            scorer.refer(&self.reference);
+        }
+        Ok(scorer)
+    }
 }
 
 fn sort(entrants: &mut [Entrant]) {
     entrants.sort_by(|a, b| a.fitness.total_cmp(&b.fitness).then(a.key.cmp(&b.key)));
 }
 
-/// The spec of a rung: its steps, and seeds of its own.
+/// The spec of a rung: its steps, and seeds of its own. All that enter are measured in full.
 fn of_rung(spec: &SearchSpec, rung: &Rung, from: u64) -> SearchSpec {
     let mut out = spec.clone();
     out.seeds = (from..from + spec.seeds.len() as u64).collect();
-    out.space.states = MAX_STATES;
+    out.hurdle = f64::INFINITY;
     if let Some(steps) = rung.steps {
         for t in &mut out.tasks {
             t.set = overriding(&t.set, &[format!("steps={steps}")]);
         }
     }
     out
-}
-
-/// What scores programs on a rung, relative to the first program where there are several tasks.
-fn scorer_of(spec: &SearchSpec, rung: &Rung, file: &Path, from: u64, first: Option<&Dag>) -> Result<Scorer, Trouble> {
-    let mut scorer = Scorer::new(&of_rung(spec, rung, from), file)?;
-    if let Some(dag) = first.filter(|_| spec.tasks.len() > 1) {
-        scorer.refer(dag);
-    }
-    Ok(scorer)
 }
 
 /// The fitness of optimizers that a rung wants to be beaten.

@@ -11,7 +11,7 @@ use super::task::{self, task};
 use super::validation::Validation;
 use crate::trainer::INTERRUPTED;
 use optc_search::dag::Dag;
-use optc_search::evolve::{Arm, Counters, Evaluator, Found, Island, Kind, Known, Memory, Plan, Round, Scores, admissible};
+use optc_search::evolve::{Arm, Counters, Evaluator, Found, Island, Kind, Known, Memory, Plan, Round, STOPPED, Scores, admissible, measured};
 use optc_search::fingerprint::mark;
 use optc_search::genome::Genome;
 use optc_search::hash::keys;
@@ -83,10 +83,11 @@ fn combined(how: Combine, mut scores: Vec<f64>) -> f64 {
 }
 
 impl Scorer {
-    pub(super) fn new(spec: &SearchSpec, file: &Path) -> Result<Scorer, Trouble> {
+    /// What scores programs of up to so many states.
+    pub(super) fn new(spec: &SearchSpec, file: &Path, states: usize) -> Result<Scorer, Trouble> {
         let mut benches = Vec::new();
         for t in &spec.tasks {
-            let request = spec.request(file, t, &spec.seeds, spec.space.states);
+            let request = spec.request(file, t, &spec.seeds, states);
             let made = task(&request).map_err(|r| Trouble::Task(t.train.clone(), r))?;
             benches.push(Bench::new(made)?);
         }
@@ -141,7 +142,7 @@ impl Scorer {
         best_rate(&outcome.scores, self.combine)
     }
 
-    /// The weighted mean of the scores on all tasks; of those up to the one where no rate is left, or the mean is above the hurdle, for the rest could hardly help.
+    /// The weighted mean of the scores on all tasks. Where no rate is left on one, or the mean so far is above the hurdle, the rest is not run: it could hardly help.
     fn mean_score(&mut self, dag: &Dag) -> f64 {
         let whole: f64 = self.weights.iter().sum();
         let (mut sum, mut weight) = (0.0, 0.0);
@@ -149,8 +150,11 @@ impl Scorer {
             sum += self.score(task, dag) / self.references[task] * self.weights[task] / whole;
             weight += self.weights[task];
             let mean = sum * whole / weight;
-            if task + 1 < self.benches.len() && (!mean.is_finite() || mean > self.hurdle) {
-                return mean;
+            if !mean.is_finite() {
+                return f64::INFINITY;
+            }
+            if task + 1 < self.benches.len() && mean > self.hurdle {
+                return STOPPED * mean;
             }
         }
         sum
@@ -189,6 +193,8 @@ pub struct Hunt {
     /// The programs of all arms that no other dominates.
     front: Front,
     pub(super) archive: Archive,
+    /// The program by whose scores those of others are divided where there are several tasks.
+    pub(super) reference: Dag,
     /// What is measured on tasks of validation.
     pub(super) validation: Option<Validation>,
     /// The number of its first island among those of all processes.
@@ -220,6 +226,10 @@ struct Made {
     speeds: Vec<(u128, f64)>,
     trouble: Option<String>,
 }
+
+/// Why a search whose validation has turned does not go on.
+const OVER: &str =
+    "the search has ended: its validation found nothing better for as many measurements as `patience` says; another search, with another archive, may have more";
 
 /// Mutations away from a first program that children are on which costs are measured, at most.
 const GENERATIONS: u64 = 30;
@@ -262,9 +272,8 @@ impl Hunt {
             starts.push(Start { expression: "empty".to_string(), genome: Genome::default(), fitness: f64::INFINITY });
         }
         check_held_out(&spec, file)?;
-        let mut scorers = (0..jobs.max(1)).map(|_| Scorer::new(&spec, file)).collect::<Result<Vec<_>, _>>()?;
         // Where the first program does nothing, tasks are measured by AdamW.
-        let first = match starts[0].genome.dag() {
+        let reference = match starts[0].genome.dag() {
             Ok(dag) if admissible(&dag) => dag,
             _ => seed("adamw", None)
                 .map_err(|r| Trouble::Seed("adamw".to_string(), r))?
@@ -272,8 +281,10 @@ impl Hunt {
                 .dag()
                 .map_err(|_| "`adamw` is no program".to_string())?,
         };
+        let states = spec.space.states.max(reference.states.len());
+        let mut scorers = (0..jobs.max(1)).map(|_| Scorer::new(&spec, file, states)).collect::<Result<Vec<_>, _>>()?;
         if spec.tasks.len() > 1 {
-            if !scorers[0].refer(&first) && spec.hurdle.is_finite() {
+            if !scorers[0].refer(&reference) && spec.hurdle.is_finite() {
                 let why = "a hurdle is a multiple of the first program's score, which must get to the end of all tasks with scores above 0";
                 return Err(Trouble::Words(format!("{why}: leave `hurdle` out")));
             }
@@ -289,7 +300,7 @@ impl Hunt {
         }
         scorers[0].evals.clear();
         scorers[0].speeds.clear();
-        let validation = Validation::new(&spec, file, &archive, &first)?;
+        let validation = Validation::new(&spec, file, &archive, &reference)?;
         archive.keep_settings(&spec, &starts)?;
         let front = archive.front(&spec.pareto)?;
         let mut strategy = spec.strategy;
@@ -316,7 +327,7 @@ impl Hunt {
             arms_of(held)?
         };
         let memory = arms.iter().map(|arm| archive.memory(arm.kind)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Hunt { spec, starts, arms, plan, scorers, memory, front, archive, validation, first: 0 })
+        Ok(Hunt { spec, starts, arms, plan, scorers, memory, front, archive, reference, validation, first: 0 })
     }
 
     /// Its islands are a part of those of all processes: the first has this number.
@@ -348,13 +359,14 @@ impl Hunt {
         mut tell: impl FnMut(&Hunt, Option<&mut Ring>, Duration),
     ) -> Result<bool, String> {
         let processes = ring.as_ref().map_or(1, |r| r.size() as u64);
-        let begin = Instant::now();
+        let (begin, rounds) = (Instant::now(), self.arms[0].rounds);
         loop {
             let least = self.arms.iter().map(|a| a.rounds).min().unwrap_or(0);
             let next = self.arms.iter().position(|a| a.rounds == least).unwrap_or(0);
             if next == 0 {
                 if self.validate()? {
-                    return Ok(true);
+                    let begun = self.arms[0].rounds > rounds;
+                    return if begun { Ok(true) } else { Err(OVER.to_string()) };
                 }
                 let spent = match budget {
                     Budget::Time(t) => begin.elapsed() >= t,
@@ -452,7 +464,7 @@ impl Hunt {
     /// Takes what a round of an arm found into the front.
     fn extend_front(&mut self, arm: Kind, found: &[Found], speeds: &[(u128, f64)]) {
         let speeds: Scores = speeds.iter().copied().collect();
-        for f in found.iter().filter(|f| f.fitness.is_finite()) {
+        for f in found.iter().filter(|f| measured(f.fitness)) {
             let Ok(dag) = f.genome.dag() else { continue };
             let (statements, ns) = (f.genome.body.len(), speeds.get(&f.keys.exact).copied());
             let values = measures(self.front.axes(), f.fitness, statements, &dag, ns);

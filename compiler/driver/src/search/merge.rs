@@ -80,7 +80,7 @@ pub fn merge(paths: &[PathBuf], to: &Path) -> Result<Merged, String> {
     let Some(first) = parts.first() else { return Err("there is nothing to merge".to_string()) };
     if let Some(other) = parts.iter().find(|p| p.measure != first.measure) {
         return Err(format!(
-            "{} and {} were made with other tasks, seeds or learning rates: their fitness is not comparable",
+            "{} and {} were made with other tasks, seeds, learning rates or hurdles: their fitness is not comparable",
             first.path.display(),
             other.path.display()
         ));
@@ -107,6 +107,11 @@ pub fn merge(paths: &[PathBuf], to: &Path) -> Result<Merged, String> {
     for part in &parts {
         archive.take_in(&part.path, if one { 0 } else { island })?;
         island += part.islands();
+    }
+    if let [only] = &parts[..] {
+        for (n, point) in Archive::open(&only.path)?.validated()?.iter().enumerate() {
+            archive.keep_validated(n, point)?;
+        }
     }
     archive.keep_state(&state(&joined(&parts, one)))?;
     archive.set("alone", "no")?;

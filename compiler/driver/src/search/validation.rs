@@ -5,15 +5,15 @@ use super::archive::Archive;
 use super::block::SearchSpec;
 use super::hunt::{Hunt, Scorer, Trouble};
 use optc_search::dag::Dag;
-use optc_search::evolve::Evaluator;
-use optc_search::genome::Genome;
+use optc_search::evolve::{Evaluator, measured};
+use optc_search::genome::{Genome, MAX_STATES};
 use optc_search::live::without_dead_code;
 use optc_search::text;
 use rusqlite::params;
 use std::path::Path;
 
 /// The first seed of validation, far from those of all else.
-const FIRST_SEED: u64 = 1 << 20;
+const FIRST_SEED: u64 = 3 << 19;
 
 /// A best program of the evolution, when it was one.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,7 +59,7 @@ impl Validation {
         own.tasks.clone_from(&spec.validation);
         own.seeds = (FIRST_SEED..).take(spec.seeds.len()).collect();
         own.hurdle = f64::INFINITY;
-        let mut scorer = Scorer::new(&own, file)?;
+        let mut scorer = Scorer::new(&own, file, MAX_STATES)?;
         if own.tasks.len() > 1 {
             scorer.refer(first);
         }
@@ -75,7 +75,7 @@ impl Hunt {
     pub(super) fn validate(&mut self) -> Result<bool, String> {
         let Some(v) = &mut self.validation else { return Ok(false) };
         let (rounds, children) = (self.arms[0].rounds, self.arms[0].counters().children);
-        let best = self.arms[0].best().filter(|b| b.fitness.is_finite());
+        let best = self.arms[0].best().filter(|b| measured(b.fitness));
         if let Some(best) = best.filter(|b| rounds > 0 && rounds % v.every == 0 && v.curve.last().is_none_or(|l| l.program != b.key))
             && let Ok(dag) = best.genome.dag()
         {
@@ -90,7 +90,12 @@ impl Hunt {
             self.archive.keep_validated(v.curve.len(), &point)?;
             v.curve.push(point);
         }
-        Ok(turned(&v.curve, v.patience))
+        Ok(self.turned())
+    }
+
+    /// Whether validation has ended the search.
+    pub fn turned(&self) -> bool {
+        self.validation.as_ref().is_some_and(|v| turned(&v.curve, v.patience))
     }
 
     /// The curve of validation so far.

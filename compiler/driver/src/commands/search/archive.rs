@@ -12,7 +12,7 @@ use crate::search::judge::held_out_table;
 use crate::search::lineage::lineage as lineage_of;
 use crate::search::merge::merge as merging;
 use crate::search::report::{self, short};
-use crate::search::{seed, spec};
+use crate::search::{seed, spec, validation};
 use crate::session::Failed;
 use optc_search::evolve::Kind;
 use optc_search::genome::Genome;
@@ -56,7 +56,7 @@ fn found(archive: &Archive, prefix: &str, messages: &Messages) -> Result<Program
     }
 }
 
-/// What a search found, under the name of the search, and the best of its controls, under theirs.
+/// What a search found, under the name of the search, and the best of its controls.
 ///
 /// # Errors
 /// An archive that cannot be read, or of which there is nothing to be judged.
@@ -66,13 +66,16 @@ pub(super) fn best_of_arms(path: &Path, messages: &Messages) -> Result<Vec<Named
     let (run, _) = archive.run().map_err(no)?;
     let mut all = Vec::new();
     for kind in Kind::ALL {
-        let winner = if kind == Kind::Evolution { archive.winner().map_err(no)?.map(|w| w.text) } else { None };
-        let text = match winner {
-            Some(text) => Some(text),
-            None => archive.top_of(kind).map_err(no)?.map(|row| row.text),
-        };
+        let mut text = None;
+        if kind == Kind::Evolution {
+            let validated = || archive.validated().map(|curve| validation::best(&curve).map(|v| v.text.clone()));
+            text = archive.winner().and_then(|w| w.map_or_else(validated, |w| Ok(Some(w.text)))).map_err(no)?;
+        }
+        if text.is_none() {
+            text = archive.top_of(kind).map_err(no)?.map(|row| row.text);
+        }
         if let Some(text) = text {
-            let name = if kind == Kind::Evolution { run.name.clone() } else { kind.name().to_string() };
+            let name = if kind == Kind::Evolution { run.name.clone() } else { format!("{} of {}", kind.name(), run.name) };
             all.push(Named { name, genome: genome(&text, messages)?, lr: 1.0 });
         }
     }

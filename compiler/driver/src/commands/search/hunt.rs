@@ -494,6 +494,9 @@ fn finish(
     if let Some(line) = validation_line(hunt.curve()) {
         say(&line);
     }
+    if hunt.turned() {
+        say(&format!("validation found nothing better in {} measurements, so the search ended before its budget was spent", hunt.spec.patience));
+    }
     if counters.fp_hit > 0 {
         say(&format!(
             "fingerprints: {} new programs had that of another; {}",

@@ -36,7 +36,14 @@ pub fn run(file: &Path, name: Option<&str>, how: &How<'_>, messages: &Messages) 
     let session = Session::open(file, &[], messages)?;
     let spec = read(&session, name, messages)?;
     let mut judged: Vec<Judged> = Vec::new();
-    let mut push = |n: Named| judged.push(Judged { name: n.name, genome: n.genome });
+    let mut push = |n: Named| {
+        let mut name = n.name;
+        // What was found may be called as a baseline is.
+        while judged.iter().any(|j| j.name == name) {
+            name.push('\'');
+        }
+        judged.push(Judged { name, genome: n.genome });
+    };
     for baseline in BASELINES {
         push(Named { name: (*baseline).to_string(), ..of_spec(baseline, file, messages)? });
     }
@@ -44,7 +51,7 @@ pub fn run(file: &Path, name: Option<&str>, how: &How<'_>, messages: &Messages) 
         let path = PathBuf::from(text);
         if path.extension().is_some_and(|e| e == "opt" || e == "py") {
             programs(&path, None, messages)?.into_iter().for_each(&mut push);
-        } else if path.is_file() {
+        } else if is_archive(&path) {
             best_of_arms(&path, messages)?.into_iter().for_each(&mut push);
         } else {
             push(Named { name: text.clone(), ..of_spec(text, file, messages)? });
@@ -88,6 +95,13 @@ pub fn run(file: &Path, name: Option<&str>, how: &How<'_>, messages: &Messages) 
         "below 0 the optimizer scores better than the reference; a claim about one that a search found counts its programs too (`optc search report`)",
     );
     Ok(())
+}
+
+/// Whether a file is a database, whatever it is called.
+fn is_archive(path: &Path) -> bool {
+    const HEAD: &[u8; 16] = b"SQLite format 3\0";
+    let mut head = [0; HEAD.len()];
+    std::fs::File::open(path).and_then(|mut f| std::io::Read::read_exact(&mut f, &mut head)).is_ok_and(|()| head == *HEAD)
 }
 
 /// So many rates, even in their logarithm, from the least to the largest of a search.

@@ -4,6 +4,7 @@ use crate::search::block::Budget;
 use crate::search::emit::rounded;
 use crate::search::report::short;
 use crate::search::view::{View, shares, shown};
+use optc_search::evolve::measured;
 use optc_search::pareto::Front;
 use optc_train::board::Board;
 use optc_train::progress::{Mode, duration};
@@ -62,7 +63,7 @@ fn line(before: (u64, u64), view: &View, elapsed: Duration) -> String {
 }
 
 fn best(fitness: f64) -> String {
-    if fitness.is_finite() { rounded(fitness) } else { "-".to_string() }
+    if measured(fitness) { rounded(fitness) } else { "-".to_string() }
 }
 
 /// The table of a search under way.

@@ -4,9 +4,9 @@ use super::{Read, SearchSpec, bad, name_of, number, once, unknown, whole};
 use optc_front::ast::{Expr, ExprKind};
 
 /// Settings that both strategies have.
-const COMMON: &[&str] = &["islands", "population", "tournament", "restart_after", "round", "fingerprint", "hurdle"];
+const COMMON: &[&str] = &["islands", "population", "tournament", "restart_after", "round", "fingerprint"];
 /// Those of evolution.
-const EVOLUTION: &[&str] = &["novelty", "tune", "simplify"];
+const EVOLUTION: &[&str] = &["hurdle", "novelty", "tune", "simplify"];
 /// Those of simplification.
 const SIMPLIFICATION: &[&str] = &["margin"];
 /// How much worse, relatively, a simplified program may score where nothing else is said.

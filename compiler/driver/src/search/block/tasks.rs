@@ -13,6 +13,7 @@ const OWN: &[&str] = &["optimizer", "seed", "accumulate"];
 impl SearchSpec {
     pub(super) fn set_task(&mut self, session: &Session, s: &Setting) -> Read<()> {
         let mut task = named(session, only(s)?)?;
+        once(s.options.iter().map(|(name, _)| name))?;
         for (name, value) in &s.options {
             match &*name.text {
                 "weight" => task.weight = number(value)?,
