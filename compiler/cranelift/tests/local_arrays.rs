@@ -2,42 +2,13 @@
 
 mod common;
 
-use common::{Rng, at, bind, check, int, lit, load, read, reduce, write};
+use common::{Body, Rng, at, check, int, lit, load, read, reduce, write};
 use optc_abi::{DType, Tensor};
 use optc_ir::graph::ReduceOp;
-use optc_ir::kernel::{Expr, Extent, Kernel, LOCAL, Local, LoopKind, Stmt, ValueId};
+use optc_ir::kernel::{Expr, Extent, Kernel, LOCAL, Local, LoopKind, Stmt};
 use optc_ir::kernel_interp::run_kernel_on;
 use optc_ir::kernel_verify::verify_kernel;
 use optc_ir::scalar::ScalarOp;
-
-/// Statements with numbered values.
-#[derive(Default)]
-struct Body {
-    stmts: Vec<Stmt>,
-    next: ValueId,
-}
-
-impl Body {
-    fn bind(&mut self, dtype: DType, expr: Expr) -> ValueId {
-        self.stmts.push(bind(self.next, dtype, expr));
-        self.next += 1;
-        self.next - 1
-    }
-    fn map(&mut self, dtype: DType, op: ScalarOp, x: &[ValueId]) -> ValueId {
-        self.bind(dtype, Expr::Map(op, x.to_vec()))
-    }
-    /// An operation with a constant i32.
-    fn with(&mut self, op: ScalarOp, x: ValueId, constant: i64) -> ValueId {
-        let c = self.bind(DType::I32, int(constant));
-        self.map(DType::I32, op, &[x, c])
-    }
-    fn store(&mut self, buffer: usize, index: optc_ir::kernel::Index, value: ValueId) {
-        self.stmts.push(Stmt::Store { buffer, index, value });
-    }
-    fn take(&mut self) -> Vec<Stmt> {
-        std::mem::take(&mut self.stmts)
-    }
-}
 
 /// In each of `rows` rows of `n` elements: numbers decoded from bytes are changed, their largest magnitude is found, and they become bytes again.
 fn blocks(rows: i64, n: i64) -> Kernel {

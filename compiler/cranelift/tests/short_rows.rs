@@ -3,12 +3,12 @@
 
 mod common;
 
-use common::{Rng, at, bind, check, lit, load, plan_of, read, reduce, run_plan_as, same, write};
+use common::{Body, Rng, at, bind, check, lit, load, plan_of, read, reduce, run_plan_as, same, write};
 use optc_abi::plan::Instr;
 use optc_abi::{DType, Tensor};
 use optc_cranelift::{Config, Vectors};
 use optc_ir::graph::ReduceOp;
-use optc_ir::kernel::{Acc, Access, BufferParam, Expr, Extent, Index, Kernel, LOCAL, Local, LoopKind, Stmt, ValueId};
+use optc_ir::kernel::{Acc, Access, BufferParam, Expr, Extent, Index, Kernel, LOCAL, Local, LoopKind, Stmt};
 use optc_ir::kernel_interp::run_kernel_on;
 use optc_ir::kernel_verify::verify_kernel;
 use optc_ir::scalar::ScalarOp;
@@ -38,29 +38,6 @@ struct Case {
     reductions: [ReduceOp; 2],
     /// Whether the position of the row is used.
     position: bool,
-}
-
-#[derive(Default)]
-struct Body {
-    stmts: Vec<Stmt>,
-    next: ValueId,
-}
-
-impl Body {
-    fn bind(&mut self, dtype: DType, expr: Expr) -> ValueId {
-        self.stmts.push(bind(self.next, dtype, expr));
-        self.next += 1;
-        self.next - 1
-    }
-    fn map(&mut self, dtype: DType, op: ScalarOp, x: &[ValueId]) -> ValueId {
-        self.bind(dtype, Expr::Map(op, x.to_vec()))
-    }
-    fn inner(&mut self, axis: usize, n: i64, body: impl FnOnce(&mut Self)) {
-        let outer = std::mem::take(&mut self.stmts);
-        body(self);
-        let body = std::mem::replace(&mut self.stmts, outer);
-        self.stmts.push(Stmt::For { axis, extent: Extent::Const(n), kind: LoopKind::Vector, body });
-    }
 }
 
 /// A kernel like a softmax with a bias and its derivative. Buffers: rows, bias, labels, one number for each row, where the result goes, what lies between.
@@ -191,7 +168,8 @@ fn rows_of_all_lengths_go_side_by_side() {
 fn rows_of_several_threads_keep_their_numbers() {
     for odd in [false, true] {
         let (mut kernel, tensors) = kernel(Case { rows: 100, kind: LoopKind::Parallel, ..PLAIN });
-        let (number, mask, parity, as_float, told) = (kernel.values, kernel.values + 1, kernel.values + 2, kernel.values + 3, kernel.values + 4);
+        let (number, mask, parity, as_float, told) =
+            (kernel.values, kernel.values + 1, kernel.values + 2, kernel.values + 3, kernel.values + 4);
         kernel.values += 5;
         let Stmt::For { body, .. } = &mut kernel.body[0] else { panic!("a loop") };
         let at_store = body.iter().position(|s| matches!(s, Stmt::Store { buffer: 3, .. })).expect("a store for each row");

@@ -205,7 +205,10 @@ fn hurdles_spare_what_is_hopeless() {
     // A program that gets nowhere on the first task is not run on the second, hurdle or not.
     assert!(all.iter().all(|(_, tasks, fitness)| *tasks == 2 || fitness.is_none()));
     // From nothing scores are multiples of AdamW's, whatever states the space has, also on the rungs of a funnel, where all are measured in full.
-    let empty = OWED.replace("start    [sgd, adamw]", "start    empty").replace("states <= 2", "states <= 1").replace("round = 60", "round = 60, hurdle = 1.5");
+    let empty = OWED
+        .replace("start    [sgd, adamw]", "start    empty")
+        .replace("states <= 2", "states <= 1")
+        .replace("round = 60", "round = 60, hurdle = 1.5");
     let from_nothing = folder(&empty.replace("steps = 100, keep = 20%, beat = [sgd]", "steps = 100, keep = 20%, beat = [adamw]"));
     let told = ok(optc(from_nothing.path(), &["search", "s.opt", "--children", "240", "-q"]));
     assert!(told.contains("to beat: `adamw` 1"), "{told}");

@@ -443,7 +443,10 @@ mod tests {
                 for right in VALUES {
                     let operands: Vec<f64> = x.iter().map(|id| value(&b, *id, [left, right])).collect();
                     let (want, got) = (eval_float(op, &operands), value(&b, made, [left, right]));
-                    assert!(want.to_bits() == got.to_bits() || want.is_nan() && got.is_nan(), "{op:?} of {operands:?}: {want} became {got}");
+                    assert!(
+                        want.to_bits() == got.to_bits() || want.is_nan() && got.is_nan(),
+                        "{op:?} of {operands:?}: {want} became {got}"
+                    );
                 }
             }
         };

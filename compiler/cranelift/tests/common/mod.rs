@@ -5,8 +5,9 @@ use optc_abi::plan::{BufRef, BufferDecl, Instr, KernelCall, Place, Plan, PlanFn,
 use optc_abi::{DType, Tensor};
 use optc_cranelift::{Config, Vectors};
 use optc_exec::{Pool, Program};
-use optc_ir::kernel::{Acc, AccOp, Access, BufferParam, Expr, Extent, Index, Kernel, Literal, LoopKind, Stmt};
+use optc_ir::kernel::{Acc, AccOp, Access, BufferParam, Expr, Extent, Index, Kernel, Literal, LoopKind, Stmt, ValueId};
 use optc_ir::kernel_interp::run_kernel_on;
+use optc_ir::scalar::ScalarOp;
 use std::any::Any;
 use std::sync::Arc;
 
@@ -164,6 +165,42 @@ pub fn int(x: i64) -> Expr {
 }
 pub fn reduce(dtype: DType, op: optc_ir::graph::ReduceOp) -> Acc {
     Acc { dtype, op: AccOp::Reduce(op) }
+}
+
+/// Statements with numbered values.
+#[derive(Default)]
+pub struct Body {
+    pub stmts: Vec<Stmt>,
+    pub next: ValueId,
+}
+
+impl Body {
+    pub fn bind(&mut self, dtype: DType, expr: Expr) -> ValueId {
+        self.stmts.push(bind(self.next, dtype, expr));
+        self.next += 1;
+        self.next - 1
+    }
+    pub fn map(&mut self, dtype: DType, op: ScalarOp, x: &[ValueId]) -> ValueId {
+        self.bind(dtype, Expr::Map(op, x.to_vec()))
+    }
+    /// An operation with a constant i32.
+    pub fn with(&mut self, op: ScalarOp, x: ValueId, constant: i64) -> ValueId {
+        let c = self.bind(DType::I32, int(constant));
+        self.map(DType::I32, op, &[x, c])
+    }
+    pub fn store(&mut self, buffer: usize, index: Index, value: ValueId) {
+        self.stmts.push(Stmt::Store { buffer, index, value });
+    }
+    pub fn take(&mut self) -> Vec<Stmt> {
+        std::mem::take(&mut self.stmts)
+    }
+    /// A vector loop with what is made in it.
+    pub fn inner(&mut self, axis: usize, n: i64, body: impl FnOnce(&mut Self)) {
+        let outer = std::mem::take(&mut self.stmts);
+        body(self);
+        let body = std::mem::replace(&mut self.stmts, outer);
+        self.stmts.push(Stmt::For { axis, extent: Extent::Const(n), kind: LoopKind::Vector, body });
+    }
 }
 
 /// A small generator of pseudo-random numbers.

@@ -11,7 +11,9 @@ use super::task::{self, task};
 use super::validation::Validation;
 use crate::trainer::INTERRUPTED;
 use optc_search::dag::Dag;
-use optc_search::evolve::{Arm, Counters, Evaluator, Found, Island, Kind, Known, Memory, Plan, Round, STOPPED, Scores, admissible, measured};
+use optc_search::evolve::{
+    Arm, Counters, Evaluator, Found, Island, Kind, Known, Memory, Plan, Round, STOPPED, Scores, admissible, measured,
+};
 use optc_search::fingerprint::mark;
 use optc_search::genome::Genome;
 use optc_search::hash::keys;
@@ -228,8 +230,7 @@ struct Made {
 }
 
 /// Why a search whose validation has turned does not go on.
-const OVER: &str =
-    "the search has ended: its validation found nothing better for as many measurements as `patience` says; another search, with another archive, may have more";
+const OVER: &str = "the search has ended: its validation found nothing better for as many measurements as `patience` says; another search, with another archive, may have more";
 
 /// Mutations away from a first program that children are on which costs are measured, at most.
 const GENERATIONS: u64 = 30;

@@ -495,7 +495,10 @@ fn finish(
         say(&line);
     }
     if hunt.turned() {
-        say(&format!("validation found nothing better in {} measurements, so the search ended before its budget was spent", hunt.spec.patience));
+        say(&format!(
+            "validation found nothing better in {} measurements, so the search ended before its budget was spent",
+            hunt.spec.patience
+        ));
     }
     if counters.fp_hit > 0 {
         say(&format!(
