@@ -51,6 +51,11 @@ fn near(a: f64, b: f64) -> bool {
     (a - b).abs() <= 1e-9 * (1.0 + a.abs() + b.abs())
 }
 
+/// The step for a momentum and a gradient at weights of 0 and a learning rate of 1.
+fn direction(dag: &Dag, m: f64, g: f64) -> f64 {
+    step(dag, 0.0, m, g, 1.0).0
+}
+
 /// Looks whether a program is a member, by running it at some places.
 ///
 /// # Errors
@@ -80,7 +85,7 @@ pub fn member(dag: &Dag) -> Result<Member, Not> {
         return Err(Not::Decay);
     }
     // Along the line of m and g on which the blend is 0 the step is 0: it is found by its change of sign.
-    let direction = |m: f64, g: f64| update(0.0, m, g);
+    let direction = |m: f64, g: f64| direction(dag, m, g);
     let root = |g: f64| {
         let (mut low, mut high) = (-1e4 * g.abs(), 1e4 * g.abs());
         if !(direction(low, g) < 0.0 && direction(high, g) > 0.0) {
@@ -195,5 +200,8 @@ impl Flow {
     }
 }
 
+mod falls;
 #[cfg(test)]
 mod tests;
+
+pub use falls::{Fall, falls};

@@ -102,10 +102,70 @@ pub fn traits(dag: &Dag) -> Traits {
     Traits { degree: look.degree(), parity: look.parity() }
 }
 
+/// For small gradients (about 1e-6) and for large ones (about 1e6) the degree that updates have there, if they have one.
+pub fn limits(dag: &Dag) -> [Option<f64>; 2] {
+    let degree = |size: f64, weight: f64| {
+        let (base, larger) = (updates(dag, size, weight), updates(dag, 4.0 * size, weight));
+        let pairs = || base.iter().zip(&larger);
+        let (a, b) = pairs().max_by(|a, b| a.0.abs().total_cmp(&b.0.abs())).filter(|(a, _)| **a != 0.0)?;
+        let degree = (b / a).abs().log(4.0);
+        let factor = 4f64.powf(degree);
+        let all = degree.is_finite() && pairs().all(|(x, y)| close(x * factor, *y) || x.abs() < 1e-9 * a.abs());
+        all.then(|| (degree * 100.0).round() / 100.0 + 0.0)
+    };
+    [1e-6, 1e6].map(|size| degree(size, 0.0).or_else(|| degree(size, 1.0)))
+}
+
+/// How much alike the updates of two programs are: the cosine of the angle between them over forty steps of gradients that drift and are noisy, weights standing still. The unit of the learning rate
+/// does not count.
+pub fn likeness(a: &Dag, b: &Dag) -> f64 {
+    const STEPS: usize = 40;
+    const LEN: usize = 6;
+    let all = |dag: &Dag| -> Vec<f64> {
+        let weights: Vec<f64> = (0..LEN).map(|i| (i as f64 * 1.1 + 0.4).cos()).collect();
+        let mut run = Run::new(dag, vec![weights.clone()]);
+        let mut out = Vec::with_capacity(STEPS * LEN);
+        for step in 0..STEPS {
+            let of = |i: usize| {
+                let (slow, noise) = ((0.05 * step as f64 + i as f64).sin(), (12.9898 * (step * LEN + i) as f64 + 0.7).sin());
+                4f64.powi(i as i32 - 3) * (slow + noise)
+            };
+            out.extend(run.step(&[(0..LEN).map(of).collect()], 0.01).concat());
+            run.weights[0].clone_from(&weights);
+        }
+        out
+    };
+    let (x, y) = (all(a), all(b));
+    let dot = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
+    let cosine = dot(&x, &y) / (dot(&x, &x) * dot(&y, &y)).sqrt();
+    if cosine.is_finite() { cosine } else { 0.0 }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::traits;
+    use super::{likeness, limits, traits};
     use crate::tests::{ADAM, read};
+
+    #[test]
+    fn limits_are_degrees_far_away() {
+        let of = |text: &str| limits(&read(text).dag().expect("a program"));
+        assert_eq!(of("def train(w, g, lr):\n  update = g * lr\n  return update"), [Some(1.0), Some(1.0)]);
+        assert_eq!(of("def train(w, g, lr):\n  u = tanh(g)\n  update = u * lr\n  return update"), [Some(1.0), Some(0.0)]);
+        assert_eq!(of("def train(w, g, lr):\n  u = g * g\n  u = g + u\n  update = u * lr\n  return update"), [Some(1.0), Some(2.0)]);
+        assert_eq!(of("def train(w, g, lr):\n  u = exp(g)\n  update = u * lr\n  return update"), [Some(0.0), None]);
+    }
+
+    #[test]
+    fn programs_are_like_those_of_their_kind() {
+        let of = |text: &str| read(text).dag().expect("a program");
+        let lion = "def train(w, g, m, lr):\n  c = interpolate(g, m, 0.9)\n  m = interpolate(g, m, 0.99)\n  u = sign(c)\n  update = u * lr\n  return update, m";
+        let (adam, lion, sgd) = (of(ADAM), of(lion), of("def train(w, g, lr):\n  update = g * lr\n  return update"));
+        let half = of("def train(w, g, lr):\n  u = g * 0.5\n  update = u * lr\n  return update");
+        let signum =
+            of("def train(w, g, m, lr):\n  m = interpolate(g, m, 0.9)\n  update = sign(m)\n  update = update * lr\n  return update, m");
+        assert!((likeness(&sgd, &half) - 1.0).abs() < 1e-12 && (likeness(&adam, &adam) - 1.0).abs() < 1e-12);
+        assert!(likeness(&lion, &signum) > likeness(&lion, &sgd) && likeness(&lion, &signum) > 0.5);
+    }
 
     #[test]
     fn known_optimizers_have_known_degrees() {

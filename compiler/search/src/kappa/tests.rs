@@ -1,6 +1,6 @@
 //! The identities of Lion-κ in numbers.
 
-use super::{Flow, Not, member};
+use super::{Flow, Member, Not, falls, member};
 use crate::rng::Stream;
 use crate::tests::{ADAM, read};
 use crate::trace::Run;
@@ -123,4 +123,21 @@ fn lion_does_not_see_the_scale_of_gradients_and_has_momentum_forms() {
     // Equal shares: the sign of the momentum after its update.
     let signum = read("def train(w, g, m, lr):\n  m = interpolate(g, m, 0.9)\n  update = sign(m)\n  d = w * 0.1\n  update = update + d\n  update = update * lr\n  return update, m").dag().expect("a program");
     assert_eq!(run(&lion(0.9, 0.9, 0.1, "sign(c)"), 1.0), run(&signum, 1.0));
+}
+
+/// H of members that are programs falls along their flows; with the momentum's sign turned it does not.
+#[test]
+fn the_lyapunov_function_of_members_falls() {
+    let smooth = "def train(w, g, m, lr):\n  c = interpolate(g, m, 0.9)\n  m = interpolate(g, m, 0.95)\n  u = tanh(c)\n  d = w * 0.1\n  u = u + d\n  update = u * lr\n  return update, m";
+    let signs = "def train(w, g, m, lr):\n  c = interpolate(g, m, 0.9)\n  m = interpolate(g, m, 0.99)\n  u = sign(c)\n  d = w * 0.1\n  u = u + d\n  update = u * lr\n  return update, m";
+    let free = "def train(w, g, m, lr):\n  c = interpolate(g, m, 0.8)\n  m = interpolate(g, m, 0.9)\n  u = arctan(c)\n  update = u * lr\n  return update, m";
+    for text in [smooth, signs, free] {
+        let dag = crate::tests::read(text).dag().expect("a program");
+        let known = member(&dag).expect("a member");
+        let fall = falls(&dag, &known);
+        assert!(fall.falling == fall.steps && fall.ends.1 < 0.5 * fall.ends.0, "{text}: {fall:?}");
+        // What the theory does not ask for: more of the momentum in the step than it keeps.
+        let wrong = falls(&dag, &Member { beta1: 3.0 * known.beta2, ..known });
+        assert!(wrong.falling < wrong.steps || wrong.ends.1 > fall.ends.1, "{text}: {wrong:?}");
+    }
 }

@@ -303,6 +303,8 @@ pub fn explain(path: &Path, prefix: &str, messages: &Messages) -> Result<(), Fai
     line("passes over the elements", dag.passes().to_string());
     let seen = traits::traits(&dag);
     line("degree in the gradient", seen.degree.map_or("none".to_string(), |d| format!("{d}: the update of c g is c^{d} times that of g")));
+    let limits = traits::limits(&dag).map(|d| d.map_or("none".to_string(), |d| d.to_string()));
+    line("degree in small, in large gradients", format!("{}, {}", limits[0], limits[1]));
     let in_weights = traits::Look::at(&dag, optc_search::dag::Input::W).degree();
     line("degree in the weights", in_weights.map_or("none".to_string(), |d| format!("{d}")));
     let given = optc_search::interval::Given::default();
@@ -326,9 +328,27 @@ pub fn explain(path: &Path, prefix: &str, messages: &Messages) -> Result<(), Fai
         Err(why) => format!("no: {}", not_kappa(why)),
     };
     line("Lion-kappa", kappa);
+    if let Ok(member) = optc_search::kappa::member(&dag) {
+        let fall = optc_search::kappa::falls(&dag, &member);
+        let share = format!(
+            "falls at {} of {} steps of its flow on a quadratic, from {} to {}",
+            fall.falling,
+            fall.steps,
+            rounded(fall.ends.0),
+            rounded(fall.ends.1)
+        );
+        line("its Lyapunov function", share);
+    }
     let family = simplified.dag().map(|d| keys(&d).family).unwrap_or_default();
     let same: Vec<&str> = KNOWN.iter().copied().filter(|name| of_family(name, family)).collect();
     line("same form as", if same.is_empty() { "no known optimizer".to_string() } else { same.join(", ") });
+    let near = KNOWN.iter().filter_map(|name| {
+        let known = seed::seed(name, None).ok()?.genome.dag().ok()?;
+        Some((*name, traits::likeness(&dag, &known)))
+    });
+    if let Some((name, cosine)) = near.max_by(|a, b| a.1.total_cmp(&b.1)) {
+        line("nearest known optimizer", format!("{name}: a cosine of {cosine:.3} between their updates in forty steps"));
+    }
     Ok(())
 }
 
