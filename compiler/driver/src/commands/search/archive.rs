@@ -304,7 +304,7 @@ pub fn explain(path: &Path, prefix: &str, messages: &Messages) -> Result<(), Fai
     let seen = traits::traits(&dag);
     line("degree in the gradient", seen.degree.map_or("none".to_string(), |d| format!("{d}: the update of c g is c^{d} times that of g")));
     let limits = traits::limits(&dag).map(|d| d.map_or("none".to_string(), |d| d.to_string()));
-    line("degree in small, in large gradients", format!("{}, {}", limits[0], limits[1]));
+    line("degree for small, large gradients", format!("{}, {}", limits[0], limits[1]));
     let in_weights = traits::Look::at(&dag, optc_search::dag::Input::W).degree();
     line("degree in the weights", in_weights.map_or("none".to_string(), |d| format!("{d}")));
     let given = optc_search::interval::Given::default();
