@@ -94,6 +94,9 @@ pub fn run(file: &Path, name: Option<&str>, how: &How<'_>, messages: &Messages) 
     say(
         "below 0 the optimizer scores better than the reference; a claim about one that a search found counts its programs too (`optc search report`)",
     );
+    say(
+        "of what is known about these baselines, tasks of this size do not show that Lion gains at large batches (not measured), and on bowls PowerSign and AddSign beat AdamW: `bench/specs/orderings.opt`, docs/search.md",
+    );
     Ok(())
 }
 
