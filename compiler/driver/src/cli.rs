@@ -417,6 +417,17 @@ pub enum SearchAction {
         /// The first digits of its hash; of a formula its number of nodes.
         hash: String,
     },
+    /// A program of an archive as a spec, with where it came from and how it scored.
+    #[command(after_help = "Examples:\n  optc search emit out/better.sqlite 0e13ab -o out/second.opt")]
+    Emit {
+        /// The archive.
+        archive: PathBuf,
+        /// The first digits of its hash.
+        hash: String,
+        /// The file to write; without it the spec is printed.
+        #[arg(long, short)]
+        output: Option<PathBuf>,
+    },
     /// Simplify optimizers by equalities, each told with its soundness and side condition.
     Simplify {
         /// A spec, or a program in Hero's form (`.py`).

@@ -90,6 +90,11 @@ impl Driver {
         self
     }
 
+    /// Files and folders that data was read from, on disk.
+    pub fn data_files(&self) -> impl Iterator<Item = &Path> {
+        self.sources.keys().map(|(_, path)| path.as_path())
+    }
+
     /// Where relative paths begin to which a spec of this name writes.
     fn base(&self, from: &str) -> PathBuf {
         if self.package.is_some() { PathBuf::from(".") } else { folder_of(Path::new(from)) }

@@ -83,6 +83,12 @@ fn imports(expression: &str, given: Option<Own<'_>>, folders: &[&str]) -> String
     out
 }
 
+/// Imports of what an expression uses of the optimizers and schedules of the library, but for names that are `known`.
+pub(crate) fn missing_imports(expression: &str, known: impl Fn(&str) -> bool) -> String {
+    let wanted: Vec<&str> = names(expression).into_iter().filter(|n| !known(n)).collect();
+    imports(&wanted.join(" "), None, &["std.optim", "std.schedule"])
+}
+
 /// `name` as a call, if it is not one yet.
 pub(crate) fn called(expression: &str) -> String {
     let plain = expression.chars().all(|c| c.is_alphanumeric() || c == '_');

@@ -1,7 +1,14 @@
 //! Searches from the command line: what they find depends on the spec alone, however often they are killed, and the budgets of rediscovery.
 
+#[path = "search_run/found.rs"]
+mod found;
+#[path = "search_run/places.rs"]
+mod places;
 #[path = "search_run/ring.rs"]
 mod ring;
+#[cfg(unix)]
+#[path = "search_run/stops.rs"]
+mod stops;
 #[cfg(unix)]
 #[path = "search_run/view.rs"]
 mod view;
@@ -9,7 +16,6 @@ mod view;
 use rusqlite::Connection;
 use std::path::Path;
 use std::process::{Command, Output};
-use std::time::Duration;
 
 /// A small task, ill-conditioned and away from 0, and searches on it.
 const SPEC: &str = r#"
@@ -49,14 +55,14 @@ fn folder(spec: &str) -> tempfile::TempDir {
     folder
 }
 
-/// All that an archive holds, in order.
+/// All that an archive holds of what its arms have run, in order.
 fn contents(path: &Path) -> Vec<String> {
     let db = Connection::open(path).expect("an archive");
     let mut all = Vec::new();
     for query in [
-        "SELECT quote(hash) || quote(family) || text || n_live || states || coalesce(scale_deg_g, 'none') FROM program ORDER BY 1",
-        "SELECT arm || '/' || island || '/' || n || '/' || quote(program) || quote(parent) || bits FROM child ORDER BY 1",
-        "SELECT quote(program) || task || seed || '/' || lr || '/' || coalesce(score, 'none') || status FROM eval ORDER BY 1",
+        "SELECT quote(hash) || quote(family) || text || n_live || states || coalesce(scale_deg_g, 'none') FROM program WHERE hash IN (SELECT program FROM child WHERE arm <> 'emitted') ORDER BY 1",
+        "SELECT arm || '/' || island || '/' || n || '/' || quote(program) || quote(parent) || bits FROM child WHERE arm <> 'emitted' ORDER BY 1",
+        "SELECT quote(program) || task || seed || '/' || lr || '/' || coalesce(score, 'none') || status FROM eval WHERE rung = 0 ORDER BY 1",
         "SELECT quote(program) || shape || quote(bytes) FROM fp ORDER BY 1",
         "SELECT n || '/' || children || '/' || quote(program) || coalesce(score, 'none') FROM validation ORDER BY n",
         "SELECT state FROM run",
@@ -68,33 +74,9 @@ fn contents(path: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_search_that_is_killed_goes_on_to_the_same_archive() {
-    let (whole, killed) = (folder(SPEC), folder(SPEC));
+fn an_archive_answers_questions() {
+    let whole = folder(SPEC);
     ok(optc(whole.path(), &["search", "s.opt", "--children", "600", "-q"]));
-    let mut child = Command::new(env!("CARGO_BIN_EXE_optc"))
-        .current_dir(killed.path())
-        .args(["search", "s.opt", "--children", "600", "-q"])
-        .spawn()
-        .expect("optc starts");
-    // Killed in the middle of a round, once there is something to go on from.
-    for _ in 0..400 {
-        std::thread::sleep(Duration::from_millis(10));
-        let path = killed.path().join("out.sqlite");
-        // Opening what is not there would make it.
-        let db = path.exists().then(|| Connection::open(&path).ok()).flatten();
-        let begun = db.and_then(|db| db.query_row("SELECT length(state) > 0 FROM run", [], |r| r.get::<_, bool>(0)).ok());
-        if begun == Some(true) {
-            break;
-        }
-    }
-    child.kill().expect("killed");
-    let _ = child.wait();
-    ok(optc(killed.path(), &["search", "resume", "out.sqlite", "--children", "600", "-q", "--jobs", "2"]));
-    let (a, b) = (contents(&whole.path().join("out.sqlite")), contents(&killed.path().join("out.sqlite")));
-    assert_eq!(a.len(), b.len());
-    if let Some((x, y)) = a.iter().zip(&b).find(|(x, y)| x != y) {
-        panic!("{x}\n{y}");
-    }
     // The archive answers questions, and the best is a spec that checks.
     let top = ok(optc(whole.path(), &["search", "top", "out.sqlite", "-n", "3"]));
     let hash = top.lines().find_map(|l| l.split(|c: char| !c.is_ascii_hexdigit()).find(|w| w.len() == 12)).expect("a hash").to_string();
@@ -131,6 +113,13 @@ fn searches_that_cannot_be_are_refused() {
     assert!(stderr(coupled.path(), &["search", "s.opt", "--children", "10"]).contains("`sgd` combines no elements"));
     let cost = folder(&SPEC.replace("states <= 2", "states <= 2, require cost <= 0.5"));
     assert!(stderr(cost.path(), &["search", "s.opt", "--children", "10"]).contains("`adamw` costs 1.000 times the operations of AdamW"));
+    // What is forbidden is forbidden to first programs, whether it is protected or not; `ops` alone says what mutations draw.
+    let forbidden = folder(&SPEC.replace("states <= 2", "states <= 2, ops = [add, mul, sub], forbid [sqrt, div]"));
+    assert!(stderr(forbidden.path(), &["search", "s.opt", "--children", "10"]).contains("which the space forbids"));
+    assert!(!forbidden.path().join("out.sqlite").exists());
+    let drawn = folder(&SPEC.replace("states <= 2", "states <= 2, ops = [add, mul, sub]"));
+    let told = ok(optc(drawn.path(), &["search", "s.opt", "--children", "120", "-q"]));
+    assert!(told.contains("raw_sqrt") && told.contains("which mutations do not draw"), "{told}");
     let metric = folder(&SPEC.replace("median(loss)", "median(accuracy)"));
     assert!(stderr(metric.path(), &["search", "s.opt", "--children", "10"]).contains("no metric `accuracy`"));
     // An archive is not overwritten, and does not go on with another spec.
@@ -403,7 +392,7 @@ fn what_is_owed_at_the_end_is_measured_and_selects_nothing() {
     }
     // Two tasks of one train are told apart in the archive.
     let db = Connection::open(whole.path().join("out.sqlite")).expect("an archive");
-    let tasks: i64 = db.query_row("SELECT COUNT(DISTINCT task) FROM eval", [], |r| r.get(0)).expect("a count");
+    let tasks: i64 = db.query_row("SELECT COUNT(DISTINCT task) FROM eval WHERE rung = 0", [], |r| r.get(0)).expect("a count");
     assert_eq!(tasks, 2);
     let rows = |query: &str| db.query_row(query, [], |r| r.get::<_, i64>(0)).expect("a count");
     assert_eq!(rows("SELECT COUNT(*) FROM a_a"), 6);
@@ -415,8 +404,27 @@ fn what_is_owed_at_the_end_is_measured_and_selects_nothing() {
     let best = std::fs::read_to_string(whole.path().join("best.opt")).expect("written");
     assert!(best.contains("Held out `rotated_quadratic`") && best.contains("Rung 2 of the funnel") && best.contains("Noise: `"), "{best}");
     ok(optc(whole.path(), &["check", "best.opt"]));
-    // A second look is counted, and the report shows the last.
-    assert!(ok(optc(whole.path(), &["search", "resume", "out.sqlite", "--children", "120", "-q"])).contains("2. time"));
+    // What entered each rung is kept with its scores, on seeds of its own.
+    let rows = |query: &str| {
+        let db = Connection::open(whole.path().join("out.sqlite")).expect("an archive");
+        db.query_row(query, [], |r| r.get::<_, i64>(0)).expect("a count")
+    };
+    for rung in [1, 2] {
+        let entered = rows(&format!("SELECT entered FROM funnel WHERE rung = {rung} - 1"));
+        let kept = rows(&format!("SELECT COUNT(DISTINCT program) FROM eval WHERE rung = {rung}"));
+        // The second has its baseline beside them.
+        assert!(entered > 0 && (entered..=entered + 1).contains(&kept), "{entered} entered rung {rung}, {kept} have scores");
+        assert_eq!(rows(&format!("SELECT COUNT(*) FROM eval WHERE rung = {rung} AND seed < 1000")), 0);
+    }
+    // To go on without a round, the same having been found, is no second look.
+    let same = ok(optc(whole.path(), &["search", "resume", "out.sqlite", "--children", "120", "-q"]));
+    assert!(same.contains("first time") && same.contains("not again now") && same.contains("6 pairs"), "{same}");
+    assert_eq!(std::fs::read_to_string(whole.path().join("best.opt")).expect("written"), best);
+    // A look at other tasks is one; that is counted, and the report shows the last.
+    let other = OWED.replace("tasks.valley(d = 4)]", "tasks.valley(d = 4), tasks.valley(d = 6)]");
+    std::fs::write(whole.path().join("s.opt"), other).expect("written");
+    let again = ok(optc(whole.path(), &["search", "resume", "out.sqlite", "--children", "120", "-q"]));
+    assert!(again.contains("2. time") && again.contains("has changed in what does not steer the search"), "{again}");
     let report = ok(optc(whole.path(), &["search", "report", "out.sqlite"]));
     assert!(report.contains("2. time") && report.contains("tasks.valley") && report.contains("6 pairs"), "{report}");
     // Without all that the search finds the same.
@@ -472,7 +480,7 @@ fn all_of_the_strategy_goes_on_to_the_same_archive() {
     // Every program that was run has its fingerprint, and the numbers of what is emitted have few digits.
     let db = Connection::open(whole.path().join("out.sqlite")).expect("an archive");
     let count = |table: &str| db.query_row(&format!("SELECT COUNT(*) FROM {table}"), [], |r| r.get::<_, i64>(0)).expect("a count");
-    assert_eq!(count("fp"), count("program"));
+    assert_eq!(count("fp"), count("program WHERE hash IN (SELECT program FROM child WHERE arm <> 'emitted')"));
     let best = std::fs::read_to_string(whole.path().join("best.opt")).expect("written");
     assert!(best.contains("Numbers rounded to") && told.contains("Numbers rounded to"), "{best}");
     ok(optc(whole.path(), &["check", "best.opt"]));

@@ -20,6 +20,11 @@ use std::collections::VecDeque;
 pub trait Evaluator {
     /// The fitness of a program that reads the gradient.
     fn fitness(&mut self, dag: &Dag) -> f64;
+
+    /// Whether a round goes on: asked before each child of an island, which has done this.
+    fn goes_on(&mut self, _done: &Counters) -> bool {
+        true
+    }
 }
 
 /// By what the mean score so far of a program that a hurdle stopped is multiplied: it is worse than all that were measured in full, and comparable with others that were stopped.
@@ -142,6 +147,19 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// What has come since these were counted.
+    pub fn since(&self, before: &Counters) -> Counters {
+        Counters {
+            children: self.children - before.children,
+            invalid: self.invalid - before.invalid,
+            known: self.known - before.known,
+            evaluated: self.evaluated - before.evaluated,
+            tuned: self.tuned - before.tuned,
+            fp_hit: self.fp_hit - before.fp_hit,
+            fp_wrong: self.fp_wrong - before.fp_wrong,
+        }
+    }
+
     /// Adds another's.
     pub fn add(&mut self, other: &Counters) {
         self.children += other.children;
@@ -335,8 +353,8 @@ pub struct Round<'a> {
 }
 
 impl Round<'_> {
-    /// Makes the round. `found` takes what was run for the first time on this island.
-    pub fn make(&self, island: &mut Island, scores: &mut Known<'_>, evaluator: &mut dyn Evaluator, found: &mut Vec<Found>) {
+    /// Makes the round. `found` takes what was run for the first time on this island. False if the evaluator ended it early: a search does not go on from such an island.
+    pub fn make(&self, island: &mut Island, scores: &mut Known<'_>, evaluator: &mut dyn Evaluator, found: &mut Vec<Found>) -> bool {
         let first = island.counters;
         if island.population.is_empty() && self.kind != Kind::Random {
             self.populate(island, scores, evaluator, found, false);
@@ -350,6 +368,9 @@ impl Round<'_> {
                 None => children >= round,
                 Some(runs) => evaluated + tuning >= runs || children >= PATIENCE * round.max(runs),
             };
+            if !evaluator.goes_on(&island.counters) {
+                return false;
+            }
             if !done {
                 self.child(island, scores, evaluator, found);
                 continue;
@@ -358,7 +379,7 @@ impl Round<'_> {
             let left =
                 self.runs.is_some_and(|runs| island.counters.evaluated - first.evaluated < runs && children < PATIENCE * round.max(runs));
             if !left {
-                return;
+                return evaluator.goes_on(&island.counters);
             }
         }
     }
@@ -466,7 +487,7 @@ impl Round<'_> {
         let mut rng = Stream::at(self.plan.key(), (self.kind.place() << 16) | TUNING | self.number as u32, island.counters.children);
         let mut better = best.clone();
         numbers.tune(&mut rng, |genome| {
-            if island.counters.evaluated - first >= runs {
+            if island.counters.evaluated - first >= runs || !evaluator.goes_on(&island.counters) {
                 return None;
             }
             let member = self.member(island, genome, best.key, scores, evaluator, found);

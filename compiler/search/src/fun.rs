@@ -195,6 +195,11 @@ impl Fun {
         }
     }
 
+    /// The plain operation of the language behind a protected one of Hero's, if it has one of the same name.
+    pub fn plain(self) -> Option<Fun> {
+        Fun::named(&format!("{RAW}{}", self.name()))
+    }
+
     /// The function with this name.
     pub fn named(name: &str) -> Option<Fun> {
         let known = HERO.iter().chain(ALIASES).find(|(n, _)| *n == name).map(|(_, fun)| *fun);

@@ -11,6 +11,7 @@ pub use hunt::run;
 use super::say;
 use crate::cli::{RuleClass, SearchAction};
 use crate::messages::Messages;
+use crate::search::paths::same;
 use crate::search::seed::{Refused, Seed, seed};
 use crate::search::spec;
 use crate::session::{Failed, Session, canonical, read_text};
@@ -42,22 +43,31 @@ pub fn search(action: &SearchAction, messages: &Messages) -> Result<(), Failed> 
         SearchAction::Top { archive, n } => archive::top(archive, *n, messages),
         SearchAction::Lineage { archive, hash } => archive::lineage(archive, hash, messages),
         SearchAction::Explain { archive, hash } => archive::explain(archive, hash, messages),
+        SearchAction::Emit { archive, hash, output } => archive::emit(archive, hash, output.as_deref(), messages),
         SearchAction::ImportHero { file, output } => {
             let program = hero(file, messages)?;
             let doc = [format!("Translated from `{}`.", file.file_name().unwrap_or_default().to_string_lossy())];
             let spec = spec::of(&program.genome, &program.name, &doc, program.lr);
-            match output {
-                None => say(spec.trim_end()),
-                Some(path) => {
-                    std::fs::write(path, spec).map_err(|e| {
-                        messages.error("R0102", &format!("cannot write {}: {e}", path.display()), None);
-                        Failed
-                    })?;
-                }
-            }
-            Ok(())
+            print_or_write(&spec, output.as_deref(), &[file], messages)
         }
     }
+}
+
+/// Prints a spec, or writes it to a file, which is none of those that it is made from.
+fn print_or_write(spec: &str, output: Option<&Path>, sources: &[&Path], messages: &Messages) -> Result<(), Failed> {
+    let Some(path) = output else {
+        say(spec.trim_end());
+        return Ok(());
+    };
+    if let Some(source) = sources.iter().find(|s| same(s, path)) {
+        let why = format!("{} would overwrite {}, which it is made from", path.display(), source.display());
+        messages.error("R0102", &why, Some("name another file"));
+        return Err(Failed);
+    }
+    std::fs::write(path, spec).map_err(|e| {
+        messages.error("R0102", &format!("cannot write {}: {e}", path.display()), None);
+        Failed
+    })
 }
 
 /// A program with a name.

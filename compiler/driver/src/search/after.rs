@@ -1,17 +1,22 @@
 //! What is measured when a search ends, none of which selects its programs: the best first program against itself, and the best programs on tasks that were held out.
 
+use super::archive::HeldOutRow;
 use super::block::SearchSpec;
 use super::emit::{Winner, simplest, winner};
 use super::evaluate::Bench;
 use super::funnel::Passed;
-use super::hunt::{Hunt, Trouble, best_rate};
+use super::hunt::{Hunt, Trouble};
 use super::judge::{Contest, Judged, Verdict, judge};
+use super::scorer::best_rate;
 use super::seed::seed;
 use super::task::task;
+use crate::trainer::INTERRUPTED;
 use optc_search::evolve::{admissible, measured};
 use optc_search::genome::Genome;
 use optc_search::text;
-use std::path::Path;
+use optc_train::report::sha256;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 /// The first seeds of what is measured here, far from those of searches and of the judge.
 const HELD_OUT_SEED: u64 = 1 << 22;
@@ -59,7 +64,7 @@ impl Hunt {
         runs.min_by(|a, b| a.fitness.total_cmp(&b.fitness)).map(|s| (s.expression.clone(), s.genome.clone()))
     }
 
-    /// The best first program against itself; nothing where none was asked for, or there is no first program.
+    /// The best first program against itself, as the archive has it or measured now; nothing where none was asked for, there is no first program, or somebody stops the search.
     ///
     /// # Errors
     /// A task that cannot be, or fails at run time.
@@ -68,6 +73,10 @@ impl Hunt {
         if n == 0 {
             return Ok(None);
         }
+        // Whatever the search has found, this is the same.
+        if let Some(noise) = self.archived().noise()?.filter(|kept| kept.name == name && kept.pairs.len() == n) {
+            return Ok(Some(noise));
+        }
         let dag = genome.dag().map_err(|_| format!("`{name}` is no program"))?;
         let set = self.spec.seeds.len();
         let whole: f64 = self.spec.tasks.iter().map(|t| t.weight).sum();
@@ -75,6 +84,9 @@ impl Hunt {
         for (t, reference) in self.spec.tasks.iter().zip(self.references()) {
             let sets: Vec<usize> = (0..2 * n).collect();
             for lot in sets.chunks((AT_ONCE / set).max(1)) {
+                if interrupted() {
+                    return Ok(None);
+                }
                 let seeds: Vec<u64> = lot.iter().flat_map(|k| (0..set).map(move |s| A_A_SEED + (k * set + s) as u64)).collect();
                 let request = self.spec.request(file, t, &seeds, dag.states.len());
                 let mut bench = Bench::new(task(&request).map_err(|r| Trouble::Task(t.label.clone(), r))?)?;
@@ -87,14 +99,8 @@ impl Hunt {
         Ok(Some(Noise { name, pairs: fitness.chunks(2).map(|p| (p[0], p[1])).collect() }))
     }
 
-    /// The best of the search and its controls beside the first programs on the tasks that were held out, on seeds of their own; nothing where none were.
-    ///
-    /// # Errors
-    /// A task that cannot be, or fails at run time.
-    fn on_held_out(&self, file: &Path, winner: Option<&Winner>) -> Result<(Vec<Judged>, Vec<Verdict>), Trouble> {
-        if self.spec.held_out.is_empty() {
-            return Ok((Vec::new(), Vec::new()));
-        }
+    /// The programs that are measured on tasks which are held out: first programs, the best one first, the best of the search and of its controls.
+    fn judged(&self, winner: Option<&Winner>) -> Result<Vec<Judged>, Trouble> {
         let mut judged: Vec<Judged> = Vec::new();
         if let Some((name, genome)) = self.best_start() {
             judged.push(Judged { name, genome });
@@ -120,52 +126,180 @@ impl Hunt {
                 push(arm.kind.name(), &best.genome);
             }
         }
-        let contest = Contest {
-            file,
-            tasks: &self.spec.held_out,
-            metric: self.spec.metric.as_deref(),
-            rates: &self.spec.rates,
-            first: HELD_OUT_SEED,
-            seeds: SEEDS,
-        };
-        let verdicts = judge(&contest, &judged)?;
-        Ok((judged, verdicts))
+        Ok(judged)
     }
 
-    /// Measures all that is owed when a search ends, and keeps it in the archive.
-    ///
-    /// # Errors
-    /// A task that fails at run time, an archive that cannot be written.
-    pub fn after(&mut self, file: &Path) -> Result<After, Trouble> {
+    /// What was found on tasks that were held out, on seeds of their own: as the archive has it where the same programs were measured on the same tasks, else measured now. Names of tasks that somebody's stopping left out go to `owing`.
+    fn on_held_out(&mut self, file: &Path, winner: Option<&Winner>, owing: &mut Vec<String>) -> Result<HeldOut, Trouble> {
+        /// The setting of an archive that tells what was measured.
+        const MEASURED: &str = "held_out";
+        if self.spec.held_out.is_empty() {
+            return Ok(HeldOut::default());
+        }
+        let judged = self.judged(winner)?;
+        let texts: Vec<(String, String)> = judged.iter().map(|j| (j.name.clone(), text::write(&j.genome))).collect();
+        let tasks: Vec<_> = self.spec.held_out.iter().map(|t| (&t.train, &t.set)).collect();
+        let what = format!("{texts:?}{tasks:?}{:?}{:?}{}", self.spec.metric, self.spec.rates, self.held_out_files.text());
+        let what = sha256(what.as_bytes());
+        if self.archived().setting(MEASURED)?.is_some_and(|kept| kept == what) {
+            let (opened, rows) = self.archived().held_out()?;
+            return Ok(HeldOut { fresh: Vec::new(), rows, opened });
+        }
+        let mut fresh = Vec::new();
+        for task in &self.spec.held_out {
+            let contest = Contest {
+                file,
+                tasks: std::slice::from_ref(task),
+                metric: self.spec.metric.as_deref(),
+                rates: &self.spec.rates,
+                first: HELD_OUT_SEED,
+                seeds: SEEDS,
+            };
+            let verdicts = if interrupted() { Vec::new() } else { judge(&contest, &judged)? };
+            if verdicts.is_empty() {
+                owing.push(format!("`{}`, which is held out", task.label));
+            }
+            fresh.extend(verdicts);
+        }
+        if fresh.is_empty() {
+            return Ok(HeldOut::default());
+        }
+        let whole = fresh.len() == self.spec.held_out.len();
+        self.archive().keep_held_out(&fresh, &texts)?;
+        self.archive().set(MEASURED, if whole { &what } else { "" })?;
+        let (opened, rows) = self.archived().held_out()?;
+        Ok(HeldOut { fresh, rows, opened })
+    }
+
+    /// What the end of the search depends on: a search that goes on from its end without a round has it already.
+    fn end(&self) -> Result<String, Trouble> {
+        let rungs: Vec<_> = self.spec.funnel.iter().map(|r| (r.steps, r.keep, r.beat.iter().map(|b| &b.0).collect::<Vec<_>>())).collect();
+        let (state, curve) = (self.archived().run()?.1, self.curve().len());
+        Ok(sha256(format!("{state}{rungs:?}{curve}{}", self.spec.simplify).as_bytes()))
+    }
+
+    /// The rungs of the funnel and the best program as the archive has them, if this is where it ended before.
+    fn ended(&self) -> Result<Option<(Vec<Passed>, Winner)>, Trouble> {
+        if self.unfinished.is_some() || self.archived().setting(END)?.is_none_or(|kept| self.end().is_ok_and(|now| kept != now)) {
+            return Ok(None);
+        }
+        let Some(row) = self.archived().winner()? else { return Ok(None) };
+        let notes = self.archived().setting(NOTES)?.unwrap_or_default().lines().map(str::to_string).collect();
+        let genome = text::read(Default::default(), &row.text).map_err(|d| d.message)?.genome;
+        let winner = Winner { genome, fitness: row.fitness, again: row.again, key: row.program, from: row.from, notes };
+        Ok(Some((self.archived().funnel()?, winner)))
+    }
+
+    /// The rungs of the funnel and the best program, in its simplest form.
+    fn handed_on(&mut self, file: &Path, owing: &mut Vec<String>) -> Result<(Vec<Passed>, Option<Winner>), Trouble> {
+        if let Some((funnel, winner)) = self.ended()? {
+            return Ok((funnel, Some(winner)));
+        }
         let (funnel, passed) = self.funnel(file)?;
+        if interrupted() && funnel.len() < self.spec.funnel.len() && funnel.last().is_none_or(|r| r.kept > 0) {
+            owing.push(format!("the funnel from its rung {} on", funnel.len() + 1));
+        }
         let winner = match passed {
             Some((genome, again, key)) => {
-                Some(Winner { fitness: self.fitness(&genome), again: Some(again), genome, key, notes: Vec::new() })
+                let fitness = self.fitness(&genome);
+                Some(Winner { fitness, again: Some(again), genome, key, from: fitness, notes: Vec::new() })
             }
             None => winner(self),
         };
         let winner = winner.map(|w| self.polished(file, w)).transpose()?;
-        self.archive().keep_end(&funnel, winner.as_ref())?;
-        let noise = self.noise(file)?;
-        if let Some(noise) = &noise {
-            self.archive().keep_noise(noise)?;
+        if interrupted() && self.spec.simplify > 0 {
+            owing.push("which of its statements and digits can be spared".to_string());
         }
-        let (judged, held_out) = self.on_held_out(file, winner.as_ref())?;
-        let texts: Vec<(String, String)> = judged.into_iter().map(|j| (j.name, text::write(&j.genome))).collect();
-        let opened = if held_out.is_empty() { 0 } else { self.archive().keep_held_out(&held_out, &texts)? };
-        Ok(After { funnel, winner, noise, held_out, opened, stopped: false })
+        let end = if interrupted() || self.unfinished.is_some() { String::new() } else { self.end()? };
+        let notes = winner.as_ref().map_or(String::new(), |w| w.notes.join("\n"));
+        let archive = self.archive();
+        archive.keep_end(&funnel, winner.as_ref())?;
+        archive.set(NOTES, &notes)?;
+        archive.set(END, &end)?;
+        Ok((funnel, winner))
     }
+
+    /// Measures all that is owed when a search ends, and keeps it in the archive; what is there already is not measured again. Where somebody stops it, the rest is left out.
+    ///
+    /// # Errors
+    /// A task that fails at run time, an archive that cannot be written.
+    pub fn after(&mut self, file: &Path) -> Result<After, Trouble> {
+        let mut owing = Vec::new();
+        let (funnel, winner) = self.handed_on(file, &mut owing)?;
+        let noise = self.noise(file)?;
+        match &noise {
+            Some(noise) => self.archive().keep_noise(noise)?,
+            None if interrupted() && self.spec.a_a > 0 => owing.push("the noise of the fitness".to_string()),
+            None => {}
+        }
+        let held_out = self.on_held_out(file, winner.as_ref(), &mut owing)?;
+        let reached = if owing.is_empty() { Reached::End } else { Reached::Owing(owing) };
+        Ok(After { funnel, winner, noise, held_out, reached })
+    }
+
+    /// What is owed at the end of the search.
+    fn owed(&self) -> Vec<String> {
+        let all = [
+            (!self.spec.funnel.is_empty(), "the funnel"),
+            (self.spec.simplify > 0, "which of its statements and digits can be spared"),
+            (self.spec.a_a > 0, "the noise of the fitness"),
+            (!self.spec.held_out.is_empty(), "tasks that are held out"),
+        ];
+        all.into_iter().filter(|(is, _)| *is).map(|(_, what)| what.to_string()).collect()
+    }
+}
+
+/// Settings of an archive: what its end depends on, and what was done to the best program then.
+const END: &str = "end";
+const NOTES: &str = "end_notes";
+
+/// Whether somebody stops the search.
+fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::SeqCst)
 }
 
 impl After {
     /// A search that was stopped: its best program so far. Nothing is measured, and what is held out is not looked at.
     pub fn stopped(hunt: &mut Hunt) -> After {
+        After::so_far(hunt, Reached::Stopped)
+    }
+
+    /// A search whose budget is spent: its best program, before anything else is measured. Nothing where the archive has all of it.
+    pub fn before(hunt: &mut Hunt) -> Option<After> {
+        let owed = hunt.owed();
+        let there = owed.is_empty() || hunt.ended().is_ok_and(|e| e.is_some());
+        (!there).then(|| After::so_far(hunt, Reached::Owing(owed)))
+    }
+
+    fn so_far(hunt: &mut Hunt, reached: Reached) -> After {
         let winner = winner(hunt).map(|w| {
             let (genome, fitness) = simplest(hunt, &w.genome, w.fitness);
             Winner { genome, fitness, ..w }
         });
-        After { funnel: Vec::new(), winner, noise: None, held_out: Vec::new(), opened: 0, stopped: true }
+        After { funnel: Vec::new(), winner, noise: None, held_out: HeldOut::default(), reached }
     }
+}
+
+/// How far a search came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reached {
+    /// All that is owed at its end has been measured.
+    End,
+    /// Somebody stopped it before its budget was spent.
+    Stopped,
+    /// Its budget is spent; of what is owed at its end, this has not been measured.
+    Owing(Vec<String>),
+}
+
+/// What was found on tasks that were held out.
+#[derive(Clone, Debug, Default)]
+pub struct HeldOut {
+    /// What was measured just now.
+    pub fresh: Vec<Verdict>,
+    /// What the archive has of it.
+    pub rows: Vec<HeldOutRow>,
+    /// How often these tasks have been looked at, this time included.
+    pub opened: i64,
 }
 
 /// What was measured when a search ended.
@@ -178,23 +312,22 @@ pub struct After {
     /// The best first program against itself.
     pub noise: Option<Noise>,
     /// Programs on tasks that were held out.
-    pub held_out: Vec<Verdict>,
-    /// How often these have been looked at, this time included.
-    pub opened: i64,
-    /// Whether the search was stopped before its budget was spent, and nothing but the best program is here.
-    pub stopped: bool,
+    pub held_out: HeldOut,
+    /// How far the search came.
+    pub reached: Reached,
 }
 
-/// Whether the tasks that a search holds out can be: said before it begins.
+/// Whether the tasks that a search holds out can be: said before it begins. Files and folders that they read.
 ///
 /// # Errors
 /// Why one cannot.
-pub fn check_held_out(spec: &SearchSpec, file: &Path) -> Result<(), Trouble> {
+pub fn check_held_out(spec: &SearchSpec, file: &Path) -> Result<Vec<PathBuf>, Trouble> {
+    let mut files = Vec::new();
     for t in &spec.held_out {
         let request = spec.request(file, t, &[HELD_OUT_SEED], spec.space.states);
-        task(&request).map_err(|r| Trouble::Task(t.label.clone(), r))?;
+        files.extend(task(&request).map_err(|r| Trouble::Task(t.label.clone(), r))?.files);
     }
-    Ok(())
+    Ok(files)
 }
 
 /// What results call the best of the evolution.

@@ -2,17 +2,18 @@
 
 mod kept;
 
-pub use kept::{RungRow, StartRow, WinnerRow, measures};
+pub use kept::{EMITTED, RungRow, StartRow, WinnerRow, measures};
 
 use super::after::Noise;
 use super::judge::Verdict;
 use optc_search::evolve::{Arm, Counters, Found, Island, Kind, Member, Memory, measured};
 use optc_search::fingerprint::{SHAPE, mark};
 use optc_search::genome::Genome;
+use optc_search::hash::Keys;
 use optc_search::live::without_dead_code;
 use optc_search::novelty::{Cell, Elites};
 use optc_search::{text, traits};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -97,6 +98,8 @@ pub struct Made<'a> {
     pub sent: Option<(u64, &'a str)>,
     /// From what the search goes on.
     pub state: &'a str,
+    /// Seconds that it has gone on.
+    pub elapsed: f64,
 }
 
 /// Rounds for which what left for other processes is kept.
@@ -238,30 +241,16 @@ impl Archive {
     /// # Errors
     /// In words.
     pub fn commit(&mut self, made: &Made<'_>) -> Done<()> {
-        let Made { kind, found, evals, speeds, sent, state } = *made;
+        let Made { kind, found, evals, speeds, sent, state, elapsed } = *made;
         let tx = self.db.transaction().map_err(words)?;
+        // A search that goes on has no end yet.
+        kept::forget_end(&tx)?;
         {
-            let mut program =
-                tx.prepare_cached("INSERT OR IGNORE INTO program VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)").map_err(words)?;
             let mut child = tx.prepare_cached("INSERT OR IGNORE INTO child VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)").map_err(words)?;
             for f in found {
-                let Ok(dag) = f.genome.dag() else { continue };
-                let (seen, (cost, transc)) = (traits::traits(&dag), dag.cost());
-                let live = without_dead_code(&f.genome);
-                program
-                    .execute(params![
-                        key(f.keys.exact),
-                        key(f.keys.family),
-                        text::write(&f.genome),
-                        f.genome.body.len() as i64,
-                        live.body.len() as i64,
-                        dag.states.len() as i64,
-                        seen.degree,
-                        seen.parity,
-                        cost,
-                        transc
-                    ])
-                    .map_err(words)?;
+                if !put_program(&tx, &f.genome, f.keys)? {
+                    continue;
+                }
                 child
                     .execute(params![
                         kind.name(),
@@ -292,6 +281,7 @@ impl Archive {
                     .map_err(words)?;
             }
             tx.execute("UPDATE run SET state = ?1 WHERE id = 1", params![state]).map_err(words)?;
+            tx.execute("INSERT OR REPLACE INTO setting VALUES('elapsed', ?1)", params![elapsed.to_string()]).map_err(words)?;
         }
         tx.commit().map_err(words)
     }
@@ -450,6 +440,27 @@ impl Archive {
         let text = "SELECT COUNT(*), MIN(fitness) FROM child WHERE arm = ?1";
         self.db.query_row(text, params![kind.name()], |r| Ok((r.get(0)?, r.get(1)?))).map_err(words)
     }
+}
+
+/// Puts a program, without dead code, into its table. False if it means nothing.
+fn put_program(tx: &Transaction<'_>, genome: &Genome, keys: Keys) -> Done<bool> {
+    let Ok(dag) = genome.dag() else { return Ok(false) };
+    let (seen, (cost, transc)) = (traits::traits(&dag), dag.cost());
+    let live = without_dead_code(genome);
+    let mut program = tx.prepare_cached("INSERT OR IGNORE INTO program VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)").map_err(words)?;
+    let row = params![
+        key(keys.exact),
+        key(keys.family),
+        text::write(genome),
+        genome.body.len() as i64,
+        live.body.len() as i64,
+        dag.states.len() as i64,
+        seen.degree,
+        seen.parity,
+        cost,
+        transc
+    ];
+    program.execute(row).map(|_| true).map_err(words)
 }
 
 fn program_row(r: &rusqlite::Row<'_>) -> rusqlite::Result<ProgramRow> {

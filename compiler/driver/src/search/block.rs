@@ -1,18 +1,21 @@
 //! The `search` block of a spec, read and checked: what is impossible or not there is an error with its place.
 
+mod names;
 mod space;
 mod strategy;
 mod tasks;
 
+use super::paths::{self, Output};
 use super::regress::block as regress;
 use crate::session::Session;
 use optc_base::{Code, Diagnostic, Span, nearest};
 use optc_front::ast::{BlockEntry, BlockItem, BlockKind, Expr, ExprKind, ItemKind, Name, Setting, StrPart, UnaryOp, Unit};
 use optc_front::std_lib;
 use optc_search::evolve::Strategy;
+use optc_search::fun::Fun;
 use optc_search::mutate::Space;
 use optc_search::pareto::{self, AXES, Axis};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// A task of a search.
@@ -28,6 +31,8 @@ pub struct TaskSpec {
     pub weight: f64,
     /// Where it is named.
     pub span: Span,
+    /// The names of its overrides with the places of their values.
+    pub given: Vec<(String, Span)>,
 }
 
 /// A rung of a funnel.
@@ -74,6 +79,8 @@ pub struct SearchSpec {
     pub starts: Vec<(String, Span)>,
     /// The programs that may be reached.
     pub space: Space,
+    /// Functions that no program has.
+    pub forbidden: Vec<Fun>,
     /// Tasks.
     pub tasks: Vec<TaskSpec>,
     /// Tasks that select no parent, on which the best is measured while the search goes on.
@@ -86,6 +93,8 @@ pub struct SearchSpec {
     pub held_out: Vec<TaskSpec>,
     /// The metric that is scored; `None` for the loss.
     pub metric: Option<String>,
+    /// Where it is named.
+    pub metric_span: Span,
     /// How seeds are combined.
     pub combine: Combine,
     /// Seeds of runs.
@@ -119,6 +128,9 @@ pub struct SearchSpec {
     /// The seed of the search.
     pub seed: u64,
 }
+
+/// Comparisons of the best first program with itself where a block does not say.
+const A_A: usize = 20;
 
 /// The words of a block.
 const WORDS: &[&str] = &[
@@ -271,10 +283,19 @@ pub fn measure(session: &Session, spec: &SearchSpec) -> String {
 
 /// What is wrong with the searches of a spec.
 pub fn check(session: &Session) -> Vec<Diagnostic> {
-    let found = |b: &BlockItem| {
-        if regress::is_regression(b) { regress::read(session, b).err() } else { read(session, b).err() }
-    };
-    blocks(session).into_iter().flat_map(|b| found(b).unwrap_or_default()).collect()
+    let (mut found, mut specs) = (Vec::new(), Vec::new());
+    for b in blocks(session) {
+        if regress::is_regression(b) {
+            found.extend(regress::read(session, b).err().unwrap_or_default());
+            continue;
+        }
+        match read(session, b) {
+            Ok(spec) => specs.push(spec),
+            Err(errors) => found.extend(errors),
+        }
+    }
+    found.extend(names::check(session, &specs));
+    found
 }
 
 /// Reads a block.
@@ -287,12 +308,14 @@ pub fn read(session: &Session, block: &BlockItem) -> Result<SearchSpec, Vec<Diag
         span: block.name.span,
         starts: Vec::new(),
         space: Space::default(),
+        forbidden: Vec::new(),
         tasks: Vec::new(),
         validation: Vec::new(),
         validate_every: 1,
         patience: 0,
         held_out: Vec::new(),
         metric: None,
+        metric_span: block.name.span,
         combine: Combine::Median,
         seeds: vec![0],
         rates: vec![1e-4, 1e-3, 1e-2, 1e-1],
@@ -303,7 +326,7 @@ pub fn read(session: &Session, block: &BlockItem) -> Result<SearchSpec, Vec<Diag
         constants_only: true,
         random: true,
         funnel: Vec::new(),
-        a_a: 0,
+        a_a: A_A,
         pareto: pareto::DEFAULT.to_vec(),
         budget: Budget::Time(Duration::from_secs(600)),
         archive: PathBuf::from(format!("out/{}.sqlite", block.name.text)),
@@ -372,7 +395,19 @@ pub fn read(session: &Session, block: &BlockItem) -> Result<SearchSpec, Vec<Diag
         (spec.constants_only, spec.random) = (false, false);
     }
     errors.extend(tasks::label(&mut spec).err());
+    errors.extend(outputs(session, &seen, spec.span, &spec.archive, spec.emit.as_deref()));
     if errors.is_empty() { Ok(spec) } else { Err(errors) }
+}
+
+/// What is wrong with the places that a block writes to. `name` is where the archive is named that has no other name.
+pub(super) fn outputs(session: &Session, seen: &[&Setting], name: Span, archive: &Path, emit: Option<&Path>) -> Vec<Diagnostic> {
+    let span = |word: &str| {
+        let setting = seen.iter().find(|s| &*s.word.text == word);
+        setting.and_then(|s| s.values.first()).map_or(name, |(_, e)| e.span)
+    };
+    let archive = Output { word: "archive", path: archive, span: span("archive") };
+    let emit = emit.map(|path| Output { word: "emit", path, span: span("emit") });
+    paths::check(session, &[archive].into_iter().chain(emit).collect::<Vec<_>>())
 }
 
 /// A budget: a time, or a number of children.
@@ -446,6 +481,7 @@ impl SearchSpec {
             other => return Err(bad(e.span, format!("`{other}` does not combine runs")).help("median, mean, max and min do")),
         };
         let [metric] = args[..] else { return Err(bad(e.span, "one metric is scored")) };
+        self.metric_span = metric.span;
         let Some(metric) = name_of(metric) else { return Err(bad(metric.span, "the name of a metric is expected here, or `loss`")) };
         self.metric = (metric != "loss").then(|| metric.to_string());
         for clause in s.clauses.iter() {
@@ -487,14 +523,15 @@ impl SearchSpec {
     }
 
     fn set_control(&mut self, s: &Setting) -> Read<()> {
-        (self.constants_only, self.random, self.a_a) = (false, false, 0);
+        let none = s.values.iter().all(|(name, e)| name.is_none() && name_of(e) == Some("none") || matches!(e.kind, ExprKind::None));
+        (self.constants_only, self.random, self.a_a) = (false, false, if none { 0 } else { A_A });
         once(s.values.iter().filter_map(|(name, _)| name.as_ref()))?;
         for (name, e) in &s.values {
             match (name.as_ref().map(|n| &*n.text), name_of(e)) {
                 (None, Some("constants_only")) => self.constants_only = true,
                 (None, Some("random")) => self.random = true,
                 (None, Some("none")) => {}
-                (Some("a_a"), _) => self.a_a = whole(e, 1, 1000, "the number of comparisons")? as usize,
+                (Some("a_a"), _) => self.a_a = whole(e, 0, 1000, "the number of comparisons")? as usize,
                 _ if matches!(e.kind, ExprKind::None) => {}
                 _ => return Err(bad(e.span, "controls are `constants_only`, `random` and `a_a = n`")),
             }

@@ -1,14 +1,17 @@
 //! A funnel: what a search ends with, run again, longer and on seeds that it has not seen, rung after rung; each keeps a share.
 
+use super::archive::EvalRow;
 use super::block::{Rung, SearchSpec};
-use super::hunt::{Hunt, Scorer, Trouble};
-use super::seed::seed;
+use super::hunt::{Hunt, Trouble, baseline};
+use super::scorer::Scorer;
 use super::task::overriding;
+use crate::trainer::INTERRUPTED;
 use optc_search::dag::Dag;
-use optc_search::evolve::{Evaluator, admissible, measured};
+use optc_search::evolve::{Evaluator, measured};
 use optc_search::genome::{Genome, MAX_STATES};
 use rustc_hash::FxHashSet;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 /// The first seed of a funnel, far from those of all else; each rung has as many as this apart.
 const FIRST_SEED: u64 = 1 << 24;
@@ -66,15 +69,22 @@ impl Hunt {
     ///
     /// # Errors
     /// A task or baseline that cannot be, or fails at run time.
-    pub fn funnel(&self, file: &Path) -> Result<(Vec<Passed>, Option<(Genome, f64, u128)>), Trouble> {
+    pub fn funnel(&mut self, file: &Path) -> Result<(Vec<Passed>, Option<(Genome, f64, u128)>), Trouble> {
         let mut entrants = self.entrants();
         let (mut rungs, mut winner) = (Vec::new(), None);
-        for (k, rung) in self.spec.funnel.iter().enumerate() {
+        if entrants.is_empty() {
+            return Ok((rungs, winner));
+        }
+        for (k, rung) in self.spec.funnel.clone().iter().enumerate() {
             let from = FIRST_SEED + 2 * k as u64 * APART;
             let mut scorer = self.scorer_of(rung, file, from)?;
             let mut again = self.scorer_of(rung, file, from + APART)?;
             let baselines = baselines(rung, file, &mut scorer)?;
             for e in &mut entrants {
+                // A rung is measured whole or not at all.
+                if INTERRUPTED.load(Ordering::SeqCst) {
+                    return Ok((rungs, winner));
+                }
                 e.fitness = scorer.fitness(&e.dag);
             }
             sort(&mut entrants);
@@ -90,6 +100,8 @@ impl Hunt {
             if let Some(why) = scorer.trouble().or(again.trouble()) {
                 return Err(why.into());
             }
+            let evals: Vec<EvalRow> = scorer.evals.drain(..).chain(again.evals.drain(..)).collect();
+            self.archive().keep_rung(k, &evals)?;
             if entrants.is_empty() {
                 break;
             }
@@ -126,14 +138,6 @@ fn of_rung(spec: &SearchSpec, rung: &Rung, from: u64) -> SearchSpec {
 
 /// The fitness of optimizers that a rung wants to be beaten.
 fn baselines(rung: &Rung, file: &Path, scorer: &mut Scorer) -> Result<Vec<(String, f64)>, Trouble> {
-    let mut all = Vec::new();
-    for (expression, _) in &rung.beat {
-        let found = seed(expression, Some(file)).map_err(|r| Trouble::Seed(expression.clone(), r))?;
-        let dag = found.genome.dag().map_err(|_| format!("`{expression}` is no program"))?;
-        if !admissible(&dag) {
-            return Err(format!("`{expression}` does not look at the gradient").into());
-        }
-        all.push((expression.clone(), scorer.fitness(&dag)));
-    }
-    Ok(all)
+    let fitness = |(expression, _): &(String, _)| Ok((expression.clone(), scorer.fitness(&baseline(expression, file)?)));
+    rung.beat.iter().map(fitness).collect()
 }

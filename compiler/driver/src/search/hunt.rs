@@ -1,27 +1,30 @@
 //! A search under way: rounds of its arms on one or several threads, archived after each.
 
-use super::after::check_held_out;
+use super::after::{After, check_held_out};
 use super::archive::{self, Archive, EvalRow, arms as arms_of, measures, state};
-use super::block::{Budget, Combine, SearchSpec};
-use super::evaluate::Bench;
+use super::block::{Budget, SearchSpec};
+use super::files::Hashes;
 use super::ring::{Immigrants, Ring, leaving};
+use super::scorer::{Scorer, Watch};
 use super::seed::{self, seed};
-use super::speed::Stopwatch;
-use super::task::{self, task};
+use super::task;
 use super::validation::Validation;
+use super::view::View;
 use crate::trainer::INTERRUPTED;
 use optc_search::dag::Dag;
-use optc_search::evolve::{
-    Arm, Counters, Evaluator, Found, Island, Kind, Known, Memory, Plan, Round, STOPPED, Scores, admissible, measured,
-};
+use optc_search::evolve::{Arm, Counters, Evaluator, Found, Island, Kind, Known, Memory, Plan, Round, Scores, admissible, measured};
 use optc_search::fingerprint::mark;
+use optc_search::fun::Fun;
 use optc_search::genome::Genome;
 use optc_search::hash::keys;
 use optc_search::mutate::{EVEN, mutate};
-use optc_search::pareto::{Axis, Front, Point};
+use optc_search::pareto::{Front, Point};
 use optc_search::rng::Stream;
+use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 /// Why a search cannot begin or go on.
@@ -51,135 +54,6 @@ pub struct Start {
     pub fitness: f64,
 }
 
-/// What scores programs on the tasks of a search.
-pub struct Scorer {
-    benches: Vec<Bench>,
-    weights: Vec<f64>,
-    /// The score of the first program on each task, by which others are divided where there are several tasks.
-    references: Vec<f64>,
-    /// The mean score on the tasks so far above which a program is not run on more of them.
-    hurdle: f64,
-    combine: Combine,
-    seeds: Vec<u64>,
-    pub(super) evals: Vec<EvalRow>,
-    /// Where programs are measured by their speed too.
-    stopwatch: Option<Stopwatch>,
-    pub(super) speeds: Vec<(u128, f64)>,
-    trouble: Option<String>,
-}
-
-/// The scores of seeds as one; infinite where a seed did not get to its end.
-fn combined(how: Combine, mut scores: Vec<f64>) -> f64 {
-    if scores.iter().any(|s| !s.is_finite()) {
-        return f64::INFINITY;
-    }
-    scores.sort_by(f64::total_cmp);
-    let n = scores.len();
-    match how {
-        Combine::Median if n % 2 == 1 => scores[n / 2],
-        Combine::Median => 0.5 * (scores[n / 2 - 1] + scores[n / 2]),
-        Combine::Mean => scores.iter().sum::<f64>() / n as f64,
-        Combine::Max => scores[n - 1],
-        Combine::Min => scores[0],
-    }
-}
-
-impl Scorer {
-    /// What scores programs of up to so many states.
-    pub(super) fn new(spec: &SearchSpec, file: &Path, states: usize) -> Result<Scorer, Trouble> {
-        let mut benches = Vec::new();
-        for t in &spec.tasks {
-            let request = spec.request(file, t, &spec.seeds, states);
-            let made = task(&request).map_err(|r| Trouble::Task(t.train.clone(), r))?;
-            benches.push(Bench::new(made)?);
-        }
-        Ok(Scorer {
-            benches,
-            weights: spec.tasks.iter().map(|t| t.weight).collect(),
-            references: vec![1.0; spec.tasks.len()],
-            hurdle: spec.hurdle,
-            combine: spec.combine,
-            seeds: spec.seeds.clone(),
-            evals: Vec::new(),
-            stopwatch: spec.pareto.contains(&Axis::Ns).then(Stopwatch::default),
-            speeds: Vec::new(),
-            trouble: None,
-        })
-    }
-
-    /// Divides scores from now on by those of this program, if all are above 0. Whether they are.
-    pub(super) fn refer(&mut self, dag: &Dag) -> bool {
-        let references: Vec<f64> = (0..self.benches.len()).map(|k| self.score(k, dag)).collect();
-        let can = references.iter().all(|r| r.is_finite() && *r > 0.0);
-        if can {
-            self.references = references;
-        }
-        self.evals.clear();
-        can
-    }
-
-    /// What went wrong at run time, if something did.
-    pub(super) fn trouble(&mut self) -> Option<String> {
-        self.trouble.take()
-    }
-
-    /// The score on a task, at the best learning rate; infinite where there is none.
-    fn score(&mut self, task: usize, dag: &Dag) -> f64 {
-        let program = keys(dag).exact;
-        let bench = &mut self.benches[task];
-        let outcome = match bench.run(dag) {
-            Ok(Some(outcome)) => outcome,
-            Ok(None) => return f64::INFINITY,
-            Err(why) => {
-                self.trouble.get_or_insert(why);
-                return f64::INFINITY;
-            }
-        };
-        for (row, run_seed) in outcome.scores.iter().zip(&self.seeds) {
-            for (score, rate) in row.iter().zip(&bench.task.rates) {
-                let task = bench.task.name.clone();
-                self.evals.push(EvalRow { program, task, seed: *run_seed, rate: *rate, score: *score });
-            }
-        }
-        best_rate(&outcome.scores, self.combine)
-    }
-
-    /// The weighted mean of the scores on all tasks. Where no rate is left on one, or the mean so far is above the hurdle, the rest is not run: it could hardly help.
-    fn mean_score(&mut self, dag: &Dag) -> f64 {
-        let whole: f64 = self.weights.iter().sum();
-        let (mut sum, mut weight) = (0.0, 0.0);
-        for task in 0..self.benches.len() {
-            sum += self.score(task, dag) / self.references[task] * self.weights[task] / whole;
-            weight += self.weights[task];
-            let mean = sum * whole / weight;
-            if !mean.is_finite() {
-                return f64::INFINITY;
-            }
-            if task + 1 < self.benches.len() && mean > self.hurdle {
-                return STOPPED * mean;
-            }
-        }
-        sum
-    }
-}
-
-/// The best over learning rates of what seeds give together.
-pub(super) fn best_rate(scores: &[Vec<f64>], how: Combine) -> f64 {
-    let rates = scores.first().map_or(0, Vec::len);
-    let at = |r: usize| combined(how, scores.iter().map(|row| row[r]).collect());
-    (0..rates).map(at).fold(f64::INFINITY, f64::min)
-}
-
-impl Evaluator for Scorer {
-    fn fitness(&mut self, dag: &Dag) -> f64 {
-        let fitness = self.mean_score(dag);
-        if let Some(ns) = self.stopwatch.as_mut().and_then(|watch| watch.measure(dag)) {
-            self.speeds.push((keys(dag).exact, ns));
-        }
-        fitness
-    }
-}
-
 /// A search that can be run.
 pub struct Hunt {
     /// Its block.
@@ -201,6 +75,24 @@ pub struct Hunt {
     pub(super) validation: Option<Validation>,
     /// The number of its first island among those of all processes.
     first: usize,
+    /// Whether a round was not ended.
+    cut: bool,
+    /// The best of a round of the evolution that was not ended, if it is better than what the archive holds.
+    pub(super) unfinished: Option<Found>,
+    /// Files that tasks which are held out read.
+    pub(super) held_out_files: Hashes,
+    /// Seconds that it had gone on before this process, and when that began.
+    clock: (f64, Instant),
+}
+
+/// How a round of an arm ended.
+enum Turn {
+    /// It was ended, and archived.
+    Whole,
+    /// It was not, since whoever another process waits for is through.
+    Over,
+    /// It was not, since somebody stopped it or its time was spent.
+    Cut,
 }
 
 /// What candidates cost.
@@ -227,10 +119,40 @@ struct Made {
     evals: Vec<EvalRow>,
     speeds: Vec<(u128, f64)>,
     trouble: Option<String>,
+    /// Whether it was ended.
+    whole: bool,
 }
+
+/// Time between two looks at whether a round is to end early, and between two tellings of how it stands.
+const LOOK: Duration = Duration::from_millis(40);
+const TELL: Duration = Duration::from_millis(300);
 
 /// Why a search whose validation has turned does not go on.
 const OVER: &str = "the search has ended: its validation found nothing better for as many measurements as `patience` says; another search, with another archive, may have more";
+
+/// What sees a search under way.
+type Tell<'a> = dyn FnMut(&View, Option<&mut Ring>, Duration) + 'a;
+
+/// A search with what a round of one of its arms has done so far.
+fn with(shown: &View, arm: usize, watch: &Watch) -> View {
+    let (mut view, (counters, best)) = (shown.clone(), watch.done());
+    view.arms[arm].counters.add(&counters);
+    view.arms[arm].best = view.arms[arm].best.min(best);
+    view
+}
+
+/// An optimizer that a rung of a funnel wants to be beaten.
+///
+/// # Errors
+/// If it is no program that could be.
+pub(super) fn baseline(expression: &str, file: &Path) -> Result<Dag, Trouble> {
+    let found = seed(expression, Some(file)).map_err(|r| Trouble::Seed(expression.to_string(), r))?;
+    let dag = found.genome.dag().map_err(|_| format!("`{expression}` is no program"))?;
+    if !admissible(&dag) {
+        return Err(format!("`{expression}` does not look at the gradient").into());
+    }
+    Ok(dag)
+}
 
 /// Mutations away from a first program that children are on which costs are measured, at most.
 const GENERATIONS: u64 = 30;
@@ -247,6 +169,12 @@ impl Hunt {
             let dag = found.genome.dag().map_err(|_| Trouble::Words(format!("`{expression}` is no program")))?;
             if !admissible(&dag) {
                 return Err(Trouble::Words(format!("`{expression}` does not look at the gradient")));
+            }
+            if let Some(s) = found.genome.body.iter().find(|s| spec.forbidden.contains(&s.fun)) {
+                let name = s.fun.name();
+                return Err(Trouble::Words(format!(
+                    "`{expression}` has `{name}`, which the space forbids: a search starts from programs of its space"
+                )));
             }
             if let Some(required) = spec.space.refuses(&dag) {
                 let instead = required.instead(&dag);
@@ -272,7 +200,10 @@ impl Hunt {
         if starts.is_empty() {
             starts.push(Start { expression: "empty".to_string(), genome: Genome::default(), fitness: f64::INFINITY });
         }
-        check_held_out(&spec, file)?;
+        for (expression, _) in spec.funnel.iter().flat_map(|r| &r.beat) {
+            baseline(expression, file)?;
+        }
+        let held_out_files = Hashes::of(file, check_held_out(&spec, file)?)?;
         // Where the first program does nothing, tasks are measured by AdamW.
         let reference = match starts[0].genome.dag() {
             Ok(dag) if admissible(&dag) => dag,
@@ -302,6 +233,8 @@ impl Hunt {
         scorers[0].evals.clear();
         scorers[0].speeds.clear();
         let validation = Validation::new(&spec, file, &archive, &reference)?;
+        let read = scorers[0].files().chain(validation.iter().flat_map(Validation::files));
+        Hashes::of(file, read)?.same_data(&mut archive)?;
         archive.keep_settings(&spec, &starts)?;
         let front = archive.front(&spec.pareto)?;
         let mut strategy = spec.strategy;
@@ -328,7 +261,24 @@ impl Hunt {
             arms_of(held)?
         };
         let memory = arms.iter().map(|arm| archive.memory(arm.kind)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Hunt { spec, starts, arms, plan, scorers, memory, front, archive, reference, validation, first: 0 })
+        let clock = (archive.elapsed()?, Instant::now());
+        Ok(Hunt {
+            spec,
+            starts,
+            arms,
+            plan,
+            scorers,
+            memory,
+            front,
+            archive,
+            reference,
+            validation,
+            first: 0,
+            cut: false,
+            unfinished: None,
+            held_out_files,
+            clock,
+        })
     }
 
     /// Its islands are a part of those of all processes: the first has this number.
@@ -349,7 +299,8 @@ impl Hunt {
         Ok(())
     }
 
-    /// Goes on until the budget is spent, or somebody stops it: then this is false. `tell` sees the search after each round of all arms. In a ring, children are counted in all processes together.
+    /// Goes on until the budget is spent, or somebody stops it: then this is false. `tell` sees the search after each round of an arm, and about once a second within one. In a ring, children are
+    /// counted in all processes together. A round that is not ended in time is dropped: what the archive holds is always at the end of one.
     ///
     /// # Errors
     /// A task that fails at run time, an archive that cannot be written.
@@ -357,10 +308,19 @@ impl Hunt {
         &mut self,
         budget: Budget,
         mut ring: Option<&mut Ring>,
-        mut tell: impl FnMut(&Hunt, Option<&mut Ring>, Duration),
+        mut tell: impl FnMut(&View, Option<&mut Ring>, Duration),
     ) -> Result<bool, String> {
+        self.clock.1 = Instant::now();
+        let done = self.turns(budget, &mut ring, &mut tell);
+        let elapsed = self.elapsed();
+        self.archive.set_elapsed(elapsed)?;
+        done
+    }
+
+    fn turns(&mut self, budget: Budget, ring: &mut Option<&mut Ring>, tell: &mut Tell<'_>) -> Result<bool, String> {
         let processes = ring.as_ref().map_or(1, |r| r.size() as u64);
-        let (begin, rounds) = (Instant::now(), self.arms[0].rounds);
+        let (begin, rounds) = (self.clock.1, self.arms[0].rounds);
+        let spent = || matches!(budget, Budget::Time(t) if begin.elapsed() >= t);
         loop {
             let least = self.arms.iter().map(|a| a.rounds).min().unwrap_or(0);
             let next = self.arms.iter().position(|a| a.rounds == least).unwrap_or(0);
@@ -369,29 +329,42 @@ impl Hunt {
                     let begun = self.arms[0].rounds > rounds;
                     return if begun { Ok(true) } else { Err(OVER.to_string()) };
                 }
-                let spent = match budget {
-                    Budget::Time(t) => begin.elapsed() >= t,
-                    Budget::Children(n) => self.arms[0].counters().children >= n.div_ceil(processes),
-                };
-                if spent {
+                if matches!(budget, Budget::Children(n) if self.arms[0].counters().children >= n.div_ceil(processes)) {
                     return Ok(true);
                 }
             }
             if INTERRUPTED.load(Ordering::SeqCst) {
                 return Ok(false);
             }
-            if !self.round(next, ring.as_deref_mut())? {
-                return Ok(ring.is_some_and(|r| r.all_ended()) && !INTERRUPTED.load(Ordering::SeqCst));
+            if spent() {
+                return Ok(true);
             }
-            if next + 1 == self.arms.len() {
-                tell(self, ring.as_deref_mut(), begin.elapsed());
+            match self.round(next, ring, &spent, tell)? {
+                Turn::Whole => tell(&self.view(), ring.as_deref_mut(), begin.elapsed()),
+                Turn::Over => return Ok(ring.as_ref().is_some_and(|r| r.all_ended()) && !INTERRUPTED.load(Ordering::SeqCst)),
+                Turn::Cut => {
+                    self.cut = true;
+                    return Ok(!INTERRUPTED.load(Ordering::SeqCst));
+                }
             }
         }
     }
 
-    /// A round of one arm. False if it was not ended, since whoever another process waits for is through; the search is then as it was before.
-    fn round(&mut self, number: usize, mut ring: Option<&mut Ring>) -> Result<bool, String> {
+    /// Seconds that the search has gone on, in all processes that went on with it one after another.
+    pub fn elapsed(&self) -> f64 {
+        self.clock.0 + self.clock.1.elapsed().as_secs_f64()
+    }
+
+    /// A round of one arm. Where it is not ended, the search is as it was before.
+    fn round(
+        &mut self,
+        number: usize,
+        ring: &mut Option<&mut Ring>,
+        spent: &dyn Fn() -> bool,
+        tell: &mut Tell<'_>,
+    ) -> Result<Turn, String> {
         let target = self.arms[0].counters().evaluated;
+        let (before, shown, begin) = (self.arms[number].clone(), self.view(), self.clock.1);
         let arm = &mut self.arms[number];
         let kind = arm.kind;
         // Controls run as many programs as evolution has.
@@ -402,29 +375,52 @@ impl Hunt {
         for (k, island) in arm.islands.iter_mut().enumerate() {
             lots[k % jobs].push((k, island));
         }
+        let watch = &Arc::new(Watch::default());
         let work = |scorer: &mut Scorer, lot: Vec<(usize, &mut Island)>| -> Vec<Made> {
             lot.into_iter()
                 .map(|(number, island)| {
                     let (mut found, mut known) = (Vec::new(), Known::new(shared));
-                    Round { plan, kind, number: first + number, runs }.make(island, &mut known, scorer, &mut found);
+                    scorer.begin(watch, island.counters);
+                    let whole = Round { plan, kind, number: first + number, runs }.make(island, &mut known, scorer, &mut found);
+                    scorer.end();
                     let (evals, speeds) = (std::mem::take(&mut scorer.evals), std::mem::take(&mut scorer.speeds));
-                    Made { island: number, found, evals, speeds, trouble: scorer.trouble.take() }
+                    Made { island: number, found, evals, speeds, trouble: scorer.trouble(), whole }
                 })
                 .collect()
         };
         let mut made: Vec<Made> = std::thread::scope(|scope| {
-            let mut pairs: Vec<_> = scorers.iter_mut().zip(lots).collect();
-            let own = pairs.remove(0);
-            let others: Vec<_> = pairs.into_iter().map(|(scorer, lot)| scope.spawn(move || work(scorer, lot))).collect();
-            let mut all = work(own.0, own.1);
-            for other in others {
-                all.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            let (at_work, ended) = mpsc::channel::<()>();
+            let spawned = scorers.iter_mut().zip(lots).map(|(scorer, lot)| {
+                let at_work = at_work.clone();
+                scope.spawn(move || {
+                    let made = work(scorer, lot);
+                    drop(at_work);
+                    made
+                })
+            });
+            let threads: Vec<_> = spawned.collect();
+            drop(at_work);
+            let mut told = Instant::now();
+            // Threads hang up when they are through.
+            while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+                if told.elapsed() >= TELL {
+                    told = Instant::now();
+                    tell(&with(&shown, number, watch), ring.as_deref_mut(), begin.elapsed());
+                }
+                if INTERRUPTED.load(Ordering::SeqCst) || spent() {
+                    watch.end();
+                }
             }
-            all
+            threads.into_iter().flat_map(|t| t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
         });
         made.sort_by_key(|m| m.island);
         if let Some(why) = made.iter().find_map(|m| m.trouble.clone()) {
             return Err(why);
+        }
+        if made.iter().any(|m| !m.whole) {
+            self.arms[number] = before;
+            self.keep_unfinished(kind, made);
+            return Ok(Turn::Cut);
         }
         let arm = &mut self.arms[number];
         let round = arm.rounds;
@@ -432,8 +428,9 @@ impl Hunt {
             None => arm.end_round(&self.plan),
             Some(Immigrants::Come(members)) => arm.end_round_of_part(&self.plan, first, &members),
             Some(Immigrants::Over) => {
-                self.arms = self.committed()?;
-                return Ok(false);
+                self.arms[number] = before;
+                self.keep_unfinished(kind, made);
+                return Ok(Turn::Over);
             }
         }
         let sent = ring.as_ref().filter(|_| self.arms[number].migrates()).map(|_| leaving(&self.arms[number].emigrants(&self.plan, first)));
@@ -447,19 +444,31 @@ impl Hunt {
         self.extend_front(kind, &found, &speeds);
         let text = state(&self.arms);
         let sent_now = sent.as_deref().map(|member| (round, member));
-        self.archive.commit(&archive::Made { kind, found: &found, evals: &evals, speeds: &speeds, sent: sent_now, state: &text })?;
-        if let (Some(ring), Some(member)) = (ring, sent) {
+        let elapsed = self.elapsed();
+        self.archive.commit(&archive::Made {
+            kind,
+            found: &found,
+            evals: &evals,
+            speeds: &speeds,
+            sent: sent_now,
+            state: &text,
+            elapsed,
+        })?;
+        self.unfinished = None;
+        if let (Some(ring), Some(member)) = (ring.as_deref_mut(), sent) {
             ring.emigrate(kind, round, &member);
         }
-        Ok(true)
+        Ok(Turn::Whole)
     }
 
-    /// The arms as they are in the archive.
-    fn committed(&self) -> Result<Vec<Arm>, String> {
-        match self.archive.run()?.1 {
-            empty if empty.is_empty() => Ok(self.arms.iter().map(|a| Arm::new(a.kind, a.islands.len())).collect()),
-            state => arms_of(&state),
+    /// Keeps the best of a round of the evolution that was not ended, to be handed on if the search ends here.
+    fn keep_unfinished(&mut self, kind: Kind, made: Vec<Made>) {
+        if kind != Kind::Evolution || self.plan.strategy.shorten.is_some() {
+            return;
         }
+        let least = self.arms[0].best().map_or(f64::INFINITY, |b| b.fitness);
+        let found = made.into_iter().flat_map(|m| m.found).filter(|f| measured(f.fitness) && f.fitness < least);
+        self.unfinished = found.min_by(|a, b| a.fitness.total_cmp(&b.fitness).then(a.keys.exact.cmp(&b.keys.exact)));
     }
 
     /// Takes what a round of an arm found into the front.
@@ -581,6 +590,36 @@ impl Hunt {
             }
         }
         Ok((compiled, early, look()))
+    }
+
+    /// Whether a round was not ended when it ran last.
+    pub fn cut(&self) -> bool {
+        self.cut
+    }
+
+    /// Functions of first programs that mutations draw neither with protection nor without.
+    pub fn beyond_ops(&self) -> Vec<String> {
+        let used = self.starts.iter().flat_map(|s| &s.genome.body).map(|s| s.fun);
+        let drawn = |f: &Fun| self.plan.space.functions.iter().any(|g| g == f || g.plain() == Some(*f));
+        let beyond: BTreeSet<Fun> = used.filter(|f| *f != Fun::Copy && !drawn(f)).collect();
+        beyond.into_iter().map(Fun::name).collect()
+    }
+
+    /// The best of that round, if it is better than all before.
+    pub fn unfinished(&self) -> Option<&Found> {
+        self.unfinished.as_ref()
+    }
+
+    /// Keeps the best program in the archive, as it is written.
+    ///
+    /// # Errors
+    /// An archive that cannot be written.
+    pub fn keep_emitted(&mut self, after: &After) -> Result<(), String> {
+        let children = self.counters().children;
+        match &after.winner {
+            Some(winner) => self.archive.keep_emitted(winner, self.unfinished.as_ref(), children),
+            None => Ok(()),
+        }
     }
 
     /// What the arm of evolution has done.

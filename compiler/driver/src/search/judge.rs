@@ -8,6 +8,7 @@ use super::emit::rounded;
 use super::evaluate::Bench;
 use super::hunt::Trouble;
 use super::task::{Request, overriding, task};
+use crate::trainer::INTERRUPTED;
 use optc_search::evolve::admissible;
 use optc_search::genome::{Genome, MAX_STATES};
 use optc_search::rng::Stream;
@@ -15,6 +16,7 @@ use optc_search::run::Conditions;
 use optc_search::stats::{Paired, holm, median, paired};
 use optc_train::{Cell, Table};
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 /// An optimizer that is judged.
 #[derive(Clone, Debug)]
@@ -110,7 +112,7 @@ impl Contest<'_> {
     }
 }
 
-/// Judges optimizers, of which the first is the reference.
+/// Judges optimizers, of which the first is the reference; the rest of the tasks is left out when somebody stops it.
 ///
 /// # Errors
 /// A task that cannot be, or fails at run time.
@@ -122,6 +124,10 @@ pub fn judge(contest: &Contest<'_>, judged: &[Judged]) -> Result<Vec<Verdict>, T
         let mut bench = contest.bench(t, &[], Conditions::default(), &all, rates)?;
         let mut scores = Vec::new();
         for j in judged {
+            // A task is measured whole or not at all.
+            if INTERRUPTED.load(Ordering::SeqCst) {
+                return Ok(verdicts);
+            }
             let dag = j.genome.dag().map_err(|_| format!("`{}` is no program", j.name))?;
             if !admissible(&dag) {
                 return Err(Trouble::Words(format!("`{}` does not look at the gradient", j.name)));

@@ -1,6 +1,7 @@
 //! Archives of several processes or searches as one: programs by their identity, children by arm and island, openings of what was held out added up.
 
 use super::archive::{Archive, RunRow, arms, state};
+use super::files::Hashes;
 use optc_search::evolve::Arm;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -36,6 +37,14 @@ struct Part {
     /// The process it is of, and how many there were.
     rank: Option<(usize, usize)>,
     programs: i64,
+    /// What steers its search, files that its spec imports, data that its tasks read.
+    steers: Option<String>,
+    /// See `steers`.
+    imports: Hashes,
+    /// See `steers`.
+    data: Hashes,
+    /// Seconds that it has gone on.
+    elapsed: f64,
 }
 
 impl Part {
@@ -55,7 +64,22 @@ impl Part {
             measure: setting("measure")?.unwrap_or_default(),
             rank,
             programs: archive.programs().map_err(told)?,
+            steers: setting("steers")?,
+            imports: setting("imports")?.map_or_else(Hashes::default, |t| Hashes::read(&t)),
+            data: setting("data")?.map_or_else(Hashes::default, |t| Hashes::read(&t)),
+            elapsed: archive.elapsed().map_err(told)?,
         })
+    }
+
+    /// Whether it is of the same search as another: the text of its spec may differ in what does not steer it.
+    fn is_of(&self, other: &Part) -> bool {
+        let named = |p: &Part| (p.run.spec.clone(), p.run.name.clone());
+        named(self) == named(other) && (self.run.spec_text == other.run.spec_text || self.steers.is_some() && self.steers == other.steers)
+    }
+
+    /// A file that they have read, and that was not the same.
+    fn read_otherwise<'a>(&'a self, other: &Part) -> Option<&'a str> {
+        self.imports.differs(&other.imports).or(self.data.differs(&other.data))
     }
 
     /// Islands of each arm.
@@ -68,7 +92,7 @@ impl Part {
 fn of_one_search(parts: &[Part]) -> bool {
     let ranks: BTreeSet<_> = parts.iter().filter_map(|p| p.rank).collect();
     let sizes: BTreeSet<usize> = ranks.iter().map(|r| r.1).collect();
-    ranks.len() == parts.len() && sizes.len() == 1 && parts.iter().all(|p| p.run == parts[0].run)
+    ranks.len() == parts.len() && sizes.len() == 1 && parts.iter().all(|p| p.is_of(&parts[0]))
 }
 
 /// Merges archives into a new one, or into one that was merged from the same before.
@@ -85,6 +109,13 @@ pub fn merge(paths: &[PathBuf], to: &Path) -> Result<Merged, String> {
             other.path.display()
         ));
     }
+    if let Some((other, file)) = parts.iter().find_map(|p| Some((p, p.read_otherwise(first)?))) {
+        return Err(format!(
+            "{file} was another file when {} was made than for {}: their fitness is not comparable",
+            other.path.display(),
+            first.path.display()
+        ));
+    }
     let mut seen = BTreeSet::new();
     if let Some(twice) = parts.iter().find(|p| p.parts.iter().any(|id| !seen.insert(id.clone()))) {
         return Err(format!("{} is there twice, or was merged into another of them", twice.path.display()));
@@ -96,10 +127,12 @@ pub fn merge(paths: &[PathBuf], to: &Path) -> Result<Merged, String> {
     let ids: Vec<String> = seen.into_iter().collect();
     let mut archive = if to.exists() {
         let before = Part::read(to)?;
-        if !before.parts.is_subset(&ids.iter().cloned().collect()) || before.run != parts[0].run {
+        if !before.parts.is_subset(&ids.iter().cloned().collect()) || !before.is_of(&parts[0]) {
             return Err(format!("{} is there already, and was not merged from these", to.display()));
         }
-        Archive::open(to)?
+        let mut archive = Archive::open(to)?;
+        archive.keep_spec(&parts[0].run.spec_text)?;
+        archive
     } else {
         Archive::create(to, &parts[0].run)?
     };
@@ -117,6 +150,14 @@ pub fn merge(paths: &[PathBuf], to: &Path) -> Result<Merged, String> {
     archive.set("alone", "no")?;
     archive.set("parts", &ids.join(","))?;
     archive.set("measure", &parts[0].measure)?;
+    archive.set("imports", &parts[0].imports.text())?;
+    if let Some(steers) = parts[0].steers.as_ref().filter(|_| one || parts.len() == 1) {
+        archive.set("steers", steers)?;
+        archive.set("data", &parts[0].data.text())?;
+    }
+    // Processes of one search go on at the same time, several searches one after another.
+    let elapsed = parts.iter().map(|p| p.elapsed);
+    archive.set_elapsed(if one { elapsed.fold(0.0, f64::max) } else { elapsed.sum() })?;
     let size = parts[0].rank.map_or(0, |r| r.1);
     let missing = (0..size).filter(|r| one && !parts.iter().any(|p| p.rank.is_some_and(|k| k.0 == *r))).collect();
     if one {

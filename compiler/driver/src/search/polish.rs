@@ -2,7 +2,8 @@
 
 use super::emit::{MARGIN, Winner, rounded, simplest};
 use super::evaluate::Bench;
-use super::hunt::{Hunt, Trouble, best_rate};
+use super::hunt::{Hunt, Trouble};
+use super::scorer::best_rate;
 use super::task::task;
 use crate::trainer::INTERRUPTED;
 use optc_search::dag::Dag;
@@ -33,8 +34,12 @@ impl Hunt {
             (genome, fitness) = self.shortest(&genome, fitness)?;
             let after = without_dead_code(&genome).body.len();
             if after < before {
-                notes
-                    .push(format!("Simplified by search: {before} statements became {after}, within {} % of the fitness.", 100.0 * MARGIN));
+                notes.push(format!(
+                    "Simplified by search: {before} statements became {after}, the fitness {} became {} (at most {} % worse is allowed).",
+                    rounded(winner.fitness),
+                    rounded(fitness),
+                    100.0 * MARGIN
+                ));
             }
         }
         let (genome, fitness) = simplest(self, &genome, fitness);

@@ -11,6 +11,7 @@ use optc_search::evolve::{Arm, Kind};
 use optc_search::pareto::{Axis, Front, Point};
 use optc_search::stats::LEVEL;
 use optc_search::text;
+use optc_train::progress::duration;
 use optc_train::report::Section;
 use optc_train::{Cell, Line, Plot, Report, Table};
 use std::path::Path;
@@ -58,6 +59,7 @@ pub fn report(archive: &Archive, path: &Path, heading: &Heading) -> Done<Report>
     if let Some(seed) = archive.setting("seed")? {
         facts.push(("Seed".to_string(), seed));
     }
+    facts.push(("Searched for".to_string(), lasted(archive)?));
     if let Some(parts) = archive.setting("parts")? {
         facts.push(("Merged from".to_string(), format!("{} archives", parts.split(',').count())));
     }
@@ -74,6 +76,54 @@ pub fn report(archive: &Archive, path: &Path, heading: &Heading) -> Done<Report>
     let (title, spec_name) = (format!("Search `{}`", run.name), run.spec.clone());
     let (command, date) = (heading.command.clone(), heading.date.clone());
     Ok(Report { title, spec_name, spec: run.spec_text, command, date, facts, sections })
+}
+
+/// What the best of the evolution is worth beside its controls, in sentences; nothing where there are none.
+///
+/// # Errors
+/// An archive that cannot be read, in words.
+pub fn beside_controls(archive: &Archive) -> Done<Vec<String>> {
+    let of = |kind| archive.arm(kind).map(|(run, best)| ArmSeen { kind, run, best });
+    let arms = Kind::ALL.into_iter().map(of).collect::<Done<Vec<_>>>()?;
+    let (own, controls) = (&arms[0], &arms[1..]);
+    let Some(found) = own.best else { return Ok(Vec::new()) };
+    let mut ran = controls.iter().filter(|c| c.run > 0).peekable();
+    if ran.peek().is_none() {
+        return Ok(vec!["Controls have run nothing: how much of the gain selection made is not known.".to_string()]);
+    }
+    let sentence = |c: &ArmSeen| {
+        let name = c.kind.name();
+        let programs = format!("{} programs where the evolution ran {}", c.run, own.run);
+        match c.best {
+            None => format!("The control `{name}`, {programs}, got to no end of its runs."),
+            Some(best) if best < found => format!(
+                "The control `{name}` is better than the evolution: {} beside {} ({programs}). What the evolution found is not worth its search.",
+                rounded(best),
+                rounded(found)
+            ),
+            Some(best) if best == found => {
+                format!("The control `{name}` is as good as the evolution: {} ({programs}).", rounded(best))
+            }
+            Some(best) => {
+                format!("The evolution is better than the control `{name}`: {} beside {} ({programs}).", rounded(found), rounded(best))
+            }
+        }
+    };
+    Ok(ran.map(sentence).collect())
+}
+
+/// How long the search of an archive has gone on, on how many threads, and since when.
+///
+/// # Errors
+/// An archive that cannot be read, in words.
+pub fn lasted(archive: &Archive) -> Done<String> {
+    let setting = |name: &str| archive.setting(name);
+    let threads = match setting("threads")?.as_deref() {
+        None | Some("1") => "one thread".to_string(),
+        Some(n) => format!("{n} threads"),
+    };
+    let started = setting("started")?.map_or(String::new(), |when| format!(", started {when}"));
+    Ok(format!("{} on {threads}{started}", duration(archive.elapsed()?)))
 }
 
 /// What came out, in words.
@@ -106,6 +156,7 @@ fn verdict(archive: &Archive, arms: &[ArmSeen]) -> Done<Vec<String>> {
             words.push(format!("{what}, with {} programs, gets to {}{of}.", control.run, rounded(best)));
         }
     }
+    words.extend(beside_controls(archive)?);
     match (archive.noise()?, first) {
         (Some(noise), Some(s)) => {
             let (gain, luck) = (s.fitness - found, noise.luck(evolution.run.max(0) as u64));

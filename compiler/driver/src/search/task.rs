@@ -20,7 +20,7 @@ use optc_front::{Def, ItemRef, ModuleId, Program};
 use optc_ir::Graph;
 use optc_search::run::{Conditions, Extents, Given, Metric, Part, Result as Gives, Whole, whole};
 use optc_train::Batches;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What is asked of a task.
 #[derive(Clone, Debug)]
@@ -94,6 +94,8 @@ pub struct Task {
     pub metric: bool,
     /// Whether that is a mean, of which parts give sums and counts.
     pub streamed: bool,
+    /// Files and folders that its data was read from.
+    pub files: Vec<PathBuf>,
 }
 
 /// An optimizer that leaves its gradients where they can be taken from, and the weights alone.
@@ -107,7 +109,7 @@ const MOST_DATA: usize = 1 << 30;
 /// # Errors
 /// Why there is none.
 pub fn task(request: &Request<'_>) -> Result<Task, Refused> {
-    let (program, session) = lowered(request)?;
+    let (program, session, files) = lowered(request)?;
     let beyond = |why: &str| Err(Refused::Beyond(format!("`{}` {why}", request.train)));
     if !program.players.is_empty() {
         return beyond("has several players");
@@ -186,6 +188,7 @@ pub fn task(request: &Request<'_>) -> Result<Task, Refused> {
         batch: program.data.as_ref().map(|_| program.batch),
         metric: scored.is_some(),
         streamed: scored.is_some_and(|m| m.streamed),
+        files,
     })
 }
 
@@ -209,8 +212,8 @@ pub fn train_of(program: &Program, module: ModuleId, path: &str) -> Option<ItemR
     matches!(&program.item(item).kind, ItemKind::Block(b) if b.kind == BlockKind::Train).then_some(item)
 }
 
-/// Lowers the train with its optimizer replaced.
-fn lowered(request: &Request<'_>) -> Result<(TrainProgram, Session), Refused> {
+/// Lowers the train with its optimizer replaced; with the files that its data was read from.
+fn lowered(request: &Request<'_>) -> Result<(TrainProgram, Session, Vec<PathBuf>), Refused> {
     let mut session = synthetic::in_front_of(request.file, CAPTURE);
     let mut overrides = request.set.to_vec();
     overrides.push("optimizer=_gradients()".to_string());
@@ -224,7 +227,7 @@ fn lowered(request: &Request<'_>) -> Result<(TrainProgram, Session), Refused> {
     session.path = request.file.to_path_buf();
     let mut host = driver(&session, 1, true, false);
     match script::lower_only(&session.program, item, &session.settings, &mut host) {
-        Ok(program) => Ok((program, session)),
+        Ok(program) => Ok((program, session, host.data_files().map(Path::to_path_buf).collect())),
         Err(diagnostics) => {
             session.diagnostics.extend(diagnostics);
             Err(Refused::Spec(Box::new(session)))

@@ -3,14 +3,15 @@
 
 use super::archive::Archive;
 use super::block::SearchSpec;
-use super::hunt::{Hunt, Scorer, Trouble};
+use super::hunt::{Hunt, Trouble};
+use super::scorer::Scorer;
 use optc_search::dag::Dag;
 use optc_search::evolve::{Evaluator, measured};
 use optc_search::genome::{Genome, MAX_STATES};
 use optc_search::live::without_dead_code;
 use optc_search::text;
 use rusqlite::params;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The first seed of validation, far from those of all else.
 const FIRST_SEED: u64 = 3 << 19;
@@ -64,6 +65,13 @@ impl Validation {
             scorer.refer(first);
         }
         Ok(Some(Validation { scorer, every: spec.validate_every, patience: spec.patience, curve: archive.validated()? }))
+    }
+}
+
+impl Validation {
+    /// Files and folders that the data of its tasks was read from.
+    pub(super) fn files(&self) -> impl Iterator<Item = PathBuf> {
+        self.scorer.files()
     }
 }
 

@@ -2,23 +2,24 @@
 
 use super::hunt::opened;
 use super::live::front;
-use super::{Named, regress};
+use super::{Named, print_one, print_or_write, regress};
 use crate::commands::date;
 use crate::commands::say;
 use crate::messages::Messages;
 use crate::search::archive::{Archive, ProgramRow};
-use crate::search::emit::{noise_line, rounded, rung_line, validation_line};
+use crate::search::emit::{noise_line, of_archive, rounded, rung_line, validation_line};
 use crate::search::judge::held_out_table;
 use crate::search::lineage::lineage as lineage_of;
 use crate::search::merge::merge as merging;
+use crate::search::paths::same;
 use crate::search::report::{self, short};
-use crate::search::{seed, spec, validation};
+use crate::search::{seed, validation};
 use crate::session::Failed;
 use optc_search::evolve::Kind;
 use optc_search::genome::Genome;
 use optc_search::hash::keys;
 use optc_search::live::without_dead_code;
-use optc_search::simplify::{Class, simplify};
+use optc_search::simplify::{Class, Simplified, simplify};
 use optc_search::{text, traits};
 use optc_train::{Cell, Table};
 use std::path::{Path, PathBuf};
@@ -108,6 +109,9 @@ pub fn report(path: &Path, html: Option<&Path>, messages: &Messages) -> Result<(
     }
     if let Some(to) = html {
         let command: Vec<String> = std::env::args().collect();
+        if [path, Path::new(&archive.run().map_err(no)?.0.spec)].iter().any(|s| same(s, to)) {
+            return Err(trouble(&format!("{} is what the report is made from", to.display()), Some("name another file"), messages));
+        }
         let made = report::report(&archive, path, &report::Heading { command: command.join(" "), date: date() }).map_err(no)?;
         made.write(to).map_err(|e| {
             messages.trouble(&e);
@@ -127,7 +131,9 @@ pub fn report(path: &Path, html: Option<&Path>, messages: &Messages) -> Result<(
         }
     }
     say(&table.text());
-    say("fitness is that of the search, the best of many programs on its own tasks and seeds; controls ran as many");
+    say("fitness is that of the search, the best of many programs on its own tasks and seeds");
+    report::beside_controls(&archive).map_err(no)?.iter().for_each(|words| say(words));
+    say(&format!("it has searched for {}", report::lasted(&archive).map_err(no)?));
     for s in archive.starts().map_err(no)? {
         say(&format!("first program `{}`: {}", s.expression, rounded(s.fitness)));
     }
@@ -249,6 +255,22 @@ pub fn lineage(path: &Path, prefix: &str, messages: &Messages) -> Result<(), Fai
     Ok(())
 }
 
+/// Writes a program as a spec.
+///
+/// # Errors
+/// An archive that cannot be read, a hash that is none, a file that cannot be written.
+pub fn emit(path: &Path, prefix: &str, output: Option<&Path>, messages: &Messages) -> Result<(), Failed> {
+    let archive = open(path, messages)?;
+    let no = |why: String| trouble(&why, None, messages);
+    if !archive.formulas().map_err(no)?.is_empty() {
+        return Err(trouble("a search for a formula writes all formulas of its front", Some("`emit \"out/…\"` in its block"), messages));
+    }
+    let row = found(&archive, prefix, messages)?;
+    let text = of_archive(&archive, &row).map_err(no)?;
+    let (run, _) = archive.run().map_err(no)?;
+    print_or_write(&text, output, &[path, Path::new(&run.spec)], messages)
+}
+
 fn not_kappa(why: optc_search::kappa::Not) -> &'static str {
     use optc_search::kappa::Not;
     match why {
@@ -291,8 +313,11 @@ pub fn explain(path: &Path, prefix: &str, messages: &Messages) -> Result<(), Fai
     let row = found(&archive, prefix, messages)?;
     let genome = read(&row, messages)?;
     let Ok(dag) = genome.dag() else { return Err(trouble("a program of the archive is damaged", None, messages)) };
-    let simplified = simplify(&genome, Class::Real).map(|s| s.genome).unwrap_or_else(|_| without_dead_code(&genome));
-    say(spec::of(&simplified, "found", &[], 1e-3).trim_end());
+    let simplified =
+        simplify(&genome, Class::Real).unwrap_or_else(|_| Simplified { genome: without_dead_code(&genome), rate: 1.0, steps: Vec::new() });
+    let program = Named { name: "found".to_string(), genome: genome.clone(), lr: 1e-3 };
+    print_one(&program, &simplified, "found", false);
+    let simplified = simplified.genome;
     say("");
     let line = |what: &str, value: String| say(&format!("  {what:<34}{value}"));
     line("fitness", rounded(row.fitness));

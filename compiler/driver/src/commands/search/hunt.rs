@@ -4,24 +4,27 @@ use super::judge::show;
 use super::live::{Live, front};
 use super::regress;
 use crate::cli::SearchOptions;
-use crate::commands::{catch_interrupt, say};
+use crate::commands::{catch_interrupt, date, say};
 use crate::messages::Messages;
-use crate::search::after::After;
+use crate::search::after::{After, Reached};
 use crate::search::archive::{Archive, RunRow, VERSION, arms};
 use crate::search::block::{self, Budget, SearchSpec};
 use crate::search::emit::{emit, noise_line, rounded, rung_line, validation_line};
+use crate::search::files::{self, Hashes};
 use crate::search::hunt::{Hunt, Trouble};
+use crate::search::judge::held_out_table;
 use crate::search::merge::{merge, of_rank};
+use crate::search::paths::try_to_write;
 use crate::search::regress::block::is_regression;
 use crate::search::ring::Ring;
-use crate::search::{seed, task};
-use crate::session::{Failed, Session, read_text};
+use crate::search::{report, seed, task};
+use crate::session::{Failed, Session};
 use optc_front::ast::BlockItem;
 use optc_train::{Cell, Table};
 use std::io::{BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Programs of the front that a search tells at its end, at most.
 const SHOWN: usize = 12;
@@ -72,7 +75,8 @@ fn prepare(file: &Path, name: Option<&str>, options: &SearchOptions, ring: Optio
     let path = crate::host_env::folder_of(file).join(&spec.archive);
     let row = RunRow { spec: file.to_string_lossy().into_owned(), spec_text: session.text.clone(), name: spec.name.clone() };
     // Everything that may be wrong is found before the archive is made.
-    let budget = budget(spec.budget, options, common)?;
+    let budget = budget(spec.budget, 0.0, options, common)?;
+    can_emit(file, spec.emit.as_deref(), common)?;
     let own = ring.map_or_else(|| path.clone(), |r| of_rank(&path, r.rank()));
     let cannot = |why: String, messages: &Messages| {
         let help = format!("`optc search resume {}` goes on with it; remove it, or give `archive` another path", path.display());
@@ -82,7 +86,13 @@ fn prepare(file: &Path, name: Option<&str>, options: &SearchOptions, ring: Optio
         return Err(cannot(format!("{} is there already", path.display()), common));
     }
     let mut archive = Archive::create(&own, &row).map_err(|why| cannot(why, messages))?;
-    let set = archive.set("measure", &block::measure(&session, &spec)).and_then(|()| match ring {
+    let begin = |archive: &mut Archive| {
+        archive.set("measure", &block::measure(&session, &spec))?;
+        archive.set("steers", &files::steers(&session, find(&session, name, common).map_err(|_| String::new())?, Some(&spec)))?;
+        archive.set("imports", &Hashes::imports(&session).text())?;
+        archive.set("started", &date())
+    };
+    let set = begin(&mut archive).and_then(|()| match ring {
         Some(r) => archive.set("rank", &r.rank().to_string()).and_then(|()| archive.set("ranks", &r.size().to_string())),
         None => Ok(()),
     });
@@ -116,35 +126,72 @@ fn resume_formula(path: &Path, options: &SearchOptions, messages: &Messages) -> 
     let archive = Archive::open(path).map_err(no)?;
     let (row, state) = archive.run().map_err(no)?;
     let file = Path::new(&row.spec);
-    unchanged(file, &row, messages).map_err(no)??;
     let session = Session::open(file, &[], messages)?;
     let block = find(&session, Some(&row.name), messages)?;
+    unchanged(&session, block, None, &archive, &row, messages).map_err(no)??;
     regress::resume(&session, block, file, (path, archive, &state), options, messages)
 }
 
-/// The spec of an archive is what it was.
-fn unchanged(file: &Path, row: &RunRow, messages: &Messages) -> Result<Result<(), Failed>, String> {
-    let now = read_text(file).map_err(|why| format!("cannot read {}: {why}", row.spec))?;
-    if now == row.spec_text {
-        return Ok(Ok(()));
+/// Whether what steers the search of an archive is what it was; the text of the spec, where it has changed elsewhere.
+fn unchanged(
+    session: &Session,
+    block: &BlockItem,
+    spec: Option<&SearchSpec>,
+    archive: &Archive,
+    row: &RunRow,
+    messages: &Messages,
+) -> Result<Result<Option<String>, Failed>, String> {
+    let before = archive.setting("imports")?.map(|kept| Hashes::read(&kept));
+    if let Some(name) = before.as_ref().and_then(|before| before.changed(&Hashes::imports(session)).map(str::to_string)) {
+        let help =
+            "its scores could not be compared with those of the archive; a changed task is another search, with an archive of its own";
+        let why = format!("{name}, which the spec imports, has changed since the search was started");
+        return Ok(Err(trouble(&why, Some(help), messages)));
     }
-    let help = "the archive holds the text it was started with; a changed spec is another search, with an archive of its own";
+    if session.text == row.spec_text {
+        return Ok(Ok(None));
+    }
+    if archive.setting("steers")?.is_some_and(|kept| kept == files::steers(session, block, spec)) {
+        return Ok(Ok(Some(session.text.clone())));
+    }
+    let help = "the archive holds the text it was started with; `budget`, `archive`, `emit`, `funnel`, `held_out` and `a_a` may change, the rest makes another search, with an archive of its own";
     Ok(Err(trouble(&format!("{} has changed since the search was started", row.spec), Some(help), messages)))
+}
+
+/// Whether there is a place for what is emitted: said before anything is searched.
+pub(super) fn can_emit(file: &Path, emit: Option<&Path>, messages: &Messages) -> Result<(), Failed> {
+    let Some(emit) = emit else { return Ok(()) };
+    let to = crate::host_env::folder_of(file).join(emit);
+    try_to_write(&to).map_err(|e| cannot_write(&to, &e, messages))
+}
+
+fn cannot_write(to: &Path, e: &std::io::Error, messages: &Messages) -> Failed {
+    messages.error("R0102", &format!("cannot write {}: {e}", to.display()), None);
+    Failed
 }
 
 fn reopen(path: &Path, options: &SearchOptions, ring: Option<&Ring>, messages: &Messages) -> Result<Ready, Failed> {
     let common = &of_all(ring, messages);
     let own = ring.map_or_else(|| path.to_path_buf(), |r| of_rank(path, r.rank()));
     let no = |why: String| trouble(&format!("cannot go on from {}: {why}", own.display()), None, messages);
-    let archive = Archive::open(&own).map_err(no)?;
+    let mut archive = Archive::open(&own).map_err(no)?;
     let (row, state) = archive.run().map_err(no)?;
     of_so_many(&archive, path, ring)
         .map_err(|(why, help)| trouble(&format!("cannot go on from {}: {why}", own.display()), Some(&help), messages))?;
-    let file = Path::new(&row.spec);
-    unchanged(file, &row, messages).map_err(no)??;
+    let file = &PathBuf::from(&row.spec);
     let session = Session::open(file, &[], common)?;
     let spec = read(&session, Some(&row.name), common)?;
-    let budget = budget(spec.budget, options, common)?;
+    let block = find(&session, Some(&row.name), common)?;
+    let changed = unchanged(&session, block, Some(&spec), &archive, &row, messages).map_err(no)??;
+    can_emit(file, spec.emit.as_deref(), common)?;
+    let row = RunRow { spec_text: session.text.clone(), ..row };
+    if let Some(text) = changed {
+        archive.keep_spec(&text).map_err(no)?;
+        if !common.silent {
+            say(&format!("{} has changed in what does not steer the search", row.spec));
+        }
+    }
+    let budget = budget(spec.budget, archive.elapsed().map_err(no)?, options, common)?;
     let search = search_of(&row, ring);
     let hunt = hunt(spec, file, archive, &state, options, ring, common)?;
     Ok(Ready { hunt, file: file.to_path_buf(), archive: path.to_path_buf(), budget, made: None, search })
@@ -336,12 +383,17 @@ pub(super) fn read(session: &Session, name: Option<&str>, messages: &Messages) -
     })
 }
 
-/// The budget of the command line, else of the block.
-pub(super) fn budget(own: Budget, options: &SearchOptions, messages: &Messages) -> Result<Budget, Failed> {
+/// The budget of the command line, else what `elapsed` seconds have left of that of the block.
+pub(super) fn budget(own: Budget, elapsed: f64, options: &SearchOptions, messages: &Messages) -> Result<Budget, Failed> {
     if let Some(n) = options.children {
         return Ok(Budget::Children(n));
     }
-    let Some(text) = &options.budget else { return Ok(own) };
+    let Some(text) = &options.budget else {
+        return Ok(match own {
+            Budget::Time(t) => Budget::Time(t.saturating_sub(Duration::from_secs_f64(elapsed.max(0.0)))),
+            children => children,
+        });
+    };
     let units = [("min", 60.0), ("ms", 1e-3), ("s", 1.0), ("h", 3600.0), ("d", 86_400.0)];
     let seconds = units.iter().find_map(|(unit, factor)| Some(text.trim().strip_suffix(unit)?.trim().parse::<f64>().ok()? * factor));
     match seconds.filter(|s| *s > 0.0 && *s < 1e9) {
@@ -368,6 +420,7 @@ fn hunt(
     }
     let (jobs, islands) = (options.jobs.clamp(1, spec.strategy.islands), spec.strategy.islands);
     let mut hunt = Hunt::new(spec, file, archive, state, jobs).map_err(|t| print_trouble(t, messages))?;
+    hunt.archive().set("threads", &jobs.to_string()).map_err(|why| trouble(&why, None, messages))?;
     hunt.begin_at(ring.map_or(0, |r| r.rank() * islands));
     Ok(hunt)
 }
@@ -405,25 +458,24 @@ fn go(ready: Ready, mut ring: Option<Ring>, options: &SearchOptions, messages: &
     }
     let starts = hunt.starts.iter().map(|s| (s.expression.clone(), s.fitness)).collect();
     let stops = match (&ring, watched) {
-        (Some(_), _) => "`q` and Enter stop after this round",
-        (None, true) => "`q` and Enter, or Ctrl-C, stop after this round",
-        (None, false) => "Ctrl-C stops after this round",
+        (Some(_), _) => "`q` and Enter stop the search",
+        (None, true) => "`q` and Enter, or Ctrl-C, stop the search",
+        (None, false) => "Ctrl-C stops the search",
     };
     // Processes have done about as much, each.
     let processes = ring.as_ref().map_or(1, |r| r.size() as u64);
     let before = (processes * hunt.counters().children, processes * hunt.arms.iter().map(|a| a.counters().evaluated).sum::<u64>());
     let mut live = Live::new(&hunt.spec.name, budget, starts, before, stops, options.quiet);
-    let mut spent = Duration::ZERO;
+    let begin = Instant::now();
     if ring.as_ref().is_none_or(Ring::leads) {
-        live.show(&hunt.view(), spent);
+        live.show(&hunt.view(), Duration::ZERO);
     }
-    let done = hunt.run(budget, ring.as_mut(), |hunt, ring, elapsed| {
-        spent = elapsed;
-        let own = hunt.view();
-        if let Some(view) = ring.map_or(Some(own.clone()), |r| r.view(&own)) {
+    let done = hunt.run(budget, ring.as_mut(), |own, ring, elapsed| {
+        if let Some(view) = ring.map_or(Some(own.clone()), |r| r.view(own)) {
             live.show(&view, elapsed);
         }
     });
+    let spent = begin.elapsed();
     drop(live);
     let ended = match (done, ring) {
         (Ok(ended), None) => ended,
@@ -491,6 +543,10 @@ fn finish(
         spent.as_secs_f64(),
         archive.display()
     ));
+    let beyond = hunt.beyond_ops();
+    if !beyond.is_empty() {
+        say(&format!("first programs have {}, which mutations do not draw: they stay until one takes them away", beyond.join(", ")));
+    }
     if let Some(line) = validation_line(hunt.curve()) {
         say(&line);
     }
@@ -511,7 +567,15 @@ fn finish(
             }
         ));
     }
+    if hunt.cut() {
+        let best = if hunt.unfinished().is_some() { ", but for the best of it, which is the best so far" } else { "" };
+        say(&format!("the round that was not ended is left out{best}; a search that goes on makes it again"));
+    }
     let after = if ended {
+        // Whatever becomes of the rest, the best is there.
+        if let Some(first) = After::before(&mut hunt) {
+            hand_out(&mut hunt, &first, file, messages)?;
+        }
         hunt.after(file).map_err(|t| print_trouble(t, messages))?
     } else {
         say(&format!(
@@ -526,29 +590,42 @@ fn finish(
     if let Some(noise) = &after.noise {
         say(&noise_line(noise, counters.evaluated));
     }
-    for verdict in &after.held_out {
+    let held_out = &after.held_out;
+    for verdict in &held_out.fresh {
         say("");
         show(verdict, hunt.spec.rates.len());
     }
-    if !after.held_out.is_empty() {
-        say(&format!("held out: {}", opened(after.opened)));
+    if !held_out.rows.is_empty() {
+        let kept = held_out.fresh.is_empty();
+        if kept {
+            say(&held_out_table(&held_out.rows).text());
+        }
+        say(&format!("held out: {}{}", opened(held_out.opened), if kept { " (not again now: nothing has changed since)" } else { "" }));
+    }
+    if let Reached::Owing(what) = &after.reached {
+        say(&format!("stopped at its end; not measured: {}; `{}` measures it", what.join(", "), resuming(processes, archive)));
     }
     after.winner.iter().flat_map(|w| &w.notes).for_each(|note| say(note));
-    if let (Some(to), Some(text)) = (hunt.spec.emit.clone(), emit(&hunt, &after)) {
-        let to = write_emitted(file, &to, &text, messages)?;
+    let beside = report::beside_controls(hunt.archived()).map_err(|why| trouble(&why, None, messages))?;
+    beside.iter().for_each(|words| say(words));
+    if let Some(to) = hand_out(&mut hunt, &after, file, messages)? {
         say(&format!("the best: {}", to.display()));
     }
     Ok(())
+}
+
+/// Writes the best program, and keeps it in the archive; where it is then.
+fn hand_out(hunt: &mut Hunt, after: &After, file: &Path, messages: &Messages) -> Result<Option<PathBuf>, Failed> {
+    hunt.keep_emitted(after).map_err(|why| trouble(&why, None, messages))?;
+    let (Some(to), Some(text)) = (hunt.spec.emit.clone(), emit(hunt, after)) else { return Ok(None) };
+    write_emitted(file, &to, &text, messages).map(Some)
 }
 
 /// Writes what a search emits, relative to the folder of its spec; where it is then.
 pub(super) fn write_emitted(file: &Path, to: &Path, text: &str, messages: &Messages) -> Result<PathBuf, Failed> {
     let to = crate::host_env::folder_of(file).join(to);
     let written = to.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(&to, text));
-    written.map_err(|e| {
-        messages.error("R0102", &format!("cannot write {}: {e}", to.display()), None);
-        Failed
-    })?;
+    written.map_err(|e| cannot_write(&to, &e, messages))?;
     Ok(to)
 }
 
@@ -560,7 +637,7 @@ pub(super) fn opened(times: i64) -> String {
     }
 }
 
-/// Lets Ctrl-C, and `q` on a terminal, stop a search after its round.
+/// Lets Ctrl-C, and `q` on a terminal, stop a search for a formula after its round.
 pub(super) fn watch(quiet: bool) {
     catch_interrupt();
     if std::io::stdin().is_terminal() && !quiet {

@@ -1,11 +1,12 @@
 //! `optc search` of a formula: running it, going on with it, and what its archive holds.
 
-use super::hunt::{budget, trouble, watch, write_emitted};
+use super::hunt::{budget, can_emit, trouble, watch, write_emitted};
 use crate::cli::SearchOptions;
-use crate::commands::say;
+use crate::commands::{date, say};
 use crate::messages::Messages;
 use crate::search::archive::{Archive, RunRow};
 use crate::search::emit::rounded;
+use crate::search::files::{self, Hashes};
 use crate::search::regress::archive::FormulaRow;
 use crate::search::regress::block::{self, Spec};
 use crate::search::regress::hunt::{Hunt, best};
@@ -27,7 +28,7 @@ fn hunt(
     session: &Session,
     spec: Spec,
     file: &Path,
-    archive: Archive,
+    mut archive: Archive,
     state: &str,
     options: &SearchOptions,
     messages: &Messages,
@@ -40,6 +41,8 @@ fn hunt(
         messages.print(&found, &session.program.sources);
         Failed
     })?;
+    let read = Hashes::of(file, data.files.iter().cloned());
+    read.and_then(|read| read.same_data(&mut archive)).map_err(|why| trouble(&why, None, messages))?;
     let jobs = options.jobs.clamp(1, spec.strategy.islands);
     Hunt::new(spec, data, loss, archive, state, jobs).map_err(|why| trouble(&why, None, messages))
 }
@@ -60,12 +63,19 @@ pub fn run(session: &Session, block: &BlockItem, file: &Path, options: &SearchOp
     let spec = spec_of(session, block, messages)?;
     let path = crate::host_env::folder_of(file).join(&spec.archive);
     let row = RunRow { spec: file.to_string_lossy().into_owned(), spec_text: session.text.clone(), name: spec.name.clone() };
-    let limit = budget(spec.budget, options, messages)?;
+    let limit = budget(spec.budget, 0.0, options, messages)?;
+    can_emit(file, spec.emit.as_deref(), messages)?;
     let mut archive = Archive::create(&path, &row).map_err(|why| {
         let help = format!("`optc search resume {}` goes on with it; remove it, or give `archive` another path", path.display());
         trouble(&format!("cannot make an archive: {why}"), Some(&help), messages)
     })?;
-    archive.set(KIND.0, KIND.1).map_err(|why| trouble(&why, None, messages))?;
+    let begin = |archive: &mut Archive| {
+        archive.set(KIND.0, KIND.1)?;
+        archive.set("steers", &files::steers(session, block, None))?;
+        archive.set("imports", &Hashes::imports(session).text())?;
+        archive.set("started", &date())
+    };
+    begin(&mut archive).map_err(|why| trouble(&why, None, messages))?;
     match hunt(session, spec, file, archive, "", options, messages) {
         Ok(hunt) => go(hunt, file, &path, limit, options, messages),
         Err(failed) => {
@@ -89,7 +99,9 @@ pub fn resume(
     messages: &Messages,
 ) -> Result<(), Failed> {
     let spec = spec_of(session, block, messages)?;
-    let limit = budget(spec.budget, options, messages)?;
+    let no = |why: String| trouble(&why, None, messages);
+    let limit = budget(spec.budget, archive.elapsed().map_err(no)?, options, messages)?;
+    can_emit(file, spec.emit.as_deref(), messages)?;
     let hunt = hunt(session, spec, file, archive, state, options, messages)?;
     go(hunt, file, path, limit, options, messages)
 }

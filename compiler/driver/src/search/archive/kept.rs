@@ -1,16 +1,17 @@
 //! What an archive keeps beside programs: how the search is set, its first programs, the Pareto front, and what came out at its end.
 
-use super::{Archive, Done, ProgramRow, finite, hash_of, key, program_row, words};
+use super::{Archive, Done, EvalRow, ProgramRow, finite, hash_of, key, program_row, put_program, words};
 use crate::search::block::SearchSpec;
 use crate::search::emit::Winner;
 use crate::search::funnel::Passed;
 use crate::search::hunt::Start;
 use optc_search::dag::Dag;
-use optc_search::evolve::Kind;
+use optc_search::evolve::{Found, Kind, measured};
 use optc_search::hash::keys;
+use optc_search::live::without_dead_code;
 use optc_search::pareto::{self, Axis, Front, Point};
 use optc_search::text;
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{OptionalExtension, Transaction, params};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -31,8 +32,10 @@ pub type RungRow = Passed;
 /// The best program of a search that ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WinnerRow {
-    /// The program it was made from.
+    /// The program it was made from, and that program's fitness.
     pub program: u128,
+    /// See `program`.
+    pub from: f64,
     /// Its text, simplified.
     pub text: String,
     /// Its fitness.
@@ -56,6 +59,29 @@ pub fn measures(axes: &[Axis], fitness: f64, statements: usize, dag: &Dag, ns: O
 /// Bytes of so many states of a parameter.
 fn state_bytes(states: usize) -> f64 {
     (states * size_of::<f32>()) as f64
+}
+
+/// What stands for an arm where a program was made by none: it was written at the end.
+pub const EMITTED: &str = "emitted";
+
+/// Takes out what was written at an end.
+fn forget_emitted(tx: &Transaction<'_>) -> Done<()> {
+    let alone = "DELETE FROM program WHERE hash IN (SELECT program FROM child WHERE arm = ?1)
+                 AND NOT EXISTS (SELECT 1 FROM child c WHERE c.program = program.hash AND c.arm <> ?1)";
+    if tx.query_row("SELECT EXISTS(SELECT 1 FROM child WHERE arm = ?1)", params![EMITTED], |r| r.get::<_, bool>(0)).map_err(words)? {
+        tx.execute(alone, params![EMITTED]).map_err(words)?;
+        tx.execute("DELETE FROM child WHERE arm = ?1", params![EMITTED]).map_err(words)?;
+    }
+    Ok(())
+}
+
+/// Takes out what came of an end, where a search goes on behind it: it is found anew.
+pub(super) fn forget_end(tx: &Transaction<'_>) -> Done<()> {
+    forget_emitted(tx)?;
+    for table in ["winner", "funnel"] {
+        tx.execute(&format!("DELETE FROM {table}"), []).map_err(words)?;
+    }
+    Ok(())
 }
 
 /// A number of the database; null is infinite.
@@ -162,6 +188,80 @@ impl Archive {
         Ok(front)
     }
 
+    /// Seconds that the search has gone on.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn elapsed(&self) -> Done<f64> {
+        Ok(self.setting("elapsed")?.and_then(|s| s.parse().ok()).unwrap_or(0.0))
+    }
+
+    /// Keeps how many seconds the search has gone on.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn set_elapsed(&mut self, seconds: f64) -> Done<()> {
+        self.set("elapsed", &seconds.to_string())
+    }
+
+    /// Keeps another text of the spec, which steers the search as the one before did.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn keep_spec(&mut self, text: &str) -> Done<()> {
+        self.db.execute("UPDATE run SET spec_text = ?1 WHERE id = 1", params![text]).map(|_| ()).map_err(words)
+    }
+
+    /// Keeps the scores of a rung of the funnel, counted from 0, in place of what was kept of it before.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn keep_rung(&mut self, rung: usize, evals: &[EvalRow]) -> Done<()> {
+        let (tx, number) = (self.db.transaction().map_err(words)?, rung as i64 + 1);
+        tx.execute("DELETE FROM eval WHERE rung = ?1", params![number]).map_err(words)?;
+        for e in evals {
+            let status = if e.score.is_finite() { "ok" } else { "nan" };
+            let row = params![key(e.program), number, e.task, e.seed as i64, e.rate, finite(e.score), status];
+            tx.execute("INSERT OR IGNORE INTO eval VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)", row).map_err(words)?;
+        }
+        tx.commit().map_err(words)
+    }
+
+    /// What a program scored in the search itself: task, seed, learning rate, score; NaN where a run did not get to its end.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn scores(&self, program: u128) -> Done<Vec<EvalRow>> {
+        let text = "SELECT task, seed, lr, score FROM eval WHERE program = ?1 AND rung = 0 ORDER BY task, seed, lr";
+        let mut query = self.db.prepare(text).map_err(words)?;
+        let row = |r: &rusqlite::Row<'_>| {
+            let score = r.get::<_, Option<f64>>(3)?.unwrap_or(f64::NAN);
+            Ok(EvalRow { program, task: r.get(0)?, seed: r.get::<_, i64>(1)?.max(0) as u64, rate: r.get(2)?, score })
+        };
+        let rows = query.query_map(params![key(program)], row).map_err(words)?;
+        rows.collect::<Result<_, _>>().map_err(words)
+    }
+
+    /// Keeps the program that was written, as a child of the one it was made from, which is found by its hash from then on; in place of the one before. So is one of a round that was not ended.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn keep_emitted(&mut self, winner: &Winner, unfinished: Option<&Found>, children: u64) -> Done<()> {
+        let tx = self.db.transaction().map_err(words)?;
+        forget_emitted(&tx)?;
+        let own = winner.genome.dag().ok().map(|dag| (&winner.genome, keys(&dag), winner.key, winner.fitness));
+        let own = own.filter(|(_, keys, parent, _)| keys.exact != *parent);
+        let all = own.into_iter().chain(unfinished.map(|f| (&f.genome, f.keys, f.parent, f.fitness)));
+        for (genome, keys, parent, fitness) in all {
+            if put_program(&tx, &without_dead_code(genome), keys)? {
+                let (hash, kept) = (key(keys.exact), Some(fitness).filter(|x| measured(*x)));
+                let row = params![EMITTED, children as i64, hash, key(parent), kept, fitness.to_bits().cast_signed()];
+                tx.execute("INSERT OR IGNORE INTO child VALUES(?1, 0, ?2, ?3, ?4, ?5, ?6)", row).map_err(words)?;
+            }
+        }
+        tx.commit().map_err(words)
+    }
+
     /// Keeps the rungs of a funnel and the best program, in place of what was kept before.
     ///
     /// # Errors
@@ -254,12 +354,14 @@ impl Archive {
         self.db.query_row(text, params![kind.name()], program_row).optional().map_err(words)
     }
 
-    /// How many programs it holds.
+    /// How many programs the arms have run.
     ///
     /// # Errors
     /// In words.
     pub fn programs(&self) -> Done<i64> {
-        self.db.query_row("SELECT COUNT(*) FROM program", [], |r| r.get(0)).map_err(words)
+        let text = "SELECT (SELECT COUNT(*) FROM program) - (SELECT COUNT(*) FROM child a WHERE a.arm = ?1
+                      AND NOT EXISTS (SELECT 1 FROM child b WHERE b.program = a.program AND b.arm <> ?1))";
+        self.db.query_row(text, params![EMITTED], |r| r.get(0)).map_err(words)
     }
 
     /// Sets the state from which the search goes on.
@@ -278,20 +380,24 @@ impl Archive {
         self.db.execute("ATTACH ?1 AS part", params![path.to_string_lossy()]).map_err(words)?;
         let tx = self.db.transaction().map_err(words)?;
         let island = island as i64;
+        forget_end(&tx)?;
         let all = || {
             tx.execute_batch(
                 // One program may be written in several ways: which is kept does not depend on the order of archives.
                 "INSERT OR REPLACE INTO program SELECT * FROM part.program AS p
-                   WHERE NOT EXISTS (SELECT 1 FROM main.program AS m WHERE m.hash = p.hash AND m.text <= p.text);
-                 INSERT OR IGNORE INTO eval SELECT * FROM part.eval;
+                   WHERE NOT EXISTS (SELECT 1 FROM main.program AS m WHERE m.hash = p.hash AND m.text <= p.text)
+                     AND p.hash NOT IN (SELECT a.program FROM part.child a WHERE a.arm = 'emitted'
+                       AND NOT EXISTS (SELECT 1 FROM part.child b WHERE b.program = a.program AND b.arm <> 'emitted'));
+                 INSERT OR IGNORE INTO eval SELECT * FROM part.eval WHERE rung = 0;
                  INSERT OR IGNORE INTO fp SELECT * FROM part.fp;
                  INSERT OR IGNORE INTO speed SELECT * FROM part.speed;
                  INSERT OR IGNORE INTO start SELECT * FROM part.start;
                  INSERT OR IGNORE INTO a_a SELECT * FROM part.a_a WHERE NOT EXISTS (SELECT 1 FROM a_a);
                  INSERT OR IGNORE INTO setting SELECT * FROM part.setting WHERE name IN ('pareto', 'seed');",
             )?;
-            let child = "INSERT OR IGNORE INTO child SELECT arm, island + ?1, n, program, parent, fitness, bits FROM part.child";
-            tx.execute(child, params![island])?;
+            let child =
+                "INSERT OR IGNORE INTO child SELECT arm, island + ?1, n, program, parent, fitness, bits FROM part.child WHERE arm <> ?2";
+            tx.execute(child, params![island, EMITTED])?;
             let opened: i64 = tx.query_row("SELECT COALESCE(MAX(opened), 0) FROM main.held_out", [], |r| r.get(0))?;
             let held_out = "INSERT INTO held_out SELECT opened + ?1, task, n, program, text, lr, median, failed, difference, low, high, p FROM part.held_out";
             tx.execute(held_out, params![opened])
@@ -320,8 +426,11 @@ impl Archive {
     pub fn winner(&self) -> Done<Option<WinnerRow>> {
         let row = |r: &rusqlite::Row<'_>| {
             let hash: Vec<u8> = r.get(0)?;
-            Ok(WinnerRow { program: hash_of(&hash), text: r.get(1)?, fitness: number(r.get(2)?), again: r.get(3)? })
+            Ok(WinnerRow { program: hash_of(&hash), from: f64::INFINITY, text: r.get(1)?, fitness: number(r.get(2)?), again: r.get(3)? })
         };
-        self.db.query_row("SELECT program, text, fitness, again FROM winner", [], row).optional().map_err(words)
+        let found = self.db.query_row("SELECT program, text, fitness, again FROM winner", [], row).optional().map_err(words)?;
+        let Some(winner) = found else { return Ok(None) };
+        let from = self.program(winner.program)?.map_or(f64::INFINITY, |p| p.fitness);
+        Ok(Some(WinnerRow { from, ..winner }))
     }
 }

@@ -3,7 +3,7 @@
 use super::{Read, SearchSpec, bad, call, constant, name_of, number, once, text, unknown, whole};
 use crate::search::seed::seed;
 use crate::session::Session;
-use optc_base::{Diagnostic, Span, nearest};
+use optc_base::{Code, Diagnostic, Span, nearest};
 use optc_front::ast::{BinaryOp, Clause, Expr, ExprKind, Setting, UnaryOp};
 use optc_search::dag::Input;
 use optc_search::fun::{ALIASES, Fun, HERO};
@@ -19,9 +19,15 @@ const REQUIREMENTS: &str = "`elementwise`, `not elementwise`, `scale_degree(g) =
 impl SearchSpec {
     pub(super) fn set_space(&mut self, session: &Session, s: &Setting) -> Read<()> {
         once(s.values.iter().filter_map(|(name, _)| name.as_ref()))?;
+        let mut limits: Vec<(&str, Span)> = Vec::new();
         for (name, e) in &s.values {
             let Some(name) = name else {
-                self.limit(e)?;
+                let what = self.limit(e)?;
+                if let Some((_, before)) = limits.iter().find(|(other, _)| *other == what) {
+                    let d = Diagnostic::error(Code("E0527"), e.span, format!("`{what}` is limited twice"));
+                    return Err(d.label(*before, "limited here before"));
+                }
+                limits.push((what, e.span));
                 continue;
             };
             match &*name.text {
@@ -58,30 +64,36 @@ impl SearchSpec {
         }
         self.space.require = spans.iter().map(|s| s.0).collect();
         for e in forbidden.iter().filter_map(|c| c.value.as_ref()) {
+            // What is forbidden is forbidden without protection too.
             let gone = functions(session, e)?;
-            self.space.functions.retain(|f| !gone.contains(f));
+            self.forbidden.extend(gone.iter().flat_map(|f| [Some(*f), f.plain()]).flatten());
         }
+        let SearchSpec { space, forbidden, .. } = self;
+        space.functions.retain(|f| !forbidden.contains(f));
         if self.space.require.contains(&Require::Elementwise(true)) {
             self.space.functions.retain(|f| f.elementwise());
         }
         Ok(())
     }
 
-    /// `statements <= 24`, `states <= 2`
-    fn limit(&mut self, e: &Expr) -> Read<()> {
+    /// `statements <= 24`, `states <= 2`; what is limited.
+    fn limit(&mut self, e: &Expr) -> Read<&'static str> {
         let ExprKind::Binary(BinaryOp::Le, what, most) = &e.kind else {
             return Err(bad(e.span, "a limit is expected here").help("`statements <= 24`, `states <= 2`"));
         };
         match name_of(what) {
-            Some("statements") => self.space.statements = whole(most, 1, 500, "the number of statements")? as usize,
-            Some("states") => self.space.states = whole(most, 0, MAX_STATES as u64, "the number of states")? as usize,
-            Some(what @ ("state_bytes" | "cost")) => {
-                return Err(bad(e.span, format!("`{what}` is required"))
-                    .help(format!("`require {}`", if what == "cost" { "cost <= 1.5" } else { "state_bytes <= 8" })));
+            Some("statements") => {
+                self.space.statements = whole(most, 1, 500, "the number of statements")? as usize;
+                Ok("statements")
             }
-            _ => return Err(bad(what.span, "`statements` and `states` have limits")),
+            Some("states") => {
+                self.space.states = whole(most, 0, MAX_STATES as u64, "the number of states")? as usize;
+                Ok("states")
+            }
+            Some(what @ ("state_bytes" | "cost")) => Err(bad(e.span, format!("`{what}` is required"))
+                .help(format!("`require {}`", if what == "cost" { "cost <= 1.5" } else { "state_bytes <= 8" }))),
+            _ => Err(bad(what.span, "`statements` and `states` have limits")),
         }
-        Ok(())
     }
 }
 

@@ -120,11 +120,12 @@ pub(super) fn label(spec: &mut SearchSpec) -> Read<()> {
 
 /// The train that an expression names, with the settings it gives: `name`, `name(d = 4)`, `name { steps = 300 }`, `run name with { steps = 300 }`.
 fn named(session: &Session, e: &Expr) -> Read<TaskSpec> {
-    let mut set = Vec::new();
+    let (mut set, mut given) = (Vec::new(), Vec::new());
     let target = match &e.kind {
         ExprKind::Run { target, overrides } => {
             let head = named(session, target)?;
             set.extend(head.set);
+            given.extend(head.given);
             if let Some(record) = overrides {
                 let ExprKind::Record(fields) = &record.kind else {
                     return Err(bad(record.span, "settings of a task are written out").help("`task digits_mlp { steps = 300 }`"));
@@ -132,9 +133,11 @@ fn named(session: &Session, e: &Expr) -> Read<TaskSpec> {
                 for (path, value) in fields {
                     let name: Vec<&str> = path.iter().map(|n| &*n.text).collect();
                     push(session, &mut set, &name.join("."), value)?;
+                    given.retain(|(other, _)| *other != name.join("."));
+                    given.push((name.join("."), value.span));
                 }
             }
-            return Ok(TaskSpec { set, ..head });
+            return Ok(TaskSpec { set, given, ..head });
         }
         ExprKind::Call { callee, args } => {
             for arg in args {
@@ -142,6 +145,8 @@ fn named(session: &Session, e: &Expr) -> Read<TaskSpec> {
                     return Err(bad(arg.value.span, "arguments of a task have names").help("`teacher_student(width = 64)`"));
                 };
                 push(session, &mut set, &name.text, &arg.value)?;
+                given.retain(|(other, _)| **other != *name.text);
+                given.push((name.text.to_string(), arg.value.span));
             }
             &**callee
         }
@@ -151,7 +156,7 @@ fn named(session: &Session, e: &Expr) -> Read<TaskSpec> {
     if train_of(&session.program, ModuleId(0), &train).is_none() {
         return Err(unknown_train(session, target, &train));
     }
-    Ok(TaskSpec { label: train.clone(), train, set, weight: 1.0, span: target.span })
+    Ok(TaskSpec { label: train.clone(), train, set, weight: 1.0, span: target.span, given })
 }
 
 fn push(session: &Session, set: &mut Vec<String>, name: &str, value: &Expr) -> Read<()> {

@@ -1,6 +1,8 @@
 //! The block of a symbolic regression, read and checked.
 
-use super::super::block::{Budget, Read, bad, budget, call, constant, expressions, name_of, number, once, only, text, unknown, whole};
+use super::super::block::{
+    Budget, Read, bad, budget, call, constant, expressions, name_of, number, once, only, outputs, text, unknown, whole,
+};
 use crate::session::Session;
 use optc_base::{Diagnostic, Span, nearest};
 use optc_front::ast::{BinaryOp, BlockEntry, BlockItem, BlockKind, Expr, ExprKind, ItemKind, Name, Setting};
@@ -131,6 +133,7 @@ pub fn read(session: &Session, block: &BlockItem) -> Result<Spec, Vec<Diagnostic
     if errors.is_empty() {
         errors.extend(spec.check_columns(session));
     }
+    errors.extend(outputs(session, &seen, spec.span, &spec.archive, spec.emit.as_deref()));
     if errors.is_empty() { Ok(spec) } else { Err(errors) }
 }
 

@@ -16,7 +16,7 @@ use optc_search::regress::fit::Loss;
 use optc_search::regress::import::row_loss;
 use optc_search::regress::rows::Columns;
 use optc_search::rng::Stream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Rows, with their targets and weights.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +37,8 @@ pub struct Data {
     pub held: Rows,
     /// Bytes of the type of the target.
     pub wide: bool,
+    /// Files and folders that they were read from.
+    pub files: Vec<PathBuf>,
 }
 
 /// Most numbers that are held.
@@ -131,7 +133,8 @@ pub fn load(session: &Session, spec: &Spec) -> Result<Data, Vec<Diagnostic>> {
             weight: weight.as_ref().map(of),
         }
     };
-    Ok(Data { fitted: take(fitted), held: take(held), wide })
+    let files = host.data_files().map(Path::to_path_buf).collect();
+    Ok(Data { fitted: take(fitted), held: take(held), wide, files })
 }
 
 /// Rows of the loss that is compiled: few, and not one, so that what looks at other rows is noticed.

@@ -27,6 +27,8 @@ pub struct Hunt {
     held: Rows,
     archive: Archive,
     jobs: usize,
+    /// Seconds that it had gone on before this process, and when that began.
+    clock: (f64, Instant),
 }
 
 /// Seconds between writes to the archive.
@@ -56,7 +58,8 @@ impl Hunt {
         if !fits {
             return Err("its state belongs to another search: the data or the spec have changed".to_string());
         }
-        Ok(Hunt { spec, problem, state, held: data.held, archive, jobs })
+        let clock = (archive.elapsed()?, Instant::now());
+        Ok(Hunt { spec, problem, state, held: data.held, archive, jobs, clock })
     }
 
     /// Goes on until the budget is spent, nothing is left to explain, or somebody stops it. `tell` sees the search now and then.
@@ -65,6 +68,7 @@ impl Hunt {
     /// An archive that cannot be written.
     pub fn run(&mut self, budget: Budget, mut tell: impl FnMut(&Hunt, Duration)) -> Result<(), String> {
         let begin = Instant::now();
+        self.clock.1 = begin;
         let mut written = Instant::now();
         loop {
             let spent = match budget {
@@ -88,6 +92,7 @@ impl Hunt {
         let found: Vec<Whole> = self.state.front().into_iter().cloned().collect();
         let rows: Vec<FormulaRow> = found.iter().map(|w| self.row(w)).collect();
         let text = archive::state(&self.state);
+        self.archive.set_elapsed(self.clock.0 + self.clock.1.elapsed().as_secs_f64())?;
         self.archive.commit_formulas(&rows, &text)
     }
 
