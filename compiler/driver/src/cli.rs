@@ -364,16 +364,25 @@ pub enum SearchAction {
     },
     /// Compare optimizers with tuned baselines on the tasks of a search, on seeds that it has not seen.
     #[command(
-        after_help = "Examples:\n  optc search judge spec.opt --optimizer out/better.opt\n  optc search judge spec.opt better --optimizer 'lion(beta2 = 0.999)' --seeds 40\n  optc search judge spec.opt better --optimizer out/better.sqlite --rates 13"
+        after_help = "Examples:\n  optc search judge spec.opt --optimizer out/better.opt\n  optc search judge spec.opt better --optimizer 'lion(beta2 = 0.999)' --seeds 40\n  optc search judge spec.opt better --optimizer out/better.sqlite --rates 13 --tune 40\n  optc search judge out/better.opt"
     )]
     Judge {
-        /// The spec.
+        /// A spec whose search has the tasks; or optimizers (a spec without a search, a program in Hero's form), which are judged on a suite of `std.search.tasks`.
         file: PathBuf,
-        /// A search of it; may be left out if there is one.
-        name: Option<String>,
+        /// A search of the spec, which may be left out if there is one; or more files with optimizers.
+        names: Vec<String>,
         /// An optimizer: an expression, or a file whose optimizers are meant; of an archive what the search found and the best of its controls. May be repeated.
         #[arg(long = "optimizer", value_name = "NAME")]
         optimizers: Vec<String>,
+        /// A task, if not all of them. May be repeated.
+        #[arg(long = "task", value_name = "NAME")]
+        tasks: Vec<String>,
+        /// What all are compared with: a baseline, or an optimizer that is judged; AdamW if left out.
+        #[arg(long, value_name = "NAME")]
+        reference: Option<String>,
+        /// Tune the numbers of every optimizer, baselines included, in so many runs for each task (CMA-ES).
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        tune: usize,
         /// So many learning rates from the first to the last of the search, spread evenly in their logarithm, instead of its own.
         #[arg(long, value_name = "N")]
         rates: Option<usize>,
@@ -402,6 +411,12 @@ pub enum SearchAction {
         /// How many.
         #[arg(long, short, default_value_t = 10)]
         n: usize,
+        /// One row for each form: what programs are when simplified, without their numbers.
+        #[arg(long)]
+        families: bool,
+        /// Programs of one arm alone: `evolution`, `constants_only` or `random`.
+        #[arg(long, value_name = "NAME")]
+        arm: Option<String>,
     },
     /// A program of an archive with those it came from.
     Lineage {

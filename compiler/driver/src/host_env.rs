@@ -62,6 +62,8 @@ pub struct Driver {
     package: Option<Arc<Package>>,
     /// What was saved.
     saved: Vec<PathBuf>,
+    /// Whether numbers of csv files are read in double precision, as f64.
+    pub wide_csv: bool,
 }
 
 impl Driver {
@@ -80,6 +82,7 @@ impl Driver {
             processes: optc_train::process::Processes::default(),
             package: None,
             saved: Vec::new(),
+            wide_csv: false,
         }
     }
 
@@ -103,6 +106,7 @@ impl Driver {
     /// Reads a source that lies at `path`, as seen from the spec.
     fn source(&self, request: &SourceRequest, path: &Path) -> optc_train::Result<optc_train::Source> {
         let source = match &self.package {
+            None if self.wide_csv && &*request.kind == "csv" => Some(optc_train::data::read_wide(path)),
             None => optc_train::data::read(&request.kind, path),
             Some(package) => {
                 let own = plain(&self.base(&request.from).join(&*request.path));

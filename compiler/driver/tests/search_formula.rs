@@ -134,7 +134,7 @@ fn a_search_that_is_killed_goes_on_to_the_same_formulas() {
     // Noise hides no more than it must, and what is held out is told.
     let report = ok(optc(whole.path(), &["search", "report", "decay.sqlite"]));
     assert!(report.contains("held out") && report.contains("best"), "{report}");
-    assert_eq!(ok(optc(whole.path(), &["search", "top", "decay.sqlite", "-n", "100"])).lines().count() + 1, report.lines().count());
+    assert_eq!(ok(optc(whole.path(), &["search", "top", "decay.sqlite", "-n", "100"])).lines().count() + 2, report.lines().count());
     let found = text(whole.path(), "decay.opt");
     assert!(found.contains("fn decay(t) = ") && found.contains("exp(") && found.contains("rows that were held out"), "{found}");
     ok(optc(whole.path(), &["check", "decay.opt"]));
@@ -145,6 +145,64 @@ fn a_search_that_is_killed_goes_on_to_the_same_formulas() {
         .expect("nodes")
         .to_string();
     assert!(ok(optc(whole.path(), &["search", "explain", "decay.sqlite", &nodes])).contains("in postfix form"));
+}
+
+/// A search for optimizers, for what wants one.
+const TASKS: &str = "import std.search.tasks.axis_quadratic\nsearch bowl { start empty; task axis_quadratic; fitness median(validation_loss) over seed in 0..1, lr in [0.1] }\n";
+
+/// Rows as files have them: numbers in f32, and in decimals.
+#[test]
+fn laws_of_csv_files_are_found_and_the_search_ends() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = |k: usize, by: f64| 0.5 + 2.5 * (k as f64 * by).fract();
+    let rows = |write: &dyn Fn(f64, f64) -> String| {
+        let all: Vec<String> = (0..200).map(|k| write(place(k, 0.618_033_988_7), place(k, 0.754_877_666_2))).collect();
+        all.join("\n")
+    };
+    let narrow = rows(&|x, y| {
+        let (x, y) = (x as f32, y as f32);
+        format!("{x},{y},{}", x * y / 2.0 + x.sin())
+    });
+    let decimal = rows(&|x, y| format!("{x:.7},{y:.7},{:.7}", x * y / 2.0 + x.sin()));
+    for (name, text) in [("narrow", narrow), ("decimal", decimal)] {
+        std::fs::write(folder.path().join(format!("{name}.csv")), text).expect("written");
+        let spec = format!(
+            "data rows {{ let t = csv(\"{name}.csv\"); x = t[:, 0]; y = t[:, 1]; z = t[:, 2] }}\nsearch {name}(x, y) {{ data rows; target z; control none; budget 400_000 }}\n"
+        );
+        std::fs::write(folder.path().join(format!("{name}.opt")), spec).expect("written");
+        let told = ok(optc(folder.path(), &["search", &format!("{name}.opt"), "-q"]));
+        let law = told.lines().last().unwrap_or("");
+        assert!(["1 / 2 * (y * x) + sin(x)", "1 / 2 * (x * y) + sin(x)"].iter().any(|l| law.ends_with(l)), "{told}");
+        let made: u64 = told.lines().find_map(|l| l.split_once(" formulas, ")?.0.parse().ok()).expect("a count");
+        assert!(made < 100_000 && !told.contains("control"), "{told}");
+    }
+}
+
+/// Random formulas stand beside, and all of it is in the report.
+#[test]
+fn a_report_tells_the_front_its_control_and_the_best() {
+    let folder = folder();
+    let told = ok(optc(folder.path(), &["search", "s.opt", "decay", "--children", "6000", "-q"]));
+    assert!(told.contains("control, 6000 random formulas"), "{told}");
+    let best = told.lines().find_map(|l| l.strip_prefix("decay(t) = ")).expect("the best").to_string();
+    let report = ok(optc(folder.path(), &["search", "report", "decay.sqlite"]));
+    assert!(report.contains("as many random formulas: "), "{report}");
+    let marked = |text: &str| text.lines().find(|l| l.contains("│ best ")).map(str::to_string);
+    // What is the best does not depend on how much is shown.
+    let row = marked(&report).expect("one is marked");
+    for n in ["1", "2", "3", "40"] {
+        let top = ok(optc(folder.path(), &["search", "top", "decay.sqlite", "-n", n]));
+        match marked(&top) {
+            Some(line) => assert!(line.contains(&best) && row.contains(&best), "{top}"),
+            None => assert!(top.contains("the best has ") && top.contains(&best), "{top}"),
+        }
+    }
+    ok(optc(folder.path(), &["search", "report", "decay.sqlite", "--html", "decay.html"]));
+    let html = text(folder.path(), "decay.html");
+    let escaped = best.replace('<', "&lt;").replace('>', "&gt;");
+    for part in ["<svg", "The best formula", &escaped, "Control: random formulas", "not finite", "Version", "holdout"] {
+        assert!(html.contains(part), "{part}");
+    }
 }
 
 #[test]
@@ -174,5 +232,16 @@ fn what_cannot_be_searched_is_refused() {
     let order = refused(&["search", "s.opt", "sorted"]);
     assert!(order.contains("E0810") && order.contains("other rows"), "{order}");
     assert!(refused(&["search", "judge", "s.opt", "decay"]).contains("no search for optimizers"));
+    // An archive of formulas is no archive of optimizers.
+    ok(optc(folder.path(), &["search", "s.opt", "robust", "--children", "1", "-q"]));
+    for args in [
+        &["search", "lineage", "robust.sqlite", "5"][..],
+        &["search", "merge", "robust.sqlite", "robust.sqlite", "-o", "both.sqlite"],
+        &["search", "judge", "tasks.opt", "--optimizer", "robust.sqlite"],
+    ] {
+        std::fs::write(folder.path().join("tasks.opt"), TASKS).expect("written");
+        let told = refused(args);
+        assert!(told.contains("robust.sqlite is of a search for a formula") && !told.contains("--jobs"), "{told}");
+    }
     assert!(!folder.path().join("pairs.sqlite").exists() && !folder.path().join("sorted.sqlite").exists());
 }

@@ -82,6 +82,11 @@ impl Builder {
         }
     }
 
+    /// The nodes with this as the update, whatever it depends on; states are inputs of which nothing is known.
+    pub(crate) fn bare(self, update: NodeId) -> Dag {
+        Dag { nodes: self.nodes, types: self.types, update, states: Vec::new(), origin: Vec::new() }
+    }
+
     /// A scalar operation. Of numbers alone it is the number, computed in f64 as the compiler does.
     pub fn map(&mut self, op: ScalarOp, x: &[NodeId]) -> NodeId {
         let x = &x[..op.arity()];

@@ -3,8 +3,8 @@
 //!
 //! Values are those of f32 arrays, so a bound above the largest f32 is infinite. Infinities in between are allowed where the result does not show them (the factor of a clipping is 1 at a norm of 0).
 
-use crate::dag::{Dag, Input, Node, NodeId};
-use crate::fun::Ty;
+use crate::dag::{Builder, Dag, Input, Node, NodeId};
+use crate::fun::{Fun, Ty};
 use optc_ir::eval::eval_float;
 use optc_ir::scalar::ScalarOp;
 
@@ -40,13 +40,15 @@ pub struct Interval {
     pub minus: bool,
 }
 
-const ALL: Interval = Interval { low: f64::NEG_INFINITY, high: f64::INFINITY, nan: true, minus: true };
+/// All numbers, infinities and NaN.
+pub const ALL: Interval = Interval { low: f64::NEG_INFINITY, high: f64::INFINITY, nan: true, minus: true };
 
 impl Interval {
     fn new(low: f64, high: f64) -> Interval {
         if low.is_nan() || high.is_nan() { ALL } else { Interval { low, high, nan: false, minus: low <= 0.0 && high >= 0.0 } }
     }
-    fn point(x: f64) -> Interval {
+    /// One number.
+    pub fn point(x: f64) -> Interval {
         Interval::new(x, x)
     }
     /// Whether every value is a finite number.
@@ -232,10 +234,7 @@ fn nodes(dag: &Dag, given: &Given, states: &[Interval]) -> Vec<Interval> {
         let f64s = dag.ty(id) == Ty::Scalar && !matches!(node, Node::Total(_)) && node.operands().iter().all(|x| wide[x.0 as usize]);
         let at = |x: NodeId| if f64s { out[x.0 as usize] } else { out[x.0 as usize].narrowed() };
         let found = match *node {
-            Node::Input(Input::W | Input::G) => Interval::new(-given.size, given.size),
-            Node::Input(Input::Lr) => Interval::new(0.0, given.rate),
-            Node::Input(Input::T) => Interval::new(1.0, given.steps),
-            Node::Input(Input::State(k)) => states[k as usize],
+            Node::Input(input) => of_input(input, given, states),
             Node::Const(bits) => Interval::point(f64::from_bits(bits)),
             Node::Map(op, x) => {
                 let operands: Vec<Interval> = x[..op.arity()].iter().map(|x| at(*x)).collect();
@@ -268,8 +267,8 @@ fn added(dag: &Dag, state: usize) -> Option<NodeId> {
     }
 }
 
-/// Whether updates and states of a program stay finite, as far as intervals tell.
-pub fn finite(dag: &Dag, given: &Given) -> bool {
+/// Bounds of states that hold at all steps, as far as intervals tell; `None` where there are none that are finite.
+fn steady(dag: &Dag, given: &Given) -> Option<Vec<Interval>> {
     let mut states: Vec<Interval> = dag.states.iter().map(|s| Interval::point(s.init)).collect();
     for _ in 0..4 * BOUNDS.len() * (1 + states.len()) {
         let all = nodes(dag, given, &states);
@@ -293,13 +292,42 @@ pub fn finite(dag: &Dag, given: &Given) -> bool {
             states[k] = Interval { low: low.min(states[k].low), high, nan: wider.nan, minus: wider.minus };
         }
         if states.iter().any(|s| !s.finite()) {
-            return false;
+            return None;
         }
         if steady {
-            return all[dag.update.0 as usize].narrowed().finite();
+            return Some(states);
         }
     }
-    false
+    None
+}
+
+/// Whether updates and states of a program stay finite, as far as intervals tell.
+pub fn finite(dag: &Dag, given: &Given) -> bool {
+    steady(dag, given).is_some_and(|states| nodes(dag, given, &states)[dag.update.0 as usize].narrowed().finite())
+}
+
+/// The values that states of a program may have: all numbers, and NaN, where intervals find no bounds.
+pub fn of_states(dag: &Dag, given: &Given) -> Vec<Interval> {
+    steady(dag, given).unwrap_or_else(|| vec![ALL; dag.states.len()])
+}
+
+/// The values of an input where those of states are these.
+pub fn of_input(input: Input, given: &Given, states: &[Interval]) -> Interval {
+    match input {
+        Input::W | Input::G => Interval::new(-given.size, given.size),
+        Input::Lr => Interval::new(0.0, given.rate),
+        Input::T => Interval::new(1.0, given.steps),
+        Input::State(k) => states.get(usize::from(k)).copied().unwrap_or(ALL),
+    }
+}
+
+/// The values of a function on values within intervals, all of them arrays in f32.
+pub fn of_function(fun: Fun, x: &[Interval], given: &Given) -> Interval {
+    let mut b = Builder::default();
+    let args: Vec<NodeId> = (0..x.len()).map(|k| b.input(Input::State(k as u8))).collect();
+    let update = fun.expand(&mut b, &args);
+    let dag = b.bare(update);
+    nodes(&dag, given, x)[dag.update.0 as usize].narrowed()
 }
 
 #[cfg(test)]

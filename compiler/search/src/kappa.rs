@@ -6,7 +6,7 @@
 //! x <- x - lr (K'(b1 m + (1 - b1) g) + l x),      m <- b2 m + (1 - b2) g
 //! ```
 //!
-//! For elementwise programs K' is a monotone odd function of one number; Lion's is the sign. Members solve min f(x) + K*(l x) / l, for Lion under |x| <= 1 / l, where b1 <= b2.
+//! For elementwise programs K' is a monotone odd function of one number; Lion's is the sign ([`shape`] names others). Members solve min f(x) + K*(l x) / l, for Lion under |x| <= 1 / l, where b1 <= b2.
 
 use crate::dag::{Dag, Input, Node};
 use crate::trace::Run;
@@ -86,17 +86,19 @@ pub fn member(dag: &Dag) -> Result<Member, Not> {
     }
     // Along the line of m and g on which the blend is 0 the step is 0: it is found by its change of sign.
     let direction = |m: f64, g: f64| direction(dag, m, g);
-    let root = |g: f64| {
+    let change = |g: f64, below: &dyn Fn(f64) -> bool| {
         let (mut low, mut high) = (-1e4 * g.abs(), 1e4 * g.abs());
         if !(direction(low, g) < 0.0 && direction(high, g) > 0.0) {
             return None;
         }
         for _ in 0..200 {
             let middle = 0.5 * (low + high);
-            if direction(middle, g) < 0.0 { low = middle } else { high = middle }
+            if below(direction(middle, g)) { low = middle } else { high = middle }
         }
         Some(high)
     };
+    // A dead zone is 0 on both sides of it alike.
+    let root = |g: f64| Some(0.5 * (change(g, &|d| d < 0.0)? + change(g, &|d| d <= 0.0)?));
     // b1 m + (1 - b1) g = 0 at m = -r g, with r = (1 - b1) / b1; without any weight of the momentum there is no such place.
     let beta1 = match (root(1.0), root(-2.0)) {
         (Some(a), Some(b)) if near(a, -0.5 * b) && a <= 0.0 => 1.0 / (1.0 - a),
@@ -201,7 +203,11 @@ impl Flow {
 }
 
 mod falls;
+mod shape;
 #[cfg(test)]
 mod tests;
+mod walls;
 
 pub use falls::{Fall, falls};
+pub use shape::{Shape, shape};
+pub use walls::{Walls, walls};

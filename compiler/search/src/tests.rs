@@ -388,6 +388,49 @@ def train(w, g, m, v, lr):
     }
 
     #[test]
+    fn what_intervals_show_to_be_finite_goes() {
+        let of = |body: &str, class| {
+            let text =
+                format!("def train(w, g, m, lr):\n{body}  m = interpolate(g, m, 0.9)\n  u = x + m\n  update = u * lr\n  return update, m");
+            let simplified = simplify(&read(&text), class).expect("a program");
+            let rules: Vec<&str> = simplified.steps.iter().map(|s| s.rule).collect();
+            (simplified.genome.body.iter().filter(|s| s.fun != crate::fun::Fun::Copy).count(), rules)
+        };
+        // Averages of gradients are bounded, and so is what tanh gives; an exponential of a gradient is not.
+        for (body, rule) in [
+            ("  a = tanh(g)\n  x = a - a\n", "sub-same-finite"),
+            ("  x = m - m\n", "sub-same-finite"),
+            ("  a = square(m)\n  x = a * 0.0\n", "mul-zero-finite"),
+        ] {
+            let (count, rules) = of(body, Class::Real);
+            assert!(count == 2 && rules.contains(&rule), "{body}{count} {rules:?}");
+            assert!(of(body, Class::Exact).0 > 2);
+        }
+        for body in ["  a = exp(g)\n  x = a - a\n", "  a = log(g)\n  x = a * 0.0\n"] {
+            assert!(of(body, Class::Real).0 > 2 && of(body, Class::Approximate).0 == 2, "{body}");
+        }
+        // A sum of squares grows, but not beyond f32 in a million steps.
+        let sum = "def train(w, g, v, lr):\n  q = square(g)\n  v = v + q\n  x = v - v\n  y = x + g\n  d = sqrt(v)\n  y = y / d\n  update = y * lr\n  return update, v";
+        assert!(simplify(&read(sum), Class::Real).expect("a program").steps.iter().any(|s| s.rule == "sub-same-finite"));
+    }
+
+    #[test]
+    fn cubes_and_quotients_by_one_are_rewritten() {
+        let of = |body: &str, class| {
+            let text = format!("def train(w, g, lr):\n{body}  update = u * lr\n  return update");
+            simplify(&read(&text), class).expect("a program")
+        };
+        let long = of("  a = g * g\n  u = a * g\n", Class::Exact);
+        assert!(long.steps.iter().any(|s| s.rule == "product-cube") && text::write(&long.genome).contains("cube(g)"), "{:?}", long.steps);
+        let one = of("  u = g / 1.0\n", Class::Real);
+        assert!(
+            one.steps.iter().any(|s| s.rule == "div-one-protected")
+                && one.genome.body.iter().filter(|s| s.fun != crate::fun::Fun::Copy).count() == 1
+        );
+        assert!(of("  u = g / 1.0\n", Class::Exact).steps.is_empty());
+    }
+
+    #[test]
     fn each_class_keeps_to_its_rules() {
         let exact = simplify(&read(RAW_LION), Class::Exact).expect("a program");
         assert_eq!(worst(&exact.steps), Class::Exact);

@@ -45,6 +45,15 @@ impl Numbers {
         self.places.len()
     }
 
+    /// Their values in a program of the same statements.
+    pub fn values(&self, genome: &Genome) -> Vec<f64> {
+        let at = |(i, k): &(usize, usize)| match genome.body[*i].args[*k] {
+            Arg::Const(x) => x,
+            _ => f64::NAN,
+        };
+        self.places.iter().map(at).collect()
+    }
+
     /// The program with its numbers moved.
     pub fn at(&self, x: &[f64]) -> Genome {
         let mut out = self.genome.clone();

@@ -1,11 +1,11 @@
 //! `optc search`: running searches, looking at archives, simplification and translation of programs.
 
 mod archive;
-mod finish;
 mod hunt;
 mod judge;
 mod live;
 mod regress;
+mod top;
 
 pub use hunt::run;
 
@@ -18,6 +18,9 @@ use crate::search::spec;
 use crate::session::{Failed, Session, canonical, read_text};
 use optc_base::SourceMap;
 use optc_front::ast::{FnKind, ItemKind};
+use optc_search::fun::Fun;
+use optc_search::genome::Genome;
+use optc_search::live::without_dead_code;
 use optc_search::simplify::{Applied, Class, Simplified, simplify};
 use optc_search::text;
 use std::path::Path;
@@ -37,11 +40,15 @@ pub fn search(action: &SearchAction, messages: &Messages) -> Result<(), Failed> 
         SearchAction::Merge { archives, output } => archive::merge(archives, output, messages),
         SearchAction::Resume { archive, options } => hunt::resume(archive, options, messages),
         SearchAction::Time { file, name, seconds, children } => hunt::time(file, name.as_deref(), *seconds, *children, messages),
-        SearchAction::Judge { file, name, optimizers, rates, seeds, audits } => {
-            judge::run(file, name.as_deref(), &judge::How { optimizers, rates: *rates, seeds: *seeds, audits: *audits }, messages)
+        SearchAction::Judge { file, names, optimizers, tasks, reference, tune, rates, seeds, audits } => {
+            let reference = reference.as_deref();
+            let how = judge::How { optimizers, tasks, reference, tune: *tune, rates: *rates, seeds: *seeds, audits: *audits };
+            judge::run(file, names, &how, messages)
         }
         SearchAction::Report { archive, html } => archive::report(archive, html.as_deref(), messages),
-        SearchAction::Top { archive, n } => archive::top(archive, *n, messages),
+        SearchAction::Top { archive, n, families, arm } => {
+            top::top(archive, &top::What { n: *n, families: *families, arm: arm.as_deref() }, messages)
+        }
         SearchAction::Lineage { archive, hash } => archive::lineage(archive, hash, messages),
         SearchAction::Explain { archive, hash } => archive::explain(archive, hash, messages),
         SearchAction::Emit { archive, hash, output } => archive::emit(archive, hash, output.as_deref(), messages),
@@ -74,7 +81,7 @@ fn print_or_write(spec: &str, output: Option<&Path>, sources: &[&Path], messages
 /// A program with a name.
 struct Named {
     name: String,
-    genome: optc_search::genome::Genome,
+    genome: Genome,
     lr: f64,
 }
 
@@ -176,6 +183,20 @@ fn show_simplified(program: &Named, class: Option<RuleClass>, quiet: bool) {
     }
 }
 
+/// Statements that matter and compute something.
+fn operations(genome: &Genome) -> usize {
+    without_dead_code(genome).body.iter().filter(|s| s.fun != Fun::Copy).count()
+}
+
+/// What became of operations, in words.
+fn became(before: usize, after: usize, rules: usize) -> String {
+    let of = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    match rules {
+        0 => format!("{}: no rule makes it shorter", of(before, "operation")),
+        _ => format!("{} became {after} by {}:", of(before, "operation"), of(rules, "application") + " of rules"),
+    }
+}
+
 fn print_one(program: &Named, simplified: &Simplified, name: &str, quiet: bool) {
     let doc: Vec<String> = if simplified.rate == 1.0 {
         Vec::new()
@@ -186,10 +207,33 @@ fn print_one(program: &Named, simplified: &Simplified, name: &str, quiet: bool) 
     if quiet {
         return;
     }
-    let (before, after) = (program.genome.body.len(), simplified.genome.body.len());
-    say(&format!("\n# {before} statements became {after} by {} applications of rules:", simplified.steps.len()));
+    let (before, after) = (operations(&program.genome), operations(&simplified.genome));
+    say(&format!("\n# {}", became(before, after, simplified.steps.len())));
     for Applied { rule, class, condition, before, after } in &simplified.steps {
         say(&format!("#   {before}  ->  {after}"));
         say(&format!("#       {rule} [{}]: {condition}", in_words(*class)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{became, operations};
+    use optc_search::simplify::{Class, simplify};
+    use optc_search::text::read;
+
+    #[test]
+    fn operations_are_counted_alike_before_and_after() {
+        let of = |text: &str| read(Default::default(), text).map(|r| r.genome).unwrap_or_default();
+        // One product is one product, in whatever registers.
+        let sgd = of("def train(w, g, lr):\n  update = g * lr\n  return update");
+        let same = simplify(&sgd, Class::Real).expect("a program");
+        assert_eq!(became(operations(&sgd), operations(&same.genome), same.steps.len()), "1 operation: no rule makes it shorter");
+        // Dead code is not counted, nor is a copy.
+        let dead = of("def train(w, g, lr):\n  x = cosh(g)\n  a = abs(g)\n  a = abs(a)\n  u = a * lr\n  update = u\n  return update");
+        let short = simplify(&dead, Class::Real).expect("a program");
+        assert_eq!(
+            became(operations(&dead), operations(&short.genome), short.steps.len()),
+            "3 operations became 2 by 1 application of rules:"
+        );
     }
 }

@@ -6,7 +6,7 @@ use super::emit::{Winner, simplest, winner};
 use super::evaluate::Bench;
 use super::funnel::Passed;
 use super::hunt::{Hunt, Trouble};
-use super::judge::{Contest, Judged, Verdict, judge};
+use super::judge::{Contest, Judged, Role, Verdict, correct, judge};
 use super::scorer::best_rate;
 use super::seed::seed;
 use super::task::task;
@@ -103,27 +103,27 @@ impl Hunt {
     fn judged(&self, winner: Option<&Winner>) -> Result<Vec<Judged>, Trouble> {
         let mut judged: Vec<Judged> = Vec::new();
         if let Some((name, genome)) = self.best_start() {
-            judged.push(Judged { name, genome });
+            judged.push(Judged::new(name, genome, Role::Baseline));
         } else {
             // From nothing: there is no first program to compare with.
             let adamw = seed("adamw", None).map_err(|r| Trouble::Seed("adamw".to_string(), r))?;
-            judged.push(Judged { name: "adamw".to_string(), genome: adamw.genome });
+            judged.push(Judged::new("adamw", adamw.genome, Role::Baseline));
         }
-        let mut push = |name: &str, genome: &Genome| {
+        let mut push = |name: &str, genome: &Genome, role: Role, among: Option<u64>| {
             let runs = genome.dag().is_ok_and(|d| admissible(&d));
             if runs && !judged.iter().any(|j| j.name == name) {
-                judged.push(Judged { name: name.to_string(), genome: genome.clone() });
+                judged.push(Judged { name: name.to_string(), genome: genome.clone(), role, among });
             }
         };
         if let Some(winner) = winner {
-            push(FOUND, &winner.genome);
+            push(FOUND, &winner.genome, Role::Found, self.arms.first().map(|a| a.counters().evaluated));
         }
         for start in &self.starts {
-            push(&start.expression, &start.genome);
+            push(&start.expression, &start.genome, Role::Baseline, None);
         }
         for arm in &self.arms[1..] {
             if let Some(best) = arm.best().filter(|b| measured(b.fitness)) {
-                push(arm.kind.name(), &best.genome);
+                push(arm.kind.name(), &best.genome, Role::Control, Some(arm.counters().evaluated));
             }
         }
         Ok(judged)
@@ -154,6 +154,7 @@ impl Hunt {
                 rates: &self.spec.rates,
                 first: HELD_OUT_SEED,
                 seeds: SEEDS,
+                tune: 0,
             };
             let verdicts = if interrupted() { Vec::new() } else { judge(&contest, &judged)? };
             if verdicts.is_empty() {
@@ -164,6 +165,8 @@ impl Hunt {
         if fresh.is_empty() {
             return Ok(HeldOut::default());
         }
+        // One family of comparisons, whatever tasks there are.
+        correct(&mut fresh);
         let whole = fresh.len() == self.spec.held_out.len();
         self.archive().keep_held_out(&fresh, &texts)?;
         self.archive().set(MEASURED, if whole { &what } else { "" })?;

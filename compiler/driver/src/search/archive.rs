@@ -2,7 +2,7 @@
 
 mod kept;
 
-pub use kept::{EMITTED, RungRow, StartRow, WinnerRow, measures};
+pub use kept::{EMITTED, PairRow, RungRow, StartRow, WinnerRow, measures};
 
 use super::after::Noise;
 use super::judge::Verdict;
@@ -130,6 +130,9 @@ CREATE TABLE IF NOT EXISTS a_a(n INTEGER PRIMARY KEY, program TEXT NOT NULL, fir
 CREATE TABLE IF NOT EXISTS held_out(
   opened INTEGER NOT NULL, task TEXT NOT NULL, n INTEGER NOT NULL, program TEXT NOT NULL, text TEXT NOT NULL, lr REAL NOT NULL, median REAL, failed INTEGER NOT NULL,
   difference REAL, low REAL, high REAL, p REAL, PRIMARY KEY(opened, task, n)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS held_out_pair(
+  opened INTEGER NOT NULL, task TEXT NOT NULL, n INTEGER NOT NULL, program TEXT NOT NULL, beside TEXT NOT NULL, difference REAL, low REAL, high REAL,
+  wins INTEGER NOT NULL, losses INTEGER NOT NULL, p REAL, PRIMARY KEY(opened, task, n)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS validation(
   n INTEGER PRIMARY KEY, children INTEGER NOT NULL, program BLOB NOT NULL, text TEXT NOT NULL, fitness REAL NOT NULL, score REAL);
 CREATE TABLE IF NOT EXISTS setting(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -140,6 +143,9 @@ CREATE TABLE IF NOT EXISTS winner(id INTEGER PRIMARY KEY, program BLOB NOT NULL,
 CREATE TABLE IF NOT EXISTS sent(arm TEXT NOT NULL, round INTEGER NOT NULL, member TEXT NOT NULL, PRIMARY KEY(arm, round)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS speed(program BLOB PRIMARY KEY, ns REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS formula(
+  size INTEGER PRIMARY KEY, postfix TEXT NOT NULL, expression TEXT NOT NULL, loss REAL NOT NULL, unexplained REAL NOT NULL, held_out REAL,
+  island INTEGER NOT NULL, child INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS formula_control(
   size INTEGER PRIMARY KEY, postfix TEXT NOT NULL, expression TEXT NOT NULL, loss REAL NOT NULL, unexplained REAL NOT NULL, held_out REAL,
   island INTEGER NOT NULL, child INTEGER NOT NULL);
 ";
@@ -321,6 +327,7 @@ impl Archive {
         let tx = self.db.transaction().map_err(words)?;
         let before: i64 = tx.query_row("SELECT COALESCE(MAX(opened), 0) FROM held_out", [], |r| r.get(0)).map_err(words)?;
         for v in verdicts {
+            kept::keep_pairs(&tx, before + 1, v)?;
             for (n, row) in v.rows.iter().enumerate() {
                 let text = programs.iter().find(|p| p.0 == row.name).map_or("", |p| p.1.as_str());
                 let (of, low, high, p) = match row.beside {
@@ -403,11 +410,7 @@ impl Archive {
     /// # Errors
     /// In words.
     pub fn top(&self, n: usize) -> Done<Vec<ProgramRow>> {
-        let text = "SELECT p.hash, p.text, MIN(c.fitness), c.arm, c.island, c.n, c.parent, p.n_live, p.states FROM child c JOIN program p ON p.hash = c.program
-                    WHERE c.fitness IS NOT NULL GROUP BY p.hash ORDER BY MIN(c.fitness), p.hash LIMIT ?1";
-        let mut query = self.db.prepare(text).map_err(words)?;
-        let rows = query.query_map(params![n as i64], program_row).map_err(words)?;
-        rows.collect::<Result<_, _>>().map_err(words)
+        self.ranked(None, (0, n))
     }
 
     /// The programs whose hash begins with these hexadecimal digits.

@@ -117,7 +117,7 @@ pub fn audits(contest: &Contest<'_>, judged: &[Judged], verdicts: &[Verdict]) ->
             let mut other = if as_is { None } else { Some(contest.bench(t, &condition.set, condition.runs, few, &[1.0])?) };
             let bench = other.as_mut().unwrap_or(&mut plain);
             for ((judged, row), out) in judged.iter().zip(&verdict.rows).zip(&mut rows) {
-                let dag = condition.of(&judged.genome).dag().map_err(|_| format!("`{}` is no program", judged.name))?;
+                let dag = condition.of(&row.genome).dag().map_err(|_| format!("`{}` is no program", judged.name))?;
                 bench.set_rates(&[row.rate]);
                 let outcome = bench.run(&dag)?.ok_or_else(|| format!("`{}` cannot be run", judged.name))?;
                 let scores: Vec<f64> = outcome.scores.iter().map(|s| if s[0].is_finite() { s[0] } else { f64::INFINITY }).collect();

@@ -1,6 +1,6 @@
 //! The identities of Lion-κ in numbers.
 
-use super::{Flow, Member, Not, falls, member};
+use super::{Flow, Member, Not, Shape, falls, member, shape, walls};
 use crate::rng::Stream;
 use crate::tests::{ADAM, read};
 use crate::trace::Run;
@@ -86,7 +86,7 @@ fn the_lyapunov_function_falls_along_small_steps() {
     }
 }
 
-/// Phase I: the distance to the box |x| <= 1 / l falls by 1 - lr l each step; the box is kept; at the end the conditions of Karush, Kuhn and Tucker hold.
+/// Phase II: the box is kept, and at the end, the rate gone to 0, the conditions of Karush, Kuhn and Tucker hold: slopes below 1e-4 within the box, pointing out of it at its walls.
 #[test]
 fn lion_solves_the_problem_in_its_box() {
     let (decay, n) = (0.5, 6);
@@ -97,17 +97,108 @@ fn lion_solves_the_problem_in_its_box() {
     let mut run = Run::new(&dag, vec![(0..n).map(|i| if i % 2 == 0 { 12.0 } else { -9.0 }).collect()]);
     let total = 40_000;
     for t in 0..total {
-        let lr = 0.01 * (1.0 - t as f64 / total as f64);
+        // A fourth of the steps at 0.01, then less and less, down to 1e-9.
+        let fall = (t as f64 / total as f64 - 0.25).max(0.0) / 0.75;
+        let lr = 0.01 * 1e-7f64.powf(fall);
         let g: Vec<f64> = (0..n).map(|i| curvature(i) * (run.weights[0][i] - target(i))).collect();
         let before = outside(&run.weights[0]);
         run.step(&[g], lr);
         assert!(outside(&run.weights[0]) <= (1.0 - lr * decay) * before + 1e-12, "step {t}");
     }
+    let mut walls = 0;
     for i in 0..n {
         let (x, g) = (run.weights[0][i], curvature(i) * (run.weights[0][i] - target(i)));
         let edge = 1.0 / decay - x.abs() < 1e-3;
-        assert!(if edge { g.signum() == -x.signum() } else { g.abs() < 1e-2 }, "element {i}: {x} with gradient {g}");
+        walls += usize::from(edge);
+        assert!(if edge { g.signum() == -x.signum() } else { g.abs() < 1e-4 }, "element {i}: {x} with gradient {g}");
+        assert_eq!(edge, target(i).abs() > 1.0 / decay, "element {i}");
     }
+    assert_eq!(walls, 2);
+}
+
+/// Phase I: where all slopes point out of the box the distance to it is (1 - lr l)^t times that of the start, to the last digits.
+#[test]
+fn distances_to_the_box_fall_as_the_bound_says() {
+    let (decay, lr, n) = (0.5, 0.01, 6);
+    let dag = lion(0.9, 0.99, decay, "sign(c)");
+    let side = |i: usize| if i.is_multiple_of(2) { 1.0 } else { -1.0 };
+    let start = |i: usize| 8.03 - 0.7 * i as f64;
+    let mut run = Run::new(&dag, vec![(0..n).map(|i| side(i) * (1.0 / decay + start(i))).collect()]);
+    for t in 1..=3000 {
+        // The optimum is far beyond, so that no sign turns.
+        let g: Vec<f64> = (0..n).map(|i| (0.3 + i as f64) * (run.weights[0][i] - 100.0 * side(i))).collect();
+        run.step(&[g], lr);
+        for (i, w) in run.weights[0].iter().enumerate() {
+            let (distance, bound) = (w.abs() - 1.0 / decay, start(i) * (1.0 - lr * decay).powi(t));
+            assert!((distance - bound).abs() < 1e-12, "step {t}, element {i}: {distance} and {bound}");
+        }
+    }
+}
+
+/// Without decay and with K = |x|^2 / 2 a member is a momentum method: heavy ball where both shares are equal, Nesterov's where the first is the square of the second, each in a learning rate 1 / (1 - b) times
+/// as large.
+#[test]
+fn members_of_the_square_are_heavy_ball_and_nesterov() {
+    let heavy =
+        read("def train(w, g, m, lr):\n  m = m * 0.9\n  m = m + g\n  update = m * lr\n  return update, m").dag().expect("a program");
+    let nesterov =
+        read("def train(w, g, m, lr):\n  m = m * 0.9\n  m = m + g\n  u = m * 0.9\n  u = u + g\n  update = u * lr\n  return update, m")
+            .dag()
+            .expect("a program");
+    // On a quadratic, so that each trace decides its own gradients.
+    let trace = |dag: &crate::dag::Dag, lr: f64| {
+        let mut run = Run::new(dag, vec![vec![2.0, -1.0, 0.5]]);
+        let mut all = Vec::new();
+        for _ in 0..200 {
+            let g = run.weights[0].iter().enumerate().map(|(i, w)| (0.5 + i as f64) * (w - 0.3)).collect();
+            run.step(&[g], lr);
+            all.extend(run.weights[0].clone());
+        }
+        all
+    };
+    let apart = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| (x - y).abs()).fold(0.0, f64::max);
+    let (ball, look) = (trace(&lion(0.9, 0.9, 0.0, "copy(c)"), 0.2), trace(&lion(0.81, 0.9, 0.0, "copy(c)"), 0.2));
+    assert!(apart(&ball, &trace(&heavy, 0.02)) < 1e-12 && apart(&look, &trace(&nesterov, 0.02)) < 1e-12);
+    assert!(apart(&ball, &look) > 1e-2 && apart(&ball, &trace(&nesterov, 0.02)) > 1e-2);
+}
+
+#[test]
+fn functions_of_members_have_names() {
+    let of = |step: &str| {
+        let dag = lion(0.9, 0.99, 0.1, step);
+        assert!(member(&dag).is_ok(), "{step}: {:?}", member(&dag));
+        shape(&dag)
+    };
+    let close = |a: f64, b: f64| (a - b).abs() < 1e-6;
+    assert_eq!(of("sign(c)"), Some(Shape::Sum(1.0)));
+    assert!(matches!(of("copy(c)"), Some(Shape::Square(s)) if close(s, 1.0)));
+    assert!(matches!(of("cbrt(c)"), Some(Shape::Power(s, p)) if close(s, 1.0) && close(p, 4.0 / 3.0)));
+    assert!(matches!(of("cube(c)"), Some(Shape::Power(s, p)) if close(s, 1.0) && close(p, 4.0)));
+    let huber = of("min(c, 0.25)\n  update = max(update, -0.25)\n  update = update * 8.0");
+    assert!(matches!(huber, Some(Shape::Huber(s, e)) if close(s, 2.0) && close(e, 0.25)), "{huber:?}");
+    let zone = of("sign(c)\n  a = abs(c)\n  a = a - 0.05\n  a = sign(a)\n  a = max(a, 0.0)\n  update = update * a");
+    assert!(matches!(zone, Some(Shape::DeadZone(s, e)) if close(s, 1.0) && close(e, 0.05)), "{zone:?}");
+    assert_eq!(of("tanh(c)"), None);
+    assert_eq!(Shape::Power(1.0, 1.5).to_string(), "|x|_p^p / p with p = 1.5");
+}
+
+#[test]
+fn members_keep_their_box() {
+    for step in ["sign(c)", "tanh(c)", "min(c, 1.0)\n  update = max(update, -1.0)", "arctan(c)"] {
+        let dag = lion(0.9, 0.99, 0.25, step);
+        let known = member(&dag).expect("a member");
+        let seen = walls(&dag, &known).expect("a box");
+        let sup = if step == "arctan(c)" { std::f64::consts::FRAC_PI_2 } else { 1.0 };
+        assert!((seen.bound - 4.0 * sup).abs() < 1e-6 && seen.kept == seen.steps, "{step}: {seen:?}");
+        assert!(seen.outside.0 > 3.0 * seen.bound && seen.outside.1 < 1e-6, "{step}: {seen:?}");
+        // A box that is too small is not kept.
+        let wrong = walls(&dag, &Member { decay: 2.0 * known.decay, ..known }).expect("a box");
+        assert!(wrong.kept < wrong.steps && wrong.outside.1 > 0.1, "{step}: {wrong:?}");
+    }
+    let open = lion(0.9, 0.99, 0.25, "copy(c)");
+    assert!(walls(&open, &member(&open).expect("a member")).is_none());
+    let free = lion(0.9, 0.99, 0.0, "sign(c)");
+    assert!(walls(&free, &member(&free).expect("a member")).is_none());
 }
 
 #[test]

@@ -4,8 +4,10 @@
 //! What child number n of an island is depends on the seed, the island and the population that child n - 1 left, never on time or threads: a search goes on bit for bit from what
 //! [`State`] holds at the end of a round.
 
+use super::control::Control;
 use super::fit::{Effort, Goal, Loss, fit, stiffness};
 use super::formula::{Formula, Token};
+use super::grain::Grain;
 use super::grow::Space;
 use super::readable::near;
 use super::rows::{Columns, Scratch};
@@ -55,9 +57,13 @@ pub struct Problem {
     pub strategy: Strategy,
     /// The seed.
     pub seed: u64,
-    /// The search is over when less than this share of the loss of the best number for all rows is left.
+    /// The search is over when less than this share of the loss of the best number for all rows is left, or no more than rounding of the rows explains ([`Problem::rounding`]).
     pub enough: f64,
-    lenses: Vec<Lens>,
+    /// Whether random formulas are made beside, as many.
+    pub control: bool,
+    pub(super) lenses: Vec<Lens>,
+    /// How finely targets and variables are known.
+    pub(super) grains: (Grain, Vec<Grain>),
     /// The loss of the best number for all rows.
     pub baseline: f64,
 }
@@ -138,6 +144,8 @@ pub struct State {
     pub rounds: u64,
     /// The round after which the search had what it looks for.
     pub reached: Option<u64>,
+    /// Random formulas, as many.
+    pub control: Option<Control>,
 }
 
 /// How strongly a size that many members have is avoided.
@@ -172,7 +180,8 @@ impl Problem {
         let views = if views.is_empty() { vec![View::Sum] } else { views };
         let lenses = views.iter().map(|v| Lens::new(*v, &table, &target, weight.as_deref())).collect();
         let baseline = Goal { target: &target, weight: weight.as_deref(), loss: &loss }.of_constant(&mut Scratch::default());
-        Problem { table, target, weight, loss, space, strategy, seed, enough: ROUNDING, lenses, baseline }
+        let grains = (Grain::of(&target), table.columns.iter().map(|c| Grain::of(c)).collect());
+        Problem { table, target, weight, loss, space, strategy, seed, enough: ROUNDING, control: true, lenses, grains, baseline }
     }
 
     /// What is fitted.
@@ -195,15 +204,21 @@ impl Problem {
             counters: Counters::default(),
             restarts: 0,
         };
-        State { islands: (0..self.strategy.islands).map(island).collect(), hall: vec![None; self.space.size + 1], rounds: 0, reached: None }
+        State {
+            islands: (0..self.strategy.islands).map(island).collect(),
+            hall: vec![None; self.space.size + 1],
+            rounds: 0,
+            reached: None,
+            control: self.control.then(|| self.sampled()),
+        }
     }
 
-    fn stream(&self, place: u32, n: u64) -> Stream {
+    pub(super) fn stream(&self, place: u32, n: u64) -> Stream {
         Stream::at([self.seed as u32, (self.seed >> 32) as u32], place, n)
     }
 
     /// Fits the numbers of a formula of the target, makes them readable where that costs nothing, and gives it in its short form with its loss.
-    fn polish(&self, formula: &Formula, worth: &dyn Fn(usize, f64) -> bool, scratch: &mut Scratch) -> Option<(Formula, f64)> {
+    pub(super) fn polish(&self, formula: &Formula, worth: &dyn Fn(usize, f64) -> bool, scratch: &mut Scratch) -> Option<(Formula, f64)> {
         let mut out = tidy(formula);
         if out.size() > super::formula::LARGEST || !out.is_whole(self.table.columns.len()) {
             return None;
@@ -222,20 +237,21 @@ impl Problem {
         let short = tidy(&out);
         if short != out {
             let again = self.loss_of(&short, scratch);
-            if again <= self.limit(loss) {
+            if again <= self.limit(loss, &out, scratch) {
                 (out, loss) = (short, again);
             }
         }
         Some((out, loss))
     }
 
-    /// Whether a loss is as good as another, up to what a shorter formula may cost.
-    pub fn as_good(&self, loss: f64, than: f64) -> bool {
-        loss <= self.limit(than)
+    /// Whether the loss of a formula is as good as that of another, up to what a shorter formula may cost.
+    pub fn as_good(&self, loss: f64, than: (&Formula, f64), scratch: &mut Scratch) -> bool {
+        loss <= self.limit(than.1, than.0, scratch)
     }
 
-    fn limit(&self, loss: f64) -> f64 {
-        loss + MARGIN * loss.abs() + ROUNDING * self.baseline.abs()
+    /// The loss that a formula in place of another may have: a little more, or what rounding of the rows explains.
+    fn limit(&self, loss: f64, formula: &Formula, scratch: &mut Scratch) -> f64 {
+        (loss + MARGIN * loss.abs()).max(self.rounding(formula, scratch)) + ROUNDING * self.baseline.abs()
     }
 
     /// The loss of a formula with the numbers it has.
@@ -248,7 +264,7 @@ impl Problem {
     /// Readable numbers one after another, the others fitted anew, as long as the loss stays.
     fn rounded(&self, mut formula: Formula, loss: &mut f64, scratch: &mut Scratch) -> Formula {
         let goal = self.goal();
-        let limit = self.limit(*loss);
+        let limit = self.limit(*loss, &formula, scratch);
         let mut frozen = Vec::new();
         for k in 0..formula.numbers().len() {
             let numbers = formula.numbers();
@@ -300,10 +316,16 @@ impl Problem {
             keep(&mut state.hall, whole);
         }
         self.migrate(state);
+        let children = state.counters().children;
+        if let Some(control) = &mut state.control {
+            self.sample(control, children, threads);
+        }
         state.rounds += 1;
-        let least = state.front().last().map_or(f64::INFINITY, |w| w.loss);
-        if state.reached.is_none() && self.unexplained(least) < self.enough {
-            state.reached = Some(state.rounds);
+        if state.reached.is_none() {
+            let mut scratch = Scratch::default();
+            if front(&state.hall).into_iter().any(|w| self.explained(&w.formula, w.loss, &mut scratch)) {
+                state.reached = Some(state.rounds);
+            }
         }
     }
 

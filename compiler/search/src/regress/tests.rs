@@ -124,6 +124,32 @@ fn small_formulas_are_found() {
 }
 
 #[test]
+fn laws_are_found_beneath_the_rounding_of_rows() {
+    // Variables and targets in f32: what is left is their rounding, which no larger formula is to explain.
+    let narrow = |x: f64| f64::from(x as f32);
+    let decimal = |x: f64| format!("{x:.8}").parse::<f64>().unwrap();
+    let round: [&dyn Fn(f64) -> f64; 2] = [&narrow, &decimal];
+    for (k, round) in round.into_iter().enumerate() {
+        for (truth, size) in [("$0 $1 mul 0.5 mul $0 sin add", 8), ("$0 square $1 div 3 mul", 6)] {
+            let mut table = table(200, 2, 0.5, 3.0);
+            let target: Vec<f64> = values(&parse(truth), &table).into_iter().map(round).collect();
+            table.columns.iter_mut().flatten().for_each(|x| *x = round(*x));
+            let problem = Problem::new(table.clone(), target, None, Loss::Square, space(2), Strategy::default(), 1);
+            let mut state = problem.start();
+            while !problem.done(&state) {
+                problem.round(&mut state, 1);
+                assert!(state.rounds < 60, "{truth}, rounding {k}: {:?}", problem.front(&state.hall).last());
+            }
+            let front = problem.front(&state.hall);
+            let last = front.last().unwrap();
+            assert!(last.formula.size() <= size, "{truth}, rounding {k}: {}", last.formula.text());
+            let exact = values(&parse(truth), &table);
+            assert!(values(&last.formula, &table).iter().zip(exact).all(|(a, b)| (a - b).abs() < 1e-13), "{}", last.formula.text());
+        }
+    }
+}
+
+#[test]
 fn threads_and_resuming_change_nothing() {
     let table = table(100, 2, 1.0, 3.0);
     let target = values(&parse("$0 $1 add $0 $1 mul 1 add div 0.37 add"), &table);

@@ -4,6 +4,7 @@
 
 use super::fit::{Effort, Goal, Loss, fit};
 use super::formula::{Formula, Token};
+use super::grain::Grain;
 use super::rows::{Columns, Scratch};
 use crate::fun::Fun;
 use optc_ir::scalar::ScalarOp;
@@ -64,6 +65,8 @@ const HEAVIEST: f64 = 100.0;
 const MARGIN: f64 = 0.01;
 /// See `MARGIN`.
 pub(super) const ROUNDING: f64 = 1e-24;
+/// How much more than the rounding of what is given to a formula may be left: values of targets may come from several operations, each of which rounds.
+pub(super) const SLACK: f64 = 4.0;
 
 /// Data as a view sees them.
 #[derive(Clone, Debug)]
@@ -91,6 +94,10 @@ pub struct Lens {
     given: Vec<f64>,
     /// Its sign, where it has one.
     sign: f64,
+    /// What rounding of the target leaves of what is to be explained, weighted.
+    rounding: f64,
+    /// For each variable whose power is solved for what its rounding leaves at an exponent of 1, weighted.
+    roundings: Vec<f64>,
 }
 
 fn dot(a: &[f64], b: &[f64]) -> f64 {
@@ -262,7 +269,32 @@ impl Lens {
             }
         }
         let sign = if target.iter().all(|y| *y <= 0.0) { -1.0 } else { 1.0 };
-        Lens { view, table: wide, powers, variables, given: target.to_vec(), target: seen, weight: weights, roots, basis, rest, all, sign }
+        let grain = Grain::of(target);
+        let rounding =
+            target.iter().zip(&weights).map(|(y, w)| w * grain.variance(*y) / (slope(*y) * slope(*y))).filter(|v| v.is_finite()).sum();
+        let of_power = |k: &u16| {
+            let column = &table.columns[usize::from(*k)];
+            let grain = Grain::of(column);
+            column.iter().zip(&weights).map(|(x, w)| w * grain.variance(*x) / (x * x)).filter(|v| v.is_finite()).sum()
+        };
+        let roundings = powers.iter().map(of_power).collect();
+        let given = target.to_vec();
+        Lens {
+            view,
+            table: wide,
+            powers,
+            variables,
+            given,
+            target: seen,
+            weight: weights,
+            roots,
+            basis,
+            rest,
+            all,
+            sign,
+            rounding,
+            roundings,
+        }
     }
 
     /// The share of the target that a formula leaves unexplained: the weighted sum of squares about the best coefficients, of that about the mean. Infinite where a part is not finite.
@@ -430,7 +462,9 @@ impl Lens {
     /// Exponents that read well where the loss allows it, first all at once, then one after another.
     fn exponents(&self, columns: &[Vec<f64>], mut found: Vec<f64>, left: f64) -> Vec<f64> {
         let target: Vec<f64> = self.target.iter().zip(&self.roots).map(|(x, r)| x * r).collect();
-        let most = left * (1.0 + MARGIN) + ROUNDING * self.all;
+        // Rounding of the target and of what has a power explains as much as that, whatever the exponents.
+        let behind = found[found.len() - self.powers.len()..].iter().zip(&self.roundings).map(|(p, r)| p * p * r).sum::<f64>();
+        let most = (left * (1.0 + MARGIN)).max(SLACK * (self.rounding + behind)) + ROUNDING * self.all;
         let given = |fixed: &[Option<f64>]| {
             let mut rest = target.clone();
             let mut open = vec![0];

@@ -1,6 +1,6 @@
 //! Formulas of symbolic regression, rewritten by the same rules.
 
-use super::rules::{Class, rewrites};
+use super::rules::{Class, Part, rewrites};
 use super::term::{Facts, Op, Term};
 use crate::dag::Input;
 use crate::fun::Fun;
@@ -61,7 +61,7 @@ pub fn shortest(formula: &Formula) -> Formula {
         .with_node_limit(TERMS)
         .with_time_limit(Duration::from_secs(30))
         .with_expr(&start)
-        .run(&rewrites(Class::Real));
+        .run(&rewrites(Class::Real, Part::Rest));
     let (cost, best) = Extractor::new(&runner.egraph, Nodes).find_best(runner.roots[0]);
     if cost >= FOREIGN { formula.clone() } else { back(&best).unwrap_or_else(|| formula.clone()) }
 }

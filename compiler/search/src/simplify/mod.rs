@@ -9,9 +9,12 @@ mod term;
 pub use formula::shortest;
 pub use rules::{Class, Rule, TABLE};
 
+use crate::dag::Dag;
 use crate::genome::{Fault, Genome};
+use crate::interval::{ALL, Given, Interval, of_states};
 use crate::live::without_dead_code;
-use egg::{AstSize, CostFunction, Extractor, FlatTerm, Id, Language, RecExpr, Runner, SimpleScheduler, StopReason};
+use egg::{AstSize, CostFunction, Extractor, FlatTerm, Id, Language, RecExpr, Rewrite, Runner, SimpleScheduler, StopReason};
+use rules::Part;
 use std::time::Duration;
 use term::{Facts, Op, Term};
 
@@ -83,23 +86,13 @@ pub fn simplify(genome: &Genome, most: Class) -> Result<Simplified, Fault> {
     if Price.cost_rec(&start) > LARGEST {
         return Ok(Simplified { genome: bare, steps: Vec::new(), rate: 1.0 });
     }
-    let rules = rules::rewrites(most);
-    let runner: Runner<Term, Facts> = Runner::default()
-        .with_explanations_enabled()
-        .with_scheduler(SimpleScheduler)
-        .with_iter_limit(ROUNDS)
-        .with_node_limit(TERMS)
-        .with_time_limit(Duration::from_secs(30))
-        .with_expr(&start)
-        .run(&rules);
-    debug_assert!(!matches!(runner.stop_reason, Some(StopReason::TimeLimit(_))), "rules run away");
-    let mut egraph = runner.egraph;
-    let (_, best) = Extractor::new(&egraph, Price).find_best(runner.roots[0]);
-    let mut explanation = egraph.explain_equivalence(&start, &best);
-    let mut steps = Vec::new();
-    let terms = explanation.make_flat_explanation();
-    for pair in terms.windows(2) {
-        steps.extend(difference(&bare, &pair[0], &pair[1]));
+    let states = bare.dag().map(|dag| bounds(&bare, &dag)).unwrap_or_default();
+    // What is 0 whatever its operands goes first, and again at the end: a class that holds 0 and such terms makes all others grow without end.
+    let (mut best, mut steps) = (start, Vec::new());
+    for part in [Part::Vanishing, Part::Rest, Part::Vanishing] {
+        let (next, done) = pass(&bare, &best, &rules::rewrites(most, part), &states);
+        steps.extend(done);
+        best = next;
     }
     let simplified = without_dead_code(&back::genome(&bare, &best));
     let (genome, rate) = if most >= Class::Real { back::free_rate(simplified) } else { (simplified, 1.0) };
@@ -113,6 +106,34 @@ pub fn simplify(genome: &Genome, most: Class) -> Result<Simplified, Fault> {
         });
     }
     Ok(Simplified { genome, steps, rate })
+}
+
+/// The cheapest term that rules make equal to another, and the rules that lead there.
+fn pass(genome: &Genome, start: &RecExpr<Term>, rules: &[Rewrite<Term, Facts>], states: &[Interval]) -> (RecExpr<Term>, Vec<Applied>) {
+    let runner: Runner<Term, Facts> = Runner::new(Facts { states: states.to_vec() })
+        .with_explanations_enabled()
+        .with_scheduler(SimpleScheduler)
+        .with_iter_limit(ROUNDS)
+        .with_node_limit(TERMS)
+        .with_time_limit(Duration::from_secs(30))
+        .with_expr(start)
+        .run(rules);
+    debug_assert!(!matches!(runner.stop_reason, Some(StopReason::TimeLimit(_))), "rules run away");
+    let mut egraph = runner.egraph;
+    let (_, best) = Extractor::new(&egraph, Price).find_best(runner.roots[0]);
+    let mut explanation = egraph.explain_equivalence(start, &best);
+    let terms = explanation.make_flat_explanation();
+    let steps = terms.windows(2).filter_map(|pair| difference(genome, &pair[0], &pair[1])).collect();
+    (best, steps)
+}
+
+/// The values of a program's states, by their number in it.
+fn bounds(genome: &Genome, dag: &Dag) -> Vec<Interval> {
+    let mut all = vec![ALL; genome.states.len()];
+    for (k, values) in dag.origin.iter().zip(of_states(dag, &Given::default())) {
+        all[usize::from(*k)] = values;
+    }
+    all
 }
 
 /// Number of terms, for tests of the size of explanations.

@@ -3,6 +3,7 @@
 use crate::dag::Input;
 use crate::fun::{Fun, Ty};
 use crate::genome::{Arg, Genome, Reg, Registers};
+use crate::interval::{ALL, Given, Interval, of_function, of_input};
 use egg::{Analysis, DidMerge, EGraph, FromOp, Id, Language, PatternAst, RecExpr, Subst};
 use optc_ir::eval::eval_float;
 use optc_ir::scalar::ScalarOp;
@@ -140,11 +141,16 @@ pub(super) struct Known {
     pub nonneg: bool,
     /// It is above 0 (NaN, and underflow of products, aside).
     pub positive: bool,
+    /// Its values for gradients and weights up to 1e6 and a million steps, as intervals show them.
+    pub values: Interval,
 }
 
 /// Keeps what is known.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Facts;
+pub(super) struct Facts {
+    /// The values that states may have.
+    pub states: Vec<Interval>,
+}
 
 pub(super) type Graph = EGraph<Term, Facts>;
 
@@ -161,16 +167,18 @@ impl Analysis<Term> for Facts {
 
     fn make(egraph: &mut Graph, node: &Term, _: Id) -> Known {
         let of = |k: usize| &egraph[node.args[k]].data;
-        let mut known = Known { number: None, ty: Ty::Leaf, nonneg: false, positive: false };
+        let given = Given::default();
+        let mut known = Known { number: None, ty: Ty::Leaf, nonneg: false, positive: false, values: ALL };
         match node.op {
             Op::Program => {}
             Op::Input(input) => {
                 known.ty = if matches!(input, Input::Lr | Input::T) { Ty::Scalar } else { Ty::Leaf };
                 known.positive = matches!(input, Input::Lr | Input::T);
+                known.values = of_input(input, &given, &egraph.analysis.states);
             }
             Op::Const(bits) => {
                 let x = f64::from_bits(bits);
-                known = Known { number: Some(x), ty: Ty::Scalar, nonneg: x >= 0.0, positive: x > 0.0 };
+                known = Known { number: Some(x), ty: Ty::Scalar, nonneg: x >= 0.0, positive: x > 0.0, values: Interval::point(x) };
             }
             Op::Fun(fun) => {
                 let types: SmallVec<[Ty; 3]> = (0..node.args.len()).map(|k| of(k).ty).collect();
@@ -178,6 +186,8 @@ impl Analysis<Term> for Facts {
                 let numbers: Option<SmallVec<[f64; 3]>> = (0..node.args.len()).map(|k| of(k).number).collect();
                 known.number = numbers.and_then(|x| folded(fun, &x));
                 (known.nonneg, known.positive) = signs(fun, node, egraph);
+                let values: SmallVec<[Interval; 3]> = (0..node.args.len()).map(|k| of(k).values).collect();
+                known.values = of_function(fun, &values, &given);
                 if let Some(x) = known.number {
                     (known.nonneg, known.positive) = (x >= 0.0, x > 0.0);
                 }
@@ -193,6 +203,9 @@ impl Analysis<Term> for Facts {
         a.ty = a.ty.min(b.ty);
         a.nonneg |= b.nonneg;
         a.positive |= b.positive;
+        if b.values.finite() && !a.values.finite() {
+            a.values = b.values;
+        }
         DidMerge(*a != old, *a != b)
     }
 

@@ -11,12 +11,25 @@ pub fn read(path: &Path) -> Result<Tensor> {
     parse(&bytes).map_err(|e| e.at(path))
 }
 
+/// As [`read`], in double precision: `f64[rows, columns]`.
+pub fn read_wide(path: &Path) -> Result<Tensor> {
+    let bytes = std::fs::read(path).map_err(|e| TrainError::read(path, e))?;
+    let (shape, values) = numbers::<f64>(&bytes).map_err(|e| e.at(path))?;
+    Ok(Tensor::from_slice(&shape, &values))
+}
+
 /// Reads the bytes of such a file.
 pub fn parse(bytes: &[u8]) -> Result<Tensor> {
+    let (shape, values) = numbers::<f32>(bytes)?;
+    Ok(Tensor::from_slice(&shape, &values))
+}
+
+/// Rows and columns, and the numbers row by row.
+fn numbers<T: std::str::FromStr>(bytes: &[u8]) -> Result<([usize; 2], Vec<T>)> {
     let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
     let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).trim(csv::Trim::All).from_reader(bytes);
     let mut record = csv::ByteRecord::new();
-    let mut values: Vec<f32> = Vec::new();
+    let mut values: Vec<T> = Vec::new();
     let (mut rows, mut columns) = (0usize, 0usize);
     loop {
         match reader.read_byte_record(&mut record) {
@@ -48,10 +61,10 @@ pub fn parse(bytes: &[u8]) -> Result<Tensor> {
     if rows == 0 {
         return Err(TrainError::new("R0105", "the file holds no rows"));
     }
-    Ok(Tensor::from_slice(&[rows, columns], &values))
+    Ok(([rows, columns], values))
 }
 
-fn number(field: &[u8]) -> Option<f32> {
+fn number<T: std::str::FromStr>(field: &[u8]) -> Option<T> {
     std::str::from_utf8(field).ok()?.parse().ok()
 }
 

@@ -74,6 +74,14 @@ pub fn read(kind: &str, path: &Path) -> Option<Result<Source>> {
     })
 }
 
+/// A csv file in double precision, [`csv::read_wide`].
+///
+/// # Errors
+/// As those of [`read`].
+pub fn read_wide(path: &Path) -> Result<Source> {
+    csv::read_wide(path).map(plain)
+}
+
 /// As [`read`], from a package.
 pub fn read_packed(package: &Package, kind: &str, path: &Path) -> Option<Result<Source>> {
     let bytes = || package.bytes(path);

@@ -1,6 +1,6 @@
 //! `optc search report | top | lineage | explain`: what an archive holds.
 
-use super::finish::opened;
+use super::hunt::opened;
 use super::live::front;
 use super::{Named, print_one, print_or_write, regress};
 use crate::commands::date;
@@ -8,32 +8,40 @@ use crate::commands::say;
 use crate::messages::Messages;
 use crate::search::archive::{Archive, ProgramRow};
 use crate::search::emit::{noise_line, of_archive, rounded, rung_line, validation_line};
-use crate::search::judge::held_out_table;
+use crate::search::judge::{examined, held_out_pairs, held_out_table};
 use crate::search::lineage::lineage as lineage_of;
 use crate::search::merge::merge as merging;
 use crate::search::paths::same;
 use crate::search::report::{self, short};
-use crate::search::{seed, validation};
+use crate::search::{known, validation};
 use crate::session::Failed;
 use optc_search::evolve::Kind;
 use optc_search::genome::Genome;
-use optc_search::hash::keys;
 use optc_search::live::without_dead_code;
 use optc_search::simplify::{Class, Simplified, simplify};
 use optc_search::{text, traits};
 use optc_train::{Cell, Table};
 use std::path::{Path, PathBuf};
 
-fn trouble(why: &str, help: Option<&str>, messages: &Messages) -> Failed {
+pub(super) fn trouble(why: &str, help: Option<&str>, messages: &Messages) -> Failed {
     messages.error("R0146", why, help);
     Failed
 }
 
-fn open(path: &Path, messages: &Messages) -> Result<Archive, Failed> {
+pub(super) fn open(path: &Path, messages: &Messages) -> Result<Archive, Failed> {
     Archive::open(path).map_err(|why| trouble(&format!("cannot read {}: {why}", path.display()), None, messages))
 }
 
-fn read(row: &ProgramRow, messages: &Messages) -> Result<Genome, Failed> {
+/// Refuses archives of searches for formulas.
+pub(super) fn of_optimizers(archive: &Archive, path: &Path, what: &str, messages: &Messages) -> Result<(), Failed> {
+    if archive.formulas().is_ok_and(|f| f.is_empty()) && !regress::is_formula(path) {
+        return Ok(());
+    }
+    let why = format!("{} is of a search for a formula: `{what}` is for optimizers", path.display());
+    Err(trouble(&why, Some("`optc search report`, `top` and `explain ARCHIVE NODES` tell its formulas"), messages))
+}
+
+pub(super) fn read(row: &ProgramRow, messages: &Messages) -> Result<Genome, Failed> {
     genome(&row.text, messages)
 }
 
@@ -57,12 +65,23 @@ fn found(archive: &Archive, prefix: &str, messages: &Messages) -> Result<Program
     }
 }
 
+/// The best of an arm of a search.
+pub(super) struct Best {
+    /// Its program.
+    pub named: Named,
+    /// Whether the arm is a control.
+    pub control: bool,
+    /// How many programs the arm ran.
+    pub among: u64,
+}
+
 /// What a search found, under the name of the search, and the best of its controls.
 ///
 /// # Errors
 /// An archive that cannot be read, or of which there is nothing to be judged.
-pub(super) fn best_of_arms(path: &Path, messages: &Messages) -> Result<Vec<Named>, Failed> {
+pub(super) fn best_of_arms(path: &Path, messages: &Messages) -> Result<Vec<Best>, Failed> {
     let archive = open(path, messages)?;
+    of_optimizers(&archive, path, "judge", messages)?;
     let no = |why: String| trouble(&why, None, messages);
     let (run, _) = archive.run().map_err(no)?;
     let mut all = Vec::new();
@@ -77,7 +96,9 @@ pub(super) fn best_of_arms(path: &Path, messages: &Messages) -> Result<Vec<Named
         }
         if let Some(text) = text {
             let name = if kind == Kind::Evolution { run.name.clone() } else { format!("{} of {}", kind.name(), run.name) };
-            all.push(Named { name, genome: genome(&text, messages)?, lr: 1.0 });
+            let (among, _) = archive.arm(kind).map_err(no)?;
+            let named = Named { name, genome: genome(&text, messages)?, lr: 1.0 };
+            all.push(Best { named, control: kind != Kind::Evolution, among: among.max(0) as u64 });
         }
     }
     if all.is_empty() {
@@ -93,19 +114,8 @@ pub(super) fn best_of_arms(path: &Path, messages: &Messages) -> Result<Vec<Named
 pub fn report(path: &Path, html: Option<&Path>, messages: &Messages) -> Result<(), Failed> {
     let archive = open(path, messages)?;
     let no = |why: String| trouble(&why, None, messages);
-    let formulas = archive.formulas().map_err(no)?;
-    if !formulas.is_empty() {
-        if html.is_some() {
-            return Err(trouble(
-                "the report of a search for a formula is its table",
-                Some("`optc search report ARCHIVE`, without `--html`"),
-                messages,
-            ));
-        }
-        let (row, _) = archive.run().map_err(no)?;
-        say(&format!("search `{}` of {}", row.name, row.spec));
-        say(&regress::table(&formulas));
-        return Ok(());
+    if !archive.formulas().map_err(no)?.is_empty() {
+        return regress::report(&archive, path, html, messages);
     }
     if let Some(to) = html {
         let command: Vec<String> = std::env::args().collect();
@@ -152,6 +162,11 @@ pub fn report(path: &Path, html: Option<&Path>, messages: &Messages) -> Result<(
     let (times, rows) = archive.held_out().map_err(no)?;
     if !rows.is_empty() {
         say(&held_out_table(&rows).text());
+        let pairs = archive.held_out_pairs().map_err(no)?;
+        if !pairs.is_empty() {
+            say(&held_out_pairs(&pairs).text());
+        }
+        say(&examined(&archive.examined().map_err(no)?));
         say(&format!("held out: {}", opened(times)));
     }
     Ok(())
@@ -162,6 +177,9 @@ pub fn report(path: &Path, html: Option<&Path>, messages: &Messages) -> Result<(
 /// # Errors
 /// Archives that do not belong together, or cannot be read or written.
 pub fn merge(archives: &[PathBuf], output: &Path, messages: &Messages) -> Result<(), Failed> {
+    for path in archives {
+        of_optimizers(&open(path, messages)?, path, "merge", messages)?;
+    }
     if output.exists() {
         let help = "a merge makes a new archive; remove this one, or name another";
         return Err(trouble(&format!("{} is there already", output.display()), Some(help), messages));
@@ -192,52 +210,13 @@ pub fn merge(archives: &[PathBuf], output: &Path, messages: &Messages) -> Result
     Ok(())
 }
 
-/// The best programs.
-///
-/// # Errors
-/// An archive that cannot be read.
-pub fn top(path: &Path, n: usize, messages: &Messages) -> Result<(), Failed> {
-    let archive = open(path, messages)?;
-    let formulas = archive.formulas().map_err(|why| trouble(&why, None, messages))?;
-    if !formulas.is_empty() {
-        // The largest formulas of a front are its best.
-        say(&regress::table(&formulas[formulas.len().saturating_sub(n)..]));
-        return Ok(());
-    }
-    let rows = archive.top(n).map_err(|why| trouble(&why, None, messages))?;
-    let axes = archive.axes().map_err(|why| trouble(&why, None, messages))?;
-    let front = archive.front(&axes).map_err(|why| trouble(&why, None, messages))?;
-    let mut table = Table::new(["hash", "fitness", "arm", "statements", "states", "degree in g", "front", "program"]);
-    for row in &rows {
-        let genome = read(row, messages)?;
-        let dag = genome.dag().ok();
-        let degree = dag.and_then(|d| traits::traits(&d).degree).map_or("-".to_string(), |d| format!("{d}"));
-        let body: Vec<String> = row.text.lines().skip(1).map(str::trim).filter(|l| !l.starts_with("return")).map(str::to_string).collect();
-        let mut line = body.join("; ");
-        if line.chars().count() > 90 {
-            line = line.chars().take(89).chain(['…']).collect();
-        }
-        let on = if front.points().iter().any(|p| p.key == row.hash) { "yes" } else { "" };
-        let (fitness, statements, states) = (rounded(row.fitness), row.statements.to_string(), row.states.to_string());
-        let cells = [short(row.hash), fitness, row.arm.clone(), statements, states, degree, on.to_string(), line];
-        table.push(cells.map(Cell::Text));
-    }
-    say(&table.text());
-    let axes: Vec<&str> = axes.iter().map(|a| a.name()).collect();
-    say(&format!(
-        "front: no program of the archive is as good in {} and better in one; `optc search report` lists all {} of them",
-        axes.join(", "),
-        front.points().len()
-    ));
-    Ok(())
-}
-
 /// A program and those it came from.
 ///
 /// # Errors
 /// An archive that cannot be read; a hash that is none.
 pub fn lineage(path: &Path, prefix: &str, messages: &Messages) -> Result<(), Failed> {
     let archive = open(path, messages)?;
+    of_optimizers(&archive, path, "lineage", messages)?;
     let row = found(&archive, prefix, messages)?;
     for ancestor in lineage_of(&archive, row).map_err(|why| trouble(&why, None, messages))? {
         let program = &ancestor.row;
@@ -281,24 +260,6 @@ fn not_kappa(why: optc_search::kappa::Not) -> &'static str {
         Not::Monotone => "that function is not odd and monotone",
     }
 }
-
-/// Optimizers whose form a program is compared with.
-const KNOWN: &[&str] = &[
-    "sgd",
-    "sgd(momentum = 0.9)",
-    "sign_sgd",
-    "signum",
-    "lion",
-    "rmsprop",
-    "adagrad",
-    "adam",
-    "adamw",
-    "adabelief",
-    "yogi",
-    "adamax",
-    "amsgrad",
-    "tiger",
-];
 
 /// A program as a spec, with what is known of it.
 ///
@@ -347,7 +308,7 @@ pub fn explain(path: &Path, prefix: &str, messages: &Messages) -> Result<(), Fai
             rounded(m.beta1),
             rounded(m.beta2),
             rounded(m.decay),
-            if m.sign { ", K' the sign" } else { "" },
+            optc_search::kappa::shape(&dag).map_or(String::new(), |k| format!(", K = {k}")),
             if m.beta1 <= m.beta2 { "" } else { "; its theory asks for beta1 <= beta2" }
         ),
         Err(why) => format!("no: {}", not_kappa(why)),
@@ -363,23 +324,26 @@ pub fn explain(path: &Path, prefix: &str, messages: &Messages) -> Result<(), Fai
             rounded(fall.ends.1)
         );
         line("its Lyapunov function", share);
+        let walls = match optc_search::kappa::walls(&dag, &member) {
+            Some(w) => format!(
+                "|w| <= {}: kept in {} of {} steps, from {} outside to {}",
+                rounded(w.bound),
+                w.kept,
+                w.steps,
+                rounded(w.outside.0),
+                rounded(w.outside.1)
+            ),
+            None if member.decay > 0.0 => "none: K' is not bounded".to_string(),
+            None => "none: it has no decay".to_string(),
+        };
+        line("its box", walls);
     }
-    let family = simplified.dag().map(|d| keys(&d).family).unwrap_or_default();
-    let same: Vec<&str> = KNOWN.iter().copied().filter(|name| of_family(name, family)).collect();
+    let (all, form) = (known::catalogue(), known::family(&simplified));
+    let same: Vec<&str> = all.iter().filter(|k| k.is_of(form)).map(|k| k.name).collect();
     line("same form as", if same.is_empty() { "no known optimizer".to_string() } else { same.join(", ") });
-    let near = KNOWN.iter().filter_map(|name| {
-        let known = seed::seed(name, None).ok()?.genome.dag().ok()?;
-        Some((*name, traits::likeness(&dag, &known)))
-    });
+    let near = all.iter().filter_map(|k| Some((k.name, traits::likeness(&dag, &k.dag()?))));
     if let Some((name, cosine)) = near.max_by(|a, b| a.1.total_cmp(&b.1)) {
         line("nearest known optimizer", format!("{name}: a cosine of {cosine:.3} between their updates in forty steps"));
     }
     Ok(())
-}
-
-/// Whether a known optimizer, simplified, has this form.
-fn of_family(name: &str, family: u128) -> bool {
-    let Ok(known) = seed::seed(name, None) else { return false };
-    let simplified = simplify(&known.genome, Class::Real).map(|s| s.genome).unwrap_or(known.genome);
-    simplified.dag().is_ok_and(|d| keys(&d).family == family)
 }

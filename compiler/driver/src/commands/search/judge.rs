@@ -5,11 +5,18 @@ use super::hunt::{print_trouble, read};
 use super::{Named, of_spec, programs};
 use crate::commands::say;
 use crate::messages::Messages;
+use crate::search::archive::Archive;
 use crate::search::audit::{Audit, audits};
+use crate::search::block::{SearchSpec, blocks};
 use crate::search::emit::rounded;
-use crate::search::judge::{Contest, FIRST_SEED, Judged, Row, Verdict, judge};
+use crate::search::judge::orderings::orderings;
+use crate::search::judge::{Contest, FIRST_SEED, Judged, Role, Row, TUNING, Verdict, WIDER, comparisons, judge};
+use crate::search::seed::seed;
+use crate::search::suite;
 use crate::session::{Failed, Session};
+use optc_search::hash::keys;
 use optc_search::stats::profiles;
+use optc_search::text::number;
 use optc_train::{Cell, Table};
 use std::path::{Path, PathBuf};
 
@@ -20,6 +27,12 @@ const BASELINES: &[&str] = &["adamw", "sgd(momentum = 0.9)", "lion", "adabelief"
 pub struct How<'a> {
     /// Expressions, specs and archives.
     pub optimizers: &'a [String],
+    /// Tasks, by name; all of the search where none is named.
+    pub tasks: &'a [String],
+    /// What all are compared with, by name; the first baseline where nothing is said.
+    pub reference: Option<&'a str>,
+    /// Runs in which the numbers of each are tuned.
+    pub tune: usize,
     /// How many learning rates, if not those of the search.
     pub rates: Option<usize>,
     /// Seeds.
@@ -28,53 +41,132 @@ pub struct How<'a> {
     pub audits: bool,
 }
 
-/// Judges optimizers on the tasks of a search.
+fn trouble(why: &str, help: &str, messages: &Messages) -> Failed {
+    messages.error("R0146", why, Some(help));
+    Failed
+}
+
+/// Optimizers that are judged, each program once.
+#[derive(Default)]
+struct Rows {
+    judged: Vec<Judged>,
+    keys: Vec<u128>,
+}
+
+impl Rows {
+    fn push(&mut self, named: Named, role: Role, among: Option<u64>) {
+        let key = named.genome.dag().map_or(0, |d| keys(&d).exact);
+        if let Some(same) = self.keys.iter().position(|k| *k == key && key != 0) {
+            say(&format!("`{}` is the same program as `{}`: it has no row of its own", named.name, self.judged[same].name));
+            return;
+        }
+        let mut name = named.name;
+        // What was found may be called as a baseline is.
+        while self.judged.iter().any(|j| j.name == name) {
+            name.push('\'');
+        }
+        self.judged.push(Judged { name, genome: named.genome, role, among });
+        self.keys.push(key);
+    }
+
+    /// Takes what is named on the command line: a file, an archive, an expression.
+    fn take(&mut self, text: &str, file: &Path, messages: &Messages) -> Result<(), Failed> {
+        let path = PathBuf::from(text);
+        if path.extension().is_some_and(|e| e == "opt" || e == "py") {
+            programs(&path, None, messages)?.into_iter().for_each(|n| self.push(n, Role::Found, None));
+        } else if is_archive(&path) {
+            for best in best_of_arms(&path, messages)? {
+                self.push(best.named, if best.control { Role::Control } else { Role::Found }, Some(best.among));
+            }
+        } else {
+            self.push(Named { name: text.to_string(), ..of_spec(text, file, messages)? }, Role::Found, None);
+        }
+        Ok(())
+    }
+
+    /// Puts the reference first.
+    fn refer(&mut self, name: &str, messages: &Messages) -> Result<(), Failed> {
+        let Some(at) = self.judged.iter().position(|j| j.name == name) else {
+            let names: Vec<&str> = self.judged.iter().map(|j| j.name.as_str()).collect();
+            let help = format!("`--reference` takes one of {}", names.join(", "));
+            return Err(trouble(&format!("`{name}` is not among the optimizers that are judged"), &help, messages));
+        };
+        let first = self.judged.remove(at);
+        self.judged.insert(0, first);
+        Ok(())
+    }
+}
+
+/// The tasks, and what of the command line is to be judged on them: those of a search of the file, or of the suite where the file has none.
+fn tasks_of<'a>(file: &'a Path, names: &'a [String], messages: &Messages) -> Result<(SearchSpec, &'a Path, Vec<String>), Failed> {
+    if is_archive(file) {
+        let (spec, name) =
+            Archive::open(file).and_then(|a| a.run()).map_or(("SPEC".to_string(), String::new()), |(row, _)| (row.spec, row.name));
+        let help = format!("`optc search judge {spec} {name} --optimizer {}`", file.display());
+        return Err(trouble(&format!("{} is an archive of a search, not a spec with tasks", file.display()), &help, messages));
+    }
+    let hero = file.extension().is_some_and(|e| e == "py");
+    let session = if hero { None } else { Some(Session::open(file, &[], messages)?) };
+    if let Some(session) = session.filter(|s| !blocks(s).is_empty()) {
+        if names.len() > 1 {
+            let help = format!("`optc search judge {} {} --optimizer {}`", file.display(), names[0], names[1]);
+            return Err(trouble("a file with a search is judged by one of its searches", &help, messages));
+        }
+        return Ok((read(&session, names.first().map(String::as_str), messages)?, file, Vec::new()));
+    }
+    let suite = Path::new(suite::PATH);
+    let spec = read(&Session::open(suite, &[], messages)?, None, messages)?;
+    let given = std::iter::once(file.to_string_lossy().into_owned()).chain(names.iter().cloned()).collect();
+    Ok((spec, suite, given))
+}
+
+/// Leaves only the tasks that are named.
+fn chosen(spec: &mut SearchSpec, names: &[String], messages: &Messages) -> Result<(), Failed> {
+    let has: Vec<String> = spec.tasks.iter().map(|t| t.label.clone()).collect();
+    if let Some(other) = names.iter().find(|n| !has.contains(n)) {
+        return Err(trouble(&format!("there is no task `{other}`"), &format!("there are {}", has.join(", ")), messages));
+    }
+    spec.tasks.retain(|t| names.is_empty() || names.contains(&t.label));
+    Ok(())
+}
+
+/// Judges optimizers on the tasks of a search, or on the suite.
 ///
 /// # Errors
 /// If that fails; why has been printed.
-pub fn run(file: &Path, name: Option<&str>, how: &How<'_>, messages: &Messages) -> Result<(), Failed> {
-    let session = Session::open(file, &[], messages)?;
-    let spec = read(&session, name, messages)?;
-    let mut judged: Vec<Judged> = Vec::new();
-    let mut push = |n: Named| {
-        let mut name = n.name;
-        // What was found may be called as a baseline is.
-        while judged.iter().any(|j| j.name == name) {
-            name.push('\'');
-        }
-        judged.push(Judged { name, genome: n.genome });
-    };
+pub fn run(file: &Path, names: &[String], how: &How<'_>, messages: &Messages) -> Result<(), Failed> {
+    let (mut spec, tasks, given) = tasks_of(file, names, messages)?;
+    chosen(&mut spec, how.tasks, messages)?;
+    let mut rows = Rows::default();
     for baseline in BASELINES {
-        push(Named { name: (*baseline).to_string(), ..of_spec(baseline, file, messages)? });
+        // Those of the library, whatever the file calls its own.
+        let Ok(found) = seed(baseline, None) else {
+            return Err(trouble(&format!("`{baseline}` is no program of the search"), "this is a mistake of optc", messages));
+        };
+        rows.push(Named { name: (*baseline).to_string(), genome: found.genome, lr: found.lr }, Role::Baseline, None);
     }
-    for text in how.optimizers {
-        let path = PathBuf::from(text);
-        if path.extension().is_some_and(|e| e == "opt" || e == "py") {
-            programs(&path, None, messages)?.into_iter().for_each(&mut push);
-        } else if is_archive(&path) {
-            best_of_arms(&path, messages)?.into_iter().for_each(&mut push);
-        } else {
-            push(Named { name: text.clone(), ..of_spec(text, file, messages)? });
-        }
+    for text in given.iter().chain(how.optimizers) {
+        rows.take(text, file, messages)?;
     }
+    if let Some(name) = how.reference {
+        rows.refer(name, messages)?;
+    }
+    let judged = rows.judged;
     let rates = match how.rates {
         None => spec.rates.clone(),
         Some(n) => spread(&spec.rates, n).map_err(|why| {
-            messages.error(
-                "R0146",
-                &why,
-                Some("`--rates 13` judges with more learning rates than the search had, between its first and last"),
-            );
-            Failed
+            let help = "`--rates 13` judges with more learning rates than the search had, between its first and last";
+            trouble(&why, help, messages)
         })?,
     };
     let contest = Contest {
-        file,
+        file: tasks,
         tasks: &spec.tasks,
         metric: spec.metric.as_deref(),
         rates: &rates,
         first: FIRST_SEED,
         seeds: how.seeds.clamp(2, 1000),
+        tune: how.tune,
     };
     let verdicts = judge(&contest, &judged).map_err(|t| print_trouble(t, messages))?;
     for verdict in &verdicts {
@@ -88,16 +180,37 @@ pub fn run(file: &Path, name: Option<&str>, how: &How<'_>, messages: &Messages) 
     if verdicts.len() > 1 {
         show_profiles(&verdicts);
     }
-    say(
-        "differences are medians over paired seeds, with 95 % bootstrap intervals; p is Wilcoxon's signed-rank test, corrected by Holm for the optimizers compared",
-    );
-    say(
-        "below 0 the optimizer scores better than the reference; a claim about one that a search found counts its programs too (`optc search report`)",
-    );
-    say(
-        "of what is known about these baselines, tasks of this size do not show that Lion gains at large batches (not measured), and on bowls PowerSign and AddSign beat AdamW: `bench/specs/orderings.opt`, docs/search.md",
-    );
+    legend(&verdicts, how.tune);
+    orderings(&verdicts).iter().for_each(|line| say(&format!("known ordering: {line}")));
     Ok(())
+}
+
+/// What the numbers are.
+fn legend(verdicts: &[Verdict], tune: usize) {
+    say(&format!(
+        "differences are medians over paired seeds, with 95 % bootstrap intervals, below 0 where the optimizer scores better; p is Wilcoxon's signed-rank test, corrected by Holm for all {} comparisons, over all tasks",
+        comparisons(verdicts)
+    ));
+    let budget = match tune {
+        0 => "numbers of all optimizers are as given: `--tune N` tunes those of each in N runs a task".to_string(),
+        n => format!(
+            "numbers of each optimizer were tuned on each task in at most {n} runs of CMA-ES, over all learning rates and {TUNING} seeds each"
+        ),
+    };
+    say(&budget);
+    let rows = verdicts.first().map_or(&[][..], |v| &v.rows);
+    let found: Vec<String> = rows.iter().filter_map(|r| Some(format!("`{}` was found among {} programs", r.name, r.among?))).collect();
+    if !found.is_empty() {
+        say(&format!("{}: the seeds here selected none of them, and p counts the comparisons here, not those programs", found.join(", ")));
+    }
+    let edge: Vec<String> =
+        verdicts.iter().flat_map(|v| v.rows.iter().filter(|r| r.edge).map(|r| format!("`{}` on `{}`", r.name, v.task))).collect();
+    if !edge.is_empty() {
+        say(&format!(
+            "no claim is made of rows at the edge of their learning rates, {WIDER} beyond the given ones included: {}",
+            edge.join(", ")
+        ));
+    }
 }
 
 /// Whether a file is a database, whatever it is called.
@@ -154,30 +267,62 @@ fn show_audit(audit: &Audit) {
     say(&table.text());
 }
 
+/// A comparison in four cells: difference, interval, wins and losses, p.
+fn cells_of(beside: &optc_search::stats::Paired, p: f64) -> [String; 4] {
+    [
+        rounded(beside.median),
+        format!("{} to {}", rounded(beside.interval.0), rounded(beside.interval.1)),
+        format!("{} / {}", beside.wins, beside.losses),
+        optc_abi::number::shown(p, 2),
+    ]
+}
+
 /// Optimizers on a task.
 pub(super) fn show(verdict: &Verdict, rates: usize) {
     let reference = &verdict.rows[0].name;
     say(&format!(
-        "task `{}`: {rates} learning rates each, chosen on seeds of their own; {} seeds, {reference} is the reference",
+        "task `{}`: {rates} learning rates each, chosen on {TUNING} seeds of their own; {} seeds, {reference} is the reference",
         verdict.task, verdict.seeds
     ));
-    let mut table = Table::new(["optimizer", "lr", "median", "failed", "difference", "95 % interval", "better / worse", "p (Holm)"]);
+    let among = verdict.rows.iter().any(|r| r.among.is_some());
+    let mut heads = vec!["optimizer", "lr", "median", "failed", "difference", "95 % interval", "better / worse", "p (Holm)"];
+    if among {
+        heads.insert(1, "found among");
+    }
+    let mut table = Table::new(heads);
     for row in &verdict.rows {
-        let Row { name, rate, edge, median, failed, beside, p } = row;
-        let rate = format!("{}{}", rounded(*rate), if *edge { " (edge)" } else { "" });
+        let Row { name, rate, edge, widened, median, failed, beside, p, .. } = row;
+        let wider = if *widened > 0 { format!(" (+{widened} rates)") } else { String::new() };
+        let rate = format!("{}{wider}{}", rounded(*rate), if *edge { " (edge)" } else { "" });
         let mut cells = vec![name.clone(), rate, rounded(*median), failed.to_string()];
+        if among {
+            cells.insert(1, row.among.map_or(String::new(), |n| n.to_string()));
+        }
         match beside {
             None => cells.extend(["", "", "", ""].map(String::from)),
-            Some(b) => cells.extend([
-                rounded(b.median),
-                format!("{} to {}", rounded(b.interval.0), rounded(b.interval.1)),
-                format!("{} / {}", b.wins, b.losses),
-                optc_abi::number::shown(*p, 2),
-            ]),
+            Some(b) => cells.extend(cells_of(b, *p)),
         }
         table.push(cells.into_iter().map(Cell::Text));
     }
     say(&table.text());
+    if !verdict.pairs.is_empty() {
+        say("beside other baselines and controls:");
+        let mut table = Table::new(["optimizer", "beside", "difference", "95 % interval", "better / worse", "p (Holm)"]);
+        for pair in &verdict.pairs {
+            let names = [pair.row, pair.with].map(|k| verdict.rows[k].name.clone());
+            table.push(names.into_iter().chain(cells_of(&pair.beside, pair.p)).map(Cell::Text));
+        }
+        say(&table.text());
+    }
+    for (name, tuned) in verdict.rows.iter().filter_map(|r| Some((&r.name, r.tuned.as_ref()?))) {
+        let numbers: Vec<String> =
+            tuned.numbers.iter().map(|(a, b)| if a == b { number(*a) } else { format!("{} -> {}", number(*a), rounded(*b)) }).collect();
+        if numbers.is_empty() {
+            say(&format!("{name}: no numbers to tune"));
+        } else {
+            say(&format!("{name}, tuned in {} runs: {}", tuned.runs, numbers.join(", ")));
+        }
+    }
     let same = &verdict.same;
     say(&format!(
         "{reference} against itself on other seeds: {} ({} to {}), p {}",

@@ -1,7 +1,6 @@
 //! `optc search` of a formula: running it, going on with it, and what its archive holds.
 
-use super::finish::write_emitted;
-use super::hunt::{budget, can_emit, trouble, watch};
+use super::hunt::{budget, can_emit, trouble, watch, write_emitted};
 use crate::cli::SearchOptions;
 use crate::commands::{date, say};
 use crate::messages::Messages;
@@ -11,10 +10,10 @@ use crate::search::files::{self, Hashes};
 use crate::search::regress::archive::FormulaRow;
 use crate::search::regress::block::{self, Spec};
 use crate::search::regress::hunt::{Hunt, best};
-use crate::search::regress::{data, emit};
+use crate::search::regress::{data, emit, report};
+use crate::search::report::Heading;
 use crate::session::{Failed, Session};
 use optc_front::ast::BlockItem;
-use optc_train::{Cell, Table};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -72,6 +71,7 @@ pub fn run(session: &Session, block: &BlockItem, file: &Path, options: &SearchOp
     })?;
     let begin = |archive: &mut Archive| {
         archive.set(KIND.0, KIND.1)?;
+        archive.set("seed", &spec.seed.to_string())?;
         archive.set("steers", &files::steers(session, block, None))?;
         archive.set("imports", &Hashes::imports(session).text())?;
         archive.set("started", &date())
@@ -158,7 +158,7 @@ fn go(
     done.map_err(|why| trouble(&why, None, messages))?;
     let spent = begin.elapsed();
     let rows = hunt.finish().map_err(|why| trouble(&why, None, messages))?;
-    say(&table(&rows));
+    say(&report::table(&rows, best(&rows)).text());
     let c = hunt.state.counters();
     let (fitted, held) = hunt.rows();
     let held = if held == 0 { String::new() } else { format!(", {held} held out") };
@@ -169,6 +169,10 @@ fn go(
         spent.as_secs_f64(),
         archive.display()
     ));
+    if let (Some(line), Some(control)) = (control_line(&hunt.control()), &hunt.state.control) {
+        let c = control.counters();
+        say(&format!("control, {} random formulas, {} evaluated: {line}", c.children, c.evaluated));
+    }
     if let Some(k) = best(&rows) {
         say(&format!("{}({}) = {}", hunt.spec.name, hunt.spec.names().join(", "), rows[k].expression));
     }
@@ -183,7 +187,7 @@ fn go(
 fn line(hunt: &Hunt, elapsed: Duration, before: u64) -> String {
     let c = hunt.state.counters();
     let seconds = elapsed.as_secs_f64().max(1e-9);
-    let front = hunt.state.front();
+    let front = hunt.problem.front(&hunt.state.hall);
     let last = front.last().map_or("none".to_string(), |w| {
         let expression = optc_search::print::formula(&w.formula, &hunt.spec.names());
         let short: String = if expression.chars().count() > 80 { expression.chars().take(79).chain(['…']).collect() } else { expression };
@@ -197,26 +201,46 @@ fn line(hunt: &Hunt, elapsed: Duration, before: u64) -> String {
     )
 }
 
-/// Formulas with what they leave.
-pub fn table(rows: &[FormulaRow]) -> String {
-    let held = rows.iter().any(|r| r.held_out.is_some());
-    let mut heads = vec!["", "nodes", "loss", "unexplained"];
-    if held {
-        heads.push("held out");
+/// The best of random formulas in words; nothing where there are none.
+pub fn control_line(rows: &[FormulaRow]) -> Option<String> {
+    let row = &rows[best(rows)?];
+    let held = row.held_out.map_or(String::new(), |l| format!(", {} held out", rounded(l)));
+    Some(format!("{} nodes, loss {}{held}, unexplained {}: {}", row.size, rounded(row.loss), rounded(row.unexplained), row.expression))
+}
+
+/// The largest formulas of a front, which have the least loss, with the best of all of it marked, or named where it is not among them.
+pub fn top(rows: &[FormulaRow], n: usize) {
+    let (from, chosen) = (rows.len().saturating_sub(n), best(rows));
+    say(&report::table(&rows[from..], chosen.and_then(|k| k.checked_sub(from))).text());
+    if let Some(row) = chosen.filter(|k| *k < from).map(|k| &rows[k]) {
+        say(&format!("the best has {} nodes: {}", row.size, row.expression));
     }
-    heads.push("formula");
-    let mut table = Table::new(heads);
-    let chosen = best(rows);
-    for (k, r) in rows.iter().enumerate() {
-        let mut cells =
-            vec![if chosen == Some(k) { "best" } else { "" }.to_string(), r.size.to_string(), rounded(r.loss), rounded(r.unexplained)];
-        if held {
-            cells.push(r.held_out.map_or(String::new(), rounded));
-        }
-        cells.push(r.expression.clone());
-        table.push(cells.into_iter().map(Cell::Text));
+}
+
+/// What a search for a formula found, as text; with `html`, as a file.
+///
+/// # Errors
+/// An archive that cannot be read, a file that cannot be written.
+pub fn report(archive: &Archive, path: &Path, html: Option<&Path>, messages: &Messages) -> Result<(), Failed> {
+    let no = |why: String| trouble(&why, None, messages);
+    if let Some(to) = html {
+        let command: Vec<String> = std::env::args().collect();
+        let heading = Heading { command: command.join(" "), date: date() };
+        report::report(archive, path, &heading).map_err(no)?.write(to).map_err(|e| {
+            messages.trouble(&e);
+            Failed
+        })?;
+        say(&format!("report: {}", to.display()));
+        return Ok(());
     }
-    table.text()
+    let (row, _) = archive.run().map_err(no)?;
+    let rows = archive.formulas().map_err(no)?;
+    say(&format!("search `{}` of {}", row.name, row.spec));
+    say(&report::table(&rows, best(&rows)).text());
+    if let Some(line) = control_line(&archive.random_formulas().map_err(no)?) {
+        say(&format!("control, the best of as many random formulas: {line}"));
+    }
+    Ok(())
 }
 
 /// A formula of an archive, by its number of nodes.

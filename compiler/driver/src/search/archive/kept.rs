@@ -1,6 +1,7 @@
 //! What an archive keeps beside programs: how the search is set, its first programs, the Pareto front, and what came out at its end.
 
 use super::{Archive, Done, EvalRow, ProgramRow, finite, hash_of, key, program_row, put_program, words};
+use crate::search::after::FOUND;
 use crate::search::block::SearchSpec;
 use crate::search::emit::Winner;
 use crate::search::funnel::Passed;
@@ -42,6 +43,46 @@ pub struct WinnerRow {
     pub fitness: f64,
     /// Its fitness on further seeds, on the last rung of a funnel.
     pub again: Option<f64>,
+}
+
+/// Two programs beside each other on a task that was held out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PairRow {
+    /// The task.
+    pub task: String,
+    /// The first program.
+    pub program: String,
+    /// The second.
+    pub beside: String,
+    /// The median of the difference, first minus second, its 95 % interval, and p.
+    pub difference: [f64; 4],
+    /// Seeds on which the first is better, and on which it is worse.
+    pub wins: (i64, i64),
+}
+
+/// Keeps comparisons with others than the first program of a task.
+pub(super) fn keep_pairs(tx: &rusqlite::Transaction<'_>, opened: i64, v: &crate::search::judge::Verdict) -> Done<()> {
+    for (n, pair) in v.pairs.iter().enumerate() {
+        let b = pair.beside;
+        tx.execute(
+            "INSERT INTO held_out_pair VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+            params![
+                opened,
+                v.task,
+                n as i64,
+                v.rows[pair.row].name,
+                v.rows[pair.with].name,
+                finite(b.median),
+                finite(b.interval.0),
+                finite(b.interval.1),
+                b.wins as i64,
+                b.losses as i64,
+                finite(pair.p)
+            ],
+        )
+        .map_err(words)?;
+    }
+    Ok(())
 }
 
 /// What a program is measured by, apart from its speed: a value for each axis.
@@ -90,6 +131,48 @@ fn number(x: Option<f64>) -> f64 {
 }
 
 impl Archive {
+    /// Programs by their fitness, of one arm or of all, each once: from this place, so many.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn ranked(&self, arm: Option<Kind>, (from, n): (usize, usize)) -> Done<Vec<ProgramRow>> {
+        let text = "SELECT p.hash, p.text, MIN(c.fitness), c.arm, c.island, c.n, c.parent, p.n_live, p.states FROM child c JOIN program p ON p.hash = c.program
+                    WHERE c.fitness IS NOT NULL AND (?1 IS NULL OR c.arm = ?1) GROUP BY p.hash ORDER BY MIN(c.fitness), p.hash LIMIT ?2 OFFSET ?3";
+        let mut query = self.db.prepare(text).map_err(words)?;
+        let rows = query.query_map(params![arm.map(Kind::name), n as i64, from as i64], program_row).map_err(words)?;
+        rows.collect::<Result<_, _>>().map_err(words)
+    }
+
+    /// What results call the best of each arm, and how many programs the arm ran.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn examined(&self) -> Done<Vec<(&'static str, u64)>> {
+        let mut all = Vec::new();
+        for kind in Kind::ALL {
+            let (run, _) = self.arm(kind)?;
+            if run > 0 {
+                all.push((if kind == Kind::Evolution { FOUND } else { kind.name() }, run.max(0) as u64));
+            }
+        }
+        Ok(all)
+    }
+
+    /// What the search found beside its controls on tasks that were held out, as it was last looked at.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn held_out_pairs(&self) -> Done<Vec<PairRow>> {
+        let text = "SELECT task, program, beside, difference, low, high, p, wins, losses FROM held_out_pair WHERE opened = (SELECT MAX(opened) FROM held_out) ORDER BY task, n";
+        let mut query = self.db.prepare(text).map_err(words)?;
+        let number = |r: &rusqlite::Row<'_>, k| Ok::<f64, rusqlite::Error>(r.get::<_, Option<f64>>(k)?.unwrap_or(f64::NAN));
+        let rows = query.query_map([], |r| {
+            let difference = [number(r, 3)?, number(r, 4)?, number(r, 5)?, number(r, 6)?];
+            Ok(PairRow { task: r.get(0)?, program: r.get(1)?, beside: r.get(2)?, difference, wins: (r.get(7)?, r.get(8)?) })
+        });
+        rows.map_err(words)?.collect::<Result<_, _>>().map_err(words)
+    }
+
     /// Keeps how the search is set, and its first programs.
     ///
     /// # Errors

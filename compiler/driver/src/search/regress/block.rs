@@ -50,6 +50,8 @@ pub struct Spec {
     pub space: Space,
     /// The strategy.
     pub strategy: Strategy,
+    /// Whether random formulas are made beside, as many.
+    pub control: bool,
     /// What share of the loss of a constant is little enough to stop.
     pub enough: Option<f64>,
     /// How long.
@@ -63,9 +65,9 @@ pub struct Spec {
 }
 
 /// The words of a block.
-const WORDS: &[&str] = &["data", "target", "loss", "weight", "space", "strategy", "stop", "budget", "archive", "emit", "seed"];
+const WORDS: &[&str] = &["data", "target", "loss", "weight", "space", "strategy", "stop", "control", "budget", "archive", "emit", "seed"];
 /// Words of a search for optimizers, which has no data.
-const OTHERS: &[&str] = &["start", "task", "fitness", "control", "funnel", "held_out", "pareto"];
+const OTHERS: &[&str] = &["start", "task", "fitness", "funnel", "held_out", "pareto"];
 /// Most variables.
 const VARIABLES: usize = 200;
 
@@ -94,6 +96,7 @@ pub fn read(session: &Session, block: &BlockItem) -> Result<Spec, Vec<Diagnostic
         weight: None,
         space,
         strategy: Strategy::default(),
+        control: true,
         enough: None,
         budget: Budget::Time(Duration::from_secs(60)),
         archive: PathBuf::from(format!("out/{}.sqlite", block.name.text)),
@@ -181,6 +184,19 @@ impl Spec {
             "space" => self.set_space(session, s),
             "strategy" => self.set_strategy(only(s)?),
             "stop" => self.set_stop(s),
+            "control" => {
+                let e = only(s)?;
+                self.control = match name_of(e) {
+                    Some("random") => true,
+                    Some("none") => false,
+                    _ if matches!(e.kind, ExprKind::None) => false,
+                    _ => {
+                        let d = bad(e.span, "the control of a search for a formula is `random`, or there is `none`");
+                        return Err(d.help("random formulas, as many, are made where nothing is said: `control none` leaves them out"));
+                    }
+                };
+                Ok(())
+            }
             "budget" => {
                 self.budget = budget(only(s)?)?;
                 Ok(())

@@ -35,8 +35,6 @@ pub struct Data {
     pub fitted: Rows,
     /// Rows that are held out.
     pub held: Rows,
-    /// Bytes of the type of the target.
-    pub wide: bool,
     /// Files and folders that they were read from.
     pub files: Vec<PathBuf>,
 }
@@ -81,9 +79,15 @@ fn values(data: &DataTable, column: &Column) -> Result<Vec<f64>, Diagnostic> {
 /// # Errors
 /// What is wrong with it.
 pub fn load(session: &Session, spec: &Spec) -> Result<Data, Vec<Diagnostic>> {
-    let mut host = driver(session, 1, true, false);
     let Some(e) = &spec.data else { return Err(vec![bad(spec.span, "the search has no data")]) };
-    let data = script::data_table(&session.program, ModuleId(0), e, &session.settings, &mut host)?;
+    let table = |wide: bool| {
+        let mut host = driver(session, 1, true, false);
+        host.wide_csv = wide;
+        let table = script::data_table(&session.program, ModuleId(0), e, &session.settings, &mut host)?;
+        Ok::<_, Vec<Diagnostic>>((table, host.data_files().map(Path::to_path_buf).collect::<Vec<PathBuf>>()))
+    };
+    // Decimals are read as they stand, where the block does nothing with them that asks for f32.
+    let (data, files) = table(true).or_else(|_| table(false))?;
     let rows = data.len();
     if rows < 2 {
         return Err(vec![bad(e.span, format!("`{}` has {rows} rows, too few to fit anything", data.name))]);
@@ -108,7 +112,6 @@ pub fn load(session: &Session, spec: &Spec) -> Result<Data, Vec<Diagnostic>> {
     if !errors.is_empty() {
         return Err(errors);
     }
-    let wide = data.fields.get(&*spec.target.name).is_some_and(|t| t.dtype == DType::F64);
     // Which rows are held out depends on the seed alone.
     let mut order: Vec<usize> = (0..rows).collect();
     let count = (spec.holdout * rows as f64).round() as usize;
@@ -133,8 +136,7 @@ pub fn load(session: &Session, spec: &Spec) -> Result<Data, Vec<Diagnostic>> {
             weight: weight.as_ref().map(of),
         }
     };
-    let files = host.data_files().map(Path::to_path_buf).collect();
-    Ok(Data { fitted: take(fitted), held: take(held), wide, files })
+    Ok(Data { fitted: take(fitted), held: take(held), files })
 }
 
 /// Rows of the loss that is compiled: few, and not one, so that what looks at other rows is noticed.
@@ -172,8 +174,7 @@ pub fn loss(file: &Path, spec: &Spec) -> Result<Loss, (Vec<Diagnostic>, Option<B
 pub fn problem(spec: &Spec, data: &Data, loss: Loss) -> Problem {
     let Rows { table, target, weight } = data.fitted.clone();
     let mut problem = Problem::new(table, target, weight, loss, spec.space.clone(), spec.strategy.clone(), spec.seed);
-    // Targets in f32 are known to 24 bits: what is below their rounding is not to be explained.
-    let rounding = if data.wide { problem.enough } else { 1e-14 };
-    problem.enough = spec.enough.unwrap_or(rounding);
+    problem.control = spec.control;
+    problem.enough = spec.enough.unwrap_or(problem.enough);
     problem
 }

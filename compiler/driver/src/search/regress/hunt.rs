@@ -7,7 +7,7 @@ use super::block::Spec;
 use super::data::{Data, Rows, problem};
 use crate::trainer::INTERRUPTED;
 use optc_search::print::formula as printed;
-use optc_search::regress::evolve::{Problem, State, Whole, front, keep};
+use optc_search::regress::evolve::{Problem, State, Whole, keep};
 use optc_search::regress::fit::{Goal, Loss};
 use optc_search::regress::formula::Formula;
 use optc_search::regress::rows::Scratch;
@@ -54,6 +54,8 @@ impl Hunt {
             && state.islands.iter().all(|i| i.best.len() == start.islands[0].best.len())
             && state.islands.len() == start.islands.len()
             && state.hall.len() == start.hall.len()
+            && state.control.as_ref().map(|c| (c.views.len(), c.hall.len()))
+                == start.control.as_ref().map(|c| (c.views.len(), c.hall.len()))
             && state.islands.iter().all(|i| i.lens < problem.views().len());
         if !fits {
             return Err("its state belongs to another search: the data or the spec have changed".to_string());
@@ -89,11 +91,16 @@ impl Hunt {
     }
 
     fn commit(&mut self) -> Result<(), String> {
-        let found: Vec<Whole> = self.state.front().into_iter().cloned().collect();
-        let rows: Vec<FormulaRow> = found.iter().map(|w| self.row(w)).collect();
-        let text = archive::state(&self.state);
+        let rows: Vec<FormulaRow> = self.problem.front(&self.state.hall).into_iter().map(|w| self.row(w)).collect();
+        let (text, control) = (archive::state(&self.state), self.control());
         self.archive.set_elapsed(self.clock.0 + self.clock.1.elapsed().as_secs_f64())?;
-        self.archive.commit_formulas(&rows, &text)
+        self.archive.commit_formulas(&rows, &control, &text)
+    }
+
+    /// The random formulas of which none smaller is as good.
+    pub fn control(&self) -> Vec<FormulaRow> {
+        let hall = self.state.control.as_ref().map_or(&[][..], |c| &c.hall);
+        self.problem.front(hall).into_iter().map(|w| self.row(w)).collect()
     }
 
     /// A formula as the archive keeps it.
@@ -133,23 +140,20 @@ impl Hunt {
     pub fn finish(&mut self) -> Result<Vec<FormulaRow>, String> {
         let mut hall = self.state.hall.clone();
         let mut scratch = Scratch::default();
-        let found: Vec<Whole> = self.state.front().into_iter().cloned().collect();
+        let found: Vec<Whole> = self.problem.front(&self.state.hall).into_iter().cloned().collect();
         for whole in found {
             let short = tidy(&shortest(&whole.formula));
             if short.size() < whole.formula.size() && self.problem.space.allows(&short) {
                 let loss = self.problem.loss_of(&short, &mut scratch);
-                if self.problem.as_good(loss, whole.loss) {
+                if self.problem.as_good(loss, (&whole.formula, whole.loss), &mut scratch) {
                     keep(&mut hall, Whole { formula: short, loss, ..whole });
                 }
             }
         }
-        let rows: Vec<FormulaRow> = front(&hall).into_iter().map(|w| self.row(w)).collect();
-        // Below the rounding of the target a larger formula is no better.
-        let floor = self.problem.enough * self.problem.baseline;
-        let last = rows.iter().position(|r| r.loss <= floor).unwrap_or(rows.len());
-        let rows: Vec<FormulaRow> = rows.into_iter().take(last + 1).collect();
-        let text = archive::state(&self.state);
-        self.archive.commit_formulas(&rows, &text)?;
+        // Below the rounding of the rows a larger formula is no better.
+        let rows: Vec<FormulaRow> = self.problem.front(&hall).into_iter().map(|w| self.row(w)).collect();
+        let (text, control) = (archive::state(&self.state), self.control());
+        self.archive.commit_formulas(&rows, &control, &text)?;
         Ok(rows)
     }
 }

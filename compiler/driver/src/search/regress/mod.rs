@@ -5,3 +5,4 @@ pub mod block;
 pub mod data;
 pub mod emit;
 pub mod hunt;
+pub mod report;
