@@ -2,7 +2,7 @@
 
 use crate::session::{Files, Session, canonical, read_text};
 use optc_abi::DType;
-use optc_front::ast::{ElemType, FnItem, FnKind, ItemKind, Param, TypeKind};
+use optc_front::ast::{ElemType, FnItem, FnKind, Import, ItemKind, Param, TypeKind};
 use optc_front::{FileLoader, std_lib};
 use std::fmt::Write;
 use std::path::Path;
@@ -29,6 +29,13 @@ pub enum Own<'a> {
 }
 
 impl Own<'_> {
+    fn name(&self) -> String {
+        match self {
+            Own::File(path) => canonical(path),
+            Own::Text { name, .. } => name.to_string(),
+        }
+    }
+
     fn read(&self) -> Result<(String, String), String> {
         match self {
             Own::File(path) => Ok((canonical(path), read_text(path)?)),
@@ -37,7 +44,10 @@ impl Own<'_> {
     }
 }
 
-/// Hands out the user's spec whatever path is asked for by the generated root, other files as usual.
+/// What the generated root calls the user's spec.
+const SPEC: &str = "spec.opt";
+
+/// Hands out the user's spec where the generated root asks for it, other files as the spec itself would find them.
 struct Around<'a> {
     own: Option<Own<'a>>,
     root: &'a str,
@@ -46,7 +56,8 @@ struct Around<'a> {
 impl FileLoader for Around<'_> {
     fn read(&self, from: &str, path: &str) -> Result<(String, String), String> {
         match self.own {
-            Some(own) if from == self.root => own.read(),
+            Some(own) if from == self.root && path == SPEC => own.read(),
+            Some(own) if from == self.root => Files.read(&own.name(), path),
             _ => Files.read(from, path),
         }
     }
@@ -63,16 +74,46 @@ fn names(expression: &str) -> Vec<&str> {
     found
 }
 
-/// Imports for an expression: the user's spec, and what it uses of the given folders of the standard library that it does not define or import itself.
+/// The import of a user's spec of this name as the generated root needs it: where it brings names of an expression that are not among `known` ones, which they become.
+fn taken_on(spec: &str, import: &Import, wanted: &[&str], known: &mut Vec<String>) -> String {
+    let is_wanted = |name: &str, known: &[String]| wanted.contains(&name) && !known.iter().any(|k| k == name);
+    match import {
+        Import::File { path, alias: Some(alias), .. } if is_wanted(&alias.text, known) => {
+            known.push(alias.text.to_string());
+            format!("import \"{path}\" as {}\n", alias.text)
+        }
+        Import::File { path, alias: None, .. } => {
+            let Ok((_, text)) = Files.read(spec, path) else { return String::new() };
+            let (parsed, _) = optc_front::parse(Default::default(), &text);
+            let brought: Vec<String> = parsed.items.iter().filter_map(|i| i.name()).map(|n| n.text.to_string()).collect();
+            let brought: Vec<String> = brought.into_iter().filter(|n| is_wanted(n, known)).collect();
+            let any = !brought.is_empty();
+            known.extend(brought);
+            if any { format!("import \"{path}\"\n") } else { String::new() }
+        }
+        Import::Std { path, names, alias: Some(alias) } if is_wanted(&alias.text, known) => {
+            known.push(alias.text.to_string());
+            let path: Vec<&str> = path.iter().chain(names).map(|n| &*n.text).collect();
+            format!("import {} as {}\n", path.join("."), alias.text)
+        }
+        _ => String::new(),
+    }
+}
+
+/// Imports for an expression: the user's spec, and what that imports from files or under other names, and what it uses of the given folders of the standard library that neither has.
 fn imports(expression: &str, given: Option<Own<'_>>, folders: &[&str]) -> String {
     let mut out = String::new();
     let mut own = Vec::new();
     if let Some(given) = given {
-        out.push_str("import \"spec.opt\"\n");
+        let _ = writeln!(out, "import \"{SPEC}\"");
         // What it cannot read is reported when the import is followed.
-        if let Ok((_, text)) = given.read() {
+        if let Ok((name, text)) = given.read() {
             let (parsed, _) = optc_front::parse(Default::default(), &text);
             own.extend(parsed.items.iter().filter_map(|i| i.name()).map(|n| n.text.to_string()));
+            let imported = parsed.items.iter().filter_map(|i| if let ItemKind::Import(import) = &i.kind { Some(import) } else { None });
+            for import in imported {
+                out.push_str(&taken_on(&name, import, &names(expression), &mut own));
+            }
         }
     }
     for name in names(expression).into_iter().filter(|n| !own.iter().any(|o| o == n)) {
@@ -240,7 +281,7 @@ pub fn rule(expression: &str, own: Option<Own<'_>>) -> Session {
 /// A spec with items of its own before all that a file has, which is its second module.
 pub fn in_front_of(path: &Path, items: &str) -> Session {
     let own = Some(Own::File(path));
-    spec("command line", format!("{items}import \"spec.opt\"\n"), own)
+    spec("command line", format!("{items}import \"{SPEC}\"\n"), own)
 }
 
 /// A spec whose first item is a function with these parameters that is the expression, which may use what the file has and `std.loss`.

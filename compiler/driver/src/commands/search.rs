@@ -1,6 +1,7 @@
 //! `optc search`: running searches, looking at archives, simplification and translation of programs.
 
 mod archive;
+mod finish;
 mod hunt;
 mod judge;
 mod live;

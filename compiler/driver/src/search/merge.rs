@@ -37,6 +37,8 @@ struct Part {
     /// The process it is of, and how many there were.
     rank: Option<(usize, usize)>,
     programs: i64,
+    /// When it was begun.
+    started: Option<String>,
     /// What steers its search, files that its spec imports, data that its tasks read.
     steers: Option<String>,
     /// See `steers`.
@@ -64,6 +66,7 @@ impl Part {
             measure: setting("measure")?.unwrap_or_default(),
             rank,
             programs: archive.programs().map_err(told)?,
+            started: setting("started")?,
             steers: setting("steers")?,
             imports: setting("imports")?.map_or_else(Hashes::default, |t| Hashes::read(&t)),
             data: setting("data")?.map_or_else(Hashes::default, |t| Hashes::read(&t)),
@@ -154,6 +157,9 @@ pub fn merge(paths: &[PathBuf], to: &Path) -> Result<Merged, String> {
     if let Some(steers) = parts[0].steers.as_ref().filter(|_| one || parts.len() == 1) {
         archive.set("steers", steers)?;
         archive.set("data", &parts[0].data.text())?;
+    }
+    if let Some(started) = parts.iter().filter_map(|p| p.started.as_ref()).min() {
+        archive.set("started", started)?;
     }
     // Processes of one search go on at the same time, several searches one after another.
     let elapsed = parts.iter().map(|p| p.elapsed);

@@ -4,6 +4,7 @@ pub mod after;
 pub mod archive;
 pub mod audit;
 pub mod block;
+pub mod costs;
 pub mod emit;
 pub mod evaluate;
 pub mod files;

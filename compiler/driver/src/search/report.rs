@@ -8,6 +8,7 @@ use super::validation::Validated;
 use super::view::{shares, shown};
 use super::{judge, spec};
 use optc_search::evolve::{Arm, Kind};
+use optc_search::hash::keys;
 use optc_search::pareto::{Axis, Front, Point};
 use optc_search::stats::LEVEL;
 use optc_search::text;
@@ -119,11 +120,12 @@ pub fn beside_controls(archive: &Archive) -> Done<Vec<String>> {
 pub fn lasted(archive: &Archive) -> Done<String> {
     let setting = |name: &str| archive.setting(name);
     let threads = match setting("threads")?.as_deref() {
-        None | Some("1") => "one thread".to_string(),
-        Some(n) => format!("{n} threads"),
+        None => String::new(),
+        Some("1") => " on one thread".to_string(),
+        Some(n) => format!(" on {n} threads"),
     };
     let started = setting("started")?.map_or(String::new(), |when| format!(", started {when}"));
-    Ok(format!("{} on {threads}{started}", duration(archive.elapsed()?)))
+    Ok(format!("{}{threads}{started}", duration(archive.elapsed()?)))
 }
 
 /// What came out, in words.
@@ -360,14 +362,19 @@ fn best(archive: &Archive) -> Done<Vec<Section>> {
     let Some(row) = row else { return Ok(Vec::new()) };
     let source = winner.as_ref().map_or(&row.text, |w| &w.text);
     let mut sections = vec![Section::Heading("The best program".to_string())];
+    let mut own = row.hash;
     if let Ok(read) = text::read(Default::default(), source) {
+        own = read.genome.dag().map_or(own, |dag| keys(&dag).exact);
         let lines = spec::of(&read.genome, "found", &[], 1e-3);
         sections.push(Section::Printed(lines.trim_end().lines().map(str::to_string).collect()));
     }
     let again = winner.as_ref().and_then(|w| w.again);
     let again = again.map_or(String::new(), |a| format!(", {} on the further seeds of the last rung of the funnel", rounded(a)));
     let fitness = winner.as_ref().map_or(row.fitness, |w| w.fitness);
-    sections.push(Section::Text(format!("Program {}: fitness {}{again}.", short(row.hash), rounded(fitness))));
+    let made =
+        if own == row.hash { String::new() } else { format!(", made from program {} (fitness {})", short(row.hash), rounded(row.fitness)) };
+    sections.push(Section::Text(format!("Program {}: fitness {}{again}{made}.", short(own), rounded(fitness))));
+    let row = archive.program(own)?.unwrap_or(row);
     sections.push(Section::Heading("Its lineage".to_string()));
     let all = lineage(archive, row)?;
     let mut table = Table::new(["", "hash", "fitness", "arm", "island", "child", "statements", "mutation, without what is dead"]);

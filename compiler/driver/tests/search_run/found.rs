@@ -40,18 +40,23 @@ fn what_is_emitted_is_in_the_archive_with_what_it_was_made_from() {
     assert!(rows[0].starts_with(&own[..12]) && rows[0].contains("emitted") && rows[1].starts_with(&parent[..12]), "{lineage}");
     let fitness = text_of(folder.path(), "SELECT fitness FROM child WHERE arm = 'emitted'").parse::<f64>().expect("a number");
     assert!(line.contains(&format!("fitness {}", optc_abi::number::shown(fitness, 5))), "{line}: {fitness}");
-    // The spec read back has the same identity: run for no round from it, its fitness is that of the first program.
+    // Imported it is a first program of the same identity, and of that fitness; so it is under another name, and in a funnel.
     let seeded = SPEC
         .replace("search better", "search again")
         .replace("start    [sgd, adamw]", "start    better")
         .replace("out.sqlite", "again.sqlite")
         .replace("\"best.opt\"", "\"x.opt\"");
-    std::fs::write(folder.path().join("again.opt"), format!("{seeded}\n{best}")).expect("written");
+    std::fs::write(folder.path().join("again.opt"), format!("import \"best.opt\"\n{seeded}")).expect("written");
     ok(optc(folder.path(), &["search", "again.opt", "--children", "1", "-q"]));
     let db = Connection::open(folder.path().join("again.sqlite")).expect("an archive");
     let (first, again): (String, f64) =
         db.query_row("SELECT lower(hex(program)), fitness FROM start", [], |r| Ok((r.get(0)?, r.get(1)?))).expect("a first program");
     assert_eq!((first.as_str(), again), (own, fitness));
+    let behind = seeded.replace("start    better", "start    b.better(lr = 0.5)").replace("again.sqlite", "third.sqlite");
+    let behind = behind.replace("seed     3", "funnel [{ keep = 50%, beat = [b.better] }]\n  control none");
+    std::fs::write(folder.path().join("third.opt"), format!("import \"best.opt\" as b\n{behind}")).expect("written");
+    let third = ok(optc(folder.path(), &["search", "third.opt", "--children", "1", "-q"]));
+    assert!(third.contains("to beat: `b.better`"), "{third}");
     assert!(told.contains("the best: "), "{told}");
 }
 

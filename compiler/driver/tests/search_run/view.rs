@@ -179,6 +179,8 @@ fn a_report_is_one_file_with_all_that_is_owed() {
         "Fitness and statements",
         "optimizer found(",
         "Its lineage",
+        ", made from program ",
+        "Searched for",
         "first of the archive",
         "Rung 1 of the funnel, 60 steps",
         "against itself on 6 pairs",

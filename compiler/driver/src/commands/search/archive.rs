@@ -1,6 +1,6 @@
 //! `optc search report | top | lineage | explain`: what an archive holds.
 
-use super::hunt::opened;
+use super::finish::opened;
 use super::live::front;
 use super::{Named, print_one, print_or_write, regress};
 use crate::commands::date;

@@ -1,6 +1,7 @@
 //! `optc search` of a formula: running it, going on with it, and what its archive holds.
 
-use super::hunt::{budget, can_emit, trouble, watch, write_emitted};
+use super::finish::write_emitted;
+use super::hunt::{budget, can_emit, trouble, watch};
 use crate::cli::SearchOptions;
 use crate::commands::{date, say};
 use crate::messages::Messages;
