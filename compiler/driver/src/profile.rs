@@ -29,6 +29,8 @@ pub struct Profile {
     steps: f64,
     /// Seconds that all steps took, with what lies outside the plan.
     wall: f64,
+    /// What lies outside.
+    outside: &'static str,
 }
 
 impl Profile {
@@ -60,7 +62,18 @@ impl Profile {
         });
         let mut rows: Vec<Row> = rows.into_values().collect();
         rows.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
-        Profile { rows, steps: steps.max(1) as f64, wall }
+        Profile { rows, steps: steps.max(1) as f64, wall, outside: "outside the plan" }
+    }
+
+    /// The same on a device, where steps are timed twice: as they are, and instruction by instruction. Between instructions it waits for launches, and for data.
+    #[must_use]
+    pub fn on_device(self) -> Profile {
+        Profile { outside: "between launches", ..self }
+    }
+
+    /// The seconds of the instructions.
+    fn inside(&self) -> f64 {
+        self.rows.iter().map(|r| r.seconds).sum()
     }
 
     /// For people: one line per kind of instruction, then what lies outside the plan (batches, counting).
@@ -68,9 +81,7 @@ impl Profile {
         let mut table = Table::new(["", "ms a step", "share %", "runs a step", "GFLOP/s", "GB/s", "where"]);
         let share = |seconds: f64| Cell::Text(format!("{:.1}", 100.0 * seconds / self.wall.max(1e-12)));
         let rate = |amount: f64, seconds: f64| if amount > 0.0 { Cell::Number(amount / seconds.max(1e-12) / 1e9) } else { Cell::Empty };
-        let mut inside = 0.0;
         for r in &self.rows {
-            inside += r.seconds;
             table.push([
                 r.what.clone().into(),
                 (r.seconds * 1e3 / self.steps).into(),
@@ -81,9 +92,9 @@ impl Profile {
                 r.place.clone().into(),
             ]);
         }
-        let outside = (self.wall - inside).max(0.0);
+        let outside = (self.wall - self.inside()).max(0.0);
         table.push([
-            "outside the plan".into(),
+            self.outside.into(),
             (outside * 1e3 / self.steps).into(),
             share(outside),
             Cell::Empty,
@@ -112,7 +123,10 @@ impl Profile {
                 "ms_per_step": r.seconds * 1e3 / self.steps, "flop_per_step": r.flop / self.steps, "bytes_per_step": r.bytes / self.steps,
             })
         });
-        json!({ "ms_per_step": self.wall * 1e3 / self.steps, "rows": rows.collect::<Vec<_>>() })
+        json!({
+            "ms_per_step": self.wall * 1e3 / self.steps, "inside_ms_per_step": self.inside() * 1e3 / self.steps,
+            "outside_share": ((self.wall - self.inside()) / self.wall.max(1e-12)).max(0.0), "outside": self.outside, "rows": rows.collect::<Vec<_>>(),
+        })
     }
 }
 

@@ -95,7 +95,13 @@ pub fn run_error(error: &RunError, what: &str, span: Span) -> Diagnostic {
     let place = error.span.map_or(span, |(source, start, end)| Span { source: SourceId(source), start, end });
     match error.status.code {
         status::DEVICE => {
-            Diagnostic::error(Code("R0139"), span, format!("{what}: {}", error.trouble.as_deref().unwrap_or("the GPU has failed")))
+            let trouble = error.trouble.as_ref();
+            let words = trouble.map_or("the GPU has failed", |t| t.message.as_str());
+            let diagnostic = Diagnostic::error(Code(trouble.map_or("R0139", |t| t.code)), span, format!("{what}: {words}"));
+            match trouble.and_then(|t| t.help.as_ref()) {
+                Some(help) => diagnostic.help(help.clone()),
+                None => diagnostic,
+            }
         }
         status::OUT_OF_RANGE => Diagnostic::error(
             Code("R0201"),

@@ -1,6 +1,6 @@
 //! Matrix products by NVIDIA's library cuBLASLt, where it is installed.
 //!
-//! Products keep the precision of their type: no TF32, bf16 with sums in f32. The way of a product is chosen once, when its plan is prepared, so that every run adds up in the same
+//! Products keep the precision of their type: no TF32, bf16 and f16 with sums in f32. The way of a product is chosen once, when its plan is prepared, so that every run adds up in the same
 //! order. `OPTC_CUBLAS=off` leaves products to the plan's own kernels.
 
 use crate::error::Result;
@@ -35,8 +35,7 @@ impl Blas {
         if std::env::var_os("OPTC_CUBLAS").is_some_and(|v| v == "off") {
             return None;
         }
-        // SAFETY: loading a library has no other precondition.
-        if !unsafe { sys::is_culib_present() } {
+        if !crate::driver::has_products() {
             return None;
         }
         gpu.enter().ok()?;
@@ -140,6 +139,7 @@ impl Product {
         let (ty, compute, scale, wide) = match g.dtype {
             DType::F32 => (Type::CUDA_R_32F, Compute::CUBLAS_COMPUTE_32F, Type::CUDA_R_32F, false),
             DType::BF16 => (Type::CUDA_R_16BF, Compute::CUBLAS_COMPUTE_32F, Type::CUDA_R_32F, false),
+            DType::F16 => (Type::CUDA_R_16F, Compute::CUBLAS_COMPUTE_32F, Type::CUDA_R_32F, false),
             DType::F64 => (Type::CUDA_R_64F, Compute::CUBLAS_COMPUTE_64F, Type::CUDA_R_64F, true),
             _ => return None,
         };

@@ -2,6 +2,7 @@
 
 use cudarc::driver::result::DriverError;
 use cudarc::driver::sys::CUresult;
+use optc_exec::Trouble;
 use std::fmt;
 
 /// A trouble with a GPU or its driver.
@@ -37,6 +38,12 @@ impl fmt::Display for DeviceError {
 }
 
 impl std::error::Error for DeviceError {}
+
+impl From<DeviceError> for Trouble {
+    fn from(e: DeviceError) -> Trouble {
+        Trouble { code: e.code, message: e.message, help: e.help }
+    }
+}
 
 /// The driver's own words for a result.
 pub(crate) fn words(error: DriverError) -> String {

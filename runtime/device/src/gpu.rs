@@ -1,5 +1,6 @@
 //! One GPU: its context, what it is, and the arrays of this computer that have a copy there.
 
+use crate::driver;
 use crate::error::{DeviceError, Result, While};
 use crate::memory::Memory;
 use crate::stream::Stream;
@@ -54,15 +55,9 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// How many GPUs there are.
 ///
 /// # Errors
-/// There is no driver, or it does not start.
+/// There is no driver, it is too old, or it does not start.
 pub fn count() -> Result<u32> {
-    // SAFETY: loading the driver has no other precondition.
-    if !unsafe { sys::is_culib_present() } {
-        return Err(DeviceError::absent(
-            "there is no NVIDIA driver on this machine: libcuda.so cannot be loaded",
-            "leave `device` out to run on the processor, or install the driver",
-        ));
-    }
+    driver::present()?;
     let none = |e: result::DriverError| match e.0 {
         sys::CUresult::CUDA_ERROR_NO_DEVICE => DeviceError::absent(
             "there is an NVIDIA driver but no GPU that it can use",

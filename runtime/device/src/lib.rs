@@ -11,6 +11,7 @@
 
 mod blas;
 mod code;
+mod driver;
 mod error;
 mod gpu;
 mod memory;
@@ -22,6 +23,7 @@ mod steps;
 mod stream;
 mod tables;
 mod team;
+mod timing;
 mod utilities;
 mod walk;
 

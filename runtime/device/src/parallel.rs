@@ -1,14 +1,20 @@
 //! A plan on several GPUs, each with its part of the batch.
 
 use crate::code::Code;
-use crate::error::Result;
+use crate::error::{DeviceError, Result};
 use crate::plan::{DevicePlan, Share};
 use crate::steps::is_closed;
 use crate::team::Team;
 use crate::walk;
 use optc_abi::plan::{Plan, Status, status};
-use optc_exec::{Pool, Remote};
+use optc_exec::{Pool, Remote, Spent, Trouble};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How often a run is asked for without a pause: short ones are over by then, and of the others the processor has its time for itself.
+const LOOKS: u32 = 300;
+/// The pause between two looks after that, of which a step that takes long loses next to nothing.
+const NAP: Duration = Duration::from_micros(50);
 
 /// A plan that was made for each of several GPUs: its last input is the number of the GPU. To the caller it is the plan for the whole batch.
 pub struct TeamPlan {
@@ -58,6 +64,7 @@ impl TeamPlan {
 
     /// Waits until all GPUs have done the oldest run, or one of them has failed.
     fn wait(&self) -> Result<()> {
+        let mut looks = 0;
         loop {
             let mut done = true;
             for plan in &self.plans {
@@ -67,7 +74,8 @@ impl TeamPlan {
             if done {
                 return Ok(());
             }
-            std::thread::yield_now();
+            looks += 1;
+            if looks < LOOKS { std::thread::yield_now() } else { std::thread::sleep(NAP) }
         }
     }
 
@@ -86,25 +94,38 @@ impl TeamPlan {
     }
 
     /// After an error of a driver the others would wait for ever.
-    fn ended<T>(&mut self, result: Result<T>) -> std::result::Result<T, String> {
+    fn ended<T>(&mut self, result: Result<T>) -> std::result::Result<T, Trouble> {
         result.map_err(|e| {
             self.team.give_up();
             self.plans.iter_mut().for_each(|plan| plan.ring.clear());
-            e.to_string()
+            e.into()
         })
     }
 }
 
 impl Remote for TeamPlan {
-    unsafe fn submit(&mut self, bases: &[*mut u8]) -> std::result::Result<(), String> {
+    unsafe fn submit(&mut self, bases: &[*mut u8]) -> std::result::Result<(), Trouble> {
         // SAFETY: as the caller promises.
         let queued = unsafe { self.queue(bases) };
         self.ended(queued)
     }
 
-    fn collect(&mut self) -> std::result::Result<Status, String> {
+    fn collect(&mut self) -> std::result::Result<Status, Trouble> {
         let collected = self.collect_all();
         self.ended(collected)
+    }
+
+    fn time_instructions(&mut self, on: bool) -> std::result::Result<(), Trouble> {
+        match on {
+            false => Ok(()),
+            true => Err(DeviceError::refused("instructions are timed on one GPU, not on several together")
+                .help("name one GPU: `cuda:0`")
+                .into()),
+        }
+    }
+
+    fn times(&self) -> Vec<Spent> {
+        Vec::new()
     }
 
     fn in_flight(&self) -> usize {

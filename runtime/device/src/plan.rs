@@ -8,9 +8,11 @@ use crate::ring::{Layout, Returned, Ring};
 use crate::steps::{Preparing, Step, is_closed};
 use crate::stream::{Event, Graph, Stream};
 use crate::tables::{Table, table};
+use crate::timing::Timing;
 use crate::walk::{self, Env};
 use optc_abi::plan::{BufRef, Place, Plan, Status};
-use optc_exec::{Pool, Remote};
+use optc_exec::{Pool, Remote, Spent, Trouble};
+use std::cell::RefCell;
 use std::sync::Arc;
 
 /// Threads that a multiprocessor holds, and blocks.
@@ -97,6 +99,8 @@ pub struct DevicePlan {
     pub(crate) runs: u64,
     bound: Vec<*mut u8>,
     generation: u64,
+    /// Times of the instructions, where they are asked for.
+    pub(crate) timing: RefCell<Option<Timing>>,
     /// An error stands in the status and has been reported.
     pub(crate) failed: bool,
     /// On one of several GPUs: a word that says whether any of them has failed.
@@ -188,6 +192,7 @@ impl DevicePlan {
             runs: 0,
             bound: Vec::new(),
             generation: 0,
+            timing: RefCell::new(None),
             failed: false,
             raised,
             is_first: share.is_none_or(|s| s.rank == 0),
@@ -404,15 +409,15 @@ impl DevicePlan {
 }
 
 impl Remote for DevicePlan {
-    unsafe fn submit(&mut self, bases: &[*mut u8]) -> std::result::Result<(), String> {
+    unsafe fn submit(&mut self, bases: &[*mut u8]) -> std::result::Result<(), Trouble> {
         // SAFETY: as the caller promises.
-        unsafe { self.before(bases) }.map_err(|e| e.to_string())?;
-        walk::run(&mut [self], None).map_err(|e| e.to_string())?;
+        unsafe { self.before(bases) }?;
+        walk::run(&mut [self], None)?;
         // SAFETY: as above.
-        unsafe { self.after(bases) }.map_err(|e| e.to_string())
+        Ok(unsafe { self.after(bases) }?)
     }
 
-    fn collect(&mut self) -> std::result::Result<Status, String> {
+    fn collect(&mut self) -> std::result::Result<Status, Trouble> {
         let collected = self.gpu.enter().and_then(|()| self.ring.collect());
         match collected {
             Ok(status) => {
@@ -421,9 +426,20 @@ impl Remote for DevicePlan {
             }
             Err(e) => {
                 self.ring.clear();
-                Err(e.to_string())
+                Err(e.into())
             }
         }
+    }
+
+    fn time_instructions(&mut self, on: bool) -> std::result::Result<(), Trouble> {
+        let mut instructions = 0;
+        self.plan.walk(&mut |_| instructions += 1);
+        self.timing = RefCell::new(on.then(|| Timing::new(&self.gpu, instructions, self.flows)));
+        Ok(())
+    }
+
+    fn times(&self) -> Vec<Spent> {
+        self.timing.borrow().as_ref().map_or_else(Vec::new, Timing::spent)
     }
 
     fn in_flight(&self) -> usize {

@@ -5,6 +5,7 @@ use crate::gpu::Gpu;
 use cudarc::driver::{result, sys};
 use std::ffi::{CString, c_void};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A queue of work for a GPU.
 pub(crate) struct Stream {
@@ -126,6 +127,11 @@ impl Stream {
         unsafe { result::event::record(event.event, self.stream) }.when("marking a place in a stream")
     }
 
+    /// Marks the place in the queue, with the time.
+    pub(crate) fn record_time(&self, event: &TimedEvent) -> Result<()> {
+        self.record(&event.0)
+    }
+
     /// What comes next waits for a mark in another stream.
     pub(crate) fn after(&self, event: &Event) -> Result<()> {
         // SAFETY: both are alive.
@@ -220,6 +226,25 @@ impl Drop for Event {
             // SAFETY: made by `new`.
             let _ = unsafe { result::event::destroy(self.event) };
         }
+    }
+}
+
+/// A mark in a stream that knows when the stream came to it.
+pub(crate) struct TimedEvent(Event);
+
+impl TimedEvent {
+    pub(crate) fn new(gpu: &Arc<Gpu>) -> Result<TimedEvent> {
+        gpu.enter()?;
+        let event = result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).when("making a mark")?;
+        Ok(TimedEvent(Event { gpu: gpu.clone(), event }))
+    }
+
+    /// The time from this mark to a later one, when the stream has come to both.
+    pub(crate) fn until(&self, later: &TimedEvent) -> Result<Duration> {
+        let mut milliseconds = 0f32;
+        // SAFETY: both are alive.
+        unsafe { sys::cuEventElapsedTime(&mut milliseconds, self.0.event, later.0.event) }.result().when("timing a plan")?;
+        Ok(Duration::from_secs_f64(f64::from(milliseconds.max(0.0)) / 1e3))
     }
 }
 

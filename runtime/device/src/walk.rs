@@ -22,13 +22,15 @@ pub(crate) struct Env {
 
 /// Queues a run: as it is the first time, from then on as a recorded graph of each GPU. All plans are those of one plan on the GPUs of a team.
 pub(crate) fn run(plans: &mut [&mut DevicePlan], team: Option<&Team>) -> Result<()> {
-    let again = plans.iter().all(|p| p.flows && p.runs > 0);
+    let again = plans.iter().all(|p| p.flows && p.runs > 0 && p.timing.borrow().is_none());
     if again && plans.iter().any(|p| p.graph.is_none()) {
         record(plans, team)?;
     }
     plans.iter_mut().for_each(|p| p.runs += 1);
     if !again {
-        return all(plans, team);
+        let done = all(plans, team);
+        let ended = plans.iter().try_for_each(|p| p.timing.borrow_mut().as_mut().map_or(Ok(()), |t| t.end(&p.stream)));
+        return done.and(ended);
     }
     plans.iter().try_for_each(|p| {
         p.gpu.enter()?;
@@ -64,11 +66,23 @@ fn all(plans: &[&mut DevicePlan], team: Option<&Team>) -> Result<()> {
     walk.each(|_, p| {
         let mut status = [p.status.address()];
         // SAFETY: the entry takes the status.
-        unsafe { p.stream.launch(&p.code.begin, [1; 3], 1, 0, &mut status) }
+        unsafe { p.stream.launch(&p.code.begin, [1; 3], 1, 0, &mut status) }?;
+        p.timing.borrow_mut().as_mut().map_or(Ok(()), |t| t.begin(&p.stream))
     })?;
     let steps: Vec<&[Step]> = plans.iter().map(|p| &p.steps[..]).collect();
     let mut envs: Vec<Env> = plans.iter().map(|p| p.outside()).collect();
-    walk.steps(&steps, &mut envs)
+    walk.steps(&steps, &mut envs, 0)
+}
+
+/// Instructions of the plan that a step was made of.
+fn size(step: &Step) -> usize {
+    let all = |body: &[Step]| body.iter().map(size).sum::<usize>();
+    match step {
+        Step::Loop { body, .. } => 1 + all(body),
+        Step::Cond { then, otherwise, .. } => 1 + all(&then.body) + all(&otherwise.body),
+        Step::AllReduce { sums } => sums.len(),
+        _ => 1,
+    }
 }
 
 /// Plans that are queued together.
@@ -89,15 +103,25 @@ impl Walk<'_> {
     }
 
     /// Queues steps, each on all GPUs before the next.
-    fn steps(&self, steps: &[&[Step]], envs: &mut [Env]) -> Result<()> {
-        (0..steps[0].len()).try_for_each(|n| match &steps[0][n] {
+    ///
+    /// `number` is that of the first one's instruction, in the order of the plan, by which instructions are timed.
+    fn steps(&self, steps: &[&[Step]], envs: &mut [Env], mut number: usize) -> Result<()> {
+        (0..steps[0].len()).try_for_each(|n| {
+            let at = number;
+            number += size(&steps[0][n]);
+            self.step(steps, n, envs, at)
+        })
+    }
+
+    fn step(&self, steps: &[&[Step]], n: usize, envs: &mut [Env], number: usize) -> Result<()> {
+        match &steps[0][n] {
             Step::Loop { id, trip, reverse, .. } => {
                 let parts = steps.iter().map(|s| match &s[n] {
                     Step::Loop { body, counter, .. } => (&body[..], counter),
                     _ => panic!("compiler bug: GPUs with different plans"),
                 });
                 let (bodies, counters): (Vec<&[Step]>, Vec<&BufRef>) = parts.unzip();
-                self.repeat(*id, trip, *reverse, &counters, &bodies, envs)
+                self.repeat((*id, trip, *reverse), &counters, &bodies, envs, number + 1)
             }
             Step::Cond { .. } => {
                 let parts = steps.iter().map(|s| match &s[n] {
@@ -105,15 +129,21 @@ impl Walk<'_> {
                     _ => panic!("compiler bug: GPUs with different plans"),
                 });
                 let (preds, branches): (Vec<&BufRef>, Vec<[&Branch; 2]>) = parts.unzip();
-                self.branches(&preds, &branches, envs)
+                self.branches(&preds, &branches, envs, number + 1)
             }
             Step::AllReduce { sums } => self.add_up(sums, envs),
-            _ => self.each(|k, p| p.queue(&steps[k][n], &envs[k])),
-        })
+            _ => self.each(|k, p| {
+                if let Some(timing) = p.timing.borrow_mut().as_mut() {
+                    timing.before(number, &p.stream)?;
+                }
+                p.queue(&steps[k][n], &envs[k])?;
+                p.timing.borrow_mut().as_mut().map_or(Ok(()), |timing| timing.after(&p.stream))
+            }),
+        }
     }
 
     /// Both branches are queued; of the one that is not taken every launch finds its status closed.
-    fn branches(&self, preds: &[&BufRef], branches: &[[&Branch; 2]], envs: &mut [Env]) -> Result<()> {
+    fn branches(&self, preds: &[&BufRef], branches: &[[&Branch; 2]], envs: &mut [Env], mut number: usize) -> Result<()> {
         self.each(|k, p| {
             let [then, otherwise] = branches[k].map(|b| b.status.address());
             let mut parameters = [p.address(preds[k], &envs[k]), envs[k].status, then, otherwise];
@@ -124,7 +154,8 @@ impl Walk<'_> {
             let mut inside = envs.to_vec();
             inside.iter_mut().zip(branches).for_each(|(env, b)| env.status = b[side].status.address());
             let bodies: Vec<&[Step]> = branches.iter().map(|b| &b[side].body[..]).collect();
-            self.steps(&bodies, &mut inside)?;
+            self.steps(&bodies, &mut inside, number)?;
+            number += bodies[0].iter().map(size).sum::<usize>();
             self.each(|k, p| {
                 let mut parameters = [branches[k][side].status.address(), envs[k].status];
                 // SAFETY: two statuses.
@@ -134,7 +165,14 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn repeat(&self, id: usize, trip: &Trip, reverse: bool, counters: &[&BufRef], bodies: &[&[Step]], envs: &mut [Env]) -> Result<()> {
+    fn repeat(
+        &self,
+        (id, trip, reverse): (usize, &Trip, bool),
+        counters: &[&BufRef],
+        bodies: &[&[Step]],
+        envs: &mut [Env],
+        number: usize,
+    ) -> Result<()> {
         // What decides is the same on all GPUs; one of them that has failed makes its passes like the others, as they wait for it.
         let first = self.plans[0];
         let look = |envs: &[Env], n: &BufRef| -> Result<Option<i64>> {
@@ -162,7 +200,7 @@ impl Walk<'_> {
             // SAFETY: a counter is a word in the arena.
             self.each(|k, p| unsafe { p.stream.set(p.address(counters[k], &envs[k]), at as i32 as u32) })?;
             envs.iter_mut().for_each(|env| env.loops.push((id, at)));
-            let done = self.steps(bodies, envs);
+            let done = self.steps(bodies, envs, number);
             envs.iter_mut().for_each(|env| {
                 env.loops.pop();
             });

@@ -21,4 +21,4 @@ mod winograd;
 pub use host_call::HostCall;
 pub use pool::Pool;
 pub use program::{Callback, Program, RunError, Spent};
-pub use remote::Remote;
+pub use remote::{Remote, Trouble};

@@ -3,7 +3,7 @@
 use crate::gemm::PreparedGemm;
 use crate::offload::{Engine as Files, Failure, Moved, Options, Scratch, Stored, Swapper, Throttle, run_kernel, swap};
 use crate::pool::Pool;
-use crate::remote::Remote;
+use crate::remote::{Remote, Trouble};
 use crate::{conv, lib_call};
 use optc_abi::offload::Touch;
 use optc_abi::pages::{self, LARGE};
@@ -85,14 +85,14 @@ pub struct RunError {
     /// Source id, start and end of the spec text to blame, if known.
     pub span: Option<(u32, u32, u32)>,
     /// What a device has to say, with [`status::DEVICE`].
-    pub trouble: Option<String>,
+    pub trouble: Option<Trouble>,
 }
 
 impl RunError {
     fn of(code: i32) -> RunError {
         RunError { status: Status { code, origin: -1, ..Status::default() }, span: None, trouble: None }
     }
-    fn device(trouble: String) -> RunError {
+    fn device(trouble: Trouble) -> RunError {
         RunError { trouble: Some(trouble), ..RunError::of(status::DEVICE) }
     }
 }
@@ -214,6 +214,30 @@ impl Program {
         let spent = &mut self.context.clock.get_mut().spent;
         let fresh = vec![Spent::default(); spent.len()];
         std::mem::replace(spent, fresh)
+    }
+
+    /// On a device: from now on the instructions of each run are timed one by one, or no longer. No run may be in flight.
+    ///
+    /// # Errors
+    /// Several devices run the plan together.
+    pub fn time_instructions(&mut self, on: bool) -> Result<(), RunError> {
+        match &mut self.engine {
+            Engine::Native(..) => Ok(()),
+            Engine::Remote(remote) => remote.time_instructions(on).map_err(RunError::device),
+        }
+    }
+
+    /// On a device: what each instruction took in the runs that were timed, in the order of [`Plan::walk`].
+    pub fn times(&self) -> Vec<Spent> {
+        match &self.engine {
+            Engine::Native(..) => Vec::new(),
+            Engine::Remote(remote) => remote.times(),
+        }
+    }
+
+    /// Whether it runs on a device.
+    pub fn is_remote(&self) -> bool {
+        matches!(self.engine, Engine::Remote(_))
     }
 
     /// Bytes of the arena; on a device, of all memory that the plan has there.

@@ -212,15 +212,18 @@ const PAGES: &[(&str, &str)] = &[
         "R0137",
         "`--backend`, or the environment variable OPTC_BACKEND, names who makes machine code of kernels: `cranelift` (the default, fast to compile),\n\
          `llvm` (fast code), `simt` (GPU kernels, emulated) or `interpreter` (no machine code of kernels at all: their meaning, step by step).\n\
-         Not each of them can do everything: only Cranelift and LLVM have machine code to show (`optc explain --stage asm`), and LLVM makes code\n\
-         for the processor that optc runs on. `--device`, or OPTC_DEVICE, names where trains run: `cpu`, `cuda` or `cuda:1` (one GPU), `cuda:0,1`,\n\
-         `cuda:0-3` or `cuda:*` (several).",
+         Not each of them can do everything: only Cranelift and LLVM have machine code to show (`optc explain --stage asm`). `--cpu`, or OPTC_CPU,\n\
+         names the processor that LLVM's code is for; what runs must be for one that has no more than the one at hand. `--device`, or OPTC_DEVICE,\n\
+         names where trains run: `cpu`, `cuda` or `cuda:1` (one GPU), `cuda:0,1`, `cuda:0-3` or `cuda:*` (several).\n\n\
+         An option of `optc build` that would do nothing (`--gpu` where no PTX is written) is refused too, and so is a variable of the environment that\n\
+         means nothing: OPTC_CACHE and OPTC_CACHE_MB (docs/backends.md), OPTC_VECTORS, OPTC_LLVM_PASSES, OPTC_PTXAS, OPTC_CUBLAS.",
     ),
     (
         "R0138",
         "`device \"cuda:0\"` in a train, or `--device cuda`, runs it on an NVIDIA GPU. That takes the driver (the library libcuda.so.1, which comes with it) and\n\
          a GPU; the number after `cuda:` counts those that the driver shows, from 0. CUDA itself, its compilers and libraries, is not needed. Without `device` everything runs\n\
-         on the processor, with the same results up to the rounding of sums.\n\n\
+         on the processor, with the same results up to the rounding of sums. GPUs from compute capability 7.0 on will do, and drivers that have all\n\
+         that is asked of them (the message names what one lacks).\n\n\
          Several GPUs (`cuda:0,1`) must be alike, since each of them makes the optimizer's step by itself and all have to come to the same bits, and they need NVIDIA's\n\
          library NCCL (libnccl.so.2) to add up gradients.",
     ),

@@ -3,7 +3,7 @@
 use super::{driver, explain, say};
 use crate::cache::Compiler;
 use crate::cost;
-use crate::device::{self, Mirrors};
+use crate::device::{self, Mirrors, Place};
 use crate::messages::Messages;
 use crate::offload::Files;
 use crate::pipeline::{self, CompileOptions};
@@ -20,6 +20,7 @@ use optc_elab::script;
 use optc_exec::Program;
 use optc_front::ItemRef;
 use optc_ir::Graph;
+use optc_train::TrainError;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::Instant;
@@ -98,6 +99,9 @@ impl Blocks {
     }
 }
 
+/// Steps on a device in which each instruction is timed by itself.
+const TIMED: u64 = 10;
+
 /// A train that is being measured.
 struct Measured {
     program: TrainProgram,
@@ -130,10 +134,29 @@ impl Measured {
 
 /// Where the time of `steps` steps went, which took `seconds`.
 fn profile(program: &mut Program, graph: &Graph, options: &CompileOptions, sources: &SourceMap, steps: u64, seconds: f64) -> Profile {
+    // Planned anew for the kernels' names: planning depends on the graph alone, and on the kind of place.
+    let options = CompileOptions { apart: options.apart || program.is_remote(), ..options.clone() };
+    let planned = pipeline::plan(graph.clone(), &options, &mut Default::default()).planned;
+    if program.is_remote() {
+        // Instructions were timed in steps of their own.
+        let spent = program.times();
+        return Profile::new(program.plan(), &planned.kernels, &spent, sources, TIMED, seconds * TIMED as f64 / steps.max(1) as f64)
+            .on_device();
+    }
     let spent = program.take_profile();
-    // Planned anew for the kernels' names: planning depends on the graph alone.
-    let planned = pipeline::plan(graph.clone(), options, &mut Default::default()).planned;
     Profile::new(program.plan(), &planned.kernels, &spent, sources, steps, seconds)
+}
+
+/// Several GPUs have no profile.
+///
+/// # Errors
+/// It is asked for there.
+fn check_profile(settings: &Settings, place: &Place) -> Result<(), TrainError> {
+    if settings.profile && place.devices() > 1 {
+        return Err(TrainError::new("R0137", "`--profile` times the instructions of one GPU, not of several together")
+            .help("name one GPU: `--device cuda:0`"));
+    }
+    Ok(())
 }
 
 /// Times the trains of a spec: loading, checking, lowering, each stage of the compiler, the time to the first step, steps per second. Trains of one file take turns, block by block.
@@ -186,6 +209,7 @@ pub fn spec(file: &Path, name: Option<&str>, set: &[String], settings: &Settings
         compiler.timings = Default::default();
         compiler.place =
             device::open(device::chosen().unwrap_or(program.device)).map_err(|e| fail(trainer::file_error(&e, program.span)))?;
+        check_profile(settings, &compiler.place).map_err(|e| fail(trainer::file_error(&e, program.span)))?;
         let mirrors = Mirrors::new(&compiler.place, &slots).map_err(|e| fail(trainer::file_error(&e, program.span)))?;
         let mut stepper = Stepper::new(&program, &slots, &Files::default(), &mut compiler).map_err(fail)?;
         let timings = compiler.timings;
@@ -260,6 +284,10 @@ pub fn spec(file: &Path, name: Option<&str>, set: &[String], settings: &Settings
     for mut m in measured {
         if let Some(blocks) = m.blocks.take() {
             if settings.profile {
+                if m.stepper.compiled().is_remote() {
+                    let timed = m.stepper.compiled_mut().time_instructions(true).and_then(|()| m.steps(TIMED));
+                    timed.map_err(|e| fail(trainer::run_error(&e, &format!("step {}", m.at + 1), m.program.span)))?;
+                }
                 let (graph, options) = (&m.program.step.graph, stages::step_options(&m.program));
                 let profile = profile(m.stepper.compiled_mut(), graph, &options, &session.program.sources, blocks.steps, blocks.spent);
                 m.report["profile"] = profile.json();
@@ -410,6 +438,7 @@ pub fn optimizer(file: &Path, expression: &str, shapes: &[Vec<usize>], settings:
     let slots = crate::initial::initial_slots(&program, &mut compiler, &Files::default()).map_err(fail)?;
     compiler.timings = Default::default();
     compiler.place = device::open(device::chosen().unwrap_or_default()).map_err(|e| fail(trainer::file_error(&e, program.span)))?;
+    check_profile(settings, &compiler.place).map_err(|e| fail(trainer::file_error(&e, program.span)))?;
     let (graph, options) = cost::update_only(&program);
     let mut update = compiler.program(&graph, &options).map_err(|e| {
         messages.error(e.code(), &e.to_string(), None);
@@ -446,6 +475,9 @@ pub fn optimizer(file: &Path, expression: &str, shapes: &[Vec<usize>], settings:
     update.take_profile();
     while !blocks.done(settings.seconds) {
         blocks.one(&mut |n| step(&mut update, n)).map_err(failed)?;
+    }
+    if settings.profile && update.is_remote() {
+        update.time_instructions(true).and_then(|()| step(&mut update, TIMED)).map_err(failed)?;
     }
     let profile = settings.profile.then(|| profile(&mut update, &graph, &options, &session.program.sources, blocks.steps, blocks.spent));
     let r = rate(blocks.rates, blocks.steps);
