@@ -33,6 +33,7 @@ pub(crate) const INTRINSICS: &[&str] = &[
     "llvm.nvvm.ldmatrix.sync.aligned.m8n8.x4.b16",
     "llvm.nvvm.ldmatrix.sync.aligned.m8n8.x4.trans.b16",
     "llvm.nvvm.mma.m16n8k16.row.col.bf16",
+    "llvm.nvvm.mma.m16n8k16.row.col.f32.f32",
     "llvm.nvvm.read.ptx.sreg.ctaid.x",
     "llvm.nvvm.read.ptx.sreg.nctaid.x",
     "llvm.nvvm.read.ptx.sreg.tid.x",

@@ -126,19 +126,23 @@ impl Emit {
         std::array::from_fn(|n| i.part(all, n as u32))
     }
 
-    /// `c + a b` of the warp's matrices, 16 x 16 by 16 x 8 of bf16, sums in f32.
-    pub(crate) fn multiply_matrices(&self, a: [V; 4], b: [V; 2], c: [V; 4]) -> [V; 4] {
+    /// `c + a b` of the warp's matrices, 16 x 16 by 16 x 8 of bf16 or f16, sums in f32.
+    pub(crate) fn multiply_matrices(&self, of: DType, a: [V; 4], b: [V; 2], c: [V; 4]) -> [V; 4] {
         let (i, word, float) = (&self.i, self.i.int_type(32), self.i.scalar(DType::F32));
+        let f16 = of == DType::F16;
         if self.emulated() {
             let room = i.stack(i.array(word, 10), 16);
             let at = |n: usize| i.element(word, room, i.i64(n as i64));
             a.iter().chain(&b).enumerate().for_each(|(n, &x)| i.store(x, at(n), 4));
             c.iter().enumerate().for_each(|(n, &x)| i.store(x, at(6 + n), 4));
-            self.ask("optc_simt_product", i.void(), &[room]);
+            self.ask("optc_simt_product", i.void(), &[room, i.i32(f16.into())]);
             return std::array::from_fn(|n| i.load(float, at(n), 4));
         }
-        let all: Vec<V> = a.into_iter().chain(b).chain(c).collect();
-        let d = i.intrinsic("llvm.nvvm.mma.m16n8k16.row.col.bf16", &[], &all);
+        // Words of two numbers, which one of the two has as vectors.
+        let pair = |x: V| if f16 { i.bits(x, i.vector(i.half(), 2)) } else { x };
+        let all: Vec<V> = a.into_iter().chain(b).map(pair).chain(c).collect();
+        let name = if f16 { "llvm.nvvm.mma.m16n8k16.row.col.f32.f32" } else { "llvm.nvvm.mma.m16n8k16.row.col.bf16" };
+        let d = i.intrinsic(name, &[], &all);
         std::array::from_fn(|n| i.part(d, n as u32))
     }
 

@@ -409,7 +409,7 @@ impl Block<'_> {
             self.reads_all(&mut unit, [operands[0]]);
         }
         let counter = BufRef::whole(self.store.temporary(DType::I32, 1, self.within));
-        let body = Net::new(&l.body);
+        let body = net.inside(&l.body);
         let mut inputs = vec![counter.clone()];
         let mut targets = Vec::new();
         let mut results = Vec::new();

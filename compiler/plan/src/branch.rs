@@ -1,7 +1,7 @@
 //! Conditionals: both sides are planned on the same memory, in place where they may be.
 
 use crate::block::{Asked, Block, Target, plan_block};
-use crate::net::{N, Net};
+use crate::net::N;
 use crate::schedule::{InPlace, Read, Unit};
 use optc_abi::plan::{BufRef, Instr};
 use optc_ir::Op;
@@ -39,7 +39,7 @@ impl Block<'_> {
         self.reads_all(&mut unit, operands.iter().copied().filter(|&o| !in_place.contains(&net.strip(o))));
         let watch = self.watched_results(n);
         let mut side = |graph: &Graph| {
-            let mut side = Net::new(graph);
+            let mut side = net.inside(graph);
             // What is handed over twice is one array: one of the two may be overwritten.
             for (k, arg) in args.iter().enumerate() {
                 let first = args.iter().position(|a| a == arg).unwrap_or(k);

@@ -89,7 +89,7 @@ pub fn plan(graph: &Graph, config: &Config) -> Planned {
         BufRef::whole(store.buffer(Buffer { dtype, len, place: Some(place), forward: None, within: None }))
     };
     let inputs: Vec<BufRef> = types.iter().enumerate().map(|(k, ty)| external(&mut store, ty.dtype, ty.len(), Place::Input(k))).collect();
-    let mut net = Net::swapping(graph, config.swap);
+    let mut net = Net::new(graph, config.swap, config.apart);
     let mut results = graph.output_types();
     for &k in &config.partials {
         if let Some(ty) = net.ask_for_partials(k) {

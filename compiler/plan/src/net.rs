@@ -45,17 +45,20 @@ pub(crate) struct Net {
     pub outputs: Vec<N>,
     /// Bytes from which an array that may leave memory does.
     swap: Option<usize>,
+    /// Products of f16 are instructions of their own: those of a GPU. Elsewhere they are products of f32.
+    halves: bool,
 }
 
 impl Net {
-    pub fn new(graph: &Graph) -> Net {
-        Net::swapping(graph, None)
+    /// The body of a loop, or a branch, of this one.
+    pub fn inside(&self, graph: &Graph) -> Net {
+        Net::new(graph, None, self.halves)
     }
 
-    /// As [`Net::new`], where arrays of so many bytes that may leave memory ([`Op::Swap`]) do. An array that leaves is two nodes: one byte that says that it has
-    /// left, and the array as it comes back.
-    pub fn swapping(graph: &Graph, swap: Option<usize>) -> Net {
-        let mut net = Net { swap, ..Net::default() };
+    /// Arrays of `swap` bytes and more that may leave memory ([`Op::Swap`]) do. An array that leaves is two nodes: one byte that says that it has left, and the array as it comes back.
+    /// `halves`: products of f16 are instructions.
+    pub fn new(graph: &Graph, swap: Option<usize>, halves: bool) -> Net {
+        let mut net = Net { swap, halves, ..Net::default() };
         for input in &graph.inputs {
             let node = net.push(graph.node(input.node).op.clone(), &[], graph.ty(input.node).clone(), graph.origin(input.node));
             net.inputs.push(node);
@@ -361,7 +364,7 @@ impl Net {
         if dims.lhs_contract.len() > 1 {
             return self.merge_contracted(dims, a, b, ty, origin);
         }
-        if matches!(ty.dtype, DType::F32 | DType::F64 | DType::BF16) {
+        if matches!(ty.dtype, DType::F32 | DType::F64 | DType::BF16) || ty.dtype == DType::F16 && self.halves {
             return self.push(Op::Dot(dims.clone()), &[a, b], ty.clone(), origin);
         }
         let (a, b) = (self.cast(a, DType::F32, origin), self.cast(b, DType::F32, origin));

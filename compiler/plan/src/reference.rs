@@ -312,6 +312,11 @@ impl Machine<'_> {
         };
         let get = |m: &Machine, place: usize| match g.dtype {
             DType::BF16 => f64::from(f32::from_bits(u32::from(u16::from_le_bytes([m.memory[place], m.memory[place + 1]])) << 16)),
+            DType::F16 => {
+                let mut number = Tensor::zeros(DType::F16, &[]);
+                number.bytes_mut().copy_from_slice(&m.memory[place..place + 2]);
+                number.get_f64(0)
+            }
             DType::F64 => f64::from_le_bytes(m.memory[place..place + 8].try_into().expect("eight bytes")),
             _ => f64::from(f32::from_le_bytes(m.memory[place..place + 4].try_into().expect("four bytes"))),
         };
@@ -335,8 +340,8 @@ impl Machine<'_> {
                     }
                     match g.dtype {
                         DType::F64 => self.memory[place..place + 8].copy_from_slice(&sum.to_le_bytes()),
-                        DType::BF16 => {
-                            let rounded = Tensor::from_f64(DType::BF16, &[], &[f64::from(sum as f32)]);
+                        DType::BF16 | DType::F16 => {
+                            let rounded = Tensor::from_f64(g.dtype, &[], &[f64::from(sum as f32)]);
                             self.memory[place..place + 2].copy_from_slice(rounded.bytes());
                         }
                         _ => self.memory[place..place + 4].copy_from_slice(&(sum as f32).to_le_bytes()),

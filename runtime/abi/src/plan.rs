@@ -99,7 +99,7 @@ pub struct MatRef {
 /// `c = a b` (or `c += a b` if `accumulate`), for every index of `batch`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Gemm {
-    /// Element type of all three matrices: f64 accumulates in f64, f32 and bf16 in f32, and a sum is rounded once.
+    /// Element type of all three matrices: f64 accumulates in f64, f32, bf16 and f16 (GPUs alone) in f32, and a sum is rounded once.
     pub dtype: DType,
     /// Rows of `a` and `c`.
     pub m: usize,

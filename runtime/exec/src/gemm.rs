@@ -84,7 +84,8 @@ impl PreparedGemm {
             let fits = call.dtype == DType::F32 && call.n > 0 && call.c.col_stride == 1 && (call.n <= WIDTH || work <= NARROW_WORK);
             fits && narrow::can_run(level, call.n, call.k, call.b.col_stride as isize)
         });
-        let vector = call.dtype != DType::BF16 && as_matvec(call, call.m, call.n).is_some_and(|part| part.can_run());
+        let half = matches!(call.dtype, DType::BF16 | DType::F16);
+        let vector = !half && as_matvec(call, call.m, call.n).is_some_and(|part| part.can_run());
         let way = if vector {
             Way::Vector(simd::Level::best())
         } else if let Some(level) = narrow {
@@ -103,7 +104,7 @@ impl PreparedGemm {
                 prepared.way = Way::Packed(packed, exchanged);
             }
         }
-        if call.dtype == DType::BF16 && matches!(prepared.way, Way::Crate) {
+        if half && matches!(prepared.way, Way::Crate) {
             #[cfg(target_arch = "x86_64")]
             let wide = |call: &Gemm| Self::with(call, f32, bf16);
             #[cfg(not(target_arch = "x86_64"))]
@@ -123,7 +124,9 @@ impl PreparedGemm {
             // SAFETY: forwarded.
             Way::Packed(packed, exchanged) => unsafe { self.run_packed(packed, *exchanged, pool, a, b, c) },
             // SAFETY: forwarded.
-            Way::Widened(wide) => unsafe { wide.run(pool, a.cast(), b.cast(), c.cast()) },
+            Way::Widened(wide) if self.call.dtype == DType::F16 => unsafe { wide.run::<half::f16>(pool, a.cast(), b.cast(), c.cast()) },
+            // SAFETY: forwarded.
+            Way::Widened(wide) => unsafe { wide.run::<half::bf16>(pool, a.cast(), b.cast(), c.cast()) },
             _ => match self.call.dtype {
                 // SAFETY: forwarded.
                 DType::F64 => unsafe { self.run_typed::<f64>(pool, a.cast(), b.cast(), c.cast(), 1.0, 0.0) },
@@ -361,6 +364,7 @@ mod tests {
         match dtype {
             DType::F64 => values.iter().flat_map(|&x| f64::from(x).to_le_bytes()).collect(),
             DType::BF16 => values.iter().flat_map(|&x| half::bf16::from_f32(x).to_le_bytes()).collect(),
+            DType::F16 => values.iter().flat_map(|&x| half::f16::from_f32(x).to_le_bytes()).collect(),
             _ => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
         }
     }
@@ -369,6 +373,7 @@ mod tests {
         match dtype {
             DType::F64 => f64::from_le_bytes(bytes[8 * i..8 * i + 8].try_into().expect("eight bytes")),
             DType::BF16 => half::bf16::from_le_bytes(bytes[2 * i..2 * i + 2].try_into().expect("two bytes")).to_f64(),
+            DType::F16 => half::f16::from_le_bytes(bytes[2 * i..2 * i + 2].try_into().expect("two bytes")).to_f64(),
             _ => f64::from(f32::from_le_bytes(bytes[4 * i..4 * i + 4].try_into().expect("four bytes"))),
         }
     }
@@ -420,10 +425,11 @@ mod tests {
                 let terms = (0..k).map(|p| at(dtype, &a, index(&call.a, z, i, p)) * at(dtype, &b, index(&call.b, z, p, j)));
                 let exact = start + terms.sum::<f64>();
                 let got = at(dtype, &results[0], to);
-                // The sum in f32, then half a unit of bf16.
+                // The sum in f32, then half a unit of the narrow type.
                 let allowed = match dtype {
                     DType::F64 => 1e-14 * k as f64,
                     DType::BF16 => 1e-5 * (k as f64).sqrt() + exact.abs() / 256.0,
+                    DType::F16 => 1e-5 * (k as f64).sqrt() + exact.abs() / 2048.0,
                     _ => 1e-5 * (k as f64).sqrt(),
                 };
                 assert!((got - exact).abs() <= allowed, "{t:?} at {z},{i},{j}: {got} and {exact}");
@@ -475,6 +481,16 @@ mod tests {
         check(Case { dtype: DType::BF16, ..case(4100, 4, 520) });
         check_layouts(Case { dtype: DType::BF16, batch: 5, ..case(33, 17, 9) });
         check_layouts(Case { dtype: DType::BF16, accumulate: true, ..case(40, 35, 1100) });
+    }
+
+    #[test]
+    fn products_of_f16_are_summed_in_f32_and_rounded_once() {
+        for (m, n, k) in [(1, 1, 1), (3, 5, 7), (1, 40, 33), (50, 1, 65), (97, 49, 300)] {
+            check_layouts(Case { dtype: DType::F16, ..case(m, n, k) });
+        }
+        check_layouts(Case { dtype: DType::F16, batch: 5, ..case(33, 17, 9) });
+        check_layouts(Case { dtype: DType::F16, accumulate: true, ..case(40, 35, 300) });
+        check(Case { dtype: DType::F16, symmetric: true, batch: 3, ..case(35, 35, 33) });
     }
 
     #[test]

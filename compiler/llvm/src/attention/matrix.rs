@@ -45,7 +45,7 @@ pub(super) fn scores(team: &Team, e: &mut Emit, x: Held<'_>, y: Held<'_>) -> Vec
             let b = load(team, e, y, (column, Half::High), (term, Half::Low), false);
             for (half, at) in pair.iter().enumerate() {
                 let old = at.map(|at| e.i.load(float, at, 8));
-                let new = e.multiply_matrices(a, [b[2 * half], b[2 * half + 1]], old);
+                let new = e.multiply_matrices(DType::BF16, a, [b[2 * half], b[2 * half + 1]], old);
                 new.iter().zip(at).for_each(|(&x, &at)| e.i.store(x, at, 8));
             }
         }
@@ -75,7 +75,7 @@ pub(super) fn add(team: &Team, e: &mut Emit, sums: &Sums, weights: &[Vec<V>], y:
             for half in 0..2 {
                 let at: [V; 4] = std::array::from_fn(|n| sums.at[n / 2][feature + 2 * half + n % 2]);
                 let old = at.map(|at| e.i.load(float, at, 8));
-                let new = e.multiply_matrices(a, [b[2 * half], b[2 * half + 1]], old);
+                let new = e.multiply_matrices(DType::BF16, a, [b[2 * half], b[2 * half + 1]], old);
                 new.iter().zip(at).for_each(|(&x, at)| e.i.store(x, at, 8));
             }
         }

@@ -32,7 +32,9 @@ pub(super) enum Wait {
         transposed: bool,
     },
     /// A product of matrices by the warp.
-    Product,
+    Product {
+        f16: bool,
+    },
     /// It has ended.
     Ended,
 }
@@ -186,7 +188,7 @@ impl Launch {
             Wait::No => {}
             Wait::Barrier => self.at_barrier += 1,
             Wait::Ended => self.ended += 1,
-            Wait::Warp | Wait::Shuffle { .. } | Wait::Matrices { .. } | Wait::Product => {
+            Wait::Warp | Wait::Shuffle { .. } | Wait::Matrices { .. } | Wait::Product { .. } => {
                 let warp = thread / WARP as usize;
                 self.warps[warp].waiting += 1;
                 if self.warps[warp].waiting as usize == self.lanes_of(warp).len() {
@@ -222,8 +224,8 @@ impl Launch {
                 }
             }
             Wait::Matrices { transposed } => self.load_matrices(lanes.start, &given, transposed),
-            Wait::Product => {
-                let results = matrices::product(&given);
+            Wait::Product { f16 } => {
+                let results = matrices::product(&given, f16);
                 lanes.clone().zip(results).for_each(|(t, d)| self.lanes[t].words[..4].copy_from_slice(&d));
             }
             _ => {}
@@ -330,7 +332,7 @@ impl Launch {
                 Wait::Warp => "wait at a synchronization of their warp".to_string(),
                 Wait::Shuffle { mask } => format!("{} at a shuffle with mask {mask}", if one { "waits" } else { "wait" }),
                 Wait::Matrices { .. } => format!("{} at a load of matrices", if one { "waits" } else { "wait" }),
-                Wait::Product => format!("{} at a product of matrices", if one { "waits" } else { "wait" }),
+                Wait::Product { .. } => format!("{} at a product of matrices", if one { "waits" } else { "wait" }),
                 Wait::Ended | Wait::No => if one { "has ended" } else { "have ended" }.to_string(),
             };
             format!("{} {} {what}", if one { "thread" } else { "threads" }, ranges(who))

@@ -205,11 +205,11 @@ pub(crate) extern "C" fn optc_simt_matrices(row: *const u8, transposed: i32, res
     unsafe { std::slice::from_raw_parts_mut(result, 4).copy_from_slice(&words[..4]) };
 }
 
-/// `mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32`: words of a (4), b (2), c (4); the result replaces the first four.
-pub(crate) extern "C" fn optc_simt_product(words: *mut u32) {
+/// `mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32`, or that of f16: words of a (4), b (2), c (4); the result replaces the first four.
+pub(crate) extern "C" fn optc_simt_product(words: *mut u32, f16: i32) {
     // SAFETY: ten words.
     let all = unsafe { std::slice::from_raw_parts_mut(words, WORDS) };
-    let results = together(all, Wait::Product);
+    let results = together(all, Wait::Product { f16: f16 != 0 });
     all[..4].copy_from_slice(&results[..4]);
 }
 

@@ -1,4 +1,4 @@
-//! Tiles of bf16 made by the units for matrices (`mma.sync`, from sm_80 on), with sums in f32.
+//! Tiles of bf16 and f16 made by the units for matrices (`mma.sync`, from sm_80 on), with sums in f32.
 
 use super::fma::{Cut, PARAMETERS, partial, place, share};
 use super::slices::{Flow, Form, Slices, warp_and_lane};
@@ -36,7 +36,7 @@ fn stages(a: &Slices<'_>, b: &Slices<'_>) -> i64 {
 /// Adds an entry that makes tiles of a product; gives the bytes of shared memory that its launch has to say.
 pub(crate) fn entry(mut d: Entries, name: &str, p: &Product, cut: &Cut) -> (Entries, i64) {
     let threads = threads(cut);
-    let form = |rows| Form { held: DType::BF16, rows, depth: cut.depth, threads, columns: p.k, either: true, copies: true };
+    let form = |rows| Form { held: p.a.dtype, rows, depth: cut.depth, threads, columns: p.k, either: true, copies: true };
     let (mut a, mut b) = (Slices::new(&p.a, &form(cut.rows)), Slices::new(&p.b, &form(cut.columns)));
     let stages = stages(&a, &b);
     let bytes = Flow::bytes([&a, &b], stages);
@@ -69,7 +69,7 @@ pub(crate) fn entry(mut d: Entries, name: &str, p: &Product, cut: &Cut) -> (Entr
                 for (c, at) in sums.iter().enumerate() {
                     let old = at.map(|at| e.i.load(float, at, 8));
                     let [b0, b1] = [y[c / 2][2 * (c % 2)], y[c / 2][2 * (c % 2) + 1]];
-                    let new = e.multiply_matrices(*x, [b0, b1], old);
+                    let new = e.multiply_matrices(p.a.dtype, *x, [b0, b1], old);
                     new.iter().zip(at).for_each(|(&x, at)| e.i.store(x, *at, 8));
                 }
             }

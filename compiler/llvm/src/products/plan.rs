@@ -207,7 +207,7 @@ fn single(d: Entries, n: usize, p: &Product, work: &mut Work) -> Entries {
 
 /// A product in tiles.
 fn tiled(mut d: Entries, n: usize, p: &Product, work: &mut Work) -> Entries {
-    let units = p.a.dtype == DType::BF16 && d.copies;
+    let units = matches!(p.a.dtype, DType::BF16 | DType::F16) && d.copies;
     let cut = match d.cut {
         Some([rows, columns, parts]) => {
             let depth = if units { matrix::DEPTH } else { fma::depth(rows, columns) };

@@ -132,7 +132,7 @@ fn check(t: Case) {
             assert!(ptx[2] == results[0][2].bytes(), "{t:?}: PTX");
             continue;
         }
-        // Sums of k terms err by less than sqrt(k) units of their size; a bf16 by half of its own.
+        // Sums of k terms err by less than sqrt(k) units of their size; a bf16 or f16 by half of its own.
         let (a, b, c) = (inputs[0].to_f64(), inputs[1].to_f64(), inputs[2].to_f64());
         let unit = if t.dtype == DType::F64 { f64::EPSILON } else { f64::from(f32::EPSILON) };
         let mut touched = vec![false; got.len()];
@@ -143,8 +143,9 @@ fn check(t: Case) {
             let start = if t.accumulate { c[to] } else { 0.0 };
             let exact = start + (0..t.k).map(term).sum::<f64>();
             let large = start.abs() + (0..t.k).map(|p| term(p).abs()).sum::<f64>();
-            let rounding = if t.dtype == DType::BF16 { exact.abs() / 256.0 } else { 0.0 };
-            let allowed = unit * large * (2.0 + (t.k as f64).sqrt()) / 2.0 + rounding;
+            // Halfway beyond the last bit of an f16 there are numbers that are too small for it.
+            let least = if t.dtype == DType::F16 { 2f64.powi(-25) } else { 0.0 };
+            let allowed = unit * large * (2.0 + (t.k as f64).sqrt()) / 2.0 + exact.abs() * rounding(t.dtype) + least;
             assert!((got[to] - exact).abs() <= allowed, "{t:?} at {z:?} {i} {j}: {} and {exact}", got[to]);
             assert!((want[to] - exact).abs() <= allowed, "the host's: {t:?} at {z:?} {i} {j}: {} and {exact}", want[to]);
             if t.symmetric {
@@ -165,7 +166,17 @@ fn device_code_in(plan: &Plan, gpu: &str, cut: Option<[i64; 3]>) -> DeviceCode {
     .expect("LLVM makes PTX")
 }
 
-const TYPES: [DType; 3] = [DType::F32, DType::F64, DType::BF16];
+const TYPES: [DType; 4] = [DType::F32, DType::F64, DType::BF16, DType::F16];
+
+/// Of what is rounded to the type, the part that it may be off.
+fn rounding(dtype: DType) -> f64 {
+    match dtype {
+        DType::BF16 => 1.0 / 256.0,
+        DType::F16 => 1.0 / 2048.0,
+        _ => 0.0,
+    }
+}
+
 const LAYOUTS: [[Lies; 3]; 6] =
     [[Rows; 3], [Columns, Rows, Rows], [Rows, Columns, Columns], [Columns; 3], [Apart; 3], [Apart, Columns, Rows]];
 
@@ -189,7 +200,7 @@ fn tiles_of_every_size_and_sums_in_parts_are_the_hosts() {
     for dtype in TYPES {
         let sides: &[i64] = if dtype == DType::F64 { &[16, 32, 64] } else { &[16, 32, 64, 128] };
         for (n, &rows) in sides.iter().enumerate() {
-            for &columns in sides.iter().filter(|&&c| c >= 32 || dtype != DType::BF16) {
+            for &columns in sides.iter().filter(|&&c| c >= 32 || !matches!(dtype, DType::BF16 | DType::F16)) {
                 let lie = LAYOUTS[n % LAYOUTS.len()];
                 let parts = 1 + (n as i64 + columns / 16) % 3;
                 let (m, width) = (rows as usize + 16, columns as usize + 8);
@@ -200,6 +211,7 @@ fn tiles_of_every_size_and_sums_in_parts_are_the_hosts() {
     check(Case { cut: Some([128, 128, 1]), ..case(256, 128, 16) });
     check(Case { dtype: DType::BF16, cut: Some([128, 128, 1]), lie: [Rows, Columns, Rows], ..case(128, 256, 160) });
     check(Case { dtype: DType::BF16, gpu: "sm_75", cut: Some([64, 64, 2]), ..case(70, 66, 50) });
+    check(Case { dtype: DType::F16, gpu: "sm_75", cut: Some([64, 64, 2]), ..case(70, 66, 50) });
     check(Case { gpu: "sm_70", cut: Some([32, 64, 2]), lie: [Columns, Columns, Rows], ..case(70, 66, 50) });
 }
 

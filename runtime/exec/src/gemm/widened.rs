@@ -1,8 +1,8 @@
-//! Products of bf16 as products of f32: operands are copied to f32 beforehand, results are rounded afterwards.
+//! Products of bf16 and f16 as products of f32: operands are copied to f32 beforehand, results are rounded afterwards.
 
 use super::{Address, PreparedGemm, offsets};
 use crate::pool::Pool;
-use half::bf16;
+use half::{bf16, f16};
 use optc_abi::DType;
 use optc_abi::plan::{BufRef, Gemm, MatRef};
 use std::cell::Cell;
@@ -10,7 +10,31 @@ use std::cell::Cell;
 /// Elements of one unit of copying.
 const UNIT: usize = 1 << 14;
 
-/// A product of bf16, and the one of f32 that is run in its place.
+/// A type of two bytes.
+pub(super) trait Half: Copy + Send + Sync {
+    fn wide(self) -> f32;
+    fn rounded(x: f32) -> Self;
+}
+
+impl Half for bf16 {
+    fn wide(self) -> f32 {
+        self.to_f32()
+    }
+    fn rounded(x: f32) -> Self {
+        bf16::from_f32(x)
+    }
+}
+
+impl Half for f16 {
+    fn wide(self) -> f32 {
+        self.to_f32()
+    }
+    fn rounded(x: f32) -> Self {
+        f16::from_f32(x)
+    }
+}
+
+/// A product of such a type, and the one of f32 that is run in its place.
 #[derive(Clone, Debug)]
 pub(super) struct Widened {
     call: Gemm,
@@ -46,8 +70,8 @@ impl Widened {
     /// Runs it.
     ///
     /// # Safety
-    /// As for [`PreparedGemm::run`].
-    pub unsafe fn run(&self, pool: &Pool, a: *const bf16, b: *const bf16, c: *mut bf16) {
+    /// As for [`PreparedGemm::run`]; the type is the product's.
+    pub unsafe fn run<T: Half>(&self, pool: &Pool, a: *const T, b: *const T, c: *mut T) {
         let (narrow, wide) = (&self.call, &self.wide.call);
         let mut space = SPACE.take();
         let mut addresses = Vec::new();
@@ -62,14 +86,14 @@ impl Widened {
         let (from_a, from_b) = (Address(a.cast_mut()), Address(b.cast_mut()));
         // SAFETY: the caller vouches for every element the strides reach; the copies have room for theirs.
         unsafe {
-            let widen = |x: *mut bf16, to: *mut f32| *to = (*x).to_f32();
+            let widen = |x: *mut T, to: *mut f32| *to = (*x).wide();
             each(pool, narrow, [&narrow.a, &wide.a], [narrow.m, narrow.k], &from_a, &addresses[0], &widen);
             each(pool, narrow, [&narrow.b, &wide.b], [narrow.k, narrow.n], &from_b, &addresses[1], &widen);
             if narrow.accumulate {
                 each(pool, narrow, [&narrow.c, &wide.c], [narrow.m, narrow.n], &narrow_c, &addresses[2], &widen);
             }
             self.wide.run(pool, addresses[0].0.cast(), addresses[1].0.cast(), addresses[2].0.cast());
-            let round = |x: *mut bf16, from: *mut f32| *x = bf16::from_f32(*from);
+            let round = |x: *mut T, from: *mut f32| *x = T::rounded(*from);
             each(pool, narrow, [&narrow.c, &wide.c], [narrow.m, narrow.n], &narrow_c, &addresses[2], &round);
         }
         SPACE.set(space);
@@ -77,14 +101,14 @@ impl Widened {
 }
 
 /// Calls `move_one` on every element of an operand of the product in both layouts, those of shared matrices once.
-unsafe fn each(
+unsafe fn each<T: Half>(
     pool: &Pool,
     call: &Gemm,
     [narrow, wide]: [&MatRef; 2],
     [rows, cols]: [usize; 2],
-    x: &Address<bf16>,
+    x: &Address<T>,
     y: &Address<f32>,
-    move_one: &(impl Fn(*mut bf16, *mut f32) + Sync),
+    move_one: &(impl Fn(*mut T, *mut f32) + Sync),
 ) {
     // The same batches, as steps over both layouts.
     let mut both = call.clone();
