@@ -36,7 +36,7 @@ pub trait Cache: Debug + Send + Sync {
 pub struct Config {
     /// Threads that compile.
     pub compile_threads: usize,
-    /// LLVM's name of the processor; the one under the program if there is none.
+    /// LLVM's name of the processor; the one under the program if there is none, or `native`.
     pub cpu: Option<String>,
     /// Make the kernels of a GPU, for the emulator of its threads.
     pub emulate: bool,
@@ -74,10 +74,15 @@ pub(crate) struct Unit<'k> {
 }
 
 /// A module with some kernels, before any pass.
-pub(crate) fn build<'c>(context: &'c Context, units: &[Unit<'_>], host: &Host, machine: &TargetMachine, emulate: bool) -> Module<'c> {
+pub(crate) fn build<'c>(
+    context: &'c Context,
+    units: &[Unit<'_>],
+    host: &Host,
+    machine: &TargetMachine,
+    fma: bool,
+    emulate: bool,
+) -> Module<'c> {
     let module = unit::module(context, "kernels", &host.triple, machine);
-    let features = machine.get_feature_string().to_string_lossy().into_owned();
-    let fma = features.contains("+fma") || host.features.contains("+fma") || matches!(host.cpu.as_str(), "x86-64-v3" | "x86-64-v4");
     // SAFETY: context and module outlive the builder, which ends here.
     let ins = unsafe { Ins::new(context.raw(), module.as_mut_ptr()) };
     let kind = if emulate { Machine::Emulated { fma } } else { Machine::Host { fma } };
@@ -91,7 +96,7 @@ pub(crate) fn build<'c>(context: &'c Context, units: &[Unit<'_>], host: &Host, m
 }
 
 /// A digest as what `Hash` writes to.
-struct Digesting(Sha256);
+pub(crate) struct Digesting(pub(crate) Sha256);
 
 impl Hasher for Digesting {
     fn write(&mut self, bytes: &[u8]) {
@@ -120,9 +125,9 @@ fn symbol(key: &[u8; 32]) -> String {
 /// Compiles kernels for this computer.
 ///
 /// # Errors
-/// If LLVM has no back end for this machine.
+/// If LLVM has no back end for this machine, or this is not the processor that code is asked for.
 pub fn compile(kernels: &[Kernel], plan: &Plan, config: &Config) -> Result<Compiled, Error> {
-    let host = Host::new(config.cpu.as_deref());
+    let host = Host::here(config.cpu.as_deref())?;
     let facts = facts(kernels, plan, false);
     let keys: Vec<[u8; 32]> = kernels.iter().zip(&facts).map(|(k, f)| key(&host, k, f)).collect();
     let mut first: HashMap<[u8; 32], usize> = HashMap::new();
@@ -176,6 +181,7 @@ fn make<'k>(
 ) -> Result<Vec<Vec<u8>>, Error> {
     which.sort_by_key(|&n| Reverse(unit(n).kernel.values));
     let which = &*which;
+    let fma = if which.is_empty() { false } else { host.fma()? };
     let next = AtomicUsize::new(0);
     let work = || -> Result<Vec<Vec<u8>>, Error> {
         let machine = host.machine()?;
@@ -183,7 +189,7 @@ fn make<'k>(
         let mut done = Vec::new();
         loop {
             let Some(&n) = which.get(next.fetch_add(1, Ordering::Relaxed)) else { return Ok(done) };
-            let module = build(&context, &[unit(n)], host, &machine, config.emulate);
+            let module = build(&context, &[unit(n)], host, &machine, fma, config.emulate);
             unit::optimize(&module, &machine)?;
             let object = unit::machine_code(&module, &machine, false)?.as_slice().to_vec();
             made(n, &object);
@@ -269,7 +275,7 @@ pub enum Form {
 /// # Errors
 /// As [`compile`].
 pub fn module(parts: &[(&str, &[Kernel], &Plan)], config: &Config, form: Form) -> Result<Vec<u8>, Error> {
-    let host = Host::new(config.cpu.as_deref());
+    let host = Host::new(config.cpu.as_deref())?;
     let machine = host.machine()?;
     let context = Context::create();
     let facts: Vec<Vec<Facts>> = parts.iter().map(|(_, kernels, plan)| facts(kernels, plan, false)).collect();
@@ -286,7 +292,7 @@ pub fn module(parts: &[(&str, &[Kernel], &Plan)], config: &Config, form: Form) -
             })
         })
         .collect();
-    let module = build(&context, &units, &host, &machine, false);
+    let module = build(&context, &units, &host, &machine, host.fma()?, false);
     unit::optimize(&module, &machine)?;
     Ok(match form {
         Form::Ir => module.print_to_string().to_bytes().to_vec(),

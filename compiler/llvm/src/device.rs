@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::calls;
-use crate::compile::head;
+use crate::compile::{Cache, Digesting, head};
 use crate::emit::Emit;
 use crate::emulator;
 use crate::entry::{Entries, Entry, thread};
@@ -14,6 +14,8 @@ use crate::jit::Jit;
 use crate::machine::Machine;
 use crate::products;
 use crate::simt::Launch;
+use crate::stored;
+use crate::targets::{self, has_copies, room};
 use crate::unit::{self, Host};
 use inkwell::context::Context;
 use inkwell::module::Module;
@@ -21,15 +23,65 @@ use optc_abi::DType;
 use optc_abi::device::{Argument, DeviceCode, KernelEntry, Work};
 use optc_abi::plan::{BufRef, Instr, Plan, Status};
 use optc_ir::kernel::Kernel;
+use sha2::{Digest, Sha256};
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::ops::Range;
+use std::sync::Arc;
+
+/// For which GPU code is made, and how.
+#[derive(Clone, Debug, Default)]
+pub struct DeviceConfig<'a> {
+    /// LLVM's name for it (`sm_80`).
+    pub gpu: &'a str,
+    /// Bytes of shared memory that a block of the GPU at hand may have, which may be another one than that of the name; what the name says if there is nothing.
+    pub shared: Option<u32>,
+    /// Where code is looked up before it is made, and kept afterwards.
+    pub cache: Option<Arc<dyn Cache>>,
+}
 
 /// What a GPU, by LLVM's name for it (`sm_80`), runs for the instructions of a plan besides copies.
 ///
 /// # Errors
 /// If LLVM does not know the GPU.
 pub fn device_code(kernels: &[Kernel], plan: &Plan, gpu: &str) -> Result<DeviceCode, Error> {
-    code_for(kernels, plan, gpu, None)
+    code_for(kernels, plan, gpu, room(gpu), None)
+}
+
+/// The same for a GPU at hand, made once and found again. Also says whether it was found.
+///
+/// # Errors
+/// As [`device_code`].
+pub fn device_code_for(kernels: &[Kernel], plan: &Plan, config: &DeviceConfig<'_>) -> Result<(DeviceCode, bool), Error> {
+    let room = config.shared.map_or(room(config.gpu), |bytes| room(config.gpu).min(i64::from(bytes)));
+    let Some(cache) = &config.cache else { return Ok((code_for(kernels, plan, config.gpu, room, None)?, false)) };
+    let key = key(kernels, plan, config.gpu, room);
+    if let Some(code) = cache.get(&key).as_deref().and_then(stored::decode) {
+        return Ok((code, true));
+    }
+    let code = code_for(kernels, plan, config.gpu, room, None)?;
+    cache.put(&key, &stored::encode(&code));
+    Ok((code, false))
+}
+
+/// Everything that code depends on: this crate and what it is built of, LLVM, the GPU, the passes, the kernels, what is known of their calls, and what else the plan asks for.
+fn key(kernels: &[Kernel], plan: &Plan, gpu: &str, room: i64) -> [u8; 32] {
+    let mut digest = Digesting(Sha256::new());
+    ("a plan's code for a GPU", env!("CARGO_PKG_VERSION"), env!("OPTC_LLVM_SOURCES"), inkwell::support::get_llvm_version())
+        .hash(&mut digest);
+    (gpu, targets::version(gpu).unwrap_or_default(), room, unit::GPU_PASSES, kernels, facts(kernels, plan, true)).hash(&mut digest);
+    let align = |at: &BufRef, dtype: DType| alignment(plan, at, dtype.size(), true);
+    plan.walk(&mut |instr| match instr {
+        Instr::Kernel { kernel, calls } => ("kernel", *kernel, calls.len()).hash(&mut digest),
+        Instr::Gemm(g) => ("product", g, [&g.a, &g.b, &g.c].map(|m| align(&m.data, g.dtype))).hash(&mut digest),
+        Instr::Conv(c) => ("convolution", c, [&c.lhs, &c.rhs, &c.out].map(|b| align(b, c.dtype))).hash(&mut digest),
+        Instr::Lib { op, dtype, buffers } => {
+            let places: Vec<_> = buffers.iter().map(|b| (plan.buffers[b.buffer].dtype, align(b, plan.buffers[b.buffer].dtype))).collect();
+            ("call", op, *dtype, places).hash(&mut digest);
+        }
+        _ => {}
+    });
+    digest.0.finalize().into()
 }
 
 /// The same with products in tiles of so many rows and columns and sums in so many parts, for tests.
@@ -37,16 +89,16 @@ pub fn device_code(kernels: &[Kernel], plan: &Plan, gpu: &str) -> Result<DeviceC
 /// # Errors
 /// As [`device_code`].
 pub fn device_code_cut(kernels: &[Kernel], plan: &Plan, gpu: &str, cut: [i64; 3]) -> Result<DeviceCode, Error> {
-    code_for(kernels, plan, gpu, Some(cut))
+    code_for(kernels, plan, gpu, room(gpu), Some(cut))
 }
 
-fn code_for(kernels: &[Kernel], plan: &Plan, gpu: &str, cut: Option<[i64; 3]>) -> Result<DeviceCode, Error> {
+fn code_for(kernels: &[Kernel], plan: &Plan, gpu: &str, room: i64, cut: Option<[i64; 3]>) -> Result<DeviceCode, Error> {
     let (triple, machine) = unit::nvptx(gpu)?;
     let context = Context::create();
     let module = unit::module(&context, "plan", &triple, &machine);
     // SAFETY: context and module outlive the builder, which `fill` ends.
     let ins = unsafe { Ins::new(context.raw(), module.as_mut_ptr()) };
-    let entries = Entries { cut, room: room(gpu), ..Entries::new(Emit { i: ins, machine: Machine::Nvptx }, Vec::new(), has_copies(gpu)) };
+    let entries = Entries { cut, room, ..Entries::new(Emit { i: ins, machine: Machine::Nvptx }, Vec::new(), has_copies(gpu)) };
     let (mut code, made) = fill(entries, kernels, plan);
     unit::optimize(&module, &machine)?;
     let kernels = made.iter().filter(|e| e.name.starts_with("kernel_"));
@@ -73,23 +125,6 @@ fn described(work: Option<&Work>) -> String {
         words.push_str(&format!("; {} bytes of memory beside the plan's", work.scratch));
     }
     words
-}
-
-/// Whether a GPU has asynchronous copies and units for matrices of bf16.
-fn has_copies(gpu: &str) -> bool {
-    !matches!(gpu, "sm_70" | "sm_75")
-}
-
-/// Bytes of shared memory that a block may have (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability").
-fn room(gpu: &str) -> i64 {
-    let kib = match gpu.trim_end_matches(char::is_alphabetic) {
-        "sm_70" => 96,
-        "sm_75" => 64,
-        "sm_80" | "sm_87" => 163,
-        "sm_86" | "sm_89" | "sm_120" | "sm_121" => 99,
-        _ => 227,
-    };
-    kib << 10
 }
 
 /// Adds all entries of a plan to a module.
@@ -186,13 +221,13 @@ impl Emulated {
         cut: Option<[i64; 3]>,
         change: impl FnOnce(&Module<'_>),
     ) -> Result<Emulated, Error> {
-        let host = Host::new(None);
+        let host = Host::new(None)?;
         let machine = host.machine()?;
         let context = Context::create();
         let module = unit::module(&context, "plan", &host.triple, &machine);
         // SAFETY: context and module outlive the builder, which `fill` ends.
         let ins = unsafe { Ins::new(context.raw(), module.as_mut_ptr()) };
-        let kind = Machine::Emulated { fma: host.features.contains("+fma") };
+        let kind = Machine::Emulated { fma: host.fma()? };
         let entries = Entries { cut, room: room(gpu), ..Entries::new(Emit { i: ins, machine: kind }, host.attributes(), has_copies(gpu)) };
         let (code, made) = fill(entries, kernels, plan);
         change(&module);

@@ -40,7 +40,7 @@ fn outcome(error: LLVMErrorRef) -> Result<(), Error> {
         let text = LLVMGetErrorMessage(error);
         let words = CStr::from_ptr(text).to_string_lossy().into_owned();
         LLVMDisposeErrorMessage(text);
-        Err(Error(words))
+        Err(Error::new(words))
     }
 }
 

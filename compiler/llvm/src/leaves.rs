@@ -252,7 +252,7 @@ impl Rule<'_> {
         };
         let extents = shape(kernel, &facts).launch;
         if extents.pieces != 1 || extents.threads != if alone { 1 } else { THREADS } {
-            return Err(Error(format!("compiler bug: a kernel for {} threads in a step over leaves", extents.threads)));
+            return Err(Error::new(format!("compiler bug: a kernel for {} threads in a step over leaves", extents.threads)));
         }
         let ty = crate::body::function_type(&d.e, kernel, d.e.address());
         let name = format!("{}.{number}", self.name);

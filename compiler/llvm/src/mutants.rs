@@ -33,11 +33,18 @@ pub(crate) fn waits<'c>(module: &Module<'c>) -> Vec<InstructionValue<'c>> {
 
 /// A kernel for the emulator without the wait of a number, if there is one, and how many waits it had.
 fn compile(kernel: &Kernel, without: Option<usize>) -> (Jit, usize) {
-    let host = Host::new(None);
+    let host = Host::new(None).expect("this machine");
     let machine = host.machine().expect("this machine");
     let context = Context::create();
     let facts = Facts { aliased: vec![false; kernel.buffers.len()], aligned: vec![ALIGN as u32; kernel.buffers.len()], ..Facts::default() };
-    let module = build(&context, &[Unit { name: String::new(), number: 0, kernel, facts: &facts, around: None }], &host, &machine, true);
+    let module = build(
+        &context,
+        &[Unit { name: String::new(), number: 0, kernel, facts: &facts, around: None }],
+        &host,
+        &machine,
+        host.fma().expect("this machine"),
+        true,
+    );
     let all = waits(&module);
     if let Some(n) = without {
         all[n].erase_from_basic_block();

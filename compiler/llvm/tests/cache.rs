@@ -91,3 +91,38 @@ fn what_is_no_object_file_is_made_anew() {
     drop(all);
     assert_eq!(run(&add, &config), (first, (1, 0)));
 }
+
+/// Another processor's code gives the same bits where IEEE 754 rounds, and functions stay within their budgets; with the same instructions they are the same bits too.
+#[test]
+fn processors_agree() {
+    let on = |op, cpu: &str| run(&twice(op, 20), &Config { cpu: Some(cpu.to_string()), ..Config::default() }).0;
+    let here = |cpu: &str| optc_llvm::check_cpu_here(Some(cpu)).is_ok();
+    for op in [ScalarOp::Add, ScalarOp::Mul, ScalarOp::Div, ScalarOp::Max, ScalarOp::Rem] {
+        let native = on(op, optc_llvm::NATIVE);
+        for cpu in ["x86-64", "x86-64-v2", "x86-64-v3", "x86-64-v4"].into_iter().filter(|cpu| here(cpu)) {
+            assert_eq!(on(op, cpu), native, "{op:?} on {cpu}");
+        }
+    }
+    for op in [ScalarOp::Pow, ScalarOp::Atan2] {
+        let native = on(op, optc_llvm::NATIVE);
+        if here("x86-64-v3") {
+            assert_eq!(on(op, "x86-64-v3"), native, "{op:?}");
+        }
+        let old = on(op, "x86-64-v2");
+        let near = |a: f64, b: f64| (a - b).abs() <= 8.0 * f64::from(f32::EPSILON) * b.abs();
+        assert!(old.iter().zip(&native).all(|(a, b)| near(*a, *b)), "{op:?}: {old:?} {native:?}");
+    }
+}
+
+#[test]
+fn processors_that_are_not_here_are_refused() {
+    let compiled = |cpu: &str| {
+        let plan = optc_abi::plan::Plan::default();
+        optc_llvm::compile(&[twice(ScalarOp::Add, 20)], &plan, &Config { cpu: Some(cpu.to_string()), ..Config::default() }).map(|_| ())
+    };
+    let unknown = compiled("pdp11").expect_err("there is none");
+    assert!(unknown.is_request() && unknown.to_string().contains("no processor `pdp11`"), "{unknown}");
+    // No processor has all that these two have.
+    let both = ["diamondrapids", "bdver4"].map(compiled);
+    assert!(both.iter().any(|r| r.as_ref().is_err_and(|e| e.is_request() && e.to_string().contains("does not run on this processor"))));
+}

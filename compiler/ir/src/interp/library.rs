@@ -198,8 +198,9 @@ const SWEEPS: usize = 60;
 /// The cosine and sine of the rotation that makes two columns with squares `a`, `b` and product `c` orthogonal.
 fn rotation(a: f64, b: f64, c: f64) -> (f64, f64) {
     let tau = (b - a) / (2.0 * c);
-    let t = if tau >= 0.0 { 1.0 } else { -1.0 } / (tau.abs() + tau.hypot(1.0));
-    let cos = 1.0 / t.hypot(1.0);
+    // The C library's would ask for one of 2022 (glibc 2.35).
+    let t = if tau >= 0.0 { 1.0 } else { -1.0 } / (tau.abs() + libm::hypot(tau, 1.0));
+    let cos = 1.0 / libm::hypot(t, 1.0);
     (cos, t * cos)
 }
 

@@ -5,7 +5,9 @@ use crate::gpu;
 use optc_abi::plan::{Attention, AttentionKind, BufRef, BufferDecl, Instr, LibOp, Place, Plan, SlotDecl, Status, Strides};
 use optc_abi::{DType, Tensor};
 use optc_ir::interp::attention;
-use optc_llvm::{Emulated, device_code, device_code_cut};
+use optc_llvm::{Cache, DeviceConfig, Emulated, device_code, device_code_cut, device_code_for};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 
 /// How an array of batch (two extents), rows and columns lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -289,6 +291,57 @@ fn tiles_of_every_size() {
     }
     check(Case { gpu: "sm_70", causal: Some(0), ..case(40, 40, 16) });
     check(Case { gpu: "sm_75", dtype: DType::BF16, lies: Heads, ..case(30, 40, 24) });
+}
+
+/// The GPU at hand may have less shared memory than the one that code is named after.
+#[test]
+fn tiles_fit_the_shared_memory_at_hand() {
+    let t = Case { causal: Some(0), batch: [4, 12], ..case(2048, 2048, 128) };
+    for kind in [AttentionKind::Forward, AttentionKind::Backward] {
+        let m = plan_of(t, kind);
+        let most = |shared: Option<u32>| {
+            let config = DeviceConfig { gpu: "sm_90", shared, cache: None };
+            let (code, _) = device_code_for(&[], &m.plan, &config).expect("LLVM makes PTX");
+            code.libs[0].as_ref().expect("an entry").launches.iter().map(|l| l.shared).max().expect("launches")
+        };
+        let (whole, less) = (most(None), most(Some(99 << 10)));
+        assert!(whole > 99 << 10 && less <= 99 << 10, "{whole} and {less}");
+        // More than the name's is no more.
+        assert_eq!(most(Some(1 << 20)), whole);
+    }
+}
+
+/// Code is found again for the same plan, GPU and shared memory, and only then.
+#[test]
+fn code_for_a_gpu_is_made_once() {
+    let cache: Arc<Kept> = Arc::default();
+    let made = |width: usize, gpu: &str, shared: Option<u32>| {
+        let m = plan_of(case(40, 40, width), AttentionKind::Forward);
+        let config = DeviceConfig { gpu, shared, cache: Some(cache.clone()) };
+        device_code_for(&[], &m.plan, &config).expect("LLVM makes PTX")
+    };
+    let (first, hit) = made(16, "sm_90", None);
+    assert!(!hit);
+    assert_eq!(made(16, "sm_90", None), (first.clone(), true));
+    assert_eq!(first, device_code(&[], &plan_of(case(40, 40, 16), AttentionKind::Forward).plan, "sm_90").expect("LLVM makes PTX"));
+    assert!(!made(24, "sm_90", None).1 && !made(16, "sm_80", None).1 && !made(16, "sm_90", Some(64 << 10)).1);
+    assert_eq!(cache.0.lock().expect("no panic").len(), 4);
+    // What is damaged is made anew.
+    cache.0.lock().expect("no panic").values_mut().for_each(|v| v.truncate(v.len() / 2));
+    assert_eq!(made(16, "sm_90", None), (first, false));
+}
+
+/// A cache in memory.
+#[derive(Debug, Default)]
+struct Kept(Mutex<HashMap<[u8; 32], Vec<u8>>>);
+
+impl Cache for Kept {
+    fn get(&self, key: &[u8; 32]) -> Option<Vec<u8>> {
+        self.0.lock().expect("no panic").get(key).cloned()
+    }
+    fn put(&self, key: &[u8; 32], object: &[u8]) {
+        self.0.lock().expect("no panic").insert(*key, object.to_vec());
+    }
 }
 
 /// Tiles, registers and spills, for the record.
