@@ -44,6 +44,46 @@ impl Backend {
 
 static CHOSEN: OnceLock<Backend> = OnceLock::new();
 
+/// LLVM's name of the processor that its code is for.
+static CPU: OnceLock<Option<String>> = OnceLock::new();
+
+/// Chooses the processor that LLVM's code is made for, once: what the command line says, else what `OPTC_CPU` says, else the one under the program.
+///
+/// # Errors
+/// LLVM knows none of this name.
+pub fn choose_cpu(asked: Option<&str>) -> Result<(), TrainError> {
+    let variable = std::env::var_os("OPTC_CPU").filter(|v| !v.is_empty()).map(|name| name.to_string_lossy().into_owned());
+    let named = asked.map(|name| ("--cpu", name.to_string())).or(variable.map(|name| ("OPTC_CPU", name)));
+    #[cfg(feature = "llvm")]
+    if let Some((whose, name)) = &named {
+        optc_llvm::check_cpu(name).map_err(|e| {
+            TrainError::new("R0137", format!("{whose} is `{name}`: {e}"))
+                .help("names are those of `llc -mcpu=help`, as x86-64-v3, znver4, native")
+        })?;
+    }
+    CPU.get_or_init(|| named.map(|(_, name)| name));
+    Ok(())
+}
+
+/// Whether code that LLVM makes for the chosen processor runs on this one.
+///
+/// # Errors
+/// It does not.
+pub fn check_cpu_here() -> Result<(), TrainError> {
+    #[cfg(feature = "llvm")]
+    {
+        let help = "`--cpu native`, or none, makes code for the processor at hand; `optc build --emit llvm,bc` makes it for others";
+        optc_llvm::check_cpu_here(cpu().as_deref()).map_err(|e| TrainError::new("R0137", e.to_string()).help(help))?;
+    }
+    Ok(())
+}
+
+/// What was chosen, if anything.
+#[cfg(feature = "llvm")]
+fn cpu() -> Option<String> {
+    CPU.get().cloned().flatten()
+}
+
 /// What `OPTC_BACKEND` says.
 ///
 /// # Errors
@@ -78,9 +118,20 @@ pub(crate) fn without_llvm() -> TrainError {
 /// # Errors
 /// If the build has not got it, or `OPTC_BACKEND` names none, in words.
 pub fn choose(asked: Option<Backend>) -> Result<Backend, TrainError> {
+    choose_or(asked, None)
+}
+
+/// The same for an executable that was built for a back end, which is used if nothing else is said.
+///
+/// # Errors
+/// As [`choose`].
+pub fn choose_or(asked: Option<Backend>, built: Option<Backend>) -> Result<Backend, TrainError> {
     let backend = match asked {
         Some(backend) => check(backend)?,
-        None => from_environment()?.unwrap_or_default(),
+        None => match from_environment()? {
+            Some(backend) => backend,
+            None => built.map_or(Ok(Backend::default()), check)?,
+        },
     };
     Ok(*CHOSEN.get_or_init(|| backend))
 }
@@ -112,7 +163,7 @@ pub fn compile(backend: Backend, kernels: &[Kernel], plan: &Arc<Plan>, config: &
         Backend::Llvm | Backend::Simt => {
             let emulate = backend == Backend::Simt;
             let cache = crate::disk::Disk::of_process().map(|disk| disk as Arc<dyn optc_llvm::Cache>);
-            let llvm = optc_llvm::Config { compile_threads: config.compile_threads, emulate, cache, ..Default::default() };
+            let llvm = optc_llvm::Config { compile_threads: config.compile_threads, emulate, cache, cpu: cpu().filter(|_| !emulate) };
             let made = optc_llvm::compile(kernels, plan, &llvm).map_err(|e| e.to_string())?;
             let code = optc_cranelift::compile_around(&made.kernels, plan, config).map_err(|e| e.to_string())?;
             Ok(Code { entry: code.entry, keep: Arc::new((code, made)) })
@@ -136,7 +187,7 @@ pub fn compile_open(
     #[cfg(feature = "llvm")]
     if backend == Backend::Llvm {
         let cache = crate::disk::Disk::of_process().map(|disk| disk as Arc<dyn optc_llvm::Cache>);
-        let llvm = optc_llvm::Config { compile_threads: config.compile_threads, cache, ..Default::default() };
+        let llvm = optc_llvm::Config { compile_threads: config.compile_threads, cache, cpu: cpu(), ..Default::default() };
         let made = optc_llvm::compile(kernels, plan, &llvm).map_err(|e| e.to_string())?;
         let code = optc_cranelift::compile_around(&made.kernels, plan, config).map_err(|e| e.to_string())?;
         return Ok((Arc::new(code), Some(Arc::new(made))));
@@ -157,6 +208,17 @@ pub fn assembly(backend: Backend, kernels: &[Kernel], plan: &Plan) -> Result<Str
         _ => Err(TrainError::new("R0137", format!("the back end `{}` makes no machine code that could be shown", backend.name()))
             .help("`--backend cranelift` and `--backend llvm` do")),
     }
+}
+
+/// Whether there is code for a GPU of this name. A build without LLVM, which has none for any, says so where it is asked to write some.
+///
+/// # Errors
+/// There is none.
+pub fn check_gpu(name: &str) -> Result<(), TrainError> {
+    #[cfg(feature = "llvm")]
+    optc_llvm::check_gpu(name).map_err(|e| TrainError::new("R0137", e.to_string()))?;
+    let _ = name;
+    Ok(())
 }
 
 /// A form of kernels that LLVM writes.
@@ -189,7 +251,7 @@ pub fn llvm(parts: &[(&str, &[Kernel], &Plan)], form: Llvm<'_>) -> Result<Vec<u8
             Llvm::Assembly => optc_llvm::Form::Asm,
             Llvm::Ptx { gpu } => return optc_llvm::ptx(parts, gpu).map(|p| p.text.into_bytes()).map_err(trouble),
         };
-        optc_llvm::module(parts, &optc_llvm::Config::default(), form).map_err(trouble)
+        optc_llvm::module(parts, &optc_llvm::Config { cpu: cpu(), ..Default::default() }, form).map_err(trouble)
     }
     #[cfg(not(feature = "llvm"))]
     {

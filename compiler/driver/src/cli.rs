@@ -1,6 +1,9 @@
 //! The command line: what may be asked for.
 
+use crate::backend::Backend;
+use crate::build::Emit;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use optc_train::TrainError;
 use std::path::PathBuf;
 
 /// Compiler and runner for `.opt` files: models, losses, optimizers and experiments, written the way a paper's algorithm box reads.
@@ -27,13 +30,42 @@ pub struct Cli {
     /// Who makes machine code: by default Cranelift, or what OPTC_BACKEND names.
     #[arg(long, global = true, value_enum, value_name = "NAME")]
     pub backend: Option<crate::backend::Backend>,
+    /// The processor that LLVM's code is for, by LLVM's name (`x86-64-v3`, `znver4`, `native`): with `--backend llvm`, and where LLVM's code is shown or written. By default what OPTC_CPU names,
+    /// else the one at hand.
+    #[arg(long, global = true, value_name = "NAME")]
+    pub cpu: Option<String>,
     /// Where trains run, whatever they say themselves: `cpu`, `cuda`, `cuda:1`, or several GPUs that share out batches: `cuda:0,1`, `cuda:0-3`, `cuda:*`. By default what
-    /// OPTC_DEVICE names. With `test`, everything else runs there too.
+    /// OPTC_DEVICE names. With `test`, everything else runs there too. With `build --train` and `--experiment`, where the executable runs if it is told nothing else; so it is with `--backend`.
     #[arg(long, global = true, value_name = "NAME")]
     pub device: Option<String>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// Whether the processor that the command line names is one that something will be made for.
+    ///
+    /// # Errors
+    /// It changes nothing (`R0137`); there is no LLVM to make code for it (`R0136`).
+    pub fn check_cpu(&self) -> Result<(), TrainError> {
+        if self.cpu.is_none() {
+            return Ok(());
+        }
+        if !cfg!(feature = "llvm") {
+            return Err(crate::backend::without_llvm());
+        }
+        let written = match &self.command {
+            Command::Build { emit, optimizer: Some(_), .. } => emit.iter().any(|e| matches!(e, Emit::Llvm | Emit::Bc)),
+            Command::Explain { stage, .. } => *stage == Some(Stage::Llvm),
+            _ => false,
+        };
+        if written || crate::backend::chosen() == Backend::Llvm {
+            return Ok(());
+        }
+        let help = "add `--backend llvm`, or `--emit llvm`, `--stage llvm`; Cranelift's code is for the processor that it runs on";
+        Err(TrainError::new("R0137", "`--cpu` is for code that LLVM makes").help(help))
+    }
 }
 
 /// When to use color.
@@ -267,9 +299,9 @@ pub enum Command {
         /// The machine it is for, as a triple (`aarch64-unknown-linux-gnu`); this one's kind if absent.
         #[arg(long, value_name = "TRIPLE")]
         target: Option<String>,
-        /// The GPU that PTX is for.
-        #[arg(long, value_name = "NAME", default_value = "sm_80")]
-        gpu: String,
+        /// The GPU that PTX is for (`sm_80` if absent).
+        #[arg(long, value_name = "NAME")]
+        gpu: Option<String>,
         /// What an executable runs.
         #[command(flatten)]
         run: StandaloneOptions,

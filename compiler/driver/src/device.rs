@@ -15,16 +15,37 @@ static CHOSEN: OnceLock<Option<Target>> = OnceLock::new();
 /// # Errors
 /// A name that is none.
 pub fn choose(asked: Option<&str>) -> Result<(), TrainError> {
+    choose_or(asked, None)
+}
+
+/// The same for an executable that was built for a device, which is used if nothing else is said.
+///
+/// # Errors
+/// As [`choose`].
+pub fn choose_or(asked: Option<&str>, built: Option<&str>) -> Result<(), TrainError> {
     let variable = std::env::var_os("OPTC_DEVICE").map(|name| name.to_string_lossy().into_owned());
-    let named = asked.map(|name| ("--device", name.to_string())).or(variable.map(|name| ("OPTC_DEVICE", name)));
-    let target = match named {
-        None => None,
-        Some((whose, name)) => Some(Target::parse(&name).ok_or_else(|| {
-            TrainError::new("R0137", format!("{whose} is `{name}`, which is no device")).help(format!("it may be {}", Target::FORMS))
-        })?),
-    };
+    let named = asked.map(|name| ("--device", name)).or(variable.as_deref().map(|name| ("OPTC_DEVICE", name)));
+    let named = named.or(built.map(|name| ("the device that this was built for", name)));
+    let target = named.map(|(whose, name)| parse(whose, name)).transpose()?;
     CHOSEN.get_or_init(|| target);
     Ok(())
+}
+
+fn parse(whose: &str, name: &str) -> Result<Target, TrainError> {
+    Target::parse(name).ok_or_else(|| {
+        TrainError::new("R0137", format!("{whose} is `{name}`, which is no device")).help(format!("it may be {}", Target::FORMS))
+    })
+}
+
+/// Whether what the command line names is a device that this build has code for; whether it is there will be seen where it is used.
+///
+/// # Errors
+/// A name that is none; a GPU in a build without LLVM.
+pub fn check(asked: Option<&str>) -> Result<(), TrainError> {
+    match asked.map(|name| parse("--device", name)).transpose()? {
+        Some(target) if target != Target::Cpu && !cfg!(feature = "llvm") => Err(crate::backend::without_llvm()),
+        _ => Ok(()),
+    }
 }
 
 /// The device that was asked for outside of specs.
@@ -146,8 +167,23 @@ fn text_for(
     kernels: &[optc_ir::kernel::Kernel],
     plan: &optc_abi::plan::Plan,
 ) -> Result<optc_abi::device::DeviceCode, CompileError> {
-    let (major, minor) = gpu.properties().capability;
-    Ok(optc_llvm::device_code(kernels, plan, optc_llvm::gpu_for(major, minor)?).map_err(|e| e.to_string())?)
+    let properties = gpu.properties();
+    let (major, minor) = properties.capability;
+    let Some(name) = optc_llvm::gpu_for(major, minor) else {
+        let first = optc_llvm::GPUS[0].0.trim_start_matches("sm_").parse().unwrap_or(0);
+        let message = format!(
+            "the GPU cuda:{}, `{}`, is too old: it has compute capability {major}.{minor}, and code needs {}.{}",
+            gpu.ordinal(),
+            properties.name,
+            first / 10,
+            first % 10
+        );
+        return Err(TrainError::new("R0138", message).help("leave `device` out to run on the processor").into());
+    };
+    let cache = crate::disk::Disk::of_process().map(|disk| disk as Arc<dyn optc_llvm::Cache>);
+    let config = optc_llvm::DeviceConfig { gpu: name, shared: Some(properties.shared), cache };
+    let (code, _) = optc_llvm::device_code_for(kernels, plan, &config).map_err(|e| e.to_string())?;
+    Ok(code)
 }
 
 /// Makes the code of several GPUs, which are alike, of a plan that was made for each of them.

@@ -8,6 +8,7 @@ pub mod commands;
 pub mod cost;
 pub mod device;
 pub mod disk;
+pub mod environment;
 pub mod host_env;
 mod initial;
 mod interpreter;
@@ -54,7 +55,7 @@ pub fn main() -> ExitCode {
         None => {
             let cli = cli::Cli::parse();
             let messages = messages::Messages::new(&cli);
-            if let Err(e) = backend::choose(cli.backend).and_then(|_| device::choose(cli.device.as_deref())) {
+            if let Err(e) = settle(&cli) {
                 messages.trouble(&e);
                 return ExitCode::FAILURE;
             }
@@ -64,6 +65,27 @@ pub fn main() -> ExitCode {
         Some(Err(e)) => {
             standalone::report(&e, &messages::Messages::of(cli::When::Auto, cli::MessageFormat::Human));
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// Settles for this process what the command line and the environment say about back end, processor and device.
+fn settle(cli: &cli::Cli) -> Result<(), optc_train::TrainError> {
+    environment::check()?;
+    backend::choose_cpu(cli.cpu.as_deref())?;
+    backend::choose(cli.backend)?;
+    cli.check_cpu()?;
+    match &cli.command {
+        // What is built runs elsewhere; here it is looked at on the processor, whatever the spec says.
+        cli::Command::Build { .. } => {
+            device::check(cli.device.as_deref())?;
+            device::choose(Some("cpu"))
+        }
+        _ => {
+            if backend::chosen() == backend::Backend::Llvm {
+                backend::check_cpu_here()?;
+            }
+            device::choose(cli.device.as_deref())
         }
     }
 }

@@ -1,11 +1,13 @@
 //! A run in one executable file: this program with a package behind it that holds the spec, what it imports and the data it reads.
 
+use crate::backend::Backend;
 use crate::cli::{MessageFormat, RunOptions, When};
 use crate::commands::{driver, run, stdout_color};
 use crate::host_env::folder_of;
 use crate::messages::Messages;
 use crate::session::{Failed, Session, canonical};
-use clap::{CommandFactory, FromArgMatches, Parser};
+use crate::{backend, device};
+use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 use optc_front::{FileLoader, std_lib};
 use optc_train::{Package, TrainError};
 use serde::{Deserialize, Serialize};
@@ -30,6 +32,12 @@ pub struct About {
     pub seed: Option<u64>,
     /// Whether the files of the standard library are among the files.
     pub library: bool,
+    /// The back end that was given when it was built, by its name.
+    #[serde(default)]
+    pub backend: Option<String>,
+    /// The device that was given then.
+    #[serde(default)]
+    pub device: Option<String>,
 }
 
 /// The command line of such an executable.
@@ -41,6 +49,16 @@ struct Cli {
     /// How to print errors and warnings.
     #[arg(long, value_enum, default_value_t = MessageFormat::Human, value_name = "FORMAT")]
     message_format: MessageFormat,
+    /// Who makes machine code: by default what it was built with, or what OPTC_BACKEND names.
+    #[arg(long, value_enum, value_name = "NAME")]
+    backend: Option<Backend>,
+    /// The processor that LLVM's code is for: by default the one at hand, or what OPTC_CPU names.
+    #[arg(long, value_name = "NAME")]
+    cpu: Option<String>,
+    /// Where trains run: `cpu`, `cuda`, `cuda:1`, or several GPUs that share out batches: `cuda:0,1`, `cuda:0-3`, `cuda:*`. By default what OPTC_DEVICE names, what it was built with, or what the
+    /// trains say themselves.
+    #[arg(long, value_name = "NAME")]
+    device: Option<String>,
     #[command(flatten)]
     options: RunOptions,
 }
@@ -90,13 +108,36 @@ pub fn main(package: Package) -> ExitCode {
     let matches = Cli::command().name(name).version(version).about(description(&package, &about)).get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
     let messages = Messages::of(cli.color, cli.message_format);
+    if let Err(e) = settle(&about, &cli) {
+        report(&e, &messages);
+        return ExitCode::FAILURE;
+    }
     crate::on_large_stack(messages, move || run_packed(Arc::new(package), &about, &cli, &messages))
+}
+
+/// Settles back end and device for this process: those of this command line, of the environment, or of the command line that it was built with.
+fn settle(about: &About, cli: &Cli) -> Result<(), TrainError> {
+    crate::environment::check()?;
+    backend::choose_cpu(cli.cpu.as_deref())?;
+    let built = about.backend.as_deref().map(|name| {
+        let unknown = |_| TrainError::new("R0133", format!("this executable is built for a back end `{name}`, which is none"));
+        Backend::from_str(name, true).map_err(unknown)
+    });
+    let chosen = backend::choose_or(cli.backend, built.transpose()?)?;
+    if cli.cpu.is_some() && chosen != Backend::Llvm {
+        return Err(TrainError::new("R0137", "`--cpu` is for code that LLVM makes").help("add `--backend llvm`"));
+    }
+    if chosen == Backend::Llvm {
+        backend::check_cpu_here()?;
+    }
+    device::choose_or(cli.device.as_deref(), about.device.as_deref())
 }
 
 fn description(package: &Package, about: &About) -> String {
     let what = if about.experiment { "The experiment" } else { "The train" };
-    let given: Vec<String> =
-        about.set.iter().map(|s| format!(" --set '{s}'")).chain(about.seed.iter().map(|s| format!(" --seed {s}"))).collect();
+    let set = about.set.iter().map(|s| format!(" --set '{s}'")).chain(about.seed.iter().map(|s| format!(" --seed {s}")));
+    let places = about.backend.iter().map(|b| format!(" --backend {b}")).chain(about.device.iter().map(|d| format!(" --device {d}")));
+    let given: Vec<String> = set.chain(places).collect();
     let given = if given.is_empty() { String::new() } else { format!(", built with{}", given.concat()) };
     let files: Vec<String> =
         package.names().filter(|(n, _)| !n.starts_with("std/")).map(|(name, size)| format!("  {name} ({size} bytes)")).collect();

@@ -72,6 +72,7 @@ fn agrees(expression: &'static str, stored: Stored) {
             shapes: &[],
             target: None,
             gpu: "",
+            backend: optc::backend::Backend::Cranelift,
             emit: &[Emit::Cdylib, Emit::Header],
             folder: folder.path(),
         };
@@ -186,6 +187,7 @@ fn rules_that_need_more_are_refused() {
                 shapes: &[],
                 target: None,
                 gpu: "",
+                backend: optc::backend::Backend::Cranelift,
                 emit: &[Emit::Header],
                 folder: folder.path(),
             };
@@ -208,6 +210,7 @@ fn a_c_program_links_the_object_and_the_archive() {
             shapes: &[],
             target: None,
             gpu: "",
+            backend: optc::backend::Backend::Cranelift,
             emit: &emit,
             folder: folder.path(),
         };

@@ -1,5 +1,6 @@
 //! A run as one executable file: this program, without what is for debuggers, and behind it a package of the spec, what it imports and the data it reads.
 
+use crate::backend::Backend;
 use crate::cli::StandaloneOptions;
 use crate::commands::driver;
 use crate::host_env::{Between, Driver, With, folder_of};
@@ -32,6 +33,15 @@ pub struct Made {
     pub data: usize,
 }
 
+/// Where the executable runs if it is told nothing else.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Places<'a> {
+    /// Who makes its machine code.
+    pub backend: Option<Backend>,
+    /// Its device.
+    pub device: Option<&'a str>,
+}
+
 /// What goes into a package: names as seen from the spec, which lies in the folder without a name, and where the bytes are.
 #[derive(Default)]
 struct Contents {
@@ -43,7 +53,13 @@ struct Contents {
 ///
 /// # Errors
 /// A mistake in the spec; files that cannot be read or written. Why has been printed.
-pub fn build(file: &Path, options: &StandaloneOptions, output: Option<&Path>, messages: &Messages) -> Result<Made, Failed> {
+pub fn build(
+    file: &Path,
+    options: &StandaloneOptions,
+    places: Places<'_>,
+    output: Option<&Path>,
+    messages: &Messages,
+) -> Result<Made, Failed> {
     // Messages about the spec name it as the command line does.
     let seen = Session::open(file, &options.set, messages)?;
     let (name, all, what) = match (&options.train, &options.experiment) {
@@ -95,6 +111,8 @@ pub fn build(file: &Path, options: &StandaloneOptions, output: Option<&Path>, me
         set: options.set.clone(),
         seed: options.seed,
         library: library.is_some(),
+        backend: places.backend.map(|b| b.name().to_string()),
+        device: places.device.map(str::to_string),
     };
     let size = write(&path, &base, &about, &contents).map_err(failed)?;
     Ok(Made { path, size: size.0, program: size.1, specs, data: contents.data.len() })

@@ -56,7 +56,7 @@ pub fn files(built: &Built, gpu: &str) -> Result<Files, String> {
             rounds.join(", ")
         );
     }
-    let number: u32 = gpu.trim_start_matches("sm_").trim_end_matches('a').parse().map_err(|_| format!("`{gpu}` has no number"))?;
+    let number: u32 = gpu.trim_start_matches("sm_").trim_end_matches(['a', 'f']).parse().map_err(|_| format!("`{gpu}` has no number"))?;
     let capability = [number / 10, number % 10];
     let (module, ptx) = (format!("{name}_gpu.py"), format!("{name}_gpu.ptx"));
     let tokens = [

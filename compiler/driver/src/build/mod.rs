@@ -16,7 +16,7 @@ mod stablehlo;
 mod stages;
 mod torch;
 
-use crate::backend::Llvm;
+use crate::backend::{Backend, Llvm};
 use crate::messages::Messages;
 use crate::session::Failed;
 use crate::synthetic::Stored;
@@ -56,6 +56,13 @@ pub enum Emit {
     Cubin,
 }
 
+impl Emit {
+    /// Its name on the command line.
+    pub fn name(self) -> String {
+        clap::ValueEnum::to_possible_value(&self).map_or_else(String::new, |v| v.get_name().to_string())
+    }
+}
+
 /// What is to be built.
 #[derive(Clone, Debug)]
 pub struct Request<'a> {
@@ -73,6 +80,8 @@ pub struct Request<'a> {
     pub target: Option<&'a str>,
     /// The GPU of PTX.
     pub gpu: &'a str,
+    /// Who makes machine code as text.
+    pub backend: Backend,
     /// What is written.
     pub emit: &'a [Emit],
     /// Where to.
@@ -155,6 +164,11 @@ pub fn build(request: &Request<'_>, messages: &Messages) -> Result<Vec<PathBuf>,
                 let made = made.map_err(|why| messages.trouble(&why)).map_err(|()| Failed)?;
                 write(format!("{name}.{}", if *emit == Emit::Ptx { "ptx" } else { "cubin" }), &made)?
             }
+            Emit::Asm if request.backend == Backend::Llvm => {
+                let parts: Vec<_> = built.parts.iter().map(|p| (&*p.name, &*p.kernels, &p.plan)).collect();
+                let made = crate::backend::llvm(&parts, Llvm::Assembly).map_err(|why| messages.trouble(&why)).map_err(|()| Failed)?;
+                write(format!("{name}.asm"), &made)?
+            }
             Emit::Clif => write(format!("{name}.clif"), text(&built, optc_cranelift::clif).as_bytes())?,
             Emit::Asm => write(format!("{name}.asm"), text(&built, optc_cranelift::asm).as_bytes())?,
         };
@@ -213,7 +227,16 @@ fn assembled(ptx: &[u8], gpu: &str) -> Result<Vec<u8>, TrainError> {
         .and_then(|()| Command::new(&program).args(["--gpu-name", gpu, "--output-file"]).arg(&output).arg(&input).output());
     let result = match made {
         Ok(done) if done.status.success() => std::fs::read(&output).map_err(|e| trouble(format!("cannot read what `{program}` made: {e}"))),
-        Ok(done) => Err(trouble(format!("`{program}` refuses the code: {}", String::from_utf8_lossy(&done.stderr).trim()))),
+        Ok(done) => {
+            let said = String::from_utf8_lossy(&done.stderr);
+            // An assembler knows the GPUs of its time: that of CUDA 13 none before sm_75, older ones none of today's.
+            if said.contains("is not defined for option 'gpu-name'") {
+                Err(TrainError::new("R0132", format!("`{program}` does not know the GPU `{gpu}`: {}", said.trim()))
+                    .help("take one of the GPU's time, by OPTC_PTXAS, or `--emit ptx`, which the driver compiles; CUDA 13 has dropped GPUs before sm_75"))
+            } else {
+                Err(trouble(format!("`{program}` refuses the code: {}", said.trim())))
+            }
+        }
         Err(e) => Err(trouble(format!("cannot run NVIDIA's assembler `{program}`: {e}"))),
     };
     let _ = std::fs::remove_dir_all(&folder);

@@ -57,14 +57,27 @@ pub fn dispatch(cli: &Cli, messages: &Messages) -> Result<(), Failed> {
         }
         Command::Build { file, optimizer, emit, name, dtypes, shapes, target, gpu, run, output } => {
             let file = file.as_deref();
+            let asked =
+                build::Asked { emit, target: target.as_deref(), gpu: gpu.as_deref(), backend: cli.backend, device: cli.device.as_deref() };
+            let gpu = gpu.as_deref().unwrap_or("sm_80");
+            let useless = |e: optc_train::TrainError| {
+                messages.trouble(&e);
+                Failed
+            };
             match (optimizer, file) {
                 (Some(optimizer), _) => {
+                    asked.check().map_err(useless)?;
+                    let backend = cli.backend.unwrap_or_default();
                     let output = output.as_deref().unwrap_or(std::path::Path::new("."));
                     let name = name.as_deref();
                     let target = target.as_deref();
-                    build::build(&build::Options { file, optimizer, emit, name, dtypes, shapes, target, gpu, output }, messages)
+                    build::build(&build::Options { file, optimizer, emit, name, dtypes, shapes, target, gpu, backend, output }, messages)
                 }
-                (None, Some(file)) => build::executable(file, run, output.as_deref(), messages),
+                (None, Some(file)) => {
+                    asked.check_executable().map_err(useless)?;
+                    let places = crate::build::executable::Places { backend: cli.backend, device: cli.device.as_deref() };
+                    build::executable(file, run, places, output.as_deref(), messages)
+                }
                 (None, None) => {
                     messages.error("", "an executable needs a spec", Some("`optc build spec.opt --train NAME -o OUT`"));
                     Err(crate::wrong_usage())

@@ -40,6 +40,7 @@ fn printed(expression: &str, name: &str, shapes: &[Vec<usize>], target: Option<&
         shapes,
         target,
         gpu: "",
+        backend: optc::backend::Backend::Cranelift,
         emit: &emit,
         folder: folder.path(),
     };

@@ -105,6 +105,7 @@ impl Made {
             shapes: &[],
             target: None,
             gpu: "",
+            backend: optc::backend::Backend::Cranelift,
             emit: &emit,
             folder: folder.path(),
         };
@@ -133,6 +134,7 @@ fn agrees(made: &Made, expression: &str, stored: Stored, shapes: &[Vec<usize>]) 
         shapes: &[],
         target: None,
         gpu: "",
+        backend: optc::backend::Backend::Cranelift,
         emit: &[],
         folder,
     };
@@ -299,6 +301,7 @@ fn a_c_program_clips_by_the_norm_of_all_leaves() {
             shapes: &[],
             target: None,
             gpu: "",
+            backend: optc::backend::Backend::Cranelift,
             emit: &[Emit::Obj, Emit::Header],
             folder: folder.path(),
         };

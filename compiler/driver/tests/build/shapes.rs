@@ -15,7 +15,18 @@ use std::sync::Arc;
 const SEED: u64 = 0x0123_4567_89AB_CDEF;
 
 fn request<'a>(expression: &'a str, shapes: &'a [Vec<usize>], stored: &'a [Stored], emit: &'a [Emit], folder: &'a Path) -> Request<'a> {
-    Request { file: None, optimizer: expression, name: Some("rule"), stored, shapes, target: None, gpu: "", emit, folder }
+    Request {
+        file: None,
+        optimizer: expression,
+        name: Some("rule"),
+        stored,
+        shapes,
+        target: None,
+        gpu: "",
+        backend: optc::backend::Backend::Cranelift,
+        emit,
+        folder,
+    }
 }
 
 /// Runs a function of the rule as the compiler's program, on the arrays of the table.

@@ -20,6 +20,7 @@ fn outcome(expression: &str) -> Result<String, Refused> {
         shapes: &[],
         target: None,
         gpu: "",
+        backend: optc::backend::Backend::Cranelift,
         emit: &[],
         folder: Path::new("."),
     };
@@ -47,6 +48,7 @@ fn for_shapes(expression: &str) -> Result<(), String> {
         shapes: &shapes,
         target: None,
         gpu: "",
+        backend: optc::backend::Backend::Cranelift,
         emit: &[],
         folder: Path::new("."),
     };
