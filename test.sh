@@ -31,7 +31,7 @@ fi
 llvm=()
 if [[ -z ${LLVM_SYS_221_PREFIX:-} ]]; then export LLVM_SYS_221_PREFIX=/usr/lib/llvm-22; fi
 if [[ ! -x $LLVM_SYS_221_PREFIX/bin/llvm-config ]] && command -v apt-get >/dev/null; then
-  debian g++ llvm-22-dev libpolly-22-dev zlib1g-dev libzstd-dev libxml2-dev || true
+  debian g++ llvm-22-dev libpolly-22-dev libffi-dev zlib1g-dev libzstd-dev libxml2-dev binutils || true
 fi
 if [[ -x $LLVM_SYS_221_PREFIX/bin/llvm-config ]]; then
   llvm=(--features llvm)
@@ -93,6 +93,11 @@ step "tests"
 # Compiled kernels are not taken from earlier runs.
 export OPTC_CACHE=off
 cargo nextest run --workspace --locked "${features[@]}" --no-fail-fast
+# Tests for which something is missing pass, and say what.
+grep -o 'skipped: [^<]*' "$target/nextest/default/junit.xml" | sort | uniq -c | sed 's/^ *\([0-9]*\) skipped: /SKIPPED: \1 tests: /' || true
+if ((${#llvm[@]})) && ! { command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q '^GPU '; }; then
+  echo "SKIPPED: bench/gpu.sh, tests/matrix.sh on a GPU: there is none; the tests have run its code on the emulator, as PTX on the virtual GPU, and through the assembler"
+fi
 cargo test --doc --workspace --locked "${features[@]}" --quiet
 
 step "specs"

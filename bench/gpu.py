@@ -22,13 +22,15 @@ TENSORS = (1, 1000)
 TRAINS = ("digits", "mlp784", "cnn", "gpt")
 # Trains of `bench/specs/attention.opt`: columns of a head and element type.
 HEADS = ((64, "f32"), (128, "f32"), (64, "bf16"), (128, "bf16"))
+# The example that is run beside the cases.
+DIGITS = "digits"
 # Trains whose steps several GPUs share out.
 SHARED = ("mlp784", "gpt")
 
 
-def run(command, **more):
+def run(command, cwd=ROOT, **more):
     start = time.perf_counter()
-    done = subprocess.run(command, text=True, capture_output=True, cwd=ROOT, **more)
+    done = subprocess.run(command, text=True, capture_output=True, cwd=cwd, **more)
     return done, time.perf_counter() - start
 
 
@@ -53,25 +55,58 @@ def machine(optc):
     return {"gpu": gpu, "optc": first_line([optc, "--version"]), "date": time.strftime("%Y-%m-%d"), "cores": os.cpu_count()}
 
 
-def cases(optc):
-    """Every case of tests/cases/run and the first example on the GPU."""
+def not_on_a_gpu():
+    """Cases that are refused on a GPU, with the words."""
+    with open(os.path.join(ROOT, "tests", "cases", "not_on_gpu.txt")) as f:
+        lines = [line.strip() for line in f if line.strip() and not line.startswith("#")]
+    return dict(line.split(": ", 1) for line in lines)
+
+
+def cases(optc, only):
+    """Every case of tests/cases/run and the first example on the GPU, or those of them that are named."""
+    refused = not_on_a_gpu()
+    source = os.path.join(ROOT, "tests", "cases", "run")
+    every = sorted(name[:-4] for name in os.listdir(source) if name.endswith(".opt"))
+    wanted = [name for name in every if only is None or name in only]
+    unknown = sorted(set(only or ()) - set(every) - {DIGITS})
+    if unknown:
+        sys.exit(f"there are no cases {', '.join(unknown)} in {source}")
+    skipped = [{"case": name, "why": refused[name]} for name in wanted if name in refused]
     with tempfile.TemporaryDirectory() as folder:
-        # Runs write checkpoints and logs beside the specs.
+        # Runs write checkpoints and logs beside the specs, or where they are started.
         copy = os.path.join(folder, "run")
-        shutil.copytree(os.path.join(ROOT, "tests", "cases", "run"), copy)
+        shutil.copytree(source, copy)
+        for name in set(every) - set(wanted) | set(refused):
+            os.remove(os.path.join(copy, f"{name}.opt"))
         done, seconds = run([optc, "--color", "never", "--device", "cuda", "test", copy, "--quiet"])
+        digits = None
+        if only is None or DIGITS in only:
+            digits, _ = run([optc, "--device", "cuda", "run", os.path.join(ROOT, "examples", "digits.opt")], cwd=folder)
     text = done.stdout + done.stderr
     counts = {what: int(n) for n, what in re.findall(r"(\d+) (experiments? passed|failed|skipped|checks|files with errors)", text)}
     trouble = [line for line in text.splitlines() if re.match(r"(FAIL|error|skipped)", line)]
-    digits, _ = run([optc, "--device", "cuda", "run", "examples/digits.opt"])
-    return {
-        "status": done.returncode, "summary": text.strip().splitlines()[-1] if text.strip() else "", "counts": counts, "seconds": seconds, "trouble": trouble[:40],
-        "digits": digits.stdout.strip().splitlines()[-4:] if digits.returncode == 0 else digits.stderr.strip()[-2000:],
+    found = {
+        "status": done.returncode, "files": len(wanted) - len(skipped), "skipped": skipped, "summary": text.strip().splitlines()[-1] if text.strip() else "", "counts": counts,
+        "seconds": seconds, "trouble": trouble[:40],
     }
+    if digits is not None:
+        found["status"] = found["status"] or digits.returncode
+        found["digits"] = digits.stdout.strip().splitlines()[-4:] if digits.returncode == 0 else digits.stderr.strip()[-2000:]
+    return found
 
 
 def median(values):
     return statistics.median(values) if values else None
+
+
+def gaps(found):
+    """The part of a step, as a recorded graph, in which no kernel runs: what is left of its time without those of its instructions, one by one."""
+    return found.get("profile", {}).get("outside_share")
+
+
+def percent(values):
+    values = [x for x in values if x is not None]
+    return f"{100 * statistics.median(values):.1f}" if values else ""
 
 
 def steps(optc, parameters, turns, seconds, torch):
@@ -79,14 +114,15 @@ def steps(optc, parameters, turns, seconds, torch):
     rows, copies = [], []
     for name, asked, moved in RULES:
         for tensors in TENSORS:
-            row = {"rule": name, "tensors": tensors, "optc_ms": [], "torch_ms": {}, "trouble": []}
+            row = {"rule": name, "tensors": tensors, "optc_ms": [], "gaps": [], "torch_ms": {}, "trouble": []}
             for _ in range(turns):
                 ours = report([optc, "--device", "cuda", "bench", "bench/specs/optimizers.opt", "--optimizer", asked, "--size", str(parameters),
-                               "--tensors", str(tensors), "--seconds", str(seconds), "--json"])
+                               "--tensors", str(tensors), "--seconds", str(seconds), "--profile", "--json"])
                 if "failed" in ours:
                     row["trouble"].append(ours["failed"])
                     break
                 row["optc_ms"].append(ours["ms"]["median"])
+                row["gaps"].append(gaps(ours))
                 if torch:
                     theirs = report([sys.executable, TORCH, "step", name, str(parameters), str(tensors), str(seconds)])
                     if "failed" in theirs:
@@ -106,14 +142,15 @@ def training(optc, turns, seconds, torch):
     """Whole training steps."""
     rows = []
     for name in TRAINS:
-        row = {"train": name, "optc": [], "torch": {}, "trouble": []}
+        row = {"train": name, "optc": [], "gaps": [], "torch": {}, "trouble": []}
         for _ in range(turns):
-            ours = report([optc, "--device", "cuda", "bench", f"bench/specs/{name}.opt", "--seconds", str(seconds), "--json"])
+            ours = report([optc, "--device", "cuda", "bench", f"bench/specs/{name}.opt", "--seconds", str(seconds), "--profile", "--json"])
             if "failed" in ours:
                 row["trouble"].append(ours["failed"])
                 break
             trains = ours.get("trains", [ours])
             row["optc"].append(trains[0].get("steps_per_second", {}).get("median"))
+            row["gaps"].append(gaps(trains[0]))
             if torch:
                 theirs = report([sys.executable, TORCH, "train", name, str(seconds)])
                 if "failed" in theirs:
@@ -131,13 +168,14 @@ def attention(optc, turns, seconds, torch):
     rows = []
     for width, dtype in HEADS:
         name = f"of_{width}" + ("" if dtype == "f32" else f"_{dtype}")
-        row = {"width": width, "dtype": dtype, "optc": [], "torch": {}, "trouble": []}
+        row = {"width": width, "dtype": dtype, "optc": [], "gaps": [], "torch": {}, "trouble": []}
         for _ in range(turns):
-            ours = report([optc, "--device", "cuda", "bench", "bench/specs/attention.opt", name, "--seconds", str(seconds), "--json"])
+            ours = report([optc, "--device", "cuda", "bench", "bench/specs/attention.opt", name, "--seconds", str(seconds), "--profile", "--json"])
             if "failed" in ours:
                 row["trouble"].append(ours["failed"])
                 break
             row["optc"].append(ours.get("trains", [ours])[0].get("steps_per_second", {}).get("median"))
+            row["gaps"].append(gaps(ours.get("trains", [ours])[0]))
             if torch:
                 theirs = report([sys.executable, TORCH, "attention", str(width), dtype, str(seconds)])
                 if "failed" in theirs:
@@ -218,27 +256,29 @@ def shown(value, digits=3):
 def table(found):
     lines = [f"{found['machine']['gpu']}; {found['machine']['optc']}; {found['machine']['date']}", ""]
     if "cases" in found:
-        lines += [f"cases of tests/cases/run on the GPU: {found['cases']['summary']}", ""]
+        c = found["cases"]
+        lines += [f"{c['files']} file{'' if c['files'] == 1 else 's'} of tests/cases/run on the GPU: {c['summary']}"]
+        lines += [f"skipped: {s['case']}, {s['why']}" for s in c["skipped"]] + [""]
     if "steps" in found:
         s = found["steps"]
         copy = s["copy_gb_per_second"]
-        lines += [f"{s['parameters']} f32 parameters; a copy moves {shown(copy, 4)} GB/s", "", "| rule | tensors | optc, ms | GB/s | part of a copy | torch, ms |", "|---|---|---|---|---|---|"]
+        lines += [f"{s['parameters']} f32 parameters; a copy moves {shown(copy, 4)} GB/s", "", "| rule | tensors | optc, ms | GB/s | part of a copy | gaps, % | torch, ms |", "|---|---|---|---|---|---|---|"]
         for r in s["rows"]:
             part = r["gb_per_second"] / copy if copy and r["gb_per_second"] else None
             theirs = ", ".join(f"{form} {shown(median(ms), 4)}" for form, ms in r["torch_ms"].items())
-            lines.append(f"| {r['rule']} | {r['tensors']} | {shown(median(r['optc_ms']), 4)} | {shown(r['gb_per_second'], 4)} | {shown(part)} | {theirs} |")
+            lines.append(f"| {r['rule']} | {r['tensors']} | {shown(median(r['optc_ms']), 4)} | {shown(r['gb_per_second'], 4)} | {shown(part)} | {percent(r['gaps'])} | {theirs} |")
         lines.append("")
     if "training" in found:
-        lines += ["| train | optc, steps/s | torch, steps/s |", "|---|---|---|"]
+        lines += ["| train | optc, steps/s | gaps between launches, % | torch, steps/s |", "|---|---|---|---|"]
         for r in found["training"]:
             theirs = ", ".join(f"{form} {shown(median(rates), 4)}" for form, rates in r["torch"].items())
-            lines.append(f"| {r['train']} | {shown(median([x for x in r['optc'] if x]), 4)} | {theirs} |")
+            lines.append(f"| {r['train']} | {shown(median([x for x in r['optc'] if x]), 4)} | {percent(r['gaps'])} | {theirs} |")
         lines.append("")
     if "attention" in found:
-        lines += ["| attention, forward and backward: 2 x 16 heads of 2048, causal | optc, steps/s | TFLOP/s | torch, steps/s |", "|---|---|---|---|"]
+        lines += ["| attention, forward and backward: 2 x 16 heads of 2048, causal | optc, steps/s | TFLOP/s | gaps, % | torch, steps/s |", "|---|---|---|---|---|"]
         for r in found["attention"]:
             theirs = ", ".join(f"{form} {shown(median(rates), 4)}" for form, rates in r["torch"].items())
-            lines.append(f"| {r['width']} columns, {r['dtype']} | {shown(median([x for x in r['optc'] if x]), 4)} | {shown(r['tflops'])} | {theirs} |")
+            lines.append(f"| {r['width']} columns, {r['dtype']} | {shown(median([x for x in r['optc'] if x]), 4)} | {shown(r['tflops'])} | {percent(r['gaps'])} | {theirs} |")
         lines.append("")
     if "skipped" in found.get("scaling", {}):
         lines += [f"scaling: {found['scaling']['skipped']}", ""]
@@ -273,6 +313,7 @@ def main():
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--only", required=True)
     parser.add_argument("--gpus", type=int, help="how many GPUs to share steps out to, instead of what nvidia-smi counts")
+    parser.add_argument("--cases", help="only these of tests/cases/run, and of them `digits`, the example, with commas between")
     parser.add_argument("--exports", help="folder with the optimizers for torch (default: optimizers in that of --out)")
     options = parser.parse_args()
     optc = os.path.abspath(options.optc)
@@ -289,7 +330,7 @@ def main():
             f.write(table(found))
 
     if "cases" in parts:
-        found["cases"] = cases(optc)
+        found["cases"] = cases(optc, options.cases.split(",") if options.cases else None)
         keep()
     if "steps" in parts:
         found["steps"] = steps(optc, options.parameters, options.turns, options.seconds, torch)

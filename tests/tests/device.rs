@@ -7,9 +7,8 @@ use serde_json::Value;
 
 const OPTC: &str = env!("CARGO_BIN_EXE_optc-under-test");
 
-/// Cases that do not run on a GPU, and the words in which they are refused.
-const REFUSED: &[(&str, &str)] = &[("offloading", FILES), ("swapping", FILES)];
-const FILES: &str = "arrays in files (`offload`) are for runs on the processor";
+/// Cases that do not run on a GPU, each with the words in which it is refused.
+const REFUSED: &str = include_str!("../cases/not_on_gpu.txt");
 
 mod cases {
     use super::*;
@@ -19,7 +18,8 @@ mod cases {
         let file = cases.path().join(format!("{name}.opt"));
         let output = gpu.command(OPTC).args(["--color", "never", "--device", "cuda", "test", "--quiet"]).arg(file).output().unwrap();
         let said = words(&output);
-        match REFUSED.iter().find(|(refused, _)| *refused == name) {
+        let mut refused = REFUSED.lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.split_once(": "));
+        match refused.find(|(refused, _)| *refused == name) {
             Some((_, why)) => assert!(!output.status.success() && said.contains(why), "{said}"),
             None => assert!(output.status.success(), "{said}"),
         }
@@ -103,6 +103,192 @@ fn a_gpu_without_room_says_so() {
     assert_eq!(output.status.code(), Some(1));
     let said = words(&output);
     assert!(said.contains("OUT_OF_MEMORY") && said.contains("smaller batch"), "{said}");
+}
+
+/// Memory that runs short in a step, where its arrays are first bound, is told with the same help as before any step.
+#[test]
+fn a_gpu_without_room_for_a_step_says_so() {
+    let folder = spec(SPEC);
+    let run = |memory: u64| {
+        let gpu = VirtualGpu::default();
+        let mut command = gpu.command(OPTC);
+        command.args(["--color", "never", "run", "spec.opt", "--device", "cuda", "--quiet"]).current_dir(folder.path());
+        words(&command.env("OPTC_VGPU_MEMORY", memory.to_string()).output().unwrap())
+    };
+    let mut in_a_step = 0;
+    for memory in (2000..400_000).step_by(1500) {
+        let said = run(memory);
+        if !said.contains("error") {
+            break;
+        }
+        assert!(said.contains("error[R0139]") && said.contains("OUT_OF_MEMORY") && said.contains("= help: a smaller batch"), "{said}");
+        in_a_step += usize::from(said.contains("step 1"));
+    }
+    assert!(in_a_step > 0);
+}
+
+/// A GPU that no code is for, by its name.
+#[test]
+fn a_gpu_that_is_too_old_is_named() {
+    let (gpu, folder) = (VirtualGpu::default(), spec(SPEC));
+    let mut command = gpu.command(OPTC);
+    let output =
+        command.args(["run", "spec.opt", "--device", "cuda"]).current_dir(folder.path()).env("OPTC_VGPU_SM", "61").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = words(&output);
+    assert!(
+        said.contains("error[R0138]") && said.contains("compute capability 6.1, and code needs 7.0") && !said.contains("bug"),
+        "{said}"
+    );
+    assert!(said.contains("the GPU cuda:0, `"), "{said}");
+}
+
+/// A driver from before a function that is used came.
+#[test]
+fn a_driver_that_lacks_functions_is_too_old() {
+    let (folder, source) = (spec(SPEC), "int cuInit(unsigned f) { return 0; }\nint cuDeviceGetCount(int *n) { *n = 1; return 0; }\n");
+    std::fs::write(folder.path().join("driver.c"), source).unwrap();
+    let library = folder.path().join("libcuda.so");
+    let made = std::process::Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(folder.path().join("driver.c")).status();
+    if !made.is_ok_and(|s| s.success()) {
+        eprintln!("skipped: no cc");
+        return;
+    }
+    std::fs::copy(&library, folder.path().join("libcuda.so.1")).unwrap();
+    let mut command = std::process::Command::new(OPTC);
+    command.args(["--color", "never", "run", "spec.opt", "--device", "cuda"]).env("LD_LIBRARY_PATH", folder.path());
+    let output = command.current_dir(folder.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = words(&output);
+    assert!(said.contains("error[R0138]: the NVIDIA driver is too old: it lacks `cuDeviceGet` and"), "{said}");
+    assert!(said.contains("= help: update it") && !said.contains("bug"), "{said}");
+}
+
+const WIDE_HEADS: &str = r#"
+import std.nn.attend
+import std.optim.sgd
+model heads() -> f32 {
+  param q: f32[100, 33, 1, 128] ~ random.normal()
+  param k: f32[100, 33, 1, 128] ~ random.normal()
+  param v: f32[100, 33, 1, 128] ~ random.normal()
+  mean(attend(q, k, v, causal = true)^2)
+}
+train t {
+  model     n = heads()
+  loss      n()
+  optimizer sgd(lr = 1e-3)
+  steps     1
+}
+"#;
+
+/// Blocks ask for no more shared memory than the GPU at hand has, though the largest tiles would like more.
+#[test]
+fn wide_heads_fit_gpus_with_little_shared_memory() {
+    let folder = spec(WIDE_HEADS);
+    for capability in ["86", "120"] {
+        let gpu = VirtualGpu::default();
+        let mut command = gpu.command(OPTC);
+        command.args(["run", "spec.opt", "--device", "cuda", "--quiet"]).current_dir(folder.path());
+        let output = command.env("OPTC_VGPU_SM", capability).output().unwrap();
+        assert!(output.status.success(), "{capability}: {}", words(&output));
+        let log: Value = serde_json::from_str(&gpu.counts()).unwrap();
+        assert_eq!(count(&log, &["launches", "call_1_keys"]), 1, "{log}");
+    }
+}
+
+/// The code of a plan is kept on disk: the second process makes none.
+#[test]
+fn code_for_a_gpu_is_kept() {
+    let folder = spec(SPEC);
+    let cache = folder.path().join("cache");
+    let files = || -> std::collections::BTreeMap<_, _> {
+        let entries = std::fs::read_dir(&cache).expect("the folder").flatten();
+        entries.map(|e| (e.path(), e.metadata().and_then(|m| m.modified()).expect("a file"))).collect()
+    };
+    let run = || {
+        let gpu = VirtualGpu::default();
+        let mut command = gpu.command(OPTC);
+        let output =
+            command.args(["run", "spec.opt", "--device", "cuda"]).current_dir(folder.path()).env("OPTC_CACHE", &cache).output().unwrap();
+        // Seconds differ.
+        table(&output)[3].split('┆').take(3).map(str::to_string).collect::<Vec<_>>()
+    };
+    let first = run();
+    let kept = files();
+    assert!(!kept.is_empty());
+    assert_eq!(run(), first);
+    // Nothing was written again.
+    assert_eq!(files(), kept);
+}
+
+/// A profile has the rows of the processor's: each instruction of the plan ran in every step, and what is left are gaps.
+#[test]
+fn a_profile_on_a_gpu_names_its_instructions() {
+    let folder = spec(&SPEC.replace("linear(x, 8)", "linear(x, 64)"));
+    let bench = |more: &[&str]| {
+        let gpu = VirtualGpu::default();
+        let mut command = gpu.command(OPTC);
+        command.args(["bench", "spec.opt", "--seconds", "0.05", "--profile"]).args(more).current_dir(folder.path());
+        command.env("OPTC_VGPU_DEVICES", "2").output().unwrap()
+    };
+    for order in ["lazy", "eager"] {
+        let gpu = VirtualGpu::default();
+        let mut command = gpu.command(OPTC);
+        command.args(["bench", "spec.opt", "--seconds", "0.05", "--profile", "--json", "--device", "cuda"]).current_dir(folder.path());
+        let output = command.env("OPTC_VGPU_ORDER", order).output().unwrap();
+        assert!(output.status.success(), "{}", words(&output));
+        let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let train = &found["trains"][0];
+        let profile = &train["profile"];
+        let rows = profile["rows"].as_array().expect("rows");
+        assert!(rows.iter().all(|r| r["ms_per_step"].as_f64() > Some(0.0)), "{profile}");
+        let instructions: f64 = rows.iter().map(|r| r["runs_per_step"].as_f64().unwrap()).sum();
+        assert_eq!(instructions, train["instructions"].as_f64().unwrap(), "{profile}");
+        assert!(rows.iter().any(|r| r["flop_per_step"].as_f64() > Some(0.0)), "products are told: {profile}");
+        assert!(rows.iter().any(|r| r["where"].as_str().is_some_and(|w| w.contains("spec.opt:"))), "{profile}");
+        let (inside, share) = (profile["inside_ms_per_step"].as_f64().unwrap(), profile["outside_share"].as_f64().unwrap());
+        assert!(inside > 0.0 && (0.0..1.0).contains(&share) && profile["outside"] == "between launches", "{profile}");
+    }
+    let text = words(&bench(&["--device", "cuda"]));
+    assert!(text.contains("between launches") && text.contains("kernel 0"), "{text}");
+    let several = words(&bench(&["--device", "cuda:0,1"]));
+    assert!(
+        several.contains("error[R0137]: `--profile` times the instructions of one GPU") || several.contains("error[R0138]"),
+        "{several}"
+    );
+}
+
+/// Models in f16 have products of f16, by the units for matrices, on a GPU alone.
+#[test]
+fn products_of_f16_are_the_gpus() {
+    let folder = spec(&SPEC.replace("  steps     60", "  precision f16\n  steps     5").replace("linear(x, 8)", "linear(x, 64)"));
+    let shown = |more: &[&str]| {
+        let output = std::process::Command::new(OPTC).args(["explain", "spec.opt"]).args(more).current_dir(folder.path()).output().unwrap();
+        assert!(output.status.success(), "{}", words(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert!(shown(&["--stage", "plan", "--gpu", "sm_90"]).contains("gemm f16 "));
+    assert!(!shown(&["--stage", "plan"]).contains("gemm f16 "));
+    assert!(shown(&["--stage", "ptx", "--gpu", "sm_90"]).contains("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32"));
+    let losses = |gpu: Option<VirtualGpu>| {
+        let mut command = match &gpu {
+            Some(gpu) => gpu.command(OPTC),
+            None => std::process::Command::new(OPTC),
+        };
+        command.args(["run", "spec.opt", "--set", "log=\"log\""]).args(gpu.is_some().then_some("--device=cuda")).current_dir(folder.path());
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", words(&output));
+        let log = std::fs::read_to_string(folder.path().join("log/metrics.csv"))
+            .or_else(|_| std::fs::read_to_string(folder.path().join("log.csv")));
+        let log = log.unwrap();
+        let at = log.lines().next().expect("a head").split(',').position(|c| c == "loss").expect("losses");
+        log.lines().skip(1).map(|l| l.split(',').nth(at).expect("a loss").parse().expect("a number")).collect::<Vec<f64>>()
+    };
+    let (here, there) = (losses(None), losses(Some(VirtualGpu::default())));
+    assert_eq!(there, losses(Some(VirtualGpu::default())));
+    assert!(here.len() == 5 && here.iter().zip(&there).all(|(a, b)| (a - b).abs() < 2e-3 * a.abs()), "{here:?} and {there:?}");
+    let by_library = losses(Some(VirtualGpu::default().with_products()));
+    assert!(here.iter().zip(&by_library).all(|(a, b)| (a - b).abs() < 2e-3 * a.abs()), "{here:?} and {by_library:?}");
 }
 
 #[test]

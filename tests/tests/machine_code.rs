@@ -123,3 +123,75 @@ fn processes_share_compiled_kernels() {
     assert_eq!(loss(&start().wait_with_output().expect("it ends")), first);
     assert_eq!(files(), kept);
 }
+
+fn with(folder: &Path, args: &[&str], variables: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_optc-under-test"));
+    command.current_dir(folder).args(args).envs(variables.iter().copied()).output().expect("the binary starts")
+}
+
+/// A setting that is none is told instead of changing nothing.
+#[test]
+fn settings_of_the_environment_that_mean_nothing_are_refused() {
+    let dir = folder();
+    for (name, value) in [("OPTC_CACHE", "OFF"), ("OPTC_CACHE_MB", "abc"), ("OPTC_VECTORS", "1024"), ("OPTC_PTXAS", "")] {
+        let o = with(dir.path(), &["run", "spec.opt", "holds"], &[(name, value)]);
+        let said = format!("error[R0137]: {name} is `{value}`");
+        assert!(status(&o) == 1 && err(&o).contains(&said) && err(&o).contains("= help: "), "{}", err(&o));
+    }
+    assert!(!dir.path().join("OFF").exists());
+    #[cfg(feature = "llvm")]
+    for args in [&["run", "spec.opt", "holds", "--backend", "llvm"][..], &["explain", "spec.opt", "--stage", "llvm"]] {
+        let o = with(dir.path(), args, &[("OPTC_LLVM_PASSES", "foo")]);
+        assert!(status(&o) == 1 && err(&o).contains("error[R0137]: OPTC_LLVM_PASSES is `foo`") && !err(&o).contains("bug"), "{}", err(&o));
+    }
+}
+
+/// Options of a build that would do nothing.
+#[test]
+fn options_that_a_build_has_no_use_for_are_refused() {
+    let dir = folder();
+    let refused = [
+        ("--emit obj --gpu sm_90", "`--gpu` names the GPU that PTX is for, and none is written"),
+        ("--emit obj --backend llvm", if cfg!(feature = "llvm") { "`--emit obj` is made by Cranelift" } else { "built without" }),
+        ("--emit asm --backend interpreter", "the back end `interpreter` makes no code that could be written"),
+        ("--emit asm --target aarch64-unknown-linux-gnu", "`--target` names the machine that an object file is for"),
+        ("--emit obj,asm --target aarch64-unknown-linux-gnu", "`--emit asm` shows code for this computer's processor"),
+        ("--emit header --device cuda", if cfg!(feature = "llvm") { "`--device` says where a run is" } else { "built without LLVM" }),
+        ("--emit obj --device junk", "--device is `junk`, which is no device"),
+    ];
+    for (args, why) in refused {
+        let o = optc(dir.path(), &[&["build", "--optimizer", "lion"][..], &args.split(' ').collect::<Vec<_>>()].concat());
+        assert!(status(&o) == 1 && err(&o).contains("error[R013") && err(&o).contains(why), "{args}: {}", err(&o));
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).expect("the folder").count(), 1, "nothing was written");
+    #[cfg(feature = "llvm")]
+    {
+        let o = optc(dir.path(), &["build", "--optimizer", "lion", "--emit", "torch", "--gpu", "sm_999"]);
+        assert!(status(&o) == 1 && err(&o).contains("error[R0137]: there is no code for a GPU `sm_999`"), "{}", err(&o));
+        let o = optc(dir.path(), &["build", "--optimizer", "lion", "--emit", "ptx", "--target", "aarch64-unknown-linux-gnu"]);
+        assert!(status(&o) == 1 && err(&o).contains("`--target` names the machine"), "{}", err(&o));
+        let o = optc(dir.path(), &["build", "--optimizer", "lion", "--emit", "asm", "--backend", "llvm", "--cpu", "x86-64-v4"]);
+        assert_eq!(status(&o), 0, "{}", err(&o));
+        let text = std::fs::read_to_string(dir.path().join("lion.asm")).expect("written");
+        assert!(text.contains("lion_f32_step_0:") && text.contains("%zmm"), "LLVM's code of that processor");
+    }
+}
+
+/// The processor that LLVM's code is for.
+#[cfg(all(feature = "llvm", target_arch = "x86_64"))]
+#[test]
+fn a_processor_can_be_named() {
+    let dir = folder();
+    let o = optc(dir.path(), &["build", "--optimizer", "lion", "--emit", "llvm", "--cpu", "x86-64-v2"]);
+    assert_eq!(status(&o), 0, "{}", err(&o));
+    let text = std::fs::read_to_string(dir.path().join("lion.ll")).expect("written");
+    assert!(text.contains("\"target-cpu\"=\"x86-64-v2\""), "{text}");
+    let expected = loss(&optc(dir.path(), &["run", "spec.opt", "holds", "--backend", "llvm"]));
+    for cpu in ["x86-64-v2", "native"] {
+        assert_eq!(loss(&optc(dir.path(), &["run", "spec.opt", "holds", "--backend", "llvm", "--cpu", cpu])), expected, "{cpu}");
+    }
+    let o = with(dir.path(), &["run", "spec.opt", "--backend", "llvm"], &[("OPTC_CPU", "pdp11")]);
+    assert!(status(&o) == 1 && err(&o).contains("error[R0137]: OPTC_CPU is `pdp11`"), "{}", err(&o));
+    let o = optc(dir.path(), &["run", "spec.opt", "--cpu", "x86-64-v2"]);
+    assert!(status(&o) == 1 && err(&o).contains("error[R0137]: `--cpu` is for code that LLVM makes"), "{}", err(&o));
+}

@@ -251,3 +251,57 @@ fn what_cannot_be_built_is_said() {
     fails(&["build", "specs/main.opt", "--train", "fit", "-o", "x", "--set", "file=data/none.csv"], 1, "R0101");
     assert!(!dir.path().join("x").exists());
 }
+
+/// Where an executable runs can be said when it runs, by the environment, and when it is built.
+#[test]
+fn an_executable_takes_a_device_and_a_back_end() {
+    let dir = project();
+    let away = dir.path().join("elsewhere");
+    let exe = built(dir.path(), "fit", &["--train", "fit"]);
+    let expected = shown(&ok(run(&exe, &away, &[])));
+    assert_eq!(shown(&ok(run(&exe, &away, &["--backend", "interpreter", "--set", "steps=40"]))), expected);
+    let with = |exe: &Path, args: &[&str], variables: &[(&str, &str)]| {
+        Command::new(exe).current_dir(&away).args(args).envs(variables.iter().copied()).output().expect("the binary starts")
+    };
+    let refused = |output: Output, why: &str| {
+        assert!(output.status.code() == Some(1) && text(&output.stderr).contains(why), "{why}: {}", text(&output.stderr));
+    };
+    refused(run(&exe, &away, &["--device", "junk"]), "error[R0137]: --device is `junk`, which is no device");
+    refused(with(&exe, &[], &[("OPTC_DEVICE", "junk")]), "error[R0137]: OPTC_DEVICE is `junk`");
+    refused(with(&exe, &[], &[("OPTC_BACKEND", "junk")]), "error[R0137]: OPTC_BACKEND is `junk`");
+    refused(with(&exe, &[], &[("OPTC_CACHE", "OFF")]), "error[R0137]: OPTC_CACHE is `OFF`");
+    refused(optc(dir.path(), &["build", "specs/main.opt", "--train", "fit", "--device", "junk"]), "error[R0137]: --device is `junk`");
+    refused(optc(dir.path(), &["build", "specs/main.opt", "--train", "fit", "--gpu", "sm_90"]), "error[R0137]: `--gpu` names the GPU");
+    // A back end that it was built with is one that it says, and that another one takes the place of.
+    let slow = built(dir.path(), "slow", &["--train", "fit", "--backend", "interpreter"]);
+    assert!(ok(run(&slow, &away, &["--help"])).contains("built with --backend interpreter"));
+    assert_eq!(shown(&ok(run(&slow, &away, &[]))), expected);
+    assert_eq!(shown(&ok(run(&slow, &away, &["--backend", "cranelift"]))), expected);
+}
+
+/// A device that it was built for is where it runs, if it is told nothing else.
+#[cfg(feature = "llvm")]
+#[test]
+fn an_executable_runs_on_the_device_that_it_was_built_for() {
+    use optc_tests::virtual_gpu::{VirtualGpu, words};
+    let dir = project();
+    let away = dir.path().join("elsewhere");
+    let exe = built(dir.path(), "fit", &["--train", "fit", "--device", "cuda"]);
+    let losses = |output: Output| -> Vec<String> {
+        assert!(output.status.success(), "{}", words(&output));
+        shown(&text(&output.stdout))
+    };
+    let gpu = VirtualGpu::default();
+    let there = losses(gpu.command(&exe).current_dir(&away).output().expect("the binary starts"));
+    assert!(gpu.counts().contains("\"graph_launches\""), "{}", gpu.counts());
+    let launches: u64 =
+        serde_json::from_str::<serde_json::Value>(&gpu.counts()).expect("JSON")["graph_launches"].as_u64().expect("a number");
+    assert!(launches > 30, "{launches}");
+    // Elsewhere it says what is missing, or runs where it is told.
+    let output = run(&exe, &away, &["--device", "cuda:77"]);
+    assert!(output.status.code() == Some(1) && text(&output.stderr).contains("error[R0138]"), "{}", text(&output.stderr));
+    assert_eq!(losses(run(&exe, &away, &["--device", "cpu"])).len(), there.len());
+    let output =
+        Command::new(&exe).current_dir(&away).env("OPTC_DEVICE", "cpu").env_remove("LD_LIBRARY_PATH").output().expect("the binary starts");
+    assert!(output.status.success(), "{}", words(&output));
+}
