@@ -94,7 +94,7 @@ step "tests"
 export OPTC_CACHE=off
 cargo nextest run --workspace --locked "${features[@]}" --no-fail-fast
 # Tests for which something is missing pass, and say what.
-grep -o 'skipped: [^<]*' "$target/nextest/default/junit.xml" | sort | uniq -c | sed 's/^ *\([0-9]*\) skipped: /SKIPPED: \1 tests: /' || true
+grep -o 'skipped: [^<]*' target/nextest/default/junit.xml | sort | uniq -c | sed 's/^ *\([0-9]*\) skipped: /SKIPPED: \1 tests: /' || true
 if ((${#llvm[@]})) && ! { command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q '^GPU '; }; then
   echo "SKIPPED: bench/gpu.sh, tests/matrix.sh on a GPU: there is none; the tests have run its code on the emulator, as PTX on the virtual GPU, and through the assembler"
 fi
