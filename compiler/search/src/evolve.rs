@@ -356,6 +356,9 @@ impl Round<'_> {
     /// Makes the round. `found` takes what was run for the first time on this island. False if the evaluator ended it early: a search does not go on from such an island.
     pub fn make(&self, island: &mut Island, scores: &mut Known<'_>, evaluator: &mut dyn Evaluator, found: &mut Vec<Found>) -> bool {
         let first = island.counters;
+        if !evaluator.goes_on(&first) {
+            return false;
+        }
         if island.population.is_empty() && self.kind != Kind::Random {
             self.populate(island, scores, evaluator, found, false);
         }

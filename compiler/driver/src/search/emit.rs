@@ -82,7 +82,10 @@ pub fn emit(hunt: &Hunt, after: &After) -> Option<String> {
     let counters = hunt.counters();
     let mut doc = vec![format!("Found by the search `{}`, seed {}.", spec.name, spec.seed), String::new(), "# Source".to_string()];
     let tasks: Vec<String> = spec.tasks.iter().map(|t| format!("`{}`", t.label)).collect();
-    let of = format!("one of {} that were run on {}; {} children in all", counters.evaluated, tasks.join(", "), counters.children);
+    let of = match counters.evaluated {
+        0 => format!("run on {}", tasks.join(", ")),
+        n => format!("one of {n} that were run on {}; {} children in all", tasks.join(", "), counters.children),
+    };
     let (own, fitness) = (winner.hash(), rounded(winner.fitness));
     if own == winner.key {
         doc.push(format!("Program {own:032x}, {of}. Fitness {fitness}."));
@@ -100,8 +103,11 @@ pub fn emit(hunt: &Hunt, after: &After) -> Option<String> {
         doc.push(format!("First program `{}`: {}.", start.expression, rounded(start.fitness)));
     }
     for arm in &hunt.arms[1..] {
-        let control = arm.best().map_or(f64::INFINITY, |b| b.fitness);
-        doc.push(format!("Control `{}`, {} programs: {}.", arm.kind.name(), arm.counters().evaluated, rounded(control)));
+        let (name, run) = (arm.kind.name(), arm.counters().evaluated);
+        doc.push(match arm.best() {
+            Some(best) => format!("Control `{name}`, {run} programs: {}.", rounded(best.fitness)),
+            None => format!("Control `{name}` has run {run} programs."),
+        });
     }
     doc.extend(winner.notes.iter().cloned());
     doc.extend(validation_line(hunt.curve()).map(|line| format!("{line}.")));
