@@ -108,7 +108,7 @@ impl Hashes {
 /// What of a spec steers a search: all but other searches, and settings of its block that say how long it goes on, where it writes and what is measured at its end. As a hash; `tasks` are the names that scores are kept under.
 pub fn steers(session: &Session, block: &BlockItem, spec: Option<&SearchSpec>) -> String {
     /// Settings that steer nothing.
-    const FREE: [&str; 6] = ["budget", "archive", "emit", "funnel", "held_out", "control"];
+    const FREE: [&str; 5] = ["budget", "archive", "emit", "funnel", "held_out"];
     let slice = |span| session.program.sources.slice(span).to_string();
     let mut parts: Vec<String> = Vec::new();
     let root = session.program.modules.first();
@@ -122,6 +122,8 @@ pub fn steers(session: &Session, block: &BlockItem, spec: Option<&SearchSpec>) -
     for entry in &block.entries {
         match entry {
             BlockEntry::Setting(s) if FREE.contains(&&*s.word.text) => {}
+            // Which controls there are is added below; the rest of these is for the end.
+            BlockEntry::Setting(s) if spec.is_some() && &*s.word.text == "control" => {}
             BlockEntry::Setting(s) => parts.push(slice(s.span)),
             BlockEntry::Let { span, .. } => parts.push(slice(*span)),
             BlockEntry::Field { name, .. } => parts.push(name.text.to_string()),

@@ -137,3 +137,24 @@ fn a_spec_may_change_in_what_does_not_steer_its_search() {
         assert!(refused(changed.path(), &["search", "resume", "out.sqlite", "-q"]).contains("has changed since"));
     }
 }
+
+#[test]
+fn a_formula_goes_on_with_the_same_data_and_what_steers_it() {
+    let spec = "data d { t = csv(\"d.csv\"); x = t[:, 0]; y = t[:, 1] }\n\nsearch of(x) {\n  data d\n  target y\n  strategy regularized_evolution { islands = 2, population = 30, round = 100 }\n  stop when unexplained < 1e-30\n  budget 400\n  archive \"f.sqlite\"\n  emit \"f.opt\"\n}\n";
+    let folder = folder(spec);
+    let at = |name: &str| folder.path().join(name);
+    let rows = "0.1,1.3\n0.4,0.2\n0.9,2.1\n1.7,0.4\n2.2,3.9\n3.1,0.7\n";
+    std::fs::write(at("d.csv"), rows).expect("written");
+    ok(optc(folder.path(), &["search", "s.opt", "-q"]));
+    let go_on = ["search", "resume", "f.sqlite", "-q"];
+    std::fs::write(at("d.csv"), rows.replace("3.9", "4.9")).expect("written");
+    let said = refused(folder.path(), &go_on);
+    assert!(said.contains("d.csv have changed since the search was started"), "{said}");
+    std::fs::write(at("d.csv"), rows).expect("written");
+    std::fs::write(at("s.opt"), spec.replace("budget 400", "budget 800\n  control none")).expect("written");
+    assert!(refused(folder.path(), &go_on).contains("has changed since"));
+    std::fs::write(at("s.opt"), spec.replace("budget 400", "budget 800").replace("\"f.opt\"", "\"g.opt\"")).expect("written");
+    ok(optc(folder.path(), &go_on));
+    assert!(at("g.opt").exists());
+    assert!(refused(folder.path(), &["search", "report", "f.sqlite", "--html", "f.sqlite"]).contains("name another file"));
+}

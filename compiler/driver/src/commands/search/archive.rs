@@ -114,14 +114,15 @@ pub(super) fn best_of_arms(path: &Path, messages: &Messages) -> Result<Vec<Best>
 pub fn report(path: &Path, html: Option<&Path>, messages: &Messages) -> Result<(), Failed> {
     let archive = open(path, messages)?;
     let no = |why: String| trouble(&why, None, messages);
+    let spec = archive.run().map_err(no)?.0.spec;
+    if let Some(to) = html.filter(|to| [path, Path::new(&spec)].iter().any(|s| same(s, to))) {
+        return Err(trouble(&format!("{} is what the report is made from", to.display()), Some("name another file"), messages));
+    }
     if !archive.formulas().map_err(no)?.is_empty() {
         return regress::report(&archive, path, html, messages);
     }
     if let Some(to) = html {
         let command: Vec<String> = std::env::args().collect();
-        if [path, Path::new(&archive.run().map_err(no)?.0.spec)].iter().any(|s| same(s, to)) {
-            return Err(trouble(&format!("{} is what the report is made from", to.display()), Some("name another file"), messages));
-        }
         let made = report::report(&archive, path, &report::Heading { command: command.join(" "), date: date() }).map_err(no)?;
         made.write(to).map_err(|e| {
             messages.trouble(&e);
