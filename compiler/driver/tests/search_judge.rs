@@ -170,7 +170,7 @@ fn an_archive_in_place_of_the_spec_is_told() {
     assert!(told.contains("--optimizer found.opt"), "{told}");
 }
 
-/// First programs are named by `explain`, and `top` lists arms and forms.
+/// `explain` names known forms, and `top` lists arms and forms.
 #[test]
 fn known_forms_are_named_and_forms_are_listed() {
     let folder = folder();
@@ -187,12 +187,12 @@ fn known_forms_are_named_and_forms_are_listed() {
         text.lines().map(cells).filter(|c| c.first().is_some_and(|h| h.len() >= 8 && h.bytes().all(|b| b.is_ascii_hexdigit()))).collect()
     };
     let all = listed(&search(&["top", "out.sqlite", "-n", "500"]));
-    let told: Vec<String> = all.iter().filter(|r| r[2] == "evolution").map(|r| search(&["explain", "out.sqlite", &r[0]])).collect();
+    // Gradient descent in another unit is gradient descent.
+    let short = all.iter().filter(|r| r[2] == "evolution" && r[3] == "2");
+    let told: Vec<String> = short.map(|r| search(&["explain", "out.sqlite", &r[0]])).collect();
     let line = |text: &str, what: &str| text.lines().find(|l| l.trim_start().starts_with(what)).unwrap_or_default().to_string();
-    assert!(told.iter().any(|t| line(t, "same form as").ends_with("AddSign")), "{told:?}");
-    let lion = told.iter().find(|t| line(t, "same form as").contains("lion")).unwrap_or_else(|| panic!("{told:?}"));
-    assert!(line(lion, "Lion-kappa").contains("K = |x|_1"), "{lion}");
-    assert!(line(lion, "its box").contains("|w| <= 10: kept in 2000 of 2000 steps"), "{lion}");
+    assert!(told.iter().any(|t| line(t, "same form as").ends_with(" sgd")), "{told:?}");
+    assert!(told.iter().all(|t| !line(t, "nearest known optimizer").is_empty()), "{told:?}");
     // Arms.
     let random = listed(&search(&["top", "out.sqlite", "-n", "500", "--arm", "random"]));
     assert!(!random.is_empty() && random.len() < all.len() && random.iter().all(|r| r[2] == "random"), "{random:?}");
