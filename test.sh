@@ -6,6 +6,9 @@ cd "$(dirname "$0")"
 # The version of Rust the workspace is written for. Newer compilers bring new lints, so there warnings are shown and are no errors.
 rust=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
 
+# Where everything is built once, nothing is kept for the next build, nor for debuggers.
+if [[ -n ${CI:-} ]]; then export CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_DEBUG=0; fi
+
 step() { printf '\n== %s (%ss)\n' "$1" "$SECONDS"; }
 
 step "tools"
