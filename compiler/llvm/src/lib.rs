@@ -44,7 +44,7 @@ pub use device::{DeviceConfig, Emulated, device_code, device_code_cut, device_co
 pub use leaves::{LeafEntry, LeafForm, LeafSteps, leaf_steps};
 pub use processors::{CPUS, NATIVE, check_cpu, check_cpu_here};
 pub use simt::Launch;
-pub use targets::{GPUS, check_gpu, gpu_for};
+pub use targets::{GPUS, check_gpu, gpu_for, runs_on};
 pub use unit::check_passes;
 
 use std::fmt;

@@ -69,6 +69,22 @@ fn number(gpu: &str) -> u32 {
     gpu.trim_start_matches("sm_").trim_end_matches(char::is_alphabetic).parse().unwrap_or(0)
 }
 
+/// The compute capabilities, major and minor, of GPUs that code for this one runs on: the oldest, the first after them that it does not run on, and both in words. Plain code runs on everything newer
+/// (PTX ISA, section ".target").
+///
+/// # Errors
+/// There is no code for such a GPU.
+pub fn runs_on(gpu: &str) -> Result<((u32, u32), (u32, u32), String), Error> {
+    check_gpu(gpu)?;
+    let (major, minor) = (number(gpu) / 10, number(gpu) % 10);
+    let (beyond, words) = match gpu.chars().last() {
+        Some('a') => ((major, minor + 1), format!("{major}.{minor} alone")),
+        Some('f') => ((major + 1, 0), format!("{major}.{minor} or newer up to {major}.9")),
+        _ => ((u32::from(u8::MAX), 0), format!("{major}.{minor} or newer")),
+    };
+    Ok(((major, minor), beyond, words))
+}
+
 /// Whether a GPU has asynchronous copies and units for matrices of bf16.
 pub(crate) fn has_copies(gpu: &str) -> bool {
     number(gpu) >= 80
@@ -105,6 +121,11 @@ mod tests {
             assert_eq!(gpu_for(major, minor), Some(name));
         }
         assert_eq!(gpu_for(6, 1), None);
+        let runs = |gpu: &str, on: (u32, u32)| runs_on(gpu).is_ok_and(|(least, beyond, _)| least <= on && on < beyond);
+        assert!(runs("sm_80", (8, 0)) && runs("sm_80", (12, 1)) && !runs("sm_80", (7, 5)));
+        assert!(runs("sm_90a", (9, 0)) && !runs("sm_90a", (10, 0)) && !runs("sm_90a", (8, 9)));
+        assert!(runs("sm_100f", (10, 3)) && !runs("sm_100f", (12, 0)) && runs("sm_103a", (10, 3)) && !runs("sm_103a", (10, 4)));
+        assert!(runs_on("sm_61").is_err());
         assert!(GPUS.iter().all(|(name, _)| number(name) >= 70 && room(name) >= 64 << 10));
     }
 }

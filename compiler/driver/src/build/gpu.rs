@@ -56,14 +56,15 @@ pub fn files(built: &Built, gpu: &str) -> Result<Files, String> {
             rounds.join(", ")
         );
     }
-    let number: u32 = gpu.trim_start_matches("sm_").trim_end_matches(['a', 'f']).parse().map_err(|_| format!("`{gpu}` has no number"))?;
-    let capability = [number / 10, number % 10];
+    let (least, beyond, runs_on) = optc_llvm::runs_on(gpu).map_err(|e| e.to_string())?;
+    let pair = |(major, minor): (u32, u32)| tuple(&[major, minor].map(|n| n.to_string()));
     let (module, ptx) = (format!("{name}_gpu.py"), format!("{name}_gpu.ptx"));
     let tokens = [
         ("EXPRESSION", built.expression.clone()),
         ("PTX", ptx.clone()),
-        ("CAPABILITY_WORDS", format!("{}.{}", capability[0], capability[1])),
-        ("CAPABILITY", tuple(&capability.map(|n| n.to_string()))),
+        ("CAPABILITY_WORDS", runs_on),
+        ("CAPABILITY", pair(least)),
+        ("BEYOND", pair(beyond)),
         ("HYPERS", built.hyper.len().to_string()),
         ("WORDS", steps.words.clone()),
         ("WORD_COUNT", steps.word_count.to_string()),

@@ -1,7 +1,7 @@
 """Kernels of `@EXPRESSION@` for NVIDIA GPUs, launched through the driver's own interface (`libcuda.so.1`).
 
 Needs Python alone: memory and streams are addresses and handles of whoever calls, in the primary context of a GPU, which is that of the CUDA runtime. @PTX@, which lies beside this file, is compiled by the driver for the
-GPU at hand, of compute capability @CAPABILITY_WORDS@ or newer. Nothing here waits for a GPU. Generated: change the spec, not this file.
+GPU at hand, of compute capability @CAPABILITY_WORDS@. Nothing here waits for a GPU. Generated: change the spec, not this file.
 """
 
 import ctypes
@@ -10,8 +10,8 @@ from array import array
 from itertools import accumulate
 
 _FILE = pathlib.Path(__file__).with_name("@PTX@")
-# The oldest GPUs that there is code for.
-_CAPABILITY = @CAPABILITY@
+# The oldest GPUs that the code runs on, and the first after them that it does not.
+_CAPABILITY, _BEYOND = @CAPABILITY@, @BEYOND@
 _HYPER = @HYPERS@
 # The entry that writes words, and how many.
 _WORDS, _WORD_COUNT = "@WORDS@", @WORD_COUNT@
@@ -80,8 +80,8 @@ class Gpu:
 
         asked(f"there is no GPU {number}", cuda.cuDeviceGet, ctypes.byref(device), number)
         capability, self.multiprocessors = (attribute(75), attribute(76)), attribute(16)
-        if capability < _CAPABILITY:
-            raise Unavailable(f"GPU {number} has compute capability {capability[0]}.{capability[1]}, and the kernels are for {_CAPABILITY[0]}.{_CAPABILITY[1]} or newer")
+        if not _CAPABILITY <= capability < _BEYOND:
+            raise Unavailable(f"GPU {number} has compute capability {capability[0]}.{capability[1]}, and the kernels are for @CAPABILITY_WORDS@")
         asked("the context of the GPU", cuda.cuDevicePrimaryCtxRetain, ctypes.byref(context), device)
         self.context = context
         try:

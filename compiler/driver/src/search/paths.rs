@@ -92,7 +92,14 @@ pub fn try_to_write(path: &Path) -> std::io::Result<()> {
     }
     let there = path.exists();
     OpenOptions::new().append(true).create(true).open(path)?;
-    if there { Ok(()) } else { std::fs::remove_file(path) }
+    if there {
+        return Ok(());
+    }
+    match std::fs::remove_file(path) {
+        // Another process of the search has tried the same.
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
 }
 
 #[cfg(test)]
@@ -117,6 +124,12 @@ mod tests {
         // What is there stays, what is not there is not made.
         assert!(try_to_write(&at("s.opt")).is_ok() && try_to_write(&at("out/new.opt")).is_ok());
         assert!(!at("out/new.opt").exists() && std::fs::read_to_string(at("s.opt")).is_ok_and(|t| t == "text"));
+        // Several processes try at one time.
+        std::thread::scope(|scope| {
+            let tries: Vec<_> = (0..8).map(|_| scope.spawn(|| (0..200).all(|_| try_to_write(&at("out/shared.opt")).is_ok()))).collect();
+            assert!(tries.into_iter().all(|t| t.join().is_ok_and(|written| written)));
+        });
+        assert!(!at("out/shared.opt").exists());
         assert!(try_to_write(&at("s.opt/below.opt")).is_err() && try_to_write(folder.path()).is_err());
     }
 }
