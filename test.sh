@@ -105,7 +105,7 @@ cargo test --doc --workspace --locked "${features[@]}" --quiet
 
 step "specs"
 # With the build that the tests have left: it checks its own arithmetic, and a second one would take as long as all specs do.
-cargo build --locked "${features[@]}" -p optc -p optc-python
+cargo build --workspace --locked "${features[@]}"
 optc=$target/debug/optc
 "$optc" fmt --check examples stdlib bench/specs
 "$optc" check examples stdlib bench/specs
