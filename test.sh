@@ -81,6 +81,8 @@ step "lints"
 deny=()
 if [[ $(rustc --version) == "rustc $rust."* ]]; then deny=(-- -D warnings); fi
 cargo clippy --workspace --all-targets --locked "${features[@]}" "${deny[@]}"
+# As most people build it: without LLVM and MPI.
+cargo clippy --locked -p optc -p optc-python "${deny[@]}"
 
 if [[ -n $assembler ]]; then
   while [[ ! -e $target/python/assembler-asked ]] && kill -0 "$packages" 2>/dev/null; do sleep 1; done
