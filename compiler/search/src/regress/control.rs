@@ -2,6 +2,7 @@
 
 use super::evolve::{Counters, Problem, Whole, keep};
 use super::rows::Scratch;
+use super::threads::shared_out;
 use super::view::Memory;
 use rustc_hash::FxHashSet;
 
@@ -43,27 +44,13 @@ impl Problem {
     pub(super) fn sample(&self, control: &mut Control, total: u64, threads: usize) {
         let views = control.views.len() as u64;
         let hall = std::mem::take(&mut control.hall);
-        let mut lots: Vec<Vec<(usize, &mut Sampled)>> = (0..threads.max(1)).map(|_| Vec::new()).collect();
-        for (k, view) in control.views.iter_mut().enumerate() {
-            lots[k % threads.max(1)].push((k, view));
-        }
-        let work = |lot: Vec<(usize, &mut Sampled)>| -> Vec<(usize, Vec<Whole>)> {
+        let upto = |k: usize| total / views + u64::from((k as u64) < total % views);
+        let found = shared_out(control.views.iter_mut(), threads, |lot| {
             let (mut scratch, mut memory) = (Scratch::default(), Memory::default());
-            let upto = |k: usize| total / views + u64::from((k as u64) < total % views);
             lot.into_iter().map(|(k, view)| (k, self.sample_view(k, view, upto(k), &hall, &mut scratch, &mut memory))).collect()
-        };
-        let own = lots.remove(0);
-        let mut found: Vec<(usize, Vec<Whole>)> = std::thread::scope(|scope| {
-            let others: Vec<_> = lots.into_iter().map(|lot| scope.spawn(|| work(lot))).collect();
-            let mut all = work(own);
-            for other in others {
-                all.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-            }
-            all
         });
-        found.sort_by_key(|f| f.0);
         control.hall = hall;
-        for whole in found.into_iter().flat_map(|f| f.1) {
+        for whole in found.into_iter().flatten() {
             keep(&mut control.hall, whole);
         }
     }

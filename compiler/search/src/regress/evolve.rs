@@ -11,6 +11,7 @@ use super::grain::Grain;
 use super::grow::Space;
 use super::readable::near;
 use super::rows::{Columns, Scratch};
+use super::threads::shared_out;
 use super::tidy::tidy;
 use super::view::{Lens, Memory, ROUNDING, View};
 use crate::rng::Stream;
@@ -292,27 +293,12 @@ impl Problem {
     /// A round of all islands on so many threads; then what they found is kept and formulas migrate.
     pub fn round(&self, state: &mut State, threads: usize) {
         let hall = std::mem::take(&mut state.hall);
-        let mut lots: Vec<Vec<(usize, &mut Island)>> = (0..threads.max(1)).map(|_| Vec::new()).collect();
-        for (k, island) in state.islands.iter_mut().enumerate() {
-            lots[k % threads.max(1)].push((k, island));
-        }
-        let work = |lot: Vec<(usize, &mut Island)>| -> Vec<(usize, Vec<Whole>)> {
-            let mut scratch = Scratch::default();
-            let mut memory = Memory::default();
+        let found = shared_out(state.islands.iter_mut(), threads, |lot| {
+            let (mut scratch, mut memory) = (Scratch::default(), Memory::default());
             lot.into_iter().map(|(k, island)| (k, self.island_round(k, island, &hall, &mut scratch, &mut memory))).collect()
-        };
-        let own = lots.remove(0);
-        let mut found: Vec<(usize, Vec<Whole>)> = std::thread::scope(|scope| {
-            let others: Vec<_> = lots.into_iter().map(|lot| scope.spawn(|| work(lot))).collect();
-            let mut all = work(own);
-            for other in others {
-                all.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-            }
-            all
         });
-        found.sort_by_key(|f| f.0);
         state.hall = hall;
-        for whole in found.into_iter().flat_map(|f| f.1) {
+        for whole in found.into_iter().flatten() {
             keep(&mut state.hall, whole);
         }
         self.migrate(state);

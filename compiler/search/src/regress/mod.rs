@@ -13,6 +13,7 @@ pub mod import;
 pub mod readable;
 mod rounding;
 pub mod rows;
+mod threads;
 pub mod tidy;
 pub mod view;
 

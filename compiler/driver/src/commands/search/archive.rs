@@ -12,6 +12,7 @@ use crate::search::judge::{examined, held_out_pairs, held_out_table};
 use crate::search::lineage::lineage as lineage_of;
 use crate::search::merge::merge as merging;
 use crate::search::paths::same;
+use crate::search::regress::report as formulas;
 use crate::search::report::{self, short};
 use crate::search::{known, validation};
 use crate::session::Failed;
@@ -118,18 +119,20 @@ pub fn report(path: &Path, html: Option<&Path>, messages: &Messages) -> Result<(
     if let Some(to) = html.filter(|to| [path, Path::new(&spec)].iter().any(|s| same(s, to))) {
         return Err(trouble(&format!("{} is what the report is made from", to.display()), Some("name another file"), messages));
     }
-    if !archive.formulas().map_err(no)?.is_empty() {
-        return regress::report(&archive, path, html, messages);
-    }
+    let is_of_formulas = !archive.formulas().map_err(no)?.is_empty();
     if let Some(to) = html {
         let command: Vec<String> = std::env::args().collect();
-        let made = report::report(&archive, path, &report::Heading { command: command.join(" "), date: date() }).map_err(no)?;
-        made.write(to).map_err(|e| {
+        let heading = report::Heading { command: command.join(" "), date: date() };
+        let made = if is_of_formulas { formulas::report(&archive, path, &heading) } else { report::report(&archive, path, &heading) };
+        made.map_err(no)?.write(to).map_err(|e| {
             messages.trouble(&e);
             Failed
         })?;
         say(&format!("report: {}", to.display()));
         return Ok(());
+    }
+    if is_of_formulas {
+        return regress::report(&archive, messages);
     }
     let (row, _) = archive.run().map_err(no)?;
     say(&format!("search `{}` of {}", row.name, row.spec));

@@ -78,7 +78,11 @@ pub(super) fn finish(
         if let Some(first) = After::before(&mut hunt) {
             let to = hand_out(&mut hunt, &first, file, messages)?;
             if let (Some(to), Reached::Owing(what)) = (to, &first.reached) {
-                say(&format!("the best so far: {}; still to be measured: {}; an interrupt (Ctrl-C) leaves that out", to.display(), what.join(", ")));
+                say(&format!(
+                    "the best so far: {}; still to be measured: {}; an interrupt (Ctrl-C) leaves that out",
+                    to.display(),
+                    what.join(", ")
+                ));
             }
         }
         hunt.after(file).map_err(|t| print_trouble(t, messages))?

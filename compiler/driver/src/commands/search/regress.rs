@@ -12,7 +12,6 @@ use crate::search::regress::archive::FormulaRow;
 use crate::search::regress::block::{self, Spec};
 use crate::search::regress::hunt::{Hunt, best};
 use crate::search::regress::{data, emit, report};
-use crate::search::report::Heading;
 use crate::session::{Failed, Session};
 use optc_front::ast::BlockItem;
 use std::path::Path;
@@ -218,22 +217,12 @@ pub fn top(rows: &[FormulaRow], n: usize) {
     }
 }
 
-/// What a search for a formula found, as text; with `html`, as a file.
+/// What a search for a formula found, as text.
 ///
 /// # Errors
-/// An archive that cannot be read, a file that cannot be written.
-pub fn report(archive: &Archive, path: &Path, html: Option<&Path>, messages: &Messages) -> Result<(), Failed> {
+/// An archive that cannot be read.
+pub fn report(archive: &Archive, messages: &Messages) -> Result<(), Failed> {
     let no = |why: String| trouble(&why, None, messages);
-    if let Some(to) = html {
-        let command: Vec<String> = std::env::args().collect();
-        let heading = Heading { command: command.join(" "), date: date() };
-        report::report(archive, path, &heading).map_err(no)?.write(to).map_err(|e| {
-            messages.trouble(&e);
-            Failed
-        })?;
-        say(&format!("report: {}", to.display()));
-        return Ok(());
-    }
     let (row, _) = archive.run().map_err(no)?;
     let rows = archive.formulas().map_err(no)?;
     say(&format!("search `{}` of {}", row.name, row.spec));
