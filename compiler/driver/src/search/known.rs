@@ -94,12 +94,11 @@ const TEXTS: &[(&str, &[&str])] = &[
 
 /// A program of statements: with `u` times the learning rate as its update, and weight decay if asked for.
 fn program(statements: &str, decays: bool) -> Option<Genome> {
-    let states: Vec<&str> = ["m", "v"].into_iter().filter(|s| statements.lines().any(|l| l.starts_with(&format!("{s} = ")))).collect();
-    let (given, back) =
-        (states.iter().map(|s| format!(", {s}")).collect::<String>(), states.iter().map(|s| format!(", {s}")).collect::<String>());
+    let is_state = |s: &&str| statements.lines().any(|l| l.starts_with(&format!("{s} = ")));
+    let states: String = ["m", "v"].into_iter().filter(is_state).map(|s| format!(", {s}")).collect();
     let body: String = statements.lines().map(|l| format!("  {l}\n")).collect();
     let decay = if decays { "  d = w * 0.1\n  u = u + d\n" } else { "" };
-    text::read(Default::default(), &format!("def train(w, g{given}, lr):\n{body}{decay}  update = u * lr\n  return update{back}\n"))
+    text::read(Default::default(), &format!("def train(w, g{states}, lr):\n{body}{decay}  update = u * lr\n  return update{states}\n"))
         .ok()
         .map(|r| r.genome)
 }
